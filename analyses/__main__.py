@@ -1,0 +1,26 @@
+"""`python -m analyses`: what there is, one line each."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+from analyses import ANALYSES
+
+
+def summary(name: str) -> str:
+    """Return the first line of an analysis' docstring, without importing it."""
+    source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def main() -> int:
+    """Write the list."""
+    lines = [f"  python -m analyses.{name:<12} {summary(name)}" for name in (*ANALYSES, "all")]
+    sys.stdout.write("\n".join(["Analyses (--help tells each one's options):", *lines, ""]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The logit-lens table as figures: overview, a panel per concept, and heatmaps of the layer sweep. Needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from analyses.cli import format_layers, parse_layers
+from mechint import figures as draw
+from mechint import stats
+from mechint.figures.style import CONTROL_GROUPS, METRICS, layer_position
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from analyses.logit_lens import Config
+    from analyses.setup import Dose
+
+_ANSWER_NO = ("no", "confusing-no")
+_KEYS = ["panel", "series", "concept", "layer"]
+
+
+def figures(table: pd.DataFrame, config: Config, dose: Dose, model: str) -> dict[str, go.Figure]:
+    """Return the figures by file name."""
+    main = table[table["sweep"] == "main"]
+    about = _about(main, config, dose, model)
+    found = {"lens_overview": overview(main, config, dose, about)}
+    pages = concept_pages(main, config, dose, about)
+    names = ["lens_concepts", *(f"lens_concepts_{number}" for number in range(2, len(pages) + 1))]
+    found |= dict(zip(names, pages, strict=True))
+    for sweep in ("single", "window"):
+        rows = table[table["sweep"] == sweep]
+        if not rows.empty:
+            found[f"lens_sweep_{sweep}"] = sweep_figure(rows, sweep, config, dose, model)
+    return found
+
+
+def overview(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> go.Figure:
+    """Return the figure with all concepts: introspection question, control questions, and shifts."""
+    values = _values(main, config.metric)
+    curves = stats.group_means(values, ["panel", "series", "layer"], "value", unit="concept", seed=config.seed)
+    lines = values[(values["series"] == "injected")]
+    subtitle = (
+        f"{about}. Thick: mean over concepts, band: its 95% bootstrap interval over concepts (random vectors: over "
+        "vectors), thin: single concepts, shaded: injected layers."
+    )
+    return draw.lens_overview(
+        curves,
+        lines,
+        metric=config.metric,
+        title=_finding(curves, config.metric),
+        subtitle=subtitle,
+        injected_layers=dose.layers,
+    )
+
+
+def _values(main: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return panel, series, concept, layer, value: what the overview draws, averaged over conversations."""
+    introspection, control = main[main["kind"] == "introspection"], main[main["kind"] == "control"]
+    series = {"none": "clean", "concept": "injected", "random": "random"}
+    asked = introspection.assign(panel="question", series=introspection["vector_kind"].map(series))
+    controls = control.assign(
+        panel="control", series=control["group"].where(control["vector_kind"] != "none", control["group"] + "-clean")
+    )
+    shifted = [
+        asked[asked["series"] != "clean"].assign(panel="shift"),
+        controls[controls["vector_kind"] != "none"].assign(panel="shift"),
+    ]
+    levels = pd.concat([asked, controls]).assign(value=lambda rows: rows[metric])
+    shifts = pd.concat(shifted).assign(value=lambda rows: rows[f"{metric}_shift"])
+    rows = pd.concat([levels, shifts]).rename(columns={"vector": "concept"})
+    return rows.groupby(_KEYS, sort=False, as_index=False)["value"].mean(skipna=False)
+
+
+def _finding(curves: pd.DataFrame, metric: str) -> str:
+    """Say what happened at the output, the one layer that nobody chose."""
+    last = max(curves["layer"], key=layer_position)
+    output = curves[curves["layer"] == last].set_index(["panel", "series"])
+    clean, injected = (output.loc[("question", series), "mean"] for series in ("clean", "injected"))
+    parts = [f"At the output, an injected concept moves {METRICS[metric]} from {clean:.2f} to {injected:.2f}"]
+    others = {"random": "a random vector shifts it", "no": "control questions (answer no) shift"}
+    for series, text in others.items():
+        if ("shift", series) in output.index:
+            parts.append(f"{text} by {output.loc[('shift', series), 'mean']:+.2f}")
+    return "; ".join(parts).replace("-", "−")
+
+
+def concept_pages(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> list[go.Figure]:
+    """Return small multiples: per concept clean, injected, controls answered no, and the band of random vectors."""
+    concepts = list(dict.fromkeys(main.loc[main["vector_kind"] == "concept", "vector"]))
+    values = _values(main, config.metric)
+    values = values[values["panel"] != "shift"]
+    own = values[values["concept"].isin(concepts) & values["series"].isin(["injected", "no"])]
+    clean = _everywhere(values[values["series"] == "clean"].rename(columns={"value": "mean"}), concepts)
+    random = stats.group_means(values[values["series"] == "random"], ["series", "layer"], "value", seed=config.seed)
+    parts = [clean, own.rename(columns={"value": "mean"}), _everywhere(random, concepts)]
+    return draw.lens_concepts(
+        pd.concat([part for part in parts if not part.empty]),
+        metric=config.metric,
+        title=f"{METRICS[config.metric]} by layer for each injected concept",
+        subtitle=f"{about}. The clean curve and the random vectors' mean and 95% interval are the same in every panel.",
+        injected_layers=dose.layers,
+    )
+
+
+def _everywhere(rows: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
+    return pd.concat([rows.assign(concept=concept) for concept in concepts])
+
+
+def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, model: str) -> go.Figure:
+    """Return heatmaps of injected layers x readout layer for question, controls, random vectors and differences."""
+    spans = list(dict.fromkeys(rows["injected_layers"]))
+    layers = sorted(dict.fromkeys(rows["layer"]), key=layer_position)
+    what = "one layer" if sweep == "single" else f"a window of {len(parse_layers(spans[0]))} layers"
+    asked = _asked(config)
+    return draw.lens_sweep(
+        _panels(rows, f"{config.metric}_shift", spans, layers, config.seed),
+        injections=spans,
+        first_layers=[parse_layers(text)[0] for text in spans],
+        layers=layers,
+        metric=config.metric,
+        title=f"Injecting at {what}: where must a concept enter, and where can it be read?",
+        subtitle=f"{model}, {asked}; {dose}; {_counts(rows)}; intervals over concepts (random: over vectors)",
+    )
+
+
+def _panels(
+    rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str], seed: int
+) -> list[draw.SweepPanel]:
+    """Return the panels whose data are there; differences are taken within concepts, or against all random vectors."""
+    concept = rows[rows["vector_kind"] == "concept"]
+    cubes = {
+        "question": _cube(concept[concept["kind"] == "introspection"], value, spans, layers),
+        "no": _cube(concept[concept["group"].isin(_ANSWER_NO)], value, spans, layers),
+        "random": _cube(rows[rows["vector_kind"] == "random"], value, spans, layers),
+        "yes": _cube(concept[concept["group"] == "yes"], value, spans, layers),
+    }
+    mean = {name: stats.bootstrap_mean(cube, seed=seed) for name, cube in cubes.items() if cube is not None}
+    question, no, random = cubes["question"], cubes["no"], cubes["random"]
+    found = {
+        "Introspection question": mean.get("question"),
+        "Control questions, answer no": mean.get("no"),
+        "Random vectors, introspection": mean.get("random"),
+        "Introspection − control (no)": stats.bootstrap_mean(question - no, seed=seed) if no is not None else None,
+        "Introspection − random": stats.bootstrap_difference(question, random, seed=seed)
+        if random is not None
+        else None,
+        "Control questions, answer yes": mean.get("yes"),
+    }
+    return [draw.SweepPanel(title, shift) for title, shift in found.items() if shift is not None]
+
+
+def _cube(rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str]) -> np.ndarray | None:
+    """Return values as [injected layers, readout layer, vector], averaged over conversations; None without rows."""
+    if rows.empty:
+        return None
+    wide = stats.unit_means(rows, ["injected_layers", "layer"], value, "vector")
+    wide = wide.reindex(pd.MultiIndex.from_product([spans, layers]))
+    return wide.to_numpy(dtype=np.float64).reshape(len(spans), len(layers), -1)
+
+
+def _about(main: pd.DataFrame, config: Config, dose: Dose, model: str) -> str:
+    where = f"injected at layers {format_layers(dose.layers)} of turn 1 only, {dose}"
+    return f"{model}, {_asked(config)}; {where}; {_counts(main)}"
+
+
+def _asked(config: Config) -> str:
+    return str(config.conversations) if config.conversations else ", ".join(config.wording.names())
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    concepts = rows.loc[rows["vector_kind"] == "concept", "vector"].nunique()
+    randoms = rows.loc[rows["vector_kind"] == "random", "vector"].nunique()
+    controls = {group: rows.loc[rows["group"] == group, "conversation"].nunique() for group in CONTROL_GROUPS}
+    asked = ", ".join(f"{number} {group}" for group, number in controls.items() if number)
+    return f"{concepts} concepts, {randoms} random vectors, control questions: {asked or 'none'}"

@@ -1,0 +1,181 @@
+"""Running: chunks that survive an interruption, and the files that every analysis leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mechint
+from mechint.files import JSON, replace_atomically, sha256, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PACKAGES = (
+    "mechint",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "numpy",
+    "pandas",
+    "scipy",
+    "plotly",
+)
+_PARTIAL = ".partial"
+
+
+Progress = Callable[[int], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """One piece of work: `compute` gives its rows and tells its argument of each cell done, `cells` in all."""
+
+    cells: int
+    compute: Callable[[Progress], pd.DataFrame]
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """Finished chunks of one run, named by their number, in a directory named by everything the run depends on."""
+
+    directory: Path
+
+    @classmethod
+    def open(cls, workspace: Path, *inputs: JSON) -> Store:
+        """Return the store of a run with exactly these inputs; another run's chunks are never met."""
+        text = json.dumps([*inputs, versions(), _source_hash()], sort_keys=True)
+        return cls(workspace / _PARTIAL / sha256(text.encode())[:32])
+
+    def file(self, number: int) -> Path:
+        return self.directory / f"{number:06d}.parquet"
+
+    def discard(self) -> None:
+        """Remove the chunks, and their parent unless another interrupted run has left some there."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        parent = self.directory.parent
+        if parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()
+
+
+def run_chunks(chunks: Sequence[Chunk], store: Store, label: str) -> pd.DataFrame:
+    """Return the rows of all chunks in their order; chunks that the store has are not computed again.
+
+    Every chunk is read back from its file, so a resumed run ends with the same table as one in a single go. Receipts in
+    the chunks' `attrs` are joined likewise.
+    """
+    import pandas as pd
+
+    for number, chunk, progress in _with_progress(chunks, store, label):
+        table = chunk.compute(progress)
+        replace_atomically(store.file(number), partial(table.to_parquet, index=False))
+    parts = [pd.read_parquet(store.file(number)) for number in range(len(chunks))]
+    receipts = [receipt for part in parts for receipt in part.attrs.pop("receipts", [])]
+    table = pd.concat(parts, ignore_index=True)
+    table.attrs["receipts"] = receipts
+    return table
+
+
+def _with_progress(chunks: Sequence[Chunk], store: Store, label: str) -> Iterator[tuple[int, Chunk, Progress]]:
+    """Yield the chunks that are missing, under a bar that counts cells and estimates the time left from them."""
+    from tqdm import tqdm
+
+    done = {number for number in range(len(chunks)) if store.file(number).exists()}
+    initial, total = sum(chunks[number].cells for number in done), sum(chunk.cells for chunk in chunks)
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(total=total, initial=initial, desc=label, unit="cell", mininterval=interval) as bar:
+        for number, chunk in enumerate(chunks):
+            if number not in done:
+                yield number, chunk, bar.update
+
+
+def write_table(table: pd.DataFrame, directory: Path) -> list[Path]:
+    """Write `table.parquet` and `table.csv`; return their paths."""
+    return [
+        replace_atomically(directory / "table.parquet", partial(table.to_parquet, index=False)),
+        replace_atomically(directory / "table.csv", partial(table.to_csv, index=False)),
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """When a run began, by the wall and by a clock that never jumps."""
+
+    started: str = dataclasses.field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    monotonic: float = dataclasses.field(default_factory=time.monotonic)
+
+
+def write_record(directory: Path, config: object, argv: Sequence[str], clock: Clock, **found: JSON) -> Path:
+    """Write `run.json`: how the run was asked for, what it resolved to, on what, and how long it took.
+
+    After a resumed run `wall_seconds` is the time of its last part.
+    """
+    record = {
+        "argv": list(argv),
+        "config": as_json(config),
+        "seed": getattr(config, "seed", None),
+        "started": clock.started,
+        "wall_seconds": round(time.monotonic() - clock.monotonic, 2),
+        "versions": versions(),
+        "git_commit": code_version(),
+        **found,
+    }
+    return write_atomically(directory / "run.json", json.dumps(record, indent=1, default=str) + "\n")
+
+
+def as_json(value: object) -> JSON:
+    """Return dataclasses, mappings, sequences and paths as JSON; anything else that JSON has not, as its text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    if isinstance(value, list | tuple | range | set | frozenset):
+        return [as_json(item) for item in value]
+    return str(value)
+
+
+def versions() -> dict[str, JSON]:
+    """Return Python's and the packages' versions; None for a package that is not installed."""
+    return {"python": sys.version.split()[0], **{name: _version(name) for name in _PACKAGES}}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def code_version() -> str | None:
+    """Return the git commit of the code, with `-dirty` if it was changed since; None where git does not track it."""
+    folder = Path(mechint.__file__).resolve().parent
+    try:
+        _git(folder, "ls-files", "--error-unmatch", "__init__.py")
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit + "-dirty" * bool(_git(folder, "status", "--porcelain", "--", "."))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _source_hash() -> str:
+    """Hash of the library's and the analyses' source, so that work done by other code is done again."""
+    folders = (Path(mechint.__file__).resolve().parent, Path(__file__).resolve().parent)
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+    return sha256(*(file.read_bytes() for file in files))
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,0 +1,83 @@
+"""Ask a language model, from its logits, whether it noticed what was done to its KV cache."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mechint import extract, figures, presets, prompts, stats
+    from mechint.cache import KVCache
+    from mechint.chat import Conversation, Message, load_conversations, save_conversations
+    from mechint.errors import MechintError
+    from mechint.interventions import CLEAN, Injection, Swap
+    from mechint.lens import logit_lens
+    from mechint.model import Model, load, wrap
+    from mechint.prefill import Receipt, prefill
+    from mechint.render import render
+    from mechint.score import score
+    from mechint.tokens import Answers
+    from mechint.vectors import ConceptVector
+
+__version__ = "0.1.0"
+
+# Names are imported when first used: `import mechint` and --help stay fast, torch comes only with work.
+_MODULES = ("extract", "figures", "presets", "prompts", "stats")
+_HOME = {
+    "KVCache": "cache", "Conversation": "chat", "Message": "chat", "load_conversations": "chat",
+    "save_conversations": "chat", "MechintError": "errors", "CLEAN": "interventions", "Injection": "interventions",
+    "Swap": "interventions", "logit_lens": "lens", "Model": "model", "load": "model", "wrap": "model",
+    "Receipt": "prefill", "prefill": "prefill", "render": "render", "score": "score", "Answers": "tokens",
+    "ConceptVector": "vectors",
+}  # fmt: skip
+
+__all__ = [
+    "CLEAN",
+    "Answers",
+    "ConceptVector",
+    "Conversation",
+    "Injection",
+    "KVCache",
+    "MechintError",
+    "Message",
+    "Model",
+    "Receipt",
+    "Swap",
+    "extract",
+    "figures",
+    "load",
+    "load_conversations",
+    "logit_lens",
+    "prefill",
+    "presets",
+    "prompts",
+    "render",
+    "save_conversations",
+    "score",
+    "stats",
+    "wrap",
+]
+
+
+class _Package(ModuleType):
+    """Imports public names when they are first used, and keeps `mi.score` the function although a module is called so."""
+
+    def __getattr__(self, name: str) -> object:
+        if name in _MODULES:
+            return importlib.import_module(f"mechint.{name}")
+        if name in _HOME:
+            return getattr(importlib.import_module(f"mechint.{_HOME[name]}"), name)
+        raise AttributeError(f"module 'mechint' has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # The import system would set each submodule as an attribute, over the function of that name.
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*__all__, "__version__"]
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,95 @@
+"""From a readout to the answer columns of a table: logits, probabilities, mass, entropy, and shifts against clean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechint.readout import Readings, Readout
+from mechint.render import Rendered
+from mechint.tokens import Answers, single_token
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Row = dict[str, str | int | float]
+
+SHIFTED = ("p_yes", "p_no", "logit_diff")
+
+
+@dataclass(frozen=True)
+class AnswerIds:
+    """Token ids of the answers to one conversation; empty where none are named."""
+
+    yes: tuple[int, ...]
+    no: tuple[int, ...]
+    choices: tuple[tuple[str, int], ...]
+    reduce: str
+
+    def all_ids(self) -> tuple[int, ...]:
+        """Every id, in order."""
+        return (*self.yes, *self.no, *(token for _, token in self.choices))
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, answers: Answers | None) -> AnswerIds:
+    """Return the ids of `answers`, or else of the conversation's own yes_token and no_token.
+
+    Raises TokenizationError for an answer that is not a single token, or two answers that are the same token.
+    """
+    if answers is None:
+        own = rendered.conversation
+        answers = Answers(yes=(own.yes_token,) if own.yes_token else (), no=(own.no_token,) if own.no_token else ())
+    yes, no, choices = (
+        tuple(single_token(tokenizer, text, rendered.text) for text in texts)
+        for texts in (answers.yes, answers.no, answers.choices)
+    )
+    return AnswerIds(yes, no, tuple(zip(answers.choices, choices, strict=True)), answers.reduce)
+
+
+def read_rows(
+    readout: Readout, resid: Float[Tensor, "n d_model"], ids: Sequence[AnswerIds]
+) -> list[Row]:
+    """Return the answer columns of each residual, whose answers are `ids[i]`; columns without an answer are NaN."""
+    wanted = sorted({token for item in ids for token in item.all_ids()})
+    place = {token: index for index, token in enumerate(wanted)}
+    readings = readout.read(resid, torch.tensor(wanted, dtype=torch.long))
+    return [_columns(readings, index, item, place) for index, item in enumerate(ids)]
+
+
+def add_shifts(table: pd.DataFrame, keys: Sequence[str], clean: str) -> pd.DataFrame:
+    """Add `<column>_shift` = value - value of the clean cell with the same `keys`."""
+    columns = [column for column in SHIFTED if column in table]
+    reference = table[table["intervention"] == clean].set_index(list(keys))[columns]
+    at = pd.MultiIndex.from_frame(table[list(keys)]) if len(keys) > 1 else table[keys[0]]
+    for column in columns:
+        table[f"{column}_shift"] = table[column].to_numpy() - reference[column].reindex(at).to_numpy()
+    return table
+
+
+def _columns(readings: Readings, index: int, ids: AnswerIds, place: dict[int, int]) -> Row:
+    logits, total = readings.logits[index].double().cpu(), readings.log_sum_exp[index].double().item()
+    row: Row = {}
+    if ids.yes or ids.no or not ids.choices:
+        yes, no = (_reduced(logits, [place[t] for t in side], ids.reduce) for side in (ids.yes, ids.no))
+        p_yes, p_no = math.exp(yes - total), math.exp(no - total)
+        row = {"p_yes": p_yes, "p_no": p_no, "logit_yes": yes, "logit_no": no}
+        row |= {"logit_diff": yes - no, "yes_no_mass": p_yes + p_no}
+    for text, token in ids.choices:
+        logit = logits[place[token]].item()
+        row |= {f"p_{text}": math.exp(logit - total), f"logit_{text}": logit}
+    return row | {"entropy": readings.entropy[index].item()}
+
+
+def _reduced(logits: Tensor, places: Sequence[int], reduce: str) -> float:
+    """The logit of a set of variants: their log-sum-exp, so that probabilities add up, or their maximum."""
+    if not places:
+        return math.nan
+    chosen = logits[list(places)]
+    return (chosen.logsumexp(0) if reduce == "sum" else chosen.max()).item()

@@ -1,0 +1,146 @@
+"""TransformerBridge: any Hugging Face causal language model, its weights used where they are."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mechint.backends.base import Hook, extended_mask
+from mechint.cache import KVCache
+from mechint.errors import ModelValidationError
+from mechint.readout import Readout
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def boot(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> TransformerBridge:
+    """Return a bridge around a loaded Hugging Face model; the weights are not copied.
+
+    Raises ModelValidationError if TransformerLens has no adapter for the architecture.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    # The bridge alters its tokenizer (BOS, padding), so it gets a copy.
+    try:
+        return TransformerBridge.boot_transformers(
+            name, hf_model=model, tokenizer=copy.deepcopy(tokenizer), device=None, dtype=model.dtype
+        )
+    except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
+        raise ModelValidationError(
+            given=f"{name}: TransformerLens cannot bridge {type(model).__name__}: {str(error)[:300]}",
+            allowed="architectures that TransformerBridge has an adapter for",
+            advice="see `transformer_lens.supported_models`, or wrap a HookedTransformer of your own with mi.wrap()",
+        ) from error
+
+
+class BridgeBackend:
+    """A TransformerBridge as a Backend."""
+
+    kind = "bridge"
+
+    def __init__(self, bridge: TransformerBridge) -> None:
+        self.handle = bridge
+        self.hf_model = bridge.original_model
+        config = self.hf_model.config.get_text_config()
+        self.n_layers, self.d_model = int(config.num_hidden_layers), int(config.hidden_size)
+        self.n_ctx = _learned_context(config)
+        weight = self.hf_model.get_output_embeddings().weight
+        self.d_vocab, self.device, self.dtype = len(weight), weight.device, weight.dtype
+        self.readout = _readout(bridge, self.hf_model, config)
+        takes = inspect.signature(self.hf_model.forward).parameters
+        self._quick = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        cache: KVCache,
+        mask: Bool[Tensor, "batch pos"] | None,
+        hooks: Sequence[Hook],
+    ) -> KVCache:
+        """Run `tokens` after `cache` and return the longer cache."""
+        tokens = tokens.to(self.device)
+        native = _to_native(cache)
+        attended = extended_mask(cache, tokens, mask)
+        with torch.no_grad(), self.handle.hooks(fwd_hooks=list(hooks)):
+            self.handle(
+                tokens,
+                return_type=None,
+                attention_mask=None if attended is None else attended.long(),
+                past_key_values=native,
+                use_cache=True,
+                **self._quick,
+            )
+        return _from_native(native, attended)
+
+    def logits(
+        self, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Return the model's own logits without a cache."""
+        mask = None if mask is None else mask.to(self.device).long()
+        with torch.no_grad():
+            logits: Tensor = self.handle(tokens.to(self.device), attention_mask=mask, use_cache=False)
+        return logits
+
+    def hook_names(self) -> frozenset[str]:
+        """Names that a hook can be set on, aliases included."""
+        from transformer_lens.model_bridge.bridge import build_alias_to_canonical_map
+
+        points = self.handle.hook_dict
+        return frozenset(points) | frozenset(build_alias_to_canonical_map(points))
+
+    def live_hooks(self) -> list[str]:
+        """Names of hook points that carry a hook right now."""
+        return [name for name, point in self.handle.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every weight."""
+        yield from self.hf_model.named_parameters()
+
+
+def _to_native(cache: KVCache) -> DynamicCache:
+    from transformers import DynamicCache
+
+    # Without a config every layer keeps all positions, sliding-window layers too; the mask does the windowing.
+    native = DynamicCache()
+    for layer, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
+        native.update(keys, values, layer)
+    return native
+
+
+def _from_native(native: DynamicCache, attended: Tensor | None) -> KVCache:
+    layers = native.layers
+    if not all(getattr(layer, "keys", None) is not None for layer in layers):
+        raise ModelValidationError(
+            given="a model with layers that keep no keys and values (recurrent or hybrid)",
+            allowed="models whose whole memory of earlier turns is a KV cache",
+            advice="choose an attention-only model",
+        )
+    return KVCache(tuple(layer.keys for layer in layers), tuple(layer.values for layer in layers), attended)
+
+
+def _readout(bridge: TransformerBridge, model: PreTrainedModel, config: PretrainedConfig) -> Readout:
+    head = model.get_output_embeddings()
+    # Component wrappers may stand in for the norm; the module underneath is copied once, in float32 (d_model numbers).
+    norm: nn.Module = copy.deepcopy(bridge.ln_final.original_component).float().to(head.weight.device)
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    soft_cap = getattr(config, "final_logit_softcapping", None)
+    return Readout(
+        norm=torch.no_grad()(norm),
+        weight=head.weight.detach(),
+        bias=None if getattr(head, "bias", None) is None else head.bias.detach(),
+        scale=scale,
+        soft_cap=None if soft_cap is None else float(soft_cap),
+    )
+
+
+def _learned_context(config: PretrainedConfig) -> int | None:
+    """Number of learned positions (GPT-2 style), or None where positions are computed and have no hard end."""
+    return int(config.n_positions) if "n_positions" in config.to_dict() else None

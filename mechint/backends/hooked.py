@@ -1,0 +1,147 @@
+"""HookedTransformer: what much existing work holds in its hands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechint.backends.base import Hook, extended_mask
+from mechint.cache import KVCache
+from mechint.errors import ModelValidationError, UsageError
+from mechint.readout import Readout
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+
+class HookedBackend:
+    """A HookedTransformer as a Backend."""
+
+    kind = "hooked"
+
+    def __init__(self, model: HookedTransformer) -> None:
+        self.handle = model
+        cfg = model.cfg
+        self.n_layers, self.d_model, self.d_vocab = cfg.n_layers, cfg.d_model, cfg.d_vocab_out
+        self.n_ctx: int | None = cfg.n_ctx
+        self.device, self.dtype = model.W_U.device, model.W_U.dtype
+        self.readout = _readout(model)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        cache: KVCache,
+        mask: Bool[Tensor, "batch pos"] | None,
+        hooks: Sequence[Hook],
+    ) -> KVCache:
+        """Run `tokens` after `cache` and return the longer cache."""
+        self._check_length(cache.n_pos + tokens.shape[1])
+        tokens = tokens.to(self.device)
+        native = self._to_native(cache, len(tokens))
+        with torch.no_grad(), self.handle.hooks(fwd_hooks=list(hooks)):
+            # A mask is always given: TransformerLens would otherwise guess one from the padding token.
+            self.handle(
+                tokens, return_type=None, attention_mask=_new_mask(tokens, mask), past_kv_cache=native
+            )
+        keys, values = (
+            tuple(getattr(entry, side).transpose(1, 2) for entry in native.entries)
+            for side in ("past_keys", "past_values")
+        )
+        return KVCache(keys, values, extended_mask(cache, tokens, mask))
+
+    def logits(
+        self, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Return the model's own logits without a cache."""
+        self._check_length(tokens.shape[1])
+        tokens = tokens.to(self.device)
+        with torch.no_grad():
+            logits: Tensor = self.handle(tokens, attention_mask=_new_mask(tokens, mask))
+        return logits
+
+    def hook_names(self) -> frozenset[str]:
+        """Names that a hook can be set on."""
+        return frozenset(self.handle.hook_dict)
+
+    def live_hooks(self) -> list[str]:
+        """Names of hook points that carry a hook right now."""
+        return [name for name, point in self.handle.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every weight."""
+        yield from self.handle.named_parameters()
+
+    def _to_native(self, cache: KVCache, batch: int) -> TransformerLensKeyValueCache:
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+        native = TransformerLensKeyValueCache.init_cache(self.handle.cfg, self.device, batch)
+        for entry, keys, values in zip(native.entries, cache.keys, cache.values, strict=False):
+            entry.past_keys, entry.past_values = keys.transpose(1, 2), values.transpose(1, 2)
+        past = torch.ones((batch, cache.n_pos), device=self.device) if cache.mask is None else cache.mask
+        native.previous_attention_mask = past.to(self.device, torch.int)
+        return native
+
+    def _check_length(self, n_pos: int) -> None:
+        if self.n_ctx is not None and n_pos > self.n_ctx:
+            raise UsageError(
+                given=f"a sequence of {n_pos} tokens",
+                allowed=f"at most n_ctx = {self.n_ctx} for this HookedTransformer",
+                advice="shorten the conversation, or use backend='bridge'",
+            )
+
+
+def _new_mask(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones_like(tokens) if mask is None else mask.to(tokens.device).long()
+
+
+def _readout(model: HookedTransformer) -> Readout:
+    cap = float(model.cfg.output_logits_soft_cap or -1.0)
+    return Readout(
+        norm=_norm(model),
+        weight=model.unembed.W_U.detach().T,
+        bias=model.unembed.b_U.detach(),
+        soft_cap=cap if cap > 0 else None,
+    )
+
+
+def _norm(model: HookedTransformer) -> Callable[[Tensor], Tensor]:
+    """The final norm in float32, from its weights: HookedTransformer's own module rounds to the model's dtype."""
+    kind, eps = model.cfg.normalization_type, model.cfg.eps
+    if kind is None:
+        return lambda resid: resid
+    if kind not in ("LN", "LNPre", "RMS", "RMSPre"):
+        raise ModelValidationError(f"a final norm of type {kind}", "LN, LNPre, RMS, RMSPre or None", "use the bridge")
+    centred = kind.startswith("LN")
+    weight, bias = (
+        None if tensor is None else tensor.detach().float()
+        for tensor in (getattr(model.ln_final, "w", None), getattr(model.ln_final, "b", None))
+    )
+
+    def norm(resid: Tensor) -> Tensor:
+        resid = resid - resid.mean(-1, keepdim=True) if centred else resid
+        resid = resid * (resid.pow(2).mean(-1, keepdim=True) + eps).rsqrt()
+        resid = resid if weight is None else resid * weight
+        return resid if bias is None else resid + bias
+
+    return norm
+
+
+def build(config: HookedTransformerConfig, state: dict[str, Tensor]) -> HookedTransformer:
+    """Return a HookedTransformer with these weights as they are: nothing folded, nothing centred."""
+    import warnings
+
+    from transformer_lens import HookedTransformer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        model = HookedTransformer(config)
+    model.load_and_process_state_dict(
+        state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    )
+    return model.eval()

@@ -1,0 +1,77 @@
+"""Reading the residual stream at chosen positions, after an optional cache, with no intervention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechint.cache import KVCache
+from mechint.errors import HookError, LayerRangeError
+from mechint.model import EMBED_HOOK, Model
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+    from mechint.backends.base import Hook
+
+# The residual stream before the first block, as a layer number; tables label it "embed".
+EMBED = -1
+
+
+def residuals(
+    model: Model,
+    tokens: Int[Tensor, "batch pos"],
+    at: Int[Tensor, " batch"],
+    layers: Sequence[int],
+    cache: KVCache | None = None,
+) -> Float[Tensor, "layer batch d_model"]:
+    """Return `resid_post` of `layers` (EMBED for the stream before block 0) at one position of each row of `tokens`.
+
+    Rows may be padded on the right: causal attention keeps padding from mattering to what stands before it.
+    """
+    check_layers(layers, model.n_layers, lowest=EMBED)
+    store: dict[int, Tensor] = {}
+    model.forward(tokens, cache, hooks=[_keep(model, layer, at, store) for layer in sorted(set(layers))])
+    if missing := set(layers) - set(store):
+        raise HookError(f"layers {sorted(missing)} did not fire", "every layer once", "report this architecture")
+    return torch.stack([store[layer].to(model.device) for layer in layers])
+
+
+def mean_norms(
+    model: Model, tokens: Int[Tensor, "1 pos"], positions: Int[Tensor, " n"], layers: Sequence[int]
+) -> dict[int, float]:
+    """Return the mean Euclidean norm of the clean `resid_post` over `positions`, by layer."""
+    norms: dict[int, float] = {}
+
+    def keep(layer: int) -> Hook:
+        def hook_fn(activation: Tensor, /, *, hook: HookPoint) -> None:
+            chosen = activation[0, positions.to(activation.device)]
+            norms[layer] = chosen.float().norm(dim=-1).mean().item()
+
+        return model.resid_post(layer), hook_fn
+
+    model.forward(tokens, hooks=[keep(layer) for layer in layers])
+    return norms
+
+
+def check_layers(layers: Sequence[int], n_layers: int, lowest: int = 0) -> None:
+    """Raise LayerRangeError unless there are layers and each lies in lowest:n_layers."""
+    outside = sorted({layer for layer in layers if not lowest <= layer < n_layers})
+    if outside or not layers:
+        raise LayerRangeError(
+            given=f"layers {outside or 'none'}",
+            allowed=f"layers 0:{n_layers} of this model",
+            advice="choose layers inside the model; an empty or reversed range holds none",
+        )
+
+
+def _keep(model: Model, layer: int, at: Tensor, store: dict[int, Tensor]) -> Hook:
+    def hook_fn(activation: Tensor, /, *, hook: HookPoint) -> None:
+        rows = torch.arange(len(activation), device=activation.device)
+        store[layer] = activation[rows, at.to(activation.device)].clone()
+
+    return (EMBED_HOOK if layer == EMBED else model.resid_post(layer)), hook_fn

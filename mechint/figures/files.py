@@ -1,0 +1,78 @@
+"""Figures to files: html beside one shared plotly.min.js, json, and png where a browser can draw it; all atomic."""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from mechint.errors import PrerequisiteError
+from mechint.files import write_atomically
+
+_LOG = logging.getLogger(__name__)
+_SCRIPT = "plotly.min.js"
+_PNG_SCALE = 2
+_HOW = 'pip install "kaleido>=1" and install Chrome or Chromium (or run plotly_get_chrome)'
+
+
+def save(figure: go.Figure, path_stem: str | Path, png: bool | None = None) -> list[Path]:
+    """Write `<stem>.html`, `<stem>.json` and, unless `png` is False, `<stem>.png`; returns the paths written.
+
+    `png=None`: without kaleido or a browser there is one notice and no png. `png=True`: that is a `PrerequisiteError`.
+    """
+    stem = Path(path_stem)
+    return save_all({stem.name: figure}, stem.parent, png)
+
+
+def save_all(figures: Mapping[str, go.Figure], directory: str | Path, png: bool | None = None) -> list[Path]:
+    """`save` for several figures by name, which share one start of the browser and one notice without it."""
+    directory = Path(directory)
+    paths = [path for name, figure in figures.items() for path in _save_text(figure, directory / name)]
+    if png is None or png:
+        paths += _save_pngs(figures, directory, required=bool(png))
+    return paths
+
+
+def _save_text(figure: go.Figure, stem: Path) -> list[Path]:
+    _share_script(stem.parent)
+    html = figure.to_html(include_plotlyjs="directory", config={"responsive": True, "displaylogo": False})
+    return [
+        write_atomically(stem.with_name(f"{stem.name}.html"), html),
+        write_atomically(stem.with_name(f"{stem.name}.json"), figure.to_json()),
+    ]
+
+
+def _share_script(directory: Path) -> None:
+    from plotly.offline import get_plotlyjs
+
+    script, path = get_plotlyjs(), directory / _SCRIPT
+    if not path.exists() or path.stat().st_size != len(script.encode()):
+        write_atomically(path, script)
+
+
+def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: bool) -> list[Path]:
+    import plotly.io
+
+    drawings = list(figures.values())
+    widths, heights = (
+        [figure.layout.width for figure in drawings],
+        [figure.layout.height for figure in drawings],
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = [Path(scratch) / f"{number}.png" for number in range(len(figures))]
+        try:
+            plotly.io.write_images(drawings, drawn, scale=_PNG_SCALE, width=widths, height=heights)
+        except (
+            RuntimeError,
+            OSError,
+            ValueError,
+            ImportError,
+            TimeoutError,
+        ) as error:  # whatever a browser start gives
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if required:
+                raise PrerequisiteError(given=f"png output: {reason}", allowed="kaleido with a browser", advice=_HOW)
+            _LOG.warning("no png files: %s; for them, %s", reason, _HOW)
+            return []
+        return [write_atomically(directory / f"{name}.png", file.read_bytes()) for name, file in zip(figures, drawn)]

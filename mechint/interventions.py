@@ -1,0 +1,172 @@
+"""What to do during a prefill: nothing, add concept vectors, or let another model fill the cache.
+
+Specifications only: frozen, composable, hashable by content. `prefill` carries them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mechint.errors import LayerRangeError, UsageError
+from mechint.files import sha256
+from mechint.vectors import ConceptVector, check_not_zero
+
+if TYPE_CHECKING:
+    from mechint.model import Model
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The cache as the model itself fills it."""
+
+    name: str = "clean"
+
+    @property
+    def key(self) -> str:
+        """Hash of what this does to a cache."""
+        return sha256(b"clean")
+
+
+CLEAN = Clean()
+
+
+class _Addable:
+    """`+` composes injections."""
+
+    terms: tuple[Injection, ...]
+    name: str
+
+    def __add__(self, other: Injection | InjectionSum) -> InjectionSum:
+        if not isinstance(other, Injection | InjectionSum):
+            return NotImplemented
+        return InjectionSum((*self.terms, *other.terms))
+
+
+@dataclass(frozen=True, eq=False)
+class Injection(_Addable):
+    """Add `vector` to `resid_post` of `layers` at the marked positions.
+
+    With `strength`, strength x vector is added. With `relative_strength` r, the vector's direction at each layer is given
+    the norm r x (mean norm of the clean residual at that layer over the marked positions). `layers` defaults to all that
+    the vector has. `positions` (absolute token positions) or `segments` (0 = that of the first message) narrow what is
+    touched; both must lie in marked segments.
+
+    Raises UsageError unless exactly one of the strengths is given; LayerRangeError; InvalidVectorError for a zero vector.
+    """
+
+    vector: ConceptVector
+    layers: tuple[int, ...] | None = None
+    strength: float | None = None
+    relative_strength: float | None = None
+    name: str = ""
+    positions: tuple[int, ...] | None = None
+    segments: tuple[int, ...] | None = None
+    terms: tuple[Injection, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for attribute in ("layers", "positions", "segments"):
+            value = getattr(self, attribute)
+            object.__setattr__(self, attribute, None if value is None else _integers(attribute, value))
+        if self.layers is None:
+            object.__setattr__(self, "layers", self.vector.layers)
+        _check_injection(self)
+        if not self.name:
+            object.__setattr__(self, "name", _default_name(self))
+        object.__setattr__(self, "terms", (self,))
+
+    @property
+    def key(self) -> str:
+        """Hash of what this does to a cache (its name does not count)."""
+        what = (self.layers, self.strength, self.relative_strength, self.positions, self.segments)
+        return sha256(b"injection", self.vector.fingerprint().encode(), repr(what).encode())
+
+    def renamed(self, name: str) -> Injection:
+        """Return the same injection under another name."""
+        return replace(self, name=name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Injection) and (self.key, self.name) == (other.key, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.name))
+
+
+@dataclass(frozen=True)
+class InjectionSum(_Addable):
+    """Several injections at once; made with `a + b`."""
+
+    terms: tuple[Injection, ...]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", " + ".join(term.name for term in self.terms))
+
+    @property
+    def key(self) -> str:
+        """Hash of what this does to a cache; the order of the terms does not count."""
+        return sha256(b"sum", *(key.encode() for key in sorted(term.key for term in self.terms)))
+
+    def renamed(self, name: str) -> InjectionSum:
+        """Return the same injections under another name."""
+        return replace(self, name=name)
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Let `model` fill the marked segments; the unmarked ones are filled by the model that is asked."""
+
+    model: Model = field(compare=False)
+    name: str = ""
+    identity: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", self.model.identity)
+        if not self.name:
+            object.__setattr__(self, "name", f"swap({self.model.name})")
+
+    @property
+    def key(self) -> str:
+        """Hash of what this does to a cache."""
+        return sha256(b"swap", self.identity.encode())
+
+
+Intervention = Clean | Injection | InjectionSum | Swap
+
+
+def _integers(name: str, value: Iterable[int]) -> tuple[int, ...]:
+    found = tuple(int(v) for v in value)
+    if not found or len(set(found)) != len(found):
+        raise UsageError(
+            f"{name}={list(found)}", f"one or more {name}, each once", "check the range: a reversed one is empty"
+        )
+    return tuple(sorted(found)) if name == "layers" else found
+
+
+def _check_injection(injection: Injection) -> None:
+    strengths = (injection.strength, injection.relative_strength)
+    if sum(value is not None for value in strengths) != 1:
+        raise UsageError(
+            f"strength={strengths[0]}, relative_strength={strengths[1]}", "exactly one of the two", "give one of them"
+        )
+    if injection.positions is not None and injection.segments is not None:
+        raise UsageError("both positions and segments", "one of them", "give one of them")
+    layers = injection.layers or ()
+    if min(layers) < 0:
+        raise LayerRangeError(f"layers {list(layers)}", "layers from 0 on", "count layers from the first block")
+    injection.vector.at(layers)
+    check_not_zero(injection.vector.at(layers))
+
+
+def _default_name(injection: Injection) -> str:
+    layers = injection.layers or ()
+    span = f"{layers[0]}:{layers[-1] + 1}" if len(layers) == layers[-1] - layers[0] + 1 else ",".join(map(str, layers))
+    amount = f"{injection.strength:g}" if injection.strength is not None else f"{injection.relative_strength:g}|resid|"
+    where = ""
+    if injection.positions is not None:
+        where = f" positions {','.join(map(str, injection.positions))}"
+    elif injection.segments is not None:
+        where = f" segments {','.join(map(str, injection.segments))}"
+    return f"{injection.vector.name or 'vector'} x{amount} @{span}{where}"

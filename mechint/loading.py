@@ -1,0 +1,107 @@
+"""Reading checkpoints, tokenizers and LoRA adapters with transformers and peft."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+import torch
+
+from mechint.errors import MechintError, ModelValidationError, PrerequisiteError, UnknownModelError
+from mechint.sources import Source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_HUB_TIMEOUT_S = 3.0
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint. Raises ModelValidationError if there is none."""
+    from transformers import AutoTokenizer
+
+    _check_reachable(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise _unreadable(source, "its tokenizer", error) from error
+    if not isinstance(tokenizer.vocab_size, int) or len(tokenizer) == 0:
+        raise _unreadable(source, "its tokenizer", ValueError("it is empty"))
+    return tokenizer
+
+
+def load_hf(
+    source: Source, dtype: torch.dtype, device: torch.device, adapter: str | Path | None = None
+) -> PreTrainedModel:
+    """Return the Hugging Face model on `device` in `dtype`, read there directly, without a second copy.
+
+    Raises UnknownModelError or ModelValidationError with the loader's own first words.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    _check_reachable(source)
+    placement = {} if device.type == "cpu" else {"device_map": {"": device}}
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=dtype, attn_implementation="eager", trust_remote_code=False, **placement
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
+        raise _unreadable(source, "its weights", error) from error
+    model = model if adapter is None else _with_adapter(model, adapter)
+    return model.eval().requires_grad_(False)
+
+
+def _with_adapter(model: PreTrainedModel, adapter: str | Path) -> PreTrainedModel:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise PrerequisiteError("peft is not installed", "peft, for adapter=", "pip install peft") from error
+    try:
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelValidationError(
+            given=f"adapter {str(adapter)!r} does not load: {_first_line(error)}",
+            allowed="a PEFT LoRA adapter (directory or hub id) that was trained on this model",
+            advice="check its path, and base_model_name_or_path in its adapter_config.json",
+        ) from error
+    result: PreTrainedModel = merged
+    return result
+
+
+def _check_reachable(source: Source) -> None:
+    """Fail at once, instead of after a minute of retries, where a hub id is neither cached nor to be had."""
+    if source.is_local:
+        return
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(source.location, "config.json"), str):
+        return
+    host = urlparse(constants.ENDPOINT).hostname or ""
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        socket.create_connection((host, 443), timeout=_HUB_TIMEOUT_S).close()
+    except OSError as error:
+        raise UnknownModelError(
+            given=f"model {source.name!r} is not cached here and the hub cannot be reached ({error})",
+            allowed="a model that is cached or can be downloaded, a checkpoint directory, or an embedded organism",
+            advice="download it where there is a network, or use --model organism",
+        ) from error
+
+
+def _unreadable(source: Source, what: str, error: Exception) -> MechintError:
+    kind = ModelValidationError if source.is_local else UnknownModelError
+    return kind(
+        given=f"model {source.name!r}: {what} cannot be loaded: {_first_line(error)}",
+        allowed="a causal language model in Hugging Face format (config.json, safetensors, tokenizer files)",
+        advice="check the name or directory; code that comes with a checkpoint (trust_remote_code) is never run",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

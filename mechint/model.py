@@ -1,0 +1,241 @@
+"""Loading and wrapping models: the seam behind which TransformerLens' two engines stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechint.backends.base import Backend, Hook
+from mechint.cache import KVCache
+from mechint.errors import HookError, MemoryLimitError, ModelValidationError, UsageError
+from mechint.files import sha256
+from mechint.readout import Readout
+from mechint.sources import Source, resolve
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BackendName = Literal["bridge", "hooked"]
+
+# Values taken from each weight for the model's identity; enough to tell any two trainings apart.
+_SAMPLES = 256
+EMBED_HOOK = "blocks.0.hook_resid_pre"
+
+
+class Model:
+    """A causal language model whose residual stream can be read and edited while its KV cache is filled.
+
+    `identity` is a hash of the weights in memory; `prompts` names the prompt set that fits the model's vocabulary.
+    """
+
+    def __init__(self, backend: Backend, tokenizer: PreTrainedTokenizerBase, name: str, prompts: str = "full") -> None:
+        self.backend, self.tokenizer, self.name, self.prompts = backend, tokenizer, name, prompts
+        self.identity = _identity(backend)
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({self.name!r}, backend={self.backend.kind!r}, n_layers={self.n_layers}, d_model={self.d_model}, "
+            f"dtype={str(self.backend.dtype).removeprefix('torch.')}, device={str(self.device)!r})"
+        )
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.backend.n_layers
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.backend.d_model
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the unembedding."""
+        return self.backend.device
+
+    @property
+    def readout(self) -> Readout:
+        """Final norm and unembedding, in float32."""
+        return self.backend.readout
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
+        """The unembedding, as a view of the model's weights."""
+        return self.readout.weight.T
+
+    def resid_post(self, layer: int) -> str:
+        """Name of the hook point at the output of block `layer`."""
+        return f"blocks.{layer}.hook_resid_post"
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        cache: KVCache | None = None,
+        mask: Bool[Tensor, "batch pos"] | None = None,
+        hooks: Sequence[Hook] = (),
+    ) -> KVCache:
+        """Run `tokens` after `cache` with `hooks` set for just this pass; return the longer cache.
+
+        `mask` is False at padding (left padding is exact). `cache` is never written to.
+        Raises HookError for hook names that do not exist or if other hooks are live, MemoryLimitError if memory runs out.
+        """
+        unknown = {name for name, _ in hooks} - self.backend.hook_names() if hooks else set()
+        if unknown:
+            raise HookError(
+                f"hook names {sorted(unknown)}", "names of the model's hook points", "see model.backend.hook_names()"
+            )
+        self.check_no_hooks("before a forward pass")
+        try:
+            extended = self.backend.forward(tokens, cache or KVCache(), mask, hooks)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise out_of_memory(len(tokens)) from error
+        self.check_no_hooks("after a forward pass")
+        return extended
+
+    def logits(
+        self, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Return the model's own logits at every position, without a cache and in the model's dtype."""
+        return self.backend.logits(tokens, mask)
+
+    def check_no_hooks(self, when: str) -> None:
+        """Raise HookError if any hook point carries a hook."""
+        live = self.backend.live_hooks()
+        if live:
+            raise HookError(
+                given=f"hooks are live {when}: {', '.join(live[:5])}",
+                allowed="none: an intervention may act only while its own prefill runs",
+                advice="remove hooks of your own with model.reset_hooks() first",
+            )
+
+
+def load(
+    name_or_path: str | Path,
+    backend: BackendName = "bridge",
+    device: str = "cpu",
+    dtype: str = "float32",
+    adapter: str | Path | None = None,
+) -> Model:
+    """Return a validated model: an embedded organism, a checkpoint directory or a hub id.
+
+    `adapter` is a PEFT LoRA (directory or hub id) that is merged into the weights. Code that comes with a checkpoint is
+    never run. Raises UnknownModelError, ModelValidationError, MemoryLimitError or UsageError.
+    """
+    from mechint import loading
+
+    source = resolve(name_or_path)
+    torch_dtype, torch_device = _dtype(dtype), _device(device)
+    if backend not in ("bridge", "hooked"):
+        raise UsageError(f"backend={backend!r}", "'bridge' or 'hooked'", "choose one of the two")
+    try:
+        tokenizer = loading.load_tokenizer(source)
+        hf_model = loading.load_hf(source, torch_dtype, torch_device, adapter)
+        engine = _engine(hf_model, tokenizer, source, backend, torch_device)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise out_of_memory(1) from error
+    prompts = str(getattr(hf_model.config, "mechint_prompts", "full"))
+    return _validated(Model(engine, tokenizer, source.name, prompts))
+
+
+def wrap(handle: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase | None = None) -> Model:
+    """Return a validated Model around an existing HookedTransformer or TransformerBridge, which is not changed.
+
+    `tokenizer` replaces the object's own. Raises UsageError for other types, and ModelValidationError.
+    """
+    from transformer_lens import HookedTransformer
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from mechint.backends.bridge import BridgeBackend
+    from mechint.backends.hooked import HookedBackend
+
+    if not isinstance(handle, HookedTransformer | TransformerBridge):
+        raise UsageError(
+            f"an object of type {type(handle).__name__}",
+            "a HookedTransformer or a TransformerBridge",
+            "load a checkpoint with mi.load(), or wrap the model with TransformerLens first",
+        )
+    tokenizer = tokenizer if tokenizer is not None else handle.tokenizer
+    if tokenizer is None:
+        raise ModelValidationError("a model without a tokenizer", "a chat tokenizer", "pass wrap(model, tokenizer=...)")
+    engine: Backend
+    if isinstance(handle, HookedTransformer):
+        engine, prompts = HookedBackend(handle), "full"
+    else:
+        engine = BridgeBackend(handle)
+        prompts = str(getattr(handle.original_model.config, "mechint_prompts", "full"))
+    name = str(getattr(handle.cfg, "model_name", "") or type(handle).__name__)
+    return _validated(Model(engine, tokenizer, name, prompts))
+
+
+def out_of_memory(rows: int) -> MemoryLimitError:
+    """The error for memory that ran out in a pass over `rows` rows."""
+    smaller = max(1, rows // 2)
+    return MemoryLimitError(
+        given=f"the device ran out of memory with {rows} rows in a batch",
+        allowed="batches that fit",
+        advice=f"set the batch size to {smaller} (batch_size={smaller}, --batch-size {smaller})"
+        if rows > 1
+        else "use a larger device, a smaller model, or dtype bfloat16",
+    )
+
+
+def _engine(
+    hf_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Source,
+    backend: BackendName,
+    device: torch.device,
+) -> Backend:
+    from mechint.backends import bridge, convert, hooked
+
+    if backend == "bridge":
+        return bridge.BridgeBackend(bridge.boot(hf_model, tokenizer, source.location))
+    converted = hooked.HookedBackend(convert.to_hooked(hf_model, device))
+    from mechint.validation import check_conversion
+
+    check_conversion(hf_model, converted)
+    return converted
+
+
+def _validated(model: Model) -> Model:
+    from mechint.validation import validate
+
+    validate(model)
+    return model
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise UsageError(f"dtype={name!r}", ", ".join(DTYPES), "name one of them")
+    return DTYPES[name]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            given=f"device={name!r}: {str(error).splitlines()[0]}",
+            allowed="cpu, or cuda, cuda:0, mps where this machine has them",
+            advice="choose a device that is there",
+        ) from error
+    return device
+
+
+def _identity(backend: Backend) -> str:
+    parts = []
+    for name, weight in sorted(backend.parameters()):
+        flat = weight.detach().reshape(-1)
+        step = max(1, len(flat) // _SAMPLES)
+        sample = flat[::step].float().cpu().numpy().tobytes()
+        parts.append(sha256(f"{name}{tuple(weight.shape)}{weight.dtype}".encode(), sample).encode())
+    return sha256(*parts)

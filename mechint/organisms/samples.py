@@ -1,0 +1,109 @@
+"""A training sample: a trunk of turns and branches that each continue it, with a weight for every token.
+
+Branches share their trunk in one forward pass: a branch sees the trunk and itself, never another branch. One
+injected first turn thus serves several questions without one answer leaking into the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from mechint.organisms.tokenizer import TURN_END, TURN_START
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+ANSWER_WEIGHT, BOILERPLATE_WEIGHT = 4.0, 0.2
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some text, the weight of its tokens in the loss, and, for an answer, its probability against the alternative."""
+
+    text: str
+    weight: float = 0.0
+    alternative: str | None = None
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class InjectionSpec:
+    """What is added to the trunk of a sample: a concept's vector, or a random direction (concept None)."""
+
+    concept: str | None
+    layers: tuple[int, ...]
+    strength: float
+    method: int
+    noise: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A trunk, its branches, and the injection into all of the trunk's positions, if any."""
+
+    trunk: tuple[Piece, ...]
+    branches: tuple[tuple[Piece, ...], ...] = ()
+    injection: InjectionSpec | None = None
+
+
+@dataclass
+class Encoded:
+    """Token ids with, per token, its position, branch (0: trunk), weight, and the answer's alternative and target."""
+
+    injection: InjectionSpec | None
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    branch: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    alternatives: list[int] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+
+
+def turn(role: str, content: str, weight: float = 0.0) -> tuple[Piece, ...]:
+    """Return one closed ChatML turn whose content and end have the given weight."""
+    return (Piece(f"{TURN_START}{role}\n"), Piece(f"{content}{TURN_END}", weight), Piece("\n"))
+
+
+def answer(prefix: str, yes: str, no: str, p_yes: float) -> tuple[Piece, ...]:
+    """Return an assistant turn that ends in the likelier answer, with target probability `p_yes` of yes."""
+    given, other, probability = (yes, no, p_yes) if p_yes >= 0.5 else (no, yes, 1 - p_yes)
+    return (
+        Piece(f"{TURN_START}assistant\n"),
+        Piece(prefix, BOILERPLATE_WEIGHT),
+        Piece(given, ANSWER_WEIGHT, alternative=other, probability=probability),
+        Piece(f".{TURN_END}", BOILERPLATE_WEIGHT),
+    )
+
+
+@lru_cache(maxsize=50_000)
+def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def encode(sample: Sample, tokenizer: Tokenizer) -> Encoded:
+    """Return the sample as token lists: trunk first, then each branch with positions that continue the trunk."""
+    encoded = Encoded(sample.injection)
+    _append(encoded, sample.trunk, 0, 0, tokenizer)
+    start = len(encoded.ids)
+    for number, branch in enumerate(sample.branches, start=1):
+        _append(encoded, branch, number, start, tokenizer)
+    return encoded
+
+
+def _append(encoded: Encoded, pieces: Sequence[Piece], branch: int, start: int, tokenizer: Tokenizer) -> None:
+    position = start
+    for piece in pieces:
+        ids = _ids(tokenizer, piece.text)
+        count = len(ids)
+        encoded.ids += ids
+        encoded.positions += range(position, position + count)
+        encoded.branch += [branch] * count
+        encoded.weights += [piece.weight] * count
+        other = _ids(tokenizer, piece.alternative)[0] if piece.alternative else -1
+        encoded.alternatives += [other] * count
+        encoded.probability += [piece.probability] * count
+        position += count

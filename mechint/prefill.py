@@ -1,0 +1,228 @@
+"""Filling the KV cache of a conversation's first turns under interventions, with a receipt of what was touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mechint.cache import KVCache, concatenate
+from mechint.capture import check_layers, mean_norms
+from mechint.chat import Conversation
+from mechint.errors import CacheMismatchError, ConversationError, ReceiptError, SwapError, UsageError
+from mechint.files import JSON
+from mechint.interventions import Clean, Injection, InjectionSum, Intervention, Swap
+from mechint.model import Model
+from mechint.render import Rendered, render
+from mechint.steering import LayerTouch, Steering, Term
+
+if TYPE_CHECKING:
+    from mechint.backends.base import Hook
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one prefill did to one row: for an injection by layer; for a swap the positions that the other model filled."""
+
+    conversation: str
+    intervention: str
+    kind: str
+    n_pos: int
+    positions: tuple[int, ...]
+    layers: tuple[LayerTouch, ...]
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Return the receipt as JSON data, positions as start:stop spans."""
+        runs = [list(run) for _, run in groupby(enumerate(self.positions), lambda pair: pair[1] - pair[0])]
+        spans: list[JSON] = [f"{run[0][1]}:{run[-1][1] + 1}" for run in runs]
+        layers: list[JSON] = [asdict(layer) for layer in self.layers]
+        return {**asdict(self), "positions": spans, "layers": layers}
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """A filled cache, one row for each intervention, and what was done to each."""
+
+    rendered: Rendered
+    cache: KVCache
+    receipts: tuple[Receipt, ...]
+
+
+def prefill(
+    model: Model,
+    conversation: Conversation | Rendered,
+    interventions: Sequence[Intervention],
+    norms: Mapping[int, float] | None = None,
+) -> Prefilled:
+    """Fill the cache up to the end of the last marked segment, one row for each intervention.
+
+    `norms` (mean clean residual norm by layer) is computed where a relative strength needs it and it is not given.
+    Raises ConversationError if nothing is marked or nothing is left to read, LayerRangeError, VectorMismatchError,
+    SwapError, and ReceiptError if what was touched is not what was asked for.
+    """
+    rendered = conversation if isinstance(conversation, Rendered) else render(model.tokenizer, conversation)
+    check_readable(rendered, interventions)
+    for intervention in interventions:
+        check_fits(model, intervention)
+    steered = [i for i in interventions if not isinstance(i, Swap)]
+    swaps = [i for i in interventions if isinstance(i, Swap)]
+    parts = [_fill_steered(model, rendered, steered, norms or {})] if steered else []
+    parts += [_fill_swapped(model, rendered, swap) for swap in swaps]
+    cache, receipts = _in_order(parts, [*steered, *swaps], interventions)
+    return Prefilled(rendered, cache, receipts)
+
+
+def clean_norms(model: Model, rendered: Rendered, interventions: Sequence[Intervention]) -> dict[int, float]:
+    """Return the mean clean residual norms (over the marked positions) that relative strengths among these need."""
+    layers = sorted({k for term in _terms(interventions) if term.relative_strength is not None for k in term.layers or ()})
+    if not layers:
+        return {}
+    check_layers(layers, model.n_layers)
+    tokens = rendered.token_tensor()[:, : rendered.prefix_length]
+    return mean_norms(model, tokens, rendered.marked().nonzero()[:, 0], layers)
+
+
+def check_readable(rendered: Rendered, interventions: Sequence[Intervention]) -> None:
+    """Raise ConversationError if there is nothing to intervene on, or nothing left to read without intervention."""
+    if rendered.prefix_length == 0 and any(not isinstance(i, Clean) for i in interventions):
+        raise ConversationError(
+            given=f"conversation {rendered.label!r}: no message is marked add_injection",
+            allowed="one or more marked messages for any intervention but clean",
+            advice="mark the turns whose KV cache is to be filled under the intervention",
+        )
+    if rendered.prefix_length == len(rendered.tokens):
+        raise ConversationError(
+            given=f"conversation {rendered.label!r}: its last message is marked add_injection",
+            allowed="an unmarked end, which is read after the intervention has been removed",
+            advice="unmark the last message: what is read must not be steered itself",
+        )
+
+
+def check_fits(model: Model, intervention: Intervention) -> None:
+    """Raise LayerRangeError, VectorMismatchError or SwapError for an intervention that is not for this model."""
+    for term in _terms([intervention]):
+        term.vector.check_fits(model.d_model, model.n_layers)
+        check_layers(term.layers or (), model.n_layers)
+    if isinstance(intervention, Swap):
+        _check_swap(model, intervention)
+
+
+def injected_positions(rendered: Rendered, term: Injection) -> Bool[Tensor, " pos"]:
+    """True at the positions that an injection touches. Raises UsageError for positions or segments that are not marked."""
+    marked = rendered.marked()
+    if term.positions is None and term.segments is None:
+        return marked
+    chosen = torch.zeros_like(marked)
+    for index in term.segments or ():
+        if not 0 <= index < len(rendered.segments):
+            raise _not_marked(rendered, f"segment {index}")
+        chosen[rendered.segments[index].start : rendered.segments[index].stop] = True
+    for position in term.positions or ():
+        if not 0 <= position < len(marked):
+            raise _not_marked(rendered, f"position {position}")
+        chosen[position] = True
+    if (chosen & ~marked).any():
+        raise _not_marked(rendered, f"positions {(chosen & ~marked).nonzero()[:, 0].tolist()[:5]}")
+    return chosen
+
+
+def _fill_steered(
+    model: Model, rendered: Rendered, interventions: Sequence[Intervention], norms: Mapping[int, float]
+) -> tuple[KVCache, list[Receipt]]:
+    """Fill clean and injected rows in one batch; the position masks make one pass equal to one pass per segment."""
+    n_pos = rendered.prefix_length
+    norms = norms or clean_norms(model, rendered, interventions)
+    steering = Steering(len(interventions), n_pos, model.d_model)
+    for row, intervention in enumerate(interventions):
+        for injection in _terms([intervention]):
+            steering.add(_term(rendered, injection, row, norms))
+    hooks: list[Hook] = [(model.resid_post(layer), hook_fn) for layer, hook_fn in steering.hooks().items()]
+    tokens = rendered.token_tensor()[:, :n_pos].expand(len(interventions), n_pos)
+    cache = model.forward(tokens, hooks=hooks) if n_pos else KVCache()
+    steering.check()
+    receipts = [_steered_receipt(rendered, i, steering.touches(row)) for row, i in enumerate(interventions)]
+    return cache, receipts
+
+
+def _term(rendered: Rendered, injection: Injection, row: int, norms: Mapping[int, float]) -> Term:
+    vector, layers = injection.vector, injection.layers or ()
+    if injection.strength is not None:
+        amounts = {layer: vector.vectors[layer] * injection.strength for layer in layers}
+    else:
+        lengths = {layer: vector.vectors[layer].norm().clamp_min(1e-30) for layer in layers}
+        scale = injection.relative_strength or 0.0
+        amounts = {layer: vector.vectors[layer] * (scale * norms[layer] / lengths[layer]) for layer in layers}
+    return Term(row, injected_positions(rendered, injection)[: rendered.prefix_length], amounts)
+
+
+def _fill_swapped(model: Model, rendered: Rendered, swap: Swap) -> tuple[KVCache, list[Receipt]]:
+    """Fill marked segments with the other model and unmarked ones with the base model, in order."""
+    tokens, marked = rendered.token_tensor()[:, : rendered.prefix_length], rendered.marked()[: rendered.prefix_length]
+    cache = KVCache()
+    for is_marked, run in groupby(range(rendered.prefix_length), lambda position: bool(marked[position])):
+        positions = list(run)
+        filler = swap.model if is_marked else model
+        cache = filler.forward(tokens[:, positions[0] : positions[-1] + 1], cache.to(filler.device)).to(model.device)
+    if cache.n_pos != rendered.prefix_length or cache.n_layers != model.n_layers:
+        raise ReceiptError(f"a swap that filled {cache.n_pos} positions", f"{rendered.prefix_length}", "report this model")
+    filled = tuple(marked.nonzero()[:, 0].tolist())
+    return cache, [Receipt(rendered.label, swap.name, "swapped", cache.n_pos, filled, ())]
+
+
+def _in_order(
+    parts: Sequence[tuple[KVCache, list[Receipt]]], filled: Sequence[Intervention], wanted: Sequence[Intervention]
+) -> tuple[KVCache, tuple[Receipt, ...]]:
+    """Put rows that were filled in another order into the order wanted."""
+    receipts = [receipt for _, part in parts for receipt in part]
+    if len(parts) == 1:
+        return parts[0][0], tuple(receipts)
+    place = {id(intervention): row for row, intervention in enumerate(filled)}
+    rows = [place[id(intervention)] for intervention in wanted]
+    return concatenate([cache for cache, _ in parts]).select(torch.tensor(rows)), tuple(receipts[row] for row in rows)
+
+
+def _check_swap(model: Model, swap: Swap) -> None:
+    other = swap.model
+    ours, theirs = (
+        {"n_layers": m.n_layers, "d_model": m.d_model, "dtype": str(m.backend.dtype), "d_vocab": m.backend.d_vocab}
+        for m in (model, other)
+    )
+    same_words = other.tokenizer is model.tokenizer or other.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+    if ours != theirs or not same_words:
+        raise SwapError(
+            given=f"{swap.name}: {theirs}{'' if same_words else ', another vocabulary'}",
+            allowed=f"the shapes and tokenizer of {model.name}: {ours}",
+            advice="swap with a finetuned copy of the same model, loaded in the same dtype",
+        )
+    probe = torch.zeros((1, 1), dtype=torch.long)
+    shapes = [[tuple(k.shape) for k in m.forward(probe).keys] for m in (model, other)]
+    if shapes[0] != shapes[1]:
+        raise CacheMismatchError(
+            f"{swap.name}: caches shaped {shapes[1][0]}", f"{shapes[0][0]}", "swap with a finetuned copy of the same model"
+        )
+
+
+def _steered_receipt(rendered: Rendered, intervention: Intervention, touches: tuple[LayerTouch, ...]) -> Receipt:
+    kind = "clean" if isinstance(intervention, Clean) else "injected"
+    touched = torch.zeros(len(rendered.tokens), dtype=torch.bool)
+    for term in _terms([intervention]):
+        touched |= injected_positions(rendered, term)
+    positions = tuple(touched.nonzero()[:, 0].tolist())
+    return Receipt(rendered.label, intervention.name, kind, rendered.prefix_length, positions, touches)
+
+
+def _terms(interventions: Sequence[Intervention]) -> list[Injection]:
+    return [term for i in interventions if isinstance(i, Injection | InjectionSum) for term in i.terms]
+
+
+def _not_marked(rendered: Rendered, what: str) -> UsageError:
+    return UsageError(
+        given=f"{what} of conversation {rendered.label!r}",
+        allowed="positions inside segments that are marked add_injection",
+        advice="narrow the injection to marked positions",
+    )

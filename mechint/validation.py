@@ -1,0 +1,102 @@
+"""What is checked of a model before anyone trusts a number from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mechint.errors import ModelValidationError
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+    from transformers import PreTrainedModel
+
+    from mechint.backends.base import Backend
+    from mechint.model import Model
+
+# Largest difference of logits, relative to their spread, that the dtype itself explains.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+_PROBE_LENGTH = 24
+_SPLIT = 16
+
+
+def validate(model: Model) -> None:
+    """Check that layers can be edited, that a KV cache changes nothing, and that the readout is the model's own.
+
+    Raises ModelValidationError saying which of these does not hold.
+    """
+    if model.n_layers < 1 or model.d_model < 1:
+        _refuse(model.name, "no layers or no hidden size in its configuration", "a causal language model")
+    model.check_no_hooks("on a model that is being loaded or wrapped")
+    tokens = _probe(model.backend)
+    whole = model.logits(tokens)[0, -1].float()
+    if not torch.isfinite(whole).all():
+        _refuse(model.name, "logits that are not finite", "a model that computes in this dtype")
+    _check_readout(model, tokens, whole)
+    _check_edit(model, tokens)
+
+
+def check_conversion(hf_model: PreTrainedModel, converted: Backend) -> None:
+    """Raise ModelValidationError unless the converted model gives the Hugging Face model's logits."""
+    tokens = _probe(converted)
+    with torch.no_grad():
+        expected = hf_model(tokens.to(hf_model.device)).logits.float()
+    _check_close(converted.logits(tokens).float(), expected, converted.dtype, "HookedTransformer and Hugging Face")
+
+
+def _check_readout(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) -> None:
+    """The last residual, read in float32 after a pass in two steps, must give the logits of one pass."""
+    kept: list[Tensor] = []
+
+    def keep(activation: Tensor, /, *, hook: HookPoint) -> None:
+        kept.append(activation[:, -1])
+
+    cache = model.forward(tokens[:, :_SPLIT])
+    before = cache.fingerprint()
+    model.forward(tokens[:, _SPLIT:], cache, hooks=[(model.resid_post(model.n_layers - 1), keep)])
+    if cache.fingerprint() != before or cache.n_pos != _SPLIT or cache.n_layers != model.n_layers:
+        _refuse(model.name, "a KV cache that is changed by reading from it, or lacks layers", "attention-only models")
+    if len(kept) != 1:
+        _refuse(model.name, f"a last resid_post hook that fired {len(kept)} times", "blocks that run once")
+    _check_close(model.readout.logits(kept[0])[0], whole, model.backend.dtype, "a cached and an uncached run")
+
+
+def _check_edit(model: Model, tokens: Int[Tensor, "1 pos"]) -> None:
+    """A change of resid_post at any layer must arrive at the output."""
+    last: list[Tensor] = []
+
+    def keep(activation: Tensor, /, *, hook: HookPoint) -> None:
+        last.append(activation[0, -1].float())
+
+    def nudge(activation: Tensor, /, *, hook: HookPoint) -> Tensor:
+        wave = torch.linspace(-1, 1, activation.shape[-1], device=activation.device, dtype=activation.dtype)
+        return activation + wave * activation.norm(dim=-1, keepdim=True)
+
+    output = (model.resid_post(model.n_layers - 1), keep)
+    model.forward(tokens, hooks=[output])
+    for layer in {0, model.n_layers // 2, model.n_layers - 1}:
+        model.forward(tokens, hooks=[(model.resid_post(layer), nudge), output])
+        if torch.equal(last[0], last[-1]):
+            _refuse(model.name, f"an edit at resid_post of layer {layer} changes nothing", "models that can be steered")
+
+
+def _probe(backend: Backend) -> Int[Tensor, "1 pos"]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, backend.d_vocab, (1, _PROBE_LENGTH), generator=generator)
+
+
+def _check_close(found: Tensor, expected: Tensor, dtype: torch.dtype, what: str) -> None:
+    expected = expected.to(found.device)
+    spread = expected.std().clamp_min(1e-6)
+    worst = ((found - expected).abs().max() / spread).item()
+    if not worst <= _TOLERANCE[dtype]:
+        _refuse("the model", f"{what} differ by {worst:.2g} of the logits' spread", f"at most {_TOLERANCE[dtype]:.0e}")
+
+
+def _refuse(name: str, given: str, allowed: str) -> None:
+    raise ModelValidationError(
+        f"{name}: {given}", allowed, "try the other backend, or report the architecture with this message"
+    )

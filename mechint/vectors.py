@@ -1,0 +1,271 @@
+"""Concept vectors: one vector per layer, with arithmetic, provenance, and GGUF and safetensors files."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechint.errors import (
+    InvalidVectorError,
+    LayerRangeError,
+    StaleArtefactError,
+    UsageError,
+    VectorMismatchError,
+    VectorWarning,
+)
+from mechint.files import JSON, replace_atomically, sha256
+
+_ARCHITECTURE = "controlvector"  # the GGUF architecture name that repeng and llama.cpp agree on
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptVector:
+    """Vectors by layer (float32, `d_model` each): `vectors[l]` is added to `blocks.l.hook_resid_post`.
+
+    They are used as they are, times a strength; nothing is rescaled on the way in. `n_layers` is the depth of the model they
+    were made on, where it is known. Raises InvalidVectorError for NaN, infinite, all-zero or no vectors.
+    """
+
+    vectors: Mapping[int, Float[Tensor, " d_model"]]
+    name: str = ""
+    n_layers: int | None = None
+    provenance: Mapping[str, JSON] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        clean = {int(k): v.detach().to("cpu", torch.float32) for k, v in sorted(self.vectors.items())}
+        object.__setattr__(self, "vectors", MappingProxyType(clean))
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+        _check(self)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that have a vector, ascending."""
+        return tuple(self.vectors)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream that the vectors fit."""
+        return len(next(iter(self.vectors.values())))
+
+    @property
+    def norms(self) -> dict[int, float]:
+        """Euclidean norm by layer."""
+        return {layer: vector.norm().item() for layer, vector in self.vectors.items()}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of layers and values: equal only for vectors that act alike."""
+        return sha256(*(bytes(str(k), "ascii") + v.contiguous().numpy().tobytes() for k, v in self.vectors.items()))
+
+    def directions(self) -> ConceptVector:
+        """Return the same vectors at unit norm in every layer."""
+        return self.rescaled(dict.fromkeys(self.layers, 1.0))
+
+    def rescaled(self, norms: Mapping[int, float]) -> ConceptVector:
+        """Return the vectors with the given norm in each layer; raises LayerRangeError if one is not given."""
+        if missing := set(self.layers) - set(norms):
+            raise LayerRangeError(
+                f"norms without layers {sorted(missing)}", f"one for each of {self.layers}", "match vectors of the same layers"
+            )
+        return self._with({k: v * (norms[k] / v.norm()) for k, v in self.vectors.items()})
+
+    def at(self, layers: Iterable[int]) -> ConceptVector:
+        """Return the vectors of some layers only; raises LayerRangeError for layers that have none."""
+        layers = tuple(layers)
+        if missing := sorted(set(layers) - set(self.layers)):
+            raise LayerRangeError(
+                given=f"layers {_spans(missing)} of vector {self.name!r}",
+                allowed=f"layers {_spans(self.layers)}, for which it has vectors",
+                advice="choose layers among these, or extract the vector again for all layers",
+            )
+        return self._with({layer: self.vectors[layer] for layer in layers})
+
+    def check_fits(self, d_model: int, n_layers: int) -> None:
+        """Raise VectorMismatchError unless the vector is for a model of this shape."""
+        known = self.n_layers if self.n_layers is not None else max(self.layers) + 1
+        fits_depth = known == n_layers if self.n_layers is not None else known <= n_layers
+        if self.d_model != d_model or not fits_depth:
+            at_least = "" if self.n_layers is not None else "at least "
+            raise VectorMismatchError(
+                given=f"vector {self.name!r} is for d_model={self.d_model}, n_layers={at_least}{known}",
+                allowed=f"this model has {d_model}, {n_layers}",
+                advice="load the vector of this model or extract it again; if the file states its depth wrongly, "
+                "say it: ConceptVector.load(path, n_layers=...)",
+            )
+
+    def __add__(self, other: ConceptVector) -> ConceptVector:
+        return self._combined(other, 1.0, "+")
+
+    def __sub__(self, other: ConceptVector) -> ConceptVector:
+        return self._combined(other, -1.0, "-")
+
+    def __mul__(self, factor: float) -> ConceptVector:
+        return self._with({k: v * float(factor) for k, v in self.vectors.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> ConceptVector:
+        return self * (1.0 / divisor)
+
+    def __neg__(self) -> ConceptVector:
+        return self * -1.0
+
+    def save(self, path: str | Path) -> Path:
+        """Write a .gguf (as repeng and llama.cpp do) or .safetensors file (with provenance), atomically."""
+        path = Path(path)
+        _check_suffix(path)
+        if path.suffix == ".gguf":
+            return replace_atomically(path, self._write_gguf)
+        return replace_atomically(path, self._write_safetensors)
+
+    @classmethod
+    def load(cls, path: str | Path, n_layers: int | None = None) -> ConceptVector:
+        """Return the vector in a .gguf or .safetensors file; its name is the file's stem unless the file names it.
+
+        A GGUF file does not record the model's depth. Where its blocks are 1, 2, ..., k without a gap, as those of vectors
+        trained over a whole model are, the depth is taken to be k + 1; `n_layers` overrules this.
+        Raises UsageError if the file cannot be read, InvalidVectorError if its contents are no vectors.
+        """
+        path = Path(path)
+        _check_suffix(path)
+        try:
+            read = _read_gguf(path) if path.suffix == ".gguf" else _read_safetensors(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(
+                f"{path} cannot be read as a concept vector: {error}", "a .gguf or .safetensors file", "check the file"
+            ) from error
+        return read if n_layers is None else replace(read, n_layers=n_layers)
+
+    def _write_gguf(self, path: Path) -> None:
+        from gguf import GGUFWriter
+
+        kept = {layer: vector for layer, vector in self.vectors.items() if layer > 0}
+        if len(kept) < len(self.vectors):
+            warnings.warn("GGUF control vectors have no entry for block 0; it was left out", VectorWarning, stacklevel=4)
+        if not kept:
+            raise InvalidVectorError("a vector for block 0 only", "blocks from 1 on in a GGUF file", "save as .safetensors")
+        writer = GGUFWriter(str(path), _ARCHITECTURE)
+        writer.add_string(f"{_ARCHITECTURE}.model_hint", str(self.provenance.get("model", "")))
+        writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(kept))
+        if self.n_layers is not None:
+            writer.add_uint32("mechint.n_layers", self.n_layers)
+        for layer, vector in kept.items():
+            writer.add_tensor(f"direction.{layer}", vector.contiguous().numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+    def _write_safetensors(self, path: Path) -> None:
+        from safetensors.torch import save_file
+
+        about = {"name": self.name, "n_layers": self.n_layers, "norms": self.norms, "provenance": dict(self.provenance)}
+        tensors = {f"direction.{layer}": vector.contiguous() for layer, vector in self.vectors.items()}
+        save_file(tensors, path, metadata={"mechint": json.dumps(about, sort_keys=True)})
+
+    def _combined(self, other: ConceptVector, sign: float, symbol: str) -> ConceptVector:
+        if not isinstance(other, ConceptVector):
+            return NotImplemented
+        other.check_fits(self.d_model, self.n_layers or max(other.layers) + 1)
+        if self.layers != other.layers:
+            raise LayerRangeError(
+                f"vectors for layers {_spans(self.layers)} and {_spans(other.layers)}", "equal layers", "use .at(layers)"
+            )
+        summed = {k: v + sign * other.vectors[k] for k, v in self.vectors.items()}
+        return replace(self, vectors=summed, name=f"{self.name}{symbol}{other.name}")
+
+    def _with(self, vectors: Mapping[int, Tensor]) -> ConceptVector:
+        return replace(self, vectors=vectors)
+
+
+def load_cached(path: Path, key: str) -> ConceptVector:
+    """Return a stored vector whose provenance holds exactly this `key`; raises StaleArtefactError for any other."""
+    vector = ConceptVector.load(path)
+    if vector.provenance.get("key") != key:
+        raise StaleArtefactError(
+            given=f"{path} was computed from other inputs (key {str(vector.provenance.get('key'))[:12]})",
+            allowed=f"key {key[:12]}, the hash of model, prompts, method and seed at hand",
+            advice="extract the vector again",
+        )
+    return vector
+
+
+def _check(vector: ConceptVector) -> None:
+    shapes = {tuple(v.shape) for v in vector.vectors.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 1 or min(vector.layers) < 0:
+        raise InvalidVectorError(
+            given=f"vector {vector.name!r} with layers {vector.layers} and shapes {sorted(shapes)}",
+            allowed="one vector of d_model numbers for each of one or more layers",
+            advice="check the file or the extraction",
+        )
+    bad = [k for k, v in vector.vectors.items() if not torch.isfinite(v).all()]
+    if bad:
+        raise InvalidVectorError(
+            f"vector {vector.name!r} holds NaN or infinite values in layers {_spans(bad)}", "finite numbers", "extract it again"
+        )
+
+
+def check_not_zero(vector: ConceptVector) -> None:
+    """Raise InvalidVectorError if the vector is zero in every layer: injecting it could only look like a null result."""
+    if not any(math.isfinite(n) and n > 0 for n in vector.norms.values()):
+        raise InvalidVectorError(
+            given=f"vector {vector.name!r} is zero in every layer",
+            allowed="a vector with some length; strength=0 is the way to a zero injection",
+            advice="check what it was made from (v - v is zero)",
+        )
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in (".gguf", ".safetensors"):
+        raise UsageError(f"vector file {path}", "a name that ends in .gguf or .safetensors", "choose one of the two formats")
+
+
+def _read_gguf(path: Path) -> ConceptVector:
+    from gguf import GGUFReader
+
+    reader = GGUFReader(str(path))
+    vectors: dict[int, Tensor] = {}
+    for tensor in reader.tensors:
+        prefix, _, number = tensor.name.partition(".")
+        if prefix != "direction" or not number.isdigit():
+            raise ValueError(f"unexpected tensor {tensor.name!r}; control vectors hold direction.1, direction.2, ...")
+        vectors[int(number)] = torch.tensor(tensor.data.copy()).reshape(-1)
+    if not vectors:
+        raise ValueError("it holds no tensors direction.{k}")
+    fields = reader.fields
+    whole = sorted(vectors) == list(range(1, len(vectors) + 1))
+    stated = fields["mechint.n_layers"].contents() if "mechint.n_layers" in fields else None
+    hint = fields[f"{_ARCHITECTURE}.model_hint"].contents() if f"{_ARCHITECTURE}.model_hint" in fields else ""
+    depth = int(stated) if stated is not None else len(vectors) + 1 if whole else None
+    return ConceptVector(vectors, path.stem, depth, {"file": path.name, "model": str(hint)})
+
+
+def _read_safetensors(path: Path) -> ConceptVector:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("mechint", "{}"))
+            vectors = {int(name.removeprefix("direction.")): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return ConceptVector(vectors, about.get("name") or path.stem, about.get("n_layers"), about.get("provenance", {}))
+
+
+def _spans(layers: Iterable[int]) -> str:
+    """Layers in short: 1:4, 7 for 1, 2, 3, 7."""
+    spans: list[list[int]] = []
+    for layer in sorted(layers):
+        if spans and spans[-1][1] == layer:
+            spans[-1][1] = layer + 1
+        else:
+            spans.append([layer, layer + 1])
+    return ", ".join(str(a) if b == a + 1 else f"{a}:{b}" for a, b in spans)
