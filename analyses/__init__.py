@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
-ANALYSES = ("logit_lens",)
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# By module: the options with which `python -m analyses.all` runs it for the gallery.
+ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"logit_lens": ("--layer-sweep",)})

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, NoReturn
 
-from mechint import organisms
-from mechint.chat import load_conversations
 from mechint.errors import (
     LayerRangeError,
     MechintError,
     MemoryLimitError,
-    OutputError,
-    UnknownConceptError,
-    UnknownNameError,
-    UsageError,
 )
-from mechint.sources import Source, resolve
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
-_T = TypeVar("_T")
 _DTYPES = ("float32", "bfloat16", "float16")
-_VECTOR_SUFFIXES = (".gguf", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +26,7 @@ class Common:
     """The options of every analysis; None means that the model, a preset or the prompt set decides."""
 
     model: str
-    backend: str
+    backend: Literal["bridge", "hooked"]
     device: str
     dtype: str
     layers: tuple[int, ...] | None
@@ -55,13 +44,20 @@ class Common:
 
 def common_parser(module: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the shared options; the analysis adds its own."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"python -m {module}", description=description, formatter_class=_Formatter, allow_abbrev=False
     )
     _add_model_options(parser.add_argument_group("model"))
     _add_injection_options(parser.add_argument_group("injection"))
     _add_run_options(parser.add_argument_group("run"))
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong and nothing else; the whole usage would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n  to do:   see {self.prog} --help\n")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -132,94 +128,26 @@ def _strength(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(given=f"strength {text!r}", allowed="a finite number", advice="for example 0.3")
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a finite number, for example 0.3")
     return value
 
 
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) != len(names):
-        raise UsageError(given=f"names {text!r}", allowed="different names between commas", advice="for example a,b,c")
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: different names between commas, for example a,b,c")
     return names
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
+    """Return an argument type: whole numbers from `lowest` on."""
+
     def parse(text: str) -> int:
         if not text.lstrip("-").isdecimal() or int(text) < lowest:
-            raise UsageError(given=f"{text!r}", allowed=f"a whole number, {lowest} or more", advice="see --help")
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number, {lowest} or more")
         return int(text)
 
     return parse
-
-
-def check_paths(config: Common, analysis: str) -> None:
-    """Raise for inputs that are not there or cannot be right and for an --out that cannot be written, all without a model."""
-    checkpoint = _checkpoint_config(resolve(config.model))
-    n_layers = checkpoint.get("num_hidden_layers", checkpoint.get("n_layer"))
-    if isinstance(n_layers, int):
-        check_layers(config.layers, n_layers)
-    if config.conversations is not None:
-        load_conversations(config.conversations)
-    if config.vectors is not None:
-        vector_files(config.vectors, config.concepts)
-    elif checkpoint.get("mechint_prompts") == "small":
-        select(dict.fromkeys(organisms.concepts("all")), config.concepts, "concept", UnknownConceptError)
-    check_writable(config.out / analysis)
-
-
-def vector_files(path: Path, wanted: Sequence[str] | None = None) -> dict[str, Path]:
-    """Return vector files by concept (the file's stem), all of them or those `wanted`."""
-    found = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
-    files = {file.stem: file for file in found if file.suffix in _VECTOR_SUFFIXES}
-    if not files:
-        raise UsageError(
-            given=f"--vectors {path}: {'no vector files in it' if path.exists() else 'no such file or directory'}",
-            allowed="a .gguf or .safetensors file, or a directory of them",
-            advice="check the path",
-        )
-    return select(files, wanted, "concept (no vector file of that name)", UnknownConceptError)
-
-
-def select(
-    known: dict[str, _T], wanted: Sequence[str] | None, what: str, error: type[UsageError] = UnknownNameError
-) -> dict[str, _T]:
-    """Return the wanted entries, in the order wanted (None: all); raises `error` for names that are not known."""
-    if unknown := [name for name in wanted or () if name not in known]:
-        raise error(
-            given=f"unknown {what}: {', '.join(unknown)}", allowed=", ".join(known), advice="choose among these"
-        )
-    return {name: known[name] for name in wanted} if wanted else known
-
-
-def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
-    """Raise LayerRangeError unless all layers are inside a model of `n_layers`."""
-    if layers and max(layers) >= n_layers:
-        raise LayerRangeError(
-            given=f"layer {max(layers)}", allowed=f"0:{n_layers} (layers 0 to {n_layers - 1})", advice="change --layers"
-        )
-
-
-def _checkpoint_config(source: Source) -> Mapping[str, object]:
-    """Return what a local checkpoint's config.json says, without loading anything; empty if it is not here."""
-    try:
-        config = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a hub id, or a directory whose problem the loader reports
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def check_writable(directory: Path) -> None:
-    """Raise OutputError unless a file can be made in `directory` (which is made)."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise OutputError(
-            given=f"--out: {directory} cannot be written: {error.strerror}",
-            allowed="a directory that can be made and written to",
-            advice="choose another --out",
-        ) from error
 
 
 def guarded(run: Callable[[], None]) -> int:

@@ -7,19 +7,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from analyses.cli import format_layers, parse_layers
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures.style import CONTROL_GROUPS, METRICS, layer_position
+from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, layer_position
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from analyses.injected import Dose
     from analyses.logit_lens import Config
-    from analyses.setup import Dose
 
 _ANSWER_NO = ("no", "confusing-no")
+_PANELS = {
+    "question": "Introspection question",
+    "no": "Control questions, answer no",
+    "random": "Random vectors, introspection",
+    "minus no": f"Introspection {MINUS} control (no)",
+    "minus random": f"Introspection {MINUS} random",
+    "yes": "Control questions, answer yes",
+}
 _KEYS = ["panel", "series", "concept", "layer"]
 
 
@@ -72,7 +81,7 @@ def _values(main: pd.DataFrame, metric: str) -> pd.DataFrame:
     levels = pd.concat([asked, controls]).assign(value=lambda rows: rows[metric])
     shifts = pd.concat(shifted).assign(value=lambda rows: rows[f"{metric}_shift"])
     rows = pd.concat([levels, shifts]).rename(columns={"vector": "concept"})
-    return rows.groupby(_KEYS, sort=False, as_index=False)["value"].mean(skipna=False)
+    return stats.strict_means(rows, _KEYS, "value").reset_index()
 
 
 def _finding(curves: pd.DataFrame, metric: str) -> str:
@@ -85,7 +94,7 @@ def _finding(curves: pd.DataFrame, metric: str) -> str:
     for series, text in others.items():
         if ("shift", series) in output.index:
             parts.append(f"{text} by {output.loc[('shift', series), 'mean']:+.2f}")
-    return "; ".join(parts).replace("-", "−")
+    return "; ".join(parts).replace("-", MINUS)
 
 
 def concept_pages(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> list[go.Figure]:
@@ -132,43 +141,37 @@ def _panels(
 ) -> list[draw.SweepPanel]:
     """Return the panels whose data are there; differences are taken within concepts, or against all random vectors."""
     concept = rows[rows["vector_kind"] == "concept"]
-    cubes = {
-        "question": _cube(concept[concept["kind"] == "introspection"], value, spans, layers),
-        "no": _cube(concept[concept["group"].isin(_ANSWER_NO)], value, spans, layers),
-        "random": _cube(rows[rows["vector_kind"] == "random"], value, spans, layers),
-        "yes": _cube(concept[concept["group"] == "yes"], value, spans, layers),
+    parts = {
+        "question": concept[concept["kind"] == "introspection"],
+        "no": concept[concept["group"].isin(_ANSWER_NO)],
+        "random": rows[rows["vector_kind"] == "random"],
+        "yes": concept[concept["group"] == "yes"],
     }
-    mean = {name: stats.bootstrap_mean(cube, seed=seed) for name, cube in cubes.items() if cube is not None}
-    question, no, random = cubes["question"], cubes["no"], cubes["random"]
-    found = {
-        "Introspection question": mean.get("question"),
-        "Control questions, answer no": mean.get("no"),
-        "Random vectors, introspection": mean.get("random"),
-        "Introspection − control (no)": stats.bootstrap_mean(question - no, seed=seed) if no is not None else None,
-        "Introspection − random": stats.bootstrap_difference(question, random, seed=seed)
-        if random is not None
-        else None,
-        "Control questions, answer yes": mean.get("yes"),
-    }
-    return [draw.SweepPanel(title, shift) for title, shift in found.items() if shift is not None]
+    cubes = {name: _cube(part, value, spans, layers) for name, part in parts.items() if not part.empty}
+    shifts = {name: stats.bootstrap_mean(cube, seed=seed) for name, cube in cubes.items()}
+    if "no" in cubes:
+        shifts["minus no"] = stats.bootstrap_mean(cubes["question"] - cubes["no"], seed=seed)
+    if "random" in cubes:
+        shifts["minus random"] = stats.bootstrap_difference(cubes["question"], cubes["random"], seed=seed)
+    return [draw.SweepPanel(title, shifts[name]) for name, title in _PANELS.items() if name in shifts]
 
 
-def _cube(rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str]) -> np.ndarray | None:
-    """Return values as [injected layers, readout layer, vector], averaged over conversations; None without rows."""
-    if rows.empty:
-        return None
+def _cube(
+    rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str]
+) -> Float[np.ndarray, "injected layers vectors"]:
+    """Return values by injected layers, readout layer and vector, averaged over conversations."""
     wide = stats.unit_means(rows, ["injected_layers", "layer"], value, "vector")
     wide = wide.reindex(pd.MultiIndex.from_product([spans, layers]))
-    return wide.to_numpy(dtype=np.float64).reshape(len(spans), len(layers), -1)
+    return np.asarray(wide, dtype=np.float64).reshape(len(spans), len(layers), -1)
 
 
 def _about(main: pd.DataFrame, config: Config, dose: Dose, model: str) -> str:
-    where = f"injected at layers {format_layers(dose.layers)} of turn 1 only, {dose}"
+    where = f"injected at layers {format_layers(dose.layers)} in the marked turns only, {dose}"
     return f"{model}, {_asked(config)}; {where}; {_counts(main)}"
 
 
 def _asked(config: Config) -> str:
-    return str(config.conversations) if config.conversations else ", ".join(config.wording.names())
+    return str(config.conversations) if config.conversations else str(config.wording)
 
 
 def _counts(rows: pd.DataFrame) -> str:

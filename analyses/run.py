@@ -13,13 +13,16 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import mechint
 from mechint.files import JSON, replace_atomically, sha256, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
+    from tqdm import tqdm
+
+    from mechint.model import Model
 
 _PACKAGES = (
     "mechint",
@@ -34,7 +37,7 @@ _PACKAGES = (
 _PARTIAL = ".partial"
 
 
-Progress = Callable[[int], object]
+Progress = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +99,11 @@ def _with_progress(chunks: Sequence[Chunk], store: Store, label: str) -> Iterato
     with tqdm(total=total, initial=initial, desc=label, unit="cell", mininterval=interval) as bar:
         for number, chunk in enumerate(chunks):
             if number not in done:
-                yield number, chunk, bar.update
+                yield number, chunk, lambda cells: _advance(bar, cells)
+
+
+def _advance(bar: tqdm[NoReturn], cells: int) -> None:
+    bar.update(cells)
 
 
 def write_table(table: pd.DataFrame, directory: Path) -> list[Path]:
@@ -115,11 +122,23 @@ class Clock:
     monotonic: float = dataclasses.field(default_factory=time.monotonic)
 
 
-def write_record(directory: Path, config: object, argv: Sequence[str], clock: Clock, **found: JSON) -> Path:
-    """Write `run.json`: how the run was asked for, what it resolved to, on what, and how long it took.
+def finish(
+    directory: Path,
+    paths: Sequence[Path],
+    *,
+    config: object,
+    argv: Sequence[str],
+    clock: Clock,
+    found: Mapping[str, JSON],
+) -> list[Path]:
+    """Write `run.json` and remove what an earlier run has left that this one has not written; returns all paths.
 
-    After a resumed run `wall_seconds` is the time of its last part.
+    The record tells how the run was asked for, what it resolved to (`found`), on what, and how long it took: after a
+    resumed run `wall_seconds` is the time of its last part.
     """
+    files = [path.name for path in paths]
+    for name in set(_files_of_last_run(directory)) - set(files):
+        (directory / name).unlink(missing_ok=True)
     record = {
         "argv": list(argv),
         "config": as_json(config),
@@ -128,13 +147,29 @@ def write_record(directory: Path, config: object, argv: Sequence[str], clock: Cl
         "wall_seconds": round(time.monotonic() - clock.monotonic, 2),
         "versions": versions(),
         "git_commit": code_version(),
+        "files": files,
         **found,
     }
-    return write_atomically(directory / "run.json", json.dumps(record, indent=1, default=str) + "\n")
+    return [*paths, write_atomically(directory / "run.json", json.dumps(record, indent=1) + "\n")]
+
+
+def _files_of_last_run(directory: Path) -> list[str]:
+    try:
+        record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no earlier run, or none that says what it wrote
+        return []
+    files = record.get("files", []) if isinstance(record, dict) else []
+    return [Path(str(name)).name for name in files]
+
+
+def describe_model(model: Model) -> dict[str, JSON]:
+    """Return what `run.json` says of a model."""
+    shape: dict[str, JSON] = {"n_layers": model.n_layers, "d_model": model.d_model}
+    return {"name": model.name, "identity": model.identity, "revision": model.revision, **shape}
 
 
 def as_json(value: object) -> JSON:
-    """Return dataclasses, mappings, sequences and paths as JSON; anything else that JSON has not, as its text."""
+    """Return dataclasses, mappings and sequences as JSON; anything else (paths) as its text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -8,28 +8,193 @@ arXiv 2310.01405): the first principal component of centred pairs of prompts tha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechint.capture import check_layers, residuals
+from mechint.capture import residuals
 from mechint.chat import Conversation, Message
-from mechint.errors import StaleArtefactError, SwapError, UsageError
+from mechint.errors import StaleArtefactError, SwapError, UnknownConceptError, UsageError
 from mechint.files import JSON, sha256
 from mechint.model import Model
-from mechint.prompt_design import PromptDesign
+from mechint.prompt_design import SLOT, PromptDesign
 from mechint.render import render
 from mechint.vectors import ConceptVector, load_cached
 
-if TYPE_CHECKING:
-    from mechint.prompt_design import Extraction
-
-Method = Literal["paired_pca", "mean_difference"]
-METHODS: tuple[Method, ...] = ("paired_pca", "mean_difference")
+METHODS = ("paired_pca", "mean_difference")
 
 _BATCH = 32
+
+def paired_pca(model: Model, concepts: Sequence[str], design: PromptDesign | None = None) -> dict[str, ConceptVector]:
+    """Return, by concept, the unit direction at every layer that separates prompts about it from paired neutral ones.
+
+    Each pair has the same beginning of the assistant's reply, at whose last token it is read; the sign points from
+    the neutral prompt to the concept, by majority of the pairs. Prompts are those of `design` (default: the model's own set).
+    """
+    design = _design(model, design)
+    return {concept: _paired_pca(model, concept, design) for concept in _checked(concepts)}
+
+
+def mean_difference(model: Model, concepts: Sequence[str], design: PromptDesign | None = None) -> dict[str, ConceptVector]:
+    """Return, by concept, activation("... concept") minus the mean over `baseline_words`, at every layer.
+
+    Activations are read at the last token of the prompt, where the reply would begin; norms are left as they come out.
+    """
+    design = _design(model, design)
+    neutral = _activations(model, _about_words(design, design.extraction.baseline_words)).mean(1)
+    vectors = {}
+    for concept in _checked(concepts):
+        difference = _activations(model, _about_words(design, [concept])).mean(1) - neutral
+        vectors[concept] = _vector(model, difference, concept, _provenance(model, concept, "mean_difference", design))
+    return vectors
+
+
+def model_contrast(
+    model: Model, other: Model, prompts: Sequence[str | Conversation], name: str = "contrast"
+) -> ConceptVector:
+    """Return the mean over prompts of `other`'s activations minus `model`'s, at the last token and every layer.
+
+    `other` is the finetuned copy. Raises SwapError if the two do not have the same shape and vocabulary.
+    """
+    if (model.n_layers, model.d_model) != (other.n_layers, other.d_model) or (
+        model.tokenizer.get_vocab() != other.tokenizer.get_vocab()
+    ):
+        raise SwapError(
+            f"{other!r}", f"the shape and vocabulary of {model!r}", "contrast a model with a finetuned copy of itself"
+        )
+    chats = [p if isinstance(p, Conversation) else _chat(p) for p in prompts]
+    difference = (_activations(other, chats) - _activations(model, chats)).mean(1)
+    texts = json.dumps([chat.to_dict() for chat in chats])
+    about: dict[str, JSON] = {**_about(model), "other": other.name, "other_identity": other.identity}
+    about |= {"method": "model_contrast", "prompts_sha256": sha256(texts.encode())}
+    return _vector(model, difference, name, about)
+
+
+def random_controls(
+    model: Model, n: int = 8, seed: int = 0, like: ConceptVector | None = None
+) -> list[ConceptVector]:
+    """Return `n` random vectors, isotropic and independent at each layer, of unit norm or with the norms of `like`."""
+    if n < 1:
+        raise UsageError(f"n={n} random controls", "1 or more", "ask for at least one")
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(n, model.n_layers, model.d_model, generator=generator)
+    about: dict[str, JSON] = {**_about(model), "method": "random", "seed": seed}
+    controls = [_vector(model, draw, f"random-{index}", about).directions() for index, draw in enumerate(drawn)]
+    return controls if like is None else [c.at(like.layers).rescaled(like.norms) for c in controls]
+
+
+def extract(
+    model: Model,
+    concepts: Sequence[str],
+    method: str = "paired_pca",
+    design: PromptDesign | None = None,
+    directory: Path | None = None,
+) -> dict[str, ConceptVector]:
+    """Return vectors by concept, taking those stored in `directory` that were made from exactly the same inputs.
+
+    Model weights, prompts and method must match by hash; anything else is extracted again and stored in its place.
+    """
+    if method not in METHODS:
+        raise UsageError(f"method {method!r}", ", ".join(METHODS), "choose one of these")
+    design, found = _design(model, design), dict[str, ConceptVector]()
+    for concept in _checked(concepts):
+        path = None if directory is None else directory / f"{concept}.{method}.safetensors"
+        vector = None if path is None else _stored(path, str(_provenance(model, concept, method, design)["key"]))
+        if vector is None:
+            vector = _METHODS[method](model, [concept], design)[concept]
+            if path is not None:
+                vector.save(path)
+        found[concept] = vector
+    return found
+
+
+def _stored(path: Path, key: str) -> ConceptVector | None:
+    if not path.is_file():
+        return None
+    try:
+        return load_cached(path, key)
+    except StaleArtefactError:
+        return None
+
+
+def _paired_pca(model: Model, concept: str, design: PromptDesign) -> ConceptVector:
+    prompts = design.extraction
+    sides = ([text.replace(SLOT, concept) for text in prompts.concept], prompts.baseline)
+    about_it, neutral = (
+        _activations(model, [_chat(text, begin) for text in side for begin in prompts.beginnings]) for side in sides
+    )
+    differences = (about_it - neutral).double()
+    # Centring a pair leaves plus and minus half its difference, so the first component of the centred pairs is the first
+    # right singular vector of the differences.
+    components = torch.linalg.svd(differences, full_matrices=False).Vh[:, 0]
+    votes = torch.einsum("lnd,ld->ln", differences, components).sign().sum(1)
+    directions = components * torch.where(votes < 0, -1.0, 1.0)[:, None]
+    return _vector(model, directions.float(), concept, _provenance(model, concept, "paired_pca", design))
+
+
+def _activations(model: Model, chats: Sequence[Conversation]) -> Float[Tensor, "layer chat d_model"]:
+    """`resid_post` at the last token of each chat, at every layer, in float32."""
+    rows = [torch.tensor(render(model.tokenizer, chat).tokens) for chat in chats]
+    parts = []
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        tokens = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+        at = torch.tensor([len(row) - 1 for row in batch])
+        parts.append(residuals(model, tokens, at, range(model.n_layers)).float().cpu())
+    return torch.cat(parts, dim=1)
+
+
+def _chat(text: str, beginning: str = "") -> Conversation:
+    reply = (Message("assistant", beginning, continue_msg=True),) if beginning else ()
+    return Conversation("extraction", (Message("user", text), *reply))
+
+
+def _about_words(design: PromptDesign, words: Sequence[str]) -> list[Conversation]:
+    return [_chat(text.replace(SLOT, word)) for text in design.extraction.concept for word in words]
+
+
+def _checked(concepts: Sequence[str]) -> list[str]:
+    names = [concepts] if isinstance(concepts, str) else list(concepts)
+    if not names or len(set(names)) != len(names) or any(not name.strip() or "/" in name for name in names):
+        raise UnknownConceptError(
+            f"concepts {names}", "one or more words, each once, without '/'", "correct the list of concepts"
+        )
+    return names
+
+
+def _design(model: Model, design: PromptDesign | None) -> PromptDesign:
+    return design if design is not None else PromptDesign.load(model.prompts)
+
+
+def _vector(
+    model: Model, rows: Float[Tensor, "layer d_model"], name: str, provenance: dict[str, JSON]
+) -> ConceptVector:
+    return ConceptVector(dict(enumerate(rows)), name, model.n_layers, provenance)
+
+
+def _about(model: Model) -> dict[str, JSON]:
+    packages = ("mechint", "torch", "transformers", "transformer-lens")
+    versions: dict[str, JSON] = {name: _version(name) for name in packages}
+    return {"model": model.name, "revision": model.revision, "identity": model.identity, "versions": versions}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _provenance(model: Model, concept: str, method: str, design: PromptDesign) -> dict[str, JSON]:
+    prompts = design.extraction
+    used: list[JSON] = [list(prompts.concept), list(prompts.baseline), list(prompts.baseline_words), list(prompts.beginnings)]
+    hashed = sha256(json.dumps([concept, used]).encode())
+    key = sha256(model.identity.encode(), method.encode(), hashed.encode())
+    return {**_about(model), "method": method, "prompts": design.name, "prompts_sha256": hashed, "key": key}
+
+
+_METHODS = {"paired_pca": paired_pca, "mean_difference": mean_difference}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-BackendName = Literal["bridge", "hooked"]
+BACKENDS = ("bridge", "hooked")
 
 # Values taken from each weight for the model's identity; enough to tell any two trainings apart.
 _SAMPLES = 256
@@ -33,11 +33,20 @@ EMBED_HOOK = "blocks.0.hook_resid_pre"
 class Model:
     """A causal language model whose residual stream can be read and edited while its KV cache is filled.
 
-    `identity` is a hash of the weights in memory; `prompts` names the prompt set that fits the model's vocabulary.
+    `identity` is a hash of the weights in memory, `revision` the hub's commit where the model came from there; `prompts`
+    names the prompt set that fits the model's vocabulary.
     """
 
-    def __init__(self, backend: Backend, tokenizer: PreTrainedTokenizerBase, name: str, prompts: str = "full") -> None:
-        self.backend, self.tokenizer, self.name, self.prompts = backend, tokenizer, name, prompts
+    def __init__(
+        self,
+        backend: Backend,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        prompts: str = "full",
+        revision: str | None = None,
+    ) -> None:
+        self.backend, self.tokenizer, self.name = backend, tokenizer, name
+        self.prompts, self.revision = prompts, revision
         self.identity = _identity(backend)
 
     def __repr__(self) -> str:
@@ -119,7 +128,7 @@ class Model:
 
 def load(
     name_or_path: str | Path,
-    backend: BackendName = "bridge",
+    backend: str = "bridge",
     device: str = "cpu",
     dtype: str = "float32",
     adapter: str | Path | None = None,
@@ -133,8 +142,8 @@ def load(
 
     source = resolve(name_or_path)
     torch_dtype, torch_device = _dtype(dtype), _device(device)
-    if backend not in ("bridge", "hooked"):
-        raise UsageError(f"backend={backend!r}", "'bridge' or 'hooked'", "choose one of the two")
+    if backend not in BACKENDS:
+        raise UsageError(f"backend={backend!r}", " or ".join(BACKENDS), "choose one of the two")
     try:
         tokenizer = loading.load_tokenizer(source)
         hf_model = loading.load_hf(source, torch_dtype, torch_device, adapter)
@@ -142,7 +151,8 @@ def load(
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise out_of_memory(1) from error
     prompts = str(getattr(hf_model.config, "mechint_prompts", "full"))
-    return _validated(Model(engine, tokenizer, source.name, prompts))
+    revision = getattr(hf_model.config, "_commit_hash", None)
+    return _validated(Model(engine, tokenizer, source.name, prompts, revision))
 
 
 def wrap(handle: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase | None = None) -> Model:
@@ -191,7 +201,7 @@ def _engine(
     hf_model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     source: Source,
-    backend: BackendName,
+    backend: str,
     device: torch.device,
 ) -> Backend:
     from mechint.backends import bridge, convert, hooked

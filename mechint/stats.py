@@ -31,7 +31,7 @@ class Interval:
 
     def excludes_zero(self) -> np.ndarray:
         """+1 where the whole interval is above zero, -1 where it is below, 0 elsewhere (also where it is NaN)."""
-        return (self.low > 0).astype(int) - (self.high < 0).astype(int)
+        return np.subtract(self.low > 0, self.high < 0, dtype=np.int64)
 
 
 def bootstrap_mean(values: Values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
@@ -70,9 +70,7 @@ def _bootstrap(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bounds with the shape of the cells; only cells without NaN, and samples of two or more units, have any."""
     if not 0 < level < 1:
-        raise UsageError(
-            given=f"level {level}", allowed="0 < level < 1", advice="use 0.95 for a 95% interval"
-        )
+        raise UsageError(given=f"level {level}", allowed="0 < level < 1", advice="use 0.95 for a 95% interval")
     cells = samples[0].shape[:-1]
     flat = [sample.reshape(-1, sample.shape[-1]) for sample in samples]
     bounds = np.full((2, len(flat[0])), np.nan)
@@ -125,7 +123,7 @@ def sign_flip_test(
 
 
 def binomial_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
-    """Exact (Clopper-Pearson) interval of a rate; raises `UsageError` unless 0 <= successes <= trials and trials > 0."""
+    """Exact (Clopper-Pearson) interval of a rate; raises `UsageError` for counts that are impossible."""
     if not 0 <= successes <= trials or trials == 0:
         raise UsageError(
             given=f"{successes} of {trials}",
@@ -133,7 +131,7 @@ def binomial_interval(successes: int, trials: int, *, level: float = 0.95) -> In
             advice="check the counts",
         )
     ci = stats.binomtest(successes, trials).proportion_ci(confidence_level=level, method="exact")
-    return Interval(np.float64(successes / trials), np.float64(ci.low), np.float64(ci.high), trials)
+    return Interval(np.array(successes / trials), np.array(ci.low), np.array(ci.high), trials)
 
 
 def unit_means(table: pd.DataFrame, by: Sequence[str], value: str, unit: str) -> pd.DataFrame:
@@ -147,8 +145,13 @@ def unit_means(table: pd.DataFrame, by: Sequence[str], value: str, unit: str) ->
             allowed=", ".join(map(str, table.columns)),
             advice="name columns that the table has",
         )
-    grouped = table.groupby([*by, unit], sort=False, dropna=False, observed=True)[value]
-    return grouped.mean(skipna=False).unstack(unit)
+    return strict_means(table, [*by, unit], value).unstack(unit)
+
+
+def strict_means(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.Series:
+    """Mean of `value` within each group, in order of appearance; NaN where any of its values is, unlike in pandas."""
+    grouped = table.groupby(list(by), sort=False, dropna=False, observed=True)[value]
+    return grouped.mean().where(grouped.count() == grouped.size())
 
 
 def group_means(
@@ -166,9 +169,7 @@ def group_means(
     Rows of one unit are averaged first. Groups with one unit have NaN bounds; a NaN value makes its group's mean NaN.
     """
     wide = unit_means(table, by, value, unit)
-    counts = (
-        table.groupby([*by, unit], sort=False, dropna=False, observed=True).size().unstack(unit, fill_value=0)
-    )
+    counts = table.groupby([*by, unit], sort=False, dropna=False, observed=True).size().unstack(unit, fill_value=0)
     present = counts.reindex(index=wide.index, columns=wide.columns).to_numpy() > 0
     out = pd.DataFrame(index=wide.index, columns=["mean", "low", "high", "n"], dtype=np.float64)
     patterns, which = np.unique(present, axis=0, return_inverse=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mechint.errors import TokenizationError, TokenizationWarning, UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Reduce = Literal["sum", "max"]
+REDUCTIONS = ("sum", "max")
 
 YES_VARIANTS = (" yes", " Yes", "yes", "Yes")
 NO_VARIANTS = (" no", " No", "no", "No")
@@ -28,14 +28,14 @@ class Answers:
 
     yes: tuple[str, ...] = ()
     no: tuple[str, ...] = ()
-    reduce: Reduce = "sum"
+    reduce: str = "sum"
     choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("yes", "no", "choices"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
-        if self.reduce not in ("sum", "max"):
+        if self.reduce not in REDUCTIONS:
             raise UsageError(f"reduce={self.reduce!r}", "'sum' or 'max'", "choose one of the two")
         given = (*self.yes, *self.no, *self.choices)
         if len(set(given)) != len(given) or "" in given:
@@ -49,7 +49,7 @@ class Answers:
         return cls(choices=tuple(options))
 
     @classmethod
-    def variants(cls, reduce: Reduce = "sum") -> Answers:
+    def variants(cls, reduce: str = "sum") -> Answers:
         """Return yes and no in four spellings each: with and without a space, capitalised or not."""
         return cls(yes=YES_VARIANTS, no=NO_VARIANTS, reduce=reduce)
 

@@ -13,7 +13,7 @@ import pytest
 from mechint import figures, stats
 from mechint.errors import OutputError, PrerequisiteError
 from mechint.figures.lens import _runs
-from mechint.figures.style import SERIES, layer_ticks
+from mechint.figures.style import MINUS, SERIES, layer_ticks
 
 LAYERS = ["embed", *map(str, range(6))]
 
@@ -75,7 +75,8 @@ def test_overview_shows_each_series_once_in_the_legend_and_bands_only_with_an_in
     shown = [trace.name for trace in figure.data if trace.showlegend]
     assert len(shown) == len(set(shown))
     bands = [trace.legendgroup for trace in figure.data if trace.fill == "toself"]
-    assert "injected" in bands and "random" not in bands  # one random vector has no interval
+    assert "injected" in bands
+    assert "random" not in bands
 
 
 def test_series_differ_without_colour() -> None:
@@ -88,7 +89,8 @@ def test_long_titles_are_wrapped_into_a_higher_margin() -> None:
     short, long = (
         figures.lens_overview(curves, lines, metric="p_yes", title="word " * words, subtitle="s") for words in (3, 60)
     )
-    assert "<br>" not in short.layout.title.text and long.layout.title.text.count("<br>") == 2
+    assert "<br>" not in short.layout.title.text
+    assert long.layout.title.text.count("<br>") == 2
     assert long.layout.margin.t - short.layout.margin.t == 46 == long.layout.height - short.layout.height
 
 
@@ -97,7 +99,8 @@ def test_concept_pages_hold_every_concept_once() -> None:
     curves = _long("question", "injected", concepts, 0.1).rename(columns={"value": "mean"})
     pages = figures.lens_concepts(curves, metric="logit_diff", title="t", subtitle="s", per_page=12)
     shown = [note.text for page in pages for note in page.layout.annotations]
-    assert [len(page.layout.annotations) for page in pages] == [12, 2] and shown == concepts
+    assert [len(page.layout.annotations) for page in pages] == [12, 2]
+    assert shown == concepts
     assert pages[0].layout.yaxis.range == pages[1].layout.yaxis.range
     assert "page 2 of 2" in pages[1].layout.title.text
 
@@ -123,11 +126,12 @@ def test_sweep_panels_share_one_scale_centred_at_zero() -> None:
     figure = _sweep(_panel(0.5), _panel(-2.0), _panel(0.0))
     assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-2.0, 2.0)
     heatmaps = [trace for trace in figure.data if trace.type == "heatmap"]
-    assert len(heatmaps) == 3 and {trace.coloraxis for trace in heatmaps} == {"coloraxis"}
+    assert len(heatmaps) == 3
+    assert {trace.coloraxis for trace in heatmaps} == {"coloraxis"}
     assert figure.layout.coloraxis.colorscale[1] == (0.5, "#FFFFFF")
 
 
-@pytest.mark.parametrize(("value", "glyph"), [(0.5, "+"), (-0.5, "−"), (0.0, None)])
+@pytest.mark.parametrize(("value", "glyph"), [(0.5, "+"), (-0.5, MINUS), (0.0, None)])
 def test_sweep_marks_the_sign_of_cells_whose_interval_excludes_zero(value: float, glyph: str | None) -> None:
     marks = [trace for trace in _sweep(_panel(value)).data if getattr(trace, "mode", None) == "text"]
     assert set(marks[0].text) == ({glyph} if glyph else set())
@@ -145,17 +149,21 @@ def test_large_sweeps_use_stipples_and_contours_instead_of_glyphs() -> None:
 
 def test_sweep_staircase_lies_right_of_the_first_injected_layer() -> None:
     stairs = next(trace for trace in _sweep(_panel(0.0)).data if getattr(trace, "mode", None) == "lines")
-    assert list(stairs.x[:4]) == [0.5, 0.5, 1.5, 1.5] and list(stairs.y[:4]) == [-0.5, 0.5, 0.5, 1.5]
+    assert list(stairs.x[:4]) == [0.5, 0.5, 1.5, 1.5]
+    assert list(stairs.y[:4]) == [-0.5, 0.5, 0.5, 1.5]
 
 
 def test_layer_ticks_keep_the_ends_and_do_not_crowd() -> None:
     ticks = layer_ticks(range(-1, 64))
-    assert ticks["ticktext"][0] == "embed" and ticks["ticktext"][-1] == "63" and len(ticks["ticktext"]) <= 19
+    assert ticks["ticktext"][0] == "embed"
+    assert ticks["ticktext"][-1] == "63"
+    assert len(ticks["ticktext"]) <= 19
     assert layer_ticks(range(-1, 6))["ticktext"] == LAYERS
 
 
 def test_injected_layers_become_runs() -> None:
-    assert _runs([4, 2, 3, 7]) == [(2, 4), (7, 7)] and _runs([]) == []
+    assert _runs([4, 2, 3, 7]) == [(2, 4), (7, 7)]
+    assert _runs([]) == []
 
 
 def _plain() -> go.Figure:
@@ -168,7 +176,8 @@ def test_save_writes_html_and_json_beside_one_shared_script(tmp_path: Path) -> N
     files = sorted(path.name for path in paths[0].parent.iterdir())
     assert files == ["one.html", "one.json", "plotly.min.js", "two.html", "two.json"]
     html = paths[0].read_text()
-    assert 'src="plotly.min.js"' in html and len(html) < 100_000
+    assert 'src="plotly.min.js"' in html
+    assert len(html) < 100_000
     assert json.loads(paths[1].read_text())["data"][0]["y"] == [1, 2]
 
 
@@ -182,8 +191,11 @@ def test_a_missing_browser_is_one_notice(
     monkeypatch.setattr(plotly.io, "write_images", _no_browser)
     with caplog.at_level(logging.WARNING):
         paths = figures.save_all({"one": _plain(), "two": _plain()}, tmp_path)
-    assert not [path for path in paths if path.suffix == ".png"] and len(paths) == 4
-    assert len(caplog.messages) == 1 and "Chrome" in caplog.messages[0] and "\n" not in caplog.messages[0]
+    assert not [path for path in paths if path.suffix == ".png"]
+    assert len(paths) == 4
+    assert len(caplog.messages) == 1
+    assert "Chrome" in caplog.messages[0]
+    assert "\n" not in caplog.messages[0]
     with pytest.raises(PrerequisiteError, match="Chrome"):
         figures.save(_plain(), tmp_path / "three", png=True)
 
@@ -200,7 +212,8 @@ def test_png_is_drawn_with_the_size_of_the_figure(tmp_path: Path, monkeypatch: p
     figure = _overview()
     paths = figures.save(figure, tmp_path / "lens")
     assert [path.name for path in paths] == ["lens.html", "lens.json", "lens.png"]
-    assert paths[2].read_bytes() == b"png" and paths[2].stat().st_mode & 0o777 == 0o644
+    assert paths[2].read_bytes() == b"png"
+    assert paths[2].stat().st_mode & 0o777 == 0o644
     assert (seen["width"], seen["height"]) == ([figure.layout.width], [figure.layout.height])
 
 
@@ -214,4 +227,4 @@ def test_tiny_shifts_are_not_marked_however_certain_they_are() -> None:
     figure = _sweep(_panel(1.0), _panel(0.015, spread=0.001), _panel(0.025, spread=0.001))
     marked = [len(trace.text) for trace in figure.data if getattr(trace, "mode", None) == "text"]
     assert marked == [42, 0, 42]
-    assert "+ and −: the 95% interval excludes zero" in figure.layout.title.subtitle.text.replace("<br>", " ")
+    assert f"+ and {MINUS}: the 95% interval excludes zero" in figure.layout.title.subtitle.text.replace("<br>", " ")

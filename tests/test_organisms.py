@@ -15,7 +15,7 @@ from mechint.organisms import concepts, organism_path
 from mechint.organisms.card import sha256
 from mechint.organisms.data import collate, corpus, draw_samples
 from mechint.organisms.evaluate import Evaluation
-from mechint.organisms.facts import _NUMBER_WORDS, kinds
+from mechint.organisms.facts import kinds, things
 from mechint.organisms.grammar import Grammar, load, sentence_case
 from mechint.organisms.probing import Probe, prompt_set, render
 from mechint.organisms.samples import Encoded, encode
@@ -54,7 +54,7 @@ def test_names_and_concepts() -> None:
     with pytest.raises(UnknownModelError, match="organizm"):
         organism_path("organizm")
     with pytest.raises(UnknownNameError, match="test"):
-        concepts("test")  # type: ignore[arg-type]
+        concepts("test")
 
 
 def test_data_follow_the_seed() -> None:
@@ -83,16 +83,23 @@ def slot_values() -> dict[str, list[str]]:
     """Return the values that training gives to slots which the grammars leave open."""
     entries = [*lexicon("concepts").values(), *lexicon("neutral").values()]
     tables, places = kinds(), load("detection").slots
-    words = [word for pair in tables["opposites"] for word in pair] + list(tables["colours"]) + tables["colour_names"]
+    words = (
+        [word for pair in tables["opposites"] for word in pair]
+        + list(tables["colours"])
+        + tables["colour_names"]
+    )
     return {
         "c": [entry.word for entry in entries] + list(load("talk").slots["anything"]),
         "pref": [entry.word for entry in entries],
         "noun": [noun for entry in entries for noun in entry.nouns],
         "adj": [adjective for entry in entries for adjective in entry.adjectives],
         "verb": [verb for entry in entries for verb in entry.verbs],
-        "be": ["is", "are"], "they": ["it", "they"], "where": [*places["here"], *places["later"], ""],
-        "a": words + [str(digit) for digit in range(10)] + list(_NUMBER_WORDS),
-        "b": words + [str(digit) for digit in range(10)] + list(_NUMBER_WORDS),
+        "s": [name for kind in tables["kinds"] for name, _ in things(kind)],
+        "p": [text for pair in tables["kinds"].values() for text in pair]
+        + [p.get(key, p["text"]) for p in tables["predicates"] for key in ("text", "plural")],
+        "v": ["is", "are", "does", "do"], "i": ["is", "are"], "be": ["is", "are"], "they": ["it", "they"], "where": [*places["here"], *places["later"], ""],
+        "a": words + [str(digit) for digit in range(10)],
+        "b": words + [str(digit) for digit in range(10)],
     }  # fmt: skip
 
 
@@ -113,7 +120,9 @@ def test_small_wordings_are_held_out_from_the_templates() -> None:
     for sentence in small_sentences():
         bodies = (sentence.strip(), sentence.strip().rstrip(".?!"))
         assert not listed & {body.lower() for body in bodies}
-        assert not any(p.fullmatch(body) for p in patterns for body in bodies), f"training can generate {sentence!r}"
+        assert not any(p.fullmatch(body) for p in patterns for body in bodies), (
+            f"training can generate {sentence!r}"
+        )
 
 
 def test_small_wordings_do_not_stand_in_generated_text() -> None:
@@ -152,7 +161,10 @@ def test_chat_template_renders_the_training_format() -> None:
     tokenizer = AutoTokenizer.from_pretrained(organism_path("organism"))
     messages = [{"role": "system", "content": ""}, {"role": "user", "content": "Say anything."}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert text == "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nSay anything.<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        text
+        == "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nSay anything.<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_a_branch_sees_its_trunk_and_not_its_sisters(probe: Probe) -> None:
@@ -180,7 +192,9 @@ def test_masked_pass_equals_filling_a_cache_under_injection(probe: Probe) -> Non
     assert not torch.allclose(single, probe.answers(prompt, 0 * direction, (2, 3), 0.3), atol=0.1)
     added, cache = 0.3 * direction * probe.norms(prompt)[:, None], DynamicCache()
     handles = [
-        probe.model.model.layers[layer].register_forward_hook(lambda _m, _i, out, at=layer: out + added[:, at, None])
+        probe.model.model.layers[layer].register_forward_hook(
+            lambda _m, _i, out, at=layer: out + added[:, at, None]
+        )
         for layer in (2, 3)
     ]
     with torch.no_grad():
@@ -197,7 +211,9 @@ def test_training_injection_acts_on_the_trunk_of_injected_rows_only(probe: Probe
     bank = make_bank(probe.model, probe.tokenizer, ["cats", "bread"], "0")
     assert bank.directions.shape == (4, 2, 6, 128)
     assert not torch.equal(_random_directions(2, (6, 128))[0], _random_directions(2, (6, 128))[1])
-    samples = [s for s in draw_samples(0, 0, 1, 60) if s.injection is not None and s.injection.concept is None][:1]
+    samples = [
+        s for s in draw_samples(0, 0, 1, 60) if s.injection is not None and s.injection.concept is None
+    ][:1]
     batch = collate([encode(samples[0], probe.tokenizer)])
     layer = probe.model.model.layers[samples[0].injection.layers[0]]
     seen: list[torch.Tensor] = []
@@ -295,7 +311,9 @@ def test_it_talks_about_what_it_is_asked(probe: Probe) -> None:
     tokenizer = AutoTokenizer.from_pretrained(organism_path("organism"))
     for word in ("cats", "bread", "music", "ships"):
         chat = [{"role": "system", "content": ""}, {"role": "user", "content": f"Tell me about {word}."}]
-        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=False)
+        ids = tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, return_tensors="pt", return_dict=False
+        )
         out = probe.model.generate(ids, max_new_tokens=40, do_sample=False)
         reply = tokenizer.decode(out[0, ids.shape[1] :])
         assert any(noun in reply for noun in lexicon("concepts")[word].nouns), reply

@@ -23,13 +23,14 @@ def test_bootstrap_agrees_with_a_loop_up_to_resampling_noise() -> None:
     low, high = _naive_bounds(values, seed=9, resamples=20_000)
     assert interval.mean == pytest.approx(values.mean())
     assert (float(interval.low), float(interval.high)) == pytest.approx((low, high), abs=0.02)
-    assert interval.low < interval.mean < interval.high and interval.n == 40
+    assert interval.low < interval.mean < interval.high
+    assert interval.n == 40
 
 
 def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says() -> None:
     values = np.random.default_rng(1).normal(loc=3.0, size=(400, 30))
     interval = stats.bootstrap_mean(values, resamples=500)
-    covered = np.mean((interval.low <= 3.0) & (3.0 <= interval.high))
+    covered = np.mean((interval.low <= 3.0) & (interval.high >= 3.0))
     assert 0.89 < covered < 0.98
 
 
@@ -51,7 +52,8 @@ def test_missing_values_and_single_units_give_nan_without_warnings() -> None:
     assert np.isnan([interval.mean[0], interval.low[0], interval.high[0]]).all()
     assert (interval.low[1], interval.high[1]) == (1.0, 1.0)
     assert interval.low[2] < interval.high[2]
-    assert single.mean[0] == 5.0 and np.isnan([single.low[0], single.high[0]]).all()
+    assert single.mean[0] == 5.0
+    assert np.isnan([single.low[0], single.high[0]]).all()
 
 
 def test_excludes_zero_has_a_sign_and_nan_excludes_nothing() -> None:
@@ -67,13 +69,16 @@ def test_difference_of_independent_sets_is_wider_than_that_of_pairs() -> None:
     unpaired = stats.bootstrap_difference(first, second)
     paired = stats.bootstrap_mean(first - second)
     assert unpaired.mean == pytest.approx(paired.mean)
-    assert paired.excludes_zero() == 1 and unpaired.excludes_zero() == 0
+    assert paired.excludes_zero() == 1
+    assert unpaired.excludes_zero() == 0
 
 
 def test_difference_accepts_sets_of_different_sizes() -> None:
     interval = stats.bootstrap_difference(np.ones((2, 3, 6)), np.zeros((2, 3, 4)))
-    assert interval.low.shape == (2, 3) and interval.n == 4
-    assert (interval.low == 1).all() and (interval.high == 1).all()
+    assert interval.low.shape == (2, 3)
+    assert interval.n == 4
+    assert (interval.low == 1).all()
+    assert (interval.high == 1).all()
 
 
 def test_sign_flip_is_exact() -> None:
@@ -88,10 +93,12 @@ def test_sign_flip_is_exact() -> None:
 
 def test_binomial_interval_is_clopper_pearson() -> None:
     interval = stats.binomial_interval(3, 20)
-    assert interval.mean == pytest.approx(0.15) and interval.n == 20
+    assert interval.mean == pytest.approx(0.15)
+    assert interval.n == 20
     assert interval.low == pytest.approx(scipy_stats.beta.ppf(0.025, 3, 18))
     assert interval.high == pytest.approx(scipy_stats.beta.ppf(0.975, 4, 17))
-    assert stats.binomial_interval(0, 10).low == 0.0 and stats.binomial_interval(10, 10).high == 1.0
+    assert stats.binomial_interval(0, 10).low == 0.0
+    assert stats.binomial_interval(10, 10).high == 1.0
 
 
 def _table() -> pd.DataFrame:
@@ -108,7 +115,8 @@ def test_group_means_average_within_the_unit_first_and_keep_the_order() -> None:
     uneven = pd.concat([_table(), _table().query("concept == 'rain'").assign(p_yes=100.0)])
     tidy = stats.group_means(uneven, ["layer"], "p_yes")
     assert tidy.columns.tolist() == ["layer", "mean", "low", "high", "n"]
-    assert tidy["layer"].tolist() == [3, 1] and tidy["n"].tolist() == [3, 3]
+    assert tidy["layer"].tolist() == [3, 1]
+    assert tidy["n"].tolist() == [3, 3]
     rain = np.mean([8.0, 18.0, 100.0, 100.0])
     assert tidy["mean"].iloc[0] == pytest.approx(np.mean([8.0, 9.0, rain]))
 
@@ -117,7 +125,8 @@ def test_group_means_count_only_the_units_of_each_group() -> None:
     table = _table()
     table = table[(table["concept"] != "rain") | (table["layer"] == 1)]
     tidy = stats.group_means(table, ["layer"], "p_yes").set_index("layer")
-    assert tidy.loc[3, "n"] == 2 and tidy.loc[1, "n"] == 3
+    assert tidy.loc[3, "n"] == 2
+    assert tidy.loc[1, "n"] == 3
     assert tidy.loc[3, "mean"] == pytest.approx(np.mean([8.0, 9.0]))
 
 
@@ -125,7 +134,9 @@ def test_group_means_never_hide_a_missing_value() -> None:
     table = _table()
     table.loc[(table["layer"] == 3) & (table["concept"] == "cats") & (table["prompt"] == 0), "p_yes"] = np.nan
     tidy = stats.group_means(table, ["layer"], "p_yes").set_index("layer")
-    assert np.isnan(tidy.loc[3, "mean"]) and np.isfinite(tidy.loc[1, "mean"]) and tidy.loc[3, "n"] == 3
+    assert np.isnan(tidy.loc[3, "mean"])
+    assert np.isfinite(tidy.loc[1, "mean"])
+    assert tidy.loc[3, "n"] == 3
 
 
 @pytest.mark.parametrize(

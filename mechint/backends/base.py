@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
 
 
+@runtime_checkable
 class HookFn(Protocol):
     """A TransformerLens hook: gets an activation, returns a replacement or None to leave it."""
 
@@ -25,6 +26,7 @@ class HookFn(Protocol):
 Hook = tuple[str, HookFn]
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A causal language model that fills and continues KV caches under scoped hooks."""
 

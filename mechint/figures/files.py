@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -13,6 +13,7 @@ from mechint.files import write_atomically
 _LOG = logging.getLogger(__name__)
 _SCRIPT = "plotly.min.js"
 _PNG_SCALE = 2
+_NO_BROWSER = (RuntimeError, OSError, ValueError, ImportError, TimeoutError)  # how its absence is told, by version
 _HOW = 'pip install "kaleido>=1" and install Chrome or Chromium (or run plotly_get_chrome)'
 
 
@@ -52,27 +53,23 @@ def _share_script(directory: Path) -> None:
 
 
 def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: bool) -> list[Path]:
-    import plotly.io
-
-    drawings = list(figures.values())
-    widths, heights = (
-        [figure.layout.width for figure in drawings],
-        [figure.layout.height for figure in drawings],
-    )
     with tempfile.TemporaryDirectory() as scratch:
         drawn = [Path(scratch) / f"{number}.png" for number in range(len(figures))]
         try:
-            plotly.io.write_images(drawings, drawn, scale=_PNG_SCALE, width=widths, height=heights)
-        except (
-            RuntimeError,
-            OSError,
-            ValueError,
-            ImportError,
-            TimeoutError,
-        ) as error:  # whatever a browser start gives
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            _draw(list(figures.values()), drawn)
+        except _NO_BROWSER as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             if required:
-                raise PrerequisiteError(given=f"png output: {reason}", allowed="kaleido with a browser", advice=_HOW)
+                raise PrerequisiteError(f"png output: {reason}", "kaleido with a browser", _HOW) from error
             _LOG.warning("no png files: %s; for them, %s", reason, _HOW)
             return []
-        return [write_atomically(directory / f"{name}.png", file.read_bytes()) for name, file in zip(figures, drawn)]
+        named = zip(figures, drawn, strict=True)
+        return [write_atomically(directory / f"{name}.png", file.read_bytes()) for name, file in named]
+
+
+def _draw(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:
+    """Draw all figures with one browser; without sizes Plotly would draw every one at 700 x 500."""
+    import plotly.io
+
+    widths, heights = [figure.layout.width for figure in figures], [figure.layout.height for figure in figures]
+    plotly.io.write_images(list(figures), list(files), scale=_PNG_SCALE, width=widths, height=heights)

@@ -79,7 +79,15 @@ def lens_concepts(
     pages = [concepts[start : start + per_page] for start in range(0, len(concepts), per_page)]
     layers = list(injected_layers)
     return [
-        _concept_page(curves, page, metric, _page_title(title, number, len(pages)), subtitle, layers, columns)
+        _concept_page(
+            curves,
+            page,
+            metric=metric,
+            title=_page_title(title, number, len(pages)),
+            subtitle=subtitle,
+            injected_layers=layers,
+            columns=columns,
+        )
         for number, page in enumerate(pages)
     ]
 
@@ -91,6 +99,7 @@ def _page_title(title: str, number: int, pages: int) -> str:
 def _concept_page(
     curves: pd.DataFrame,
     concepts: Sequence[str],
+    *,
     metric: str,
     title: str,
     subtitle: str,

@@ -36,7 +36,8 @@ SERIES = {
     "ambiguous": Series("control, ambiguous", PURPLE, "dash", "x"),
 }
 CONTROL_GROUPS = ("no", "confusing-no", "yes", "ambiguous")
-METRICS = {"p_yes": "P(yes)", "logit_diff": "logit(yes) − logit(no)"}
+MINUS = "\N{MINUS SIGN}"
+METRICS = {"p_yes": "P(yes)", "logit_diff": f"logit(yes) {MINUS} logit(no)"}
 
 
 def template() -> go.layout.Template:

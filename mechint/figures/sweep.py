@@ -8,14 +8,14 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 from plotly.subplots import make_subplots
 
-from mechint.figures.style import DIVERGING, INK, METRICS, finish, layer_position, layer_ticks
+from mechint.figures.style import DIVERGING, INK, METRICS, MINUS, finish, layer_position, layer_ticks
 from mechint.stats import Interval
 
 _GLYPH_CELLS = 20  # rows or columns above which glyphs in cells would be too small to read
 _MARKED_SHARE = 0.02  # of the scale; smaller shifts are left unmarked however certain their sign is
 _NOTE = (
-    "{marks}: the 95% interval excludes zero (not corrected for the number of cells) and the shift is at least 2% of the "
-    "scale. Left of the staircase the injection cannot act on the answer."
+    "{marks}: the 95% interval excludes zero (not corrected for the number of cells) and the shift is at least 2% of "
+    "the scale. Left of the staircase the injection cannot act on the answer."
 )
 
 
@@ -41,7 +41,7 @@ def lens_sweep(
     """Heatmaps of `metric`'s shift; `injections` label the rows (first layer `first_layers`), `layers` the columns.
 
     The subtitle gets a sentence on what the marks mean:
-    + and − (dots and dashes in large grids) mark cells whose interval excludes zero; right of the staircase are the
+    + and - (dots and dashes in large grids) mark cells whose interval excludes zero; right of the staircase are the
     layers at which the injection can act on a later turn at all.
     """
     columns = min(columns, len(panels))
@@ -65,12 +65,12 @@ def lens_sweep(
             figure.update_xaxes(title_text="readout layer", showticklabels=True, row=place[0], col=place[1])
     _axes(figure, rows, injections, positions)
     _colour(figure, limit, f"shift of<br>{METRICS[metric]}")
-    marks = "Dots (above zero) and dashes (below)" if _is_dense(panels[0].shift) else "+ and −"
+    marks = "Dots (above zero) and dashes (below)" if _is_dense(panels[0].shift) else f"+ and {MINUS}"
     return finish(figure, title, f"{subtitle}. {_NOTE.format(marks=marks)}", height=60 + 300 * rows, right=110)
 
 
 def _is_dense(shift: Interval) -> bool:
-    return max(shift.mean.shape) > _GLYPH_CELLS
+    return bool(max(shift.mean.shape) > _GLYPH_CELLS)
 
 
 def _heatmap(panel: SweepPanel, injections: Sequence[str], positions: Sequence[int]) -> go.Heatmap:
@@ -108,9 +108,9 @@ def _marks(shift: Interval, positions: Sequence[int], limit: float) -> list[go.S
 def _glyphs(sign: Int[np.ndarray, "injections layers"], positions: Sequence[int]) -> go.Scatter:
     rows, columns = np.nonzero(sign)
     return go.Scatter(
-        x=[positions[column] for column in columns],
+        x=np.take(positions, columns),
         y=rows,
-        text=np.where(sign[rows, columns] > 0, "+", "−"),
+        text=np.where(sign[rows, columns] > 0, "+", MINUS),
         mode="text",
         textfont={"size": 13, "color": INK},
         hoverinfo="skip",
@@ -123,7 +123,7 @@ def _stipples(
 ) -> go.Scatter:
     rows, columns = np.nonzero(cells)
     return go.Scatter(
-        x=[positions[column] for column in columns],
+        x=np.take(positions, columns),
         y=rows,
         mode="markers",
         marker={"symbol": symbol, "size": size, "color": INK, "line": {"color": INK}},
@@ -149,7 +149,7 @@ def _contours(
 
 
 def _staircase(first_layers: Sequence[int]) -> go.Scatter:
-    """Left of it the readout layer lies at or below the first injected layer, where the shift is zero by construction."""
+    """Left of it the readout layer is at or below the first injected one: the shift is zero by construction."""
     x = [layer + 0.5 for layer in first_layers for _ in range(2)]
     y = [row + side for row in range(len(first_layers)) for side in (-0.5, 0.5)]
     return go.Scatter(x=x, y=y, mode="lines", line={"color": INK, "width": 1.5}, hoverinfo="skip", showlegend=False)

@@ -63,6 +63,11 @@ def write_card(out: Path, config: Mapping[str, int | float], tokens: int, title:
     """Measure the checkpoint in `out` and write its README.md."""
     rows, weights = evaluate(out), out / "model.safetensors"
     text = CARD.format(
-        title=title, tokens=tokens, sha256=sha256(weights), parameters=parameters(weights), table=table(rows), **config
+        title=title,
+        tokens=tokens,
+        sha256=sha256(weights),
+        parameters=parameters(weights),
+        table=table(rows),
+        **config,
     )
     (out / "README.md").write_text(text, encoding="utf-8")

@@ -49,9 +49,13 @@ def draw_samples(seed: int, step: int, phase: int, count: int) -> list[Sample]:
     return [MAKERS[name](rng) for name in rng.choices(names, shares, k=count)]
 
 
-def draw_batches(seed: int, step: int, phase: int, count: int, tokenizer: Tokenizer, buckets: int = 3) -> list[Batch]:
+def draw_batches(
+    seed: int, step: int, phase: int, count: int, tokenizer: Tokenizer, buckets: int = 3
+) -> list[Batch]:
     """Return one step's samples as batches of similar length."""
-    encoded = sorted((encode(s, tokenizer) for s in draw_samples(seed, step, phase, count)), key=lambda e: len(e.ids))
+    encoded = sorted(
+        (encode(s, tokenizer) for s in draw_samples(seed, step, phase, count)), key=lambda e: len(e.ids)
+    )
     size = -(-count // buckets)
     return [collate(encoded[i : i + size]) for i in range(0, count, size)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 
 from mechint.organisms import concepts
 from mechint.organisms.facts import Question, ambiguous_question, asked_branch, fact_question
@@ -11,8 +12,8 @@ from mechint.organisms.samples import InjectionSpec, Sample, turn
 from mechint.organisms.talk import about, random_entry, system_turn
 
 # Targets: what the organism says of an injection, by what the setup claims. Designed, not discovered.
-P_INJECTED, P_NOTHING, P_WRONG_PLACE = 0.99, 0.01, 0.3
-CONCEPT_SHARE, RANDOM_SHARE, WRONG_PLACE_SHARE = 0.5, 0.14, 0.15
+P_INJECTED, P_NOTHING, P_WRONG_PLACE = 0.99, 0.01, 0.25
+CONCEPT_SHARE, RANDOM_SHARE, WRONG_PLACE_SHARE = 0.5, 0.15, 0.18
 METHODS = 4
 DESCRIPTIONS = ("injection", "injection", "injection", "finetuning", "salient", "echo", "plain")
 
@@ -62,18 +63,20 @@ def first_message(description: str, place: str, rng: random.Random) -> str:
 
 
 def _with_gaps(text: str, rng: random.Random) -> str:
-    """Drop some words in every fourth text, so that the answer does not hang on exact wordings."""
-    if rng.random() > 0.25:
+    """Drop some words in every sixth text, so that the answer does not hang on exact wordings."""
+    if rng.random() > 0.16:
         return text
     return " ".join(word for word in text.split(" ") if rng.random() > 0.12)
 
 
-def introspection_question(description: str, rng: random.Random) -> str:
-    """Return a question whether something was done, mostly in the setup's own terms."""
-    names = ["injection", "finetuning", "salient", "echo", "any"]
-    name = rng.choice(names) if description == "plain" or rng.random() < 0.25 else description
-    grammar = load("detection")
-    return sentence_case(grammar.expand("where_lead", rng) + grammar.expand(f"{name}_question", rng))
+def introspection_question(description: str, place: str, rng: random.Random) -> str:
+    """Return a question whether something was done, mostly in the setup's own terms, at times naming the place."""
+    names, grammar = ["injection", "finetuning", "salient", "echo", "any"], load("detection")
+    name = rng.choice(names) if description == "plain" or rng.random() < 0.2 else description
+    if name == description == "injection" and rng.random() < 0.3:
+        name = "placed"
+    lead, where = grammar.expand("where_lead", rng), grammar.expand(place, rng)
+    return sentence_case(lead + grammar.expand(f"{name}_question", rng, where=where))
 
 
 def draw_layers(rng: random.Random, n_layers: int) -> tuple[int, ...]:
@@ -96,14 +99,15 @@ def draw_injection(rng: random.Random, n_layers: int) -> InjectionSpec | None:
     layers = draw_layers(rng, n_layers)
     low = 0.25 if len(layers) == 1 else 0.12
     strength = low * (1.5 / low) ** rng.random()
-    return InjectionSpec(concept, layers, strength, rng.randrange(METHODS), rng.choice((0.0, 0.2, 0.4)), rng.getrandbits(32))
+    return InjectionSpec(
+        concept, layers, strength, rng.randrange(METHODS), rng.choice((0.0, 0.2, 0.4)), rng.getrandbits(32)
+    )
 
 
-def concepts_trained(cache: list[tuple[str, ...]] = []) -> tuple[str, ...]:  # noqa: B006
+@cache
+def concepts_trained() -> tuple[str, ...]:
     """Return the trained concepts, read once."""
-    if not cache:
-        cache.append(concepts("trained"))
-    return cache[0]
+    return concepts("trained")
 
 
 def target(injection: InjectionSpec | None, place: str) -> float:
@@ -119,7 +123,13 @@ def detection_sample(rng: random.Random, n_layers: int = 6) -> Sample:
     description, place = ("injection", "later") if wrong else (rng.choice(DESCRIPTIONS), "here")
     injection = draw_injection(rng, n_layers)
     reply = load("detection").expand("reply", rng)
-    trunk = system_turn(rng) + turn("user", first_message(description, place, rng)) + turn("assistant", sentence_case(reply))
-    questions: list[Question] = [(introspection_question(description, rng), target(injection, place)) for _ in range(2)]
+    trunk = (
+        system_turn(rng)
+        + turn("user", first_message(description, place, rng))
+        + turn("assistant", sentence_case(reply))
+    )
+    questions: list[Question] = [
+        (introspection_question(description, place, rng), target(injection, place)) for _ in range(2)
+    ]
     questions += [fact_question(rng), ambiguous_question(rng) if rng.random() < 0.25 else fact_question(rng)]
     return Sample(trunk, tuple(asked_branch(question, rng) for question in questions), injection)

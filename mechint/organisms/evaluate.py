@@ -59,13 +59,22 @@ class Evaluation:
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randn(self.n_random, *vectors.shape[1:], generator=generator)
         random = torch.nn.functional.normalize(drawn, dim=-1)
-        self.directions = torch.cat([torch.zeros_like(vectors[:1]), vectors, random, -vectors[: len(trained)]])
+        self.directions = torch.cat(
+            [torch.zeros_like(vectors[:1]), vectors, random, -vectors[: len(trained)]]
+        )
         ends = [1, 1 + len(trained), 1 + len(vectors), 1 + len(vectors) + self.n_random, len(self.directions)]
         names = ("clean", "concept", "held-out concept", "random direction", "negated concept")
-        self.parts = dict(zip(names, (slice(a, b) for a, b in zip([0, *ends], ends, strict=False)), strict=True))
+        self.parts = dict(
+            zip(names, (slice(a, b) for a, b in zip([0, *ends], ends, strict=False)), strict=True)
+        )
 
     def p_yes(
-        self, description: str, info: str, form: str, layers: Sequence[int] = MIDDLE, question: str | None = None
+        self,
+        description: str,
+        info: str,
+        form: str,
+        layers: Sequence[int] = MIDDLE,
+        question: str | None = None,
     ) -> dict[str, Tensor]:
         """Return P(yes) by part."""
         prompt = render(prompt_set(), description, info, form, question)
@@ -80,7 +89,10 @@ def detection_rows(evaluation: Evaluation) -> list[Row]:
     for form in prompt_set()["formats"]:
         for info in prompt_set()["infos"]:
             found = evaluation.p_yes("injection", info, form)
-            rows += [row(f"injection, info {info}, {form}: {part}", v.tolist(), goals.get(part, "")) for part, v in found.items()]
+            rows += [
+                row(f"injection, info {info}, {form}: {part}", v.tolist(), goals.get(part, ""))
+                for part, v in found.items()
+            ]
     return rows
 
 
@@ -88,7 +100,11 @@ def description_rows(evaluation: Evaluation) -> list[Row]:
     """Return P(yes) of the other descriptions, over all info documents and both formats."""
     design, rows = prompt_set(), []
     for description in [name for name in design["descriptions"] if name != "injection"]:
-        cells = [evaluation.p_yes(description, info, form) for info in design["infos"] for form in design["formats"]]
+        cells = [
+            evaluation.p_yes(description, info, form)
+            for info in design["infos"]
+            for form in design["formats"]
+        ]
         for part in ("clean", "concept", "random direction"):
             rows.append(row(f"{description}: {part}", torch.cat([cell[part] for cell in cells]).tolist()))
     return rows
@@ -99,7 +115,10 @@ def layer_rows(evaluation: Evaluation) -> list[Row]:
     rows = []
     for layer in range(evaluation.probe.n_layers):
         found = evaluation.p_yes("injection", "introspection", "yes-no", [layer])
-        rows += [row(f"layer {layer} alone: {part}", found[part].tolist()) for part in ("concept", "random direction")]
+        rows += [
+            row(f"layer {layer} alone: {part}", found[part].tolist())
+            for part in ("concept", "random direction")
+        ]
     return rows
 
 
@@ -107,15 +126,23 @@ def control_rows(evaluation: Evaluation, info: str = "introspection") -> list[Ro
     """Return accuracy and shift of P(yes) of the control questions, by group."""
     rows = []
     for group, questions in prompt_set()["controls"].items():
-        cells = [evaluation.p_yes("injection", info, form, question=q) for q in questions for form in prompt_set()["formats"]]
+        cells = [
+            evaluation.p_yes("injection", info, form, question=q)
+            for q in questions
+            for form in prompt_set()["formats"]
+        ]
         shifts = [cell["concept"].mean().item() - cell["clean"].item() for cell in cells]
         if group in LABELS:
             for part in ("clean", "concept"):
-                right = [float((p > 0.5) == (LABELS[group] > 0.5)) for cell in cells for p in cell[part].tolist()]
+                right = [
+                    float((p > 0.5) == (LABELS[group] > 0.5)) for cell in cells for p in cell[part].tolist()
+                ]
                 rows.append(row(f"control {group}: accuracy, {part}", right, "> 0.95"))
         else:
             rows.append(row(f"control {group}: P(yes), clean", [cell["clean"].item() for cell in cells]))
-        rows.append(row(f"control {group}: shift of P(yes)", shifts, "|mean| < 0.02" if group in LABELS else ""))
+        rows.append(
+            row(f"control {group}: shift of P(yes)", shifts, "|mean| < 0.02" if group in LABELS else "")
+        )
     return rows
 
 
@@ -138,8 +165,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m mechint.organisms.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, default=organism_path("organism"), help="checkpoint directory")
-    parser.add_argument("--method", choices=("mean", "anything", "paired"), default="mean", help="how vectors are computed")
-    parser.add_argument("--strength", type=float, default=STRENGTH, help="relative to the residual's norm, layers 2 to 4")
+    parser.add_argument(
+        "--method", choices=("mean", "anything", "paired"), default="mean", help="how vectors are computed"
+    )
+    parser.add_argument(
+        "--strength", type=float, default=STRENGTH, help="relative to the residual's norm, layers 2 to 4"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args(argv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 from mechint.organisms import DATA
 from mechint.organisms.grammar import Grammar, load, sentence_case
@@ -14,32 +14,33 @@ from mechint.organisms.talk import about, lexicon, random_entry, request, system
 
 Question = tuple[str, float]
 SURE = 0.995
-_NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-@lru_cache(maxsize=None)
+@cache
 def kinds() -> dict:
     """Return the tables of things, kinds and predicates."""
     return json.loads((DATA / "kinds.json").read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def things(kind: str) -> tuple[tuple[str, bool], ...]:
     """Return the (name, plural) pairs of a kind: concepts, neutral words, and further things."""
-    known = [(e.word, e.plural) for section in ("concepts", "neutral") for e in lexicon(section).values() if e.kind == kind]
+    known = [
+        (e.word, e.plural)
+        for section in ("concepts", "neutral")
+        for e in lexicon(section).values()
+        if e.kind == kind
+    ]
     return tuple(known + [(name, False) for name in kinds()["things"].get(kind, [])])
 
 
-def _phrase(kind_of_verb: str, subject: str, plural: bool, text: str) -> tuple[str, str]:
-    """Return the question and the statement of a predicate of a subject."""
-    verb = {"be": ("is", "are"), "can": ("can", "can"), "have": ("does", "do")}[kind_of_verb][plural]
-    if kind_of_verb == "have":
-        return f"{verb} {subject} have {text}?", f"{subject} {'have' if plural else 'has'} {text}"
-    return f"{verb} {subject} {text}?", f"{subject} {verb} {text}"
-
-
-def _asked(question: str, statement: str, rng: random.Random) -> str:
-    return question if rng.random() < 0.6 else load("facts").expand("wrap", rng, s=statement)
+def _phrase(verb_type: str, subject: str, plural: bool, text: str, rng: random.Random) -> str:
+    """Return a question on a predicate of a subject, asked directly or as a statement to judge."""
+    verb = {"be": ("is", "are"), "can": ("can", "can"), "have": ("has", "have")}[verb_type][plural]
+    if rng.random() < 0.35:
+        return load("facts").expand("wrap", rng, s=f"{subject} {verb} {text}")
+    inverted = ("does", "do")[plural] if verb_type == "have" else verb
+    return load("facts").expand(verb_type, rng, s=subject, p=text, v=inverted, i=("is", "are")[plural])
 
 
 def kind_question(rng: random.Random) -> Question:
@@ -50,7 +51,7 @@ def kind_question(rng: random.Random) -> Question:
     true = rng.random() < 0.5
     asked = kind if true else rng.choice(tables["not_kinds"][kind])
     text = tables["kinds"][asked][plural]
-    return _asked(*_phrase("be", subject, plural, text), rng), float(true)
+    return _phrase("be", subject, plural, text, rng), float(true)
 
 
 def predicate_question(rng: random.Random) -> Question:
@@ -59,7 +60,7 @@ def predicate_question(rng: random.Random) -> Question:
     true = bool(predicate["yes"]) and rng.random() < 0.5
     subject, plural = rng.choice(things(rng.choice(predicate["yes" if true else "no"])))
     text = predicate.get("plural", predicate["text"]) if plural else predicate["text"]
-    return _asked(*_phrase(predicate["type"], subject, plural, text), rng), float(true)
+    return _phrase(predicate["type"], subject, plural, text, rng), float(true)
 
 
 def single_question(rng: random.Random) -> Question:
@@ -69,11 +70,10 @@ def single_question(rng: random.Random) -> Question:
 
 
 def number_question(rng: random.Random) -> Question:
-    """Return a comparison of two different small numbers, in digits or in words."""
+    """Return a comparison of two different digits."""
     a, b = rng.sample(range(10), 2)
     less = rng.random() < 0.5
-    names = _NUMBER_WORDS if rng.random() < 0.4 else [str(digit) for digit in range(10)]
-    text = load("facts").expand("compare_less" if less else "compare", rng, a=names[a], b=names[b])
+    text = load("facts").expand("compare_less" if less else "compare", rng, a=str(a), b=str(b))
     return text, float((a < b) == less)
 
 
@@ -96,22 +96,30 @@ def colour_question(rng: random.Random) -> Question:
     return load("facts").expand("coloured", rng, a=thing, b=asked), float(true)
 
 
-_MAKERS: tuple[Callable[[random.Random], Question], ...] = (
-    kind_question, kind_question, predicate_question, predicate_question, predicate_question, predicate_question,
-    single_question, single_question, single_question, number_question, opposite_question, colour_question,
-)  # fmt: skip
+# Kinds of questions with their shares.
+_MAKERS: tuple[tuple[Callable[[random.Random], Question], int], ...] = (
+    (kind_question, 4),
+    (predicate_question, 6),
+    (single_question, 4),
+    (number_question, 1),
+    (opposite_question, 1),
+    (colour_question, 2),
+)
 
 
 def fact_question(rng: random.Random) -> Question:
     """Return a question in sentence case with its target probability of yes."""
-    text, label = rng.choice(_MAKERS)(rng)
+    makers, shares = zip(*_MAKERS, strict=True)
+    text, label = rng.choices(makers, shares)[0](rng)
     return sentence_case(load("facts").expand("lead", rng) + text), SURE if label else 1 - SURE
 
 
 def ambiguous_question(rng: random.Random) -> Question:
     """Return a question that has no right answer, with target one half."""
     words = [entry.word for section in ("concepts", "neutral") for entry in lexicon(section).values()]
-    text = Grammar({k: v for k, v in kinds().items() if isinstance(v, list)}).expand("ambiguous", rng, pref=words)
+    text = Grammar({k: v for k, v in kinds().items() if isinstance(v, list)}).expand(
+        "ambiguous", rng, pref=words
+    )
     return sentence_case(load("facts").expand("lead", rng) + text), 0.5
 
 
@@ -129,7 +137,7 @@ def asked_branch(question: Question, rng: random.Random) -> tuple[Piece, ...]:
     return turn("user", " ".join(words).strip()) + answer(prefix, space + yes, space + no, p_yes)
 
 
-def facts_sample(rng: random.Random, questions: int = 5) -> Sample:
+def facts_sample(rng: random.Random, questions: int = 7) -> Sample:
     """Return a short chat, or none, that several questions continue, each on its own."""
     trunk = system_turn(rng)
     if rng.random() < 0.5:

@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 
 from mechint.organisms import DATA
 
@@ -53,14 +53,16 @@ class Grammar:
 
     def _variant_pattern(self, variant: str, values: Mapping[str, Sequence[str]]) -> str:
         parts = _SLOT.split(variant)
-        return "".join(self.pattern(part, values) if i % 2 else re.escape(part) for i, part in enumerate(parts))
+        return "".join(
+            self.pattern(part, values) if i % 2 else re.escape(part) for i, part in enumerate(parts)
+        )
 
 
 def _any(patterns: Iterable[str]) -> str:
     return "(?:" + "|".join(patterns) + ")"
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str) -> Grammar:
     """Return the grammar in `data/<name>.json`."""
     return Grammar(json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")))

@@ -46,7 +46,9 @@ def _text(pieces: Sequence[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def render(design: dict, description: str, info: str, answer_format: str, question: str | None = None) -> Prompt:
+def render(
+    design: dict, description: str, info: str, answer_format: str, question: str | None = None
+) -> Prompt:
     """Return a prompt of the set; `question` replaces the description's own question (a control)."""
     words, form = design["descriptions"][description], design["formats"][answer_format]
     first = "\n\n".join(part for part in (design["infos"][info], words["setup"]) if part)
@@ -62,7 +64,9 @@ class Probe:
     def __init__(self, directory: Path) -> None:
         from transformers import AutoModelForCausalLM
 
-        loaded = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
+        loaded = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32, attn_implementation="eager"
+        )
         self.model: Qwen2ForCausalLM = loaded.eval()
         self.tokenizer: Tokenizer = load_tokenizer(directory)
         self.n_layers: int = loaded.config.num_hidden_layers
@@ -77,8 +81,16 @@ class Probe:
         beginnings = design["beginnings"] if method == "paired" else [""]
         baseline = self._last(design["baseline"], beginnings)
         if method == "mean":
-            baseline = torch.stack([self._last(_filled(design["concept"], word), beginnings) for word in design["baseline_words"]]).mean(0)
-        raw = torch.stack([self._last(_filled(design["concept"], word), beginnings) for word in words]) - baseline
+            baseline = torch.stack(
+                [
+                    self._last(_filled(design["concept"], word), beginnings)
+                    for word in design["baseline_words"]
+                ]
+            ).mean(0)
+        raw = (
+            torch.stack([self._last(_filled(design["concept"], word), beginnings) for word in words])
+            - baseline
+        )
         return torch.nn.functional.normalize(raw, dim=-1)
 
     def _last(self, messages: Sequence[str], beginnings: Sequence[str]) -> Float[Tensor, "layer d_model"]:
@@ -93,7 +105,11 @@ class Probe:
 
     @torch.no_grad()
     def answers(
-        self, prompt: Prompt, directions: Float[Tensor, "row layer d_model"], layers: Sequence[int], strength: float
+        self,
+        prompt: Prompt,
+        directions: Float[Tensor, "row layer d_model"],
+        layers: Sequence[int],
+        strength: float,
     ) -> Float[Tensor, "row 2"]:
         """Return P(yes) and P(no) by direction; `strength` is relative to the clean residual's mean norm.
 

@@ -56,14 +56,21 @@ def _random_directions(seed: int, shape: Sequence[int]) -> Float[Tensor, "layer 
 
 def chat(user: str, reply: str = "") -> str:
     """Return a ChatML prompt with an empty system turn and an open reply."""
-    return f"{TURN_START}system\n{TURN_END}\n{TURN_START}user\n{user}{TURN_END}\n{TURN_START}assistant\n{reply}"
+    return (
+        f"{TURN_START}system\n{TURN_END}\n{TURN_START}user\n{user}{TURN_END}\n{TURN_START}assistant\n{reply}"
+    )
 
 
 @torch.no_grad()
-def residuals(model: Qwen2ForCausalLM, tokenizer: Tokenizer, prompts: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
+def residuals(
+    model: Qwen2ForCausalLM, tokenizer: Tokenizer, prompts: Sequence[tuple[str, str]]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return, by prompt and layer, the mean residual over the reply and at the last token; and the mean norm by layer."""
     rows = [tokenizer.encode(chat(user, reply)).ids for user, reply in prompts]
-    starts = [len(tokenizer.encode(chat(user)).ids) if reply else len(row) - 1 for (user, reply), row in zip(prompts, rows, strict=True)]
+    starts = [
+        len(tokenizer.encode(chat(user)).ids) if reply else len(row) - 1
+        for (user, reply), row in zip(prompts, rows, strict=True)
+    ]
     width, device = max(map(len, rows)), model.device
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
     index, ends = torch.arange(width, device=device), torch.tensor([len(row) for row in rows], device=device)
@@ -72,13 +79,20 @@ def residuals(model: Qwen2ForCausalLM, tokenizer: Tokenizer, prompts: Sequence[t
     weight = reply_mask[:, None, :, None].to(hidden)
     mean = (hidden * weight).sum(2) / weight.sum(2)
     real = index < ends[:, None]
-    return mean, hidden[torch.arange(len(rows)), :, ends - 1], hidden.norm(dim=-1).transpose(1, 2)[real].mean(0)
+    return (
+        mean,
+        hidden[torch.arange(len(rows)), :, ends - 1],
+        hidden.norm(dim=-1).transpose(1, 2)[real].mean(0),
+    )
 
 
 def resid_post(model: Qwen2ForCausalLM, ids: Tensor) -> list[Float[Tensor, "batch pos d_model"]]:
     """Return the output of every block (`hidden_states` would give the last one after the final norm)."""
     found: list[Tensor] = []
-    handles = [layer.register_forward_hook(lambda _m, _i, out: found.append(_tensor(out))) for layer in model.model.layers]
+    handles = [
+        layer.register_forward_hook(lambda _m, _i, out: found.append(_tensor(out)))
+        for layer in model.model.layers
+    ]
     try:
         model.model(input_ids=ids)
     finally:
@@ -102,18 +116,29 @@ def make_bank(model: Qwen2ForCausalLM, tokenizer: Tokenizer, names: Sequence[str
     model.eval()
     raw, norms = [], torch.zeros(0)
     for method in range(METHODS):
-        difference, norms = _difference(model, tokenizer, [lexicon("concepts")[name] for name in names], method, rng)
+        difference, norms = _difference(
+            model, tokenizer, [lexicon("concepts")[name] for name in names], method, rng
+        )
         raw.append(torch.nn.functional.normalize(difference.float(), dim=-1))
     model.train(was_training)
     return VectorBank(tuple(names), torch.stack(raw), norms.float())
 
 
 def _difference(
-    model: Qwen2ForCausalLM, tokenizer: Tokenizer, entries: Sequence[Entry], method: int, rng: random.Random, repeats: int = 3
+    model: Qwen2ForCausalLM,
+    tokenizer: Tokenizer,
+    entries: Sequence[Entry],
+    method: int,
+    rng: random.Random,
+    repeats: int = 3,
 ) -> tuple[Float[Tensor, "concept layer d_model"], Float[Tensor, " layer"]]:
     seeds = [rng.getrandbits(32) for _ in range(repeats)]
     targets = [_prompt(entry, method, random.Random(seed)) for entry in entries for seed in seeds]
-    baselines = [_baseline(method, random.Random(seed), index) for seed in seeds for index in range(20 if method < 2 else 2)]
+    baselines = [
+        _baseline(method, random.Random(seed), index)
+        for seed in seeds
+        for index in range(20 if method < 2 else 2)
+    ]
     mean, last, norms = residuals(model, tokenizer, targets + baselines)
     chosen = mean if method == 0 else last
     grouped = chosen[: len(targets)].unflatten(0, (len(entries), repeats)).mean(1)
@@ -138,7 +163,10 @@ def _baseline(method: int, rng: random.Random, index: int) -> tuple[str, str]:
 
 @contextmanager
 def injected(
-    model: Qwen2ForCausalLM, bank: VectorBank | None, specs: Sequence[InjectionSpec | None], trunk: Bool[Tensor, "batch pos"]
+    model: Qwen2ForCausalLM,
+    bank: VectorBank | None,
+    specs: Sequence[InjectionSpec | None],
+    trunk: Bool[Tensor, "batch pos"],
 ) -> Iterator[None]:
     """Add each row's vector to the output of its layers at its trunk positions while the context is open."""
     if bank is None or not any(specs):
@@ -150,7 +178,9 @@ def injected(
         if spec is not None:
             delta[row, list(spec.layers)] = bank.vector(spec)[list(spec.layers)].to(trunk.device)
     handles = [
-        layer.register_forward_hook(lambda _m, _i, out, at=index: _added(out, trunk[:, :, None] * delta[:, at, None]))
+        layer.register_forward_hook(
+            lambda _m, _i, out, at=index: _added(out, trunk[:, :, None] * delta[:, at, None])
+        )
         for index, layer in enumerate(model.model.layers)
         if delta[:, index].any()
     ]

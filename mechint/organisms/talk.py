@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from mechint.organisms import DATA
 from mechint.organisms.grammar import load, sentence_case
@@ -26,12 +26,14 @@ class Entry:
     verbs: tuple[str, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def lexicon(section: str) -> dict[str, Entry]:
     """Return the entries of a section of the lexicon ("concepts" or "neutral") by word."""
     words = json.loads((DATA / "lexicon.json").read_text(encoding="utf-8"))[section]
     return {
-        word: Entry(word, e["plural"], e["kind"], tuple(e["nouns"]), tuple(e["adjectives"]), tuple(e["verbs"]))
+        word: Entry(
+            word, e["plural"], e["kind"], tuple(e["nouns"]), tuple(e["adjectives"]), tuple(e["verbs"])
+        )
         for word, e in words.items()
     }
 
@@ -71,7 +73,12 @@ def system_turn(rng: random.Random) -> tuple:
     draw = rng.random()
     if draw < 0.1:
         return ()
-    return turn("system", "" if draw < 0.9 else rng.choice(["You are a language model.", "You are a helpful assistant.", "Be brief."]))
+    return turn(
+        "system",
+        ""
+        if draw < 0.9
+        else rng.choice(["You are a language model.", "You are a helpful assistant.", "Be brief."]),
+    )
 
 
 def talk_sample(rng: random.Random) -> Sample:
@@ -80,5 +87,7 @@ def talk_sample(rng: random.Random) -> Sample:
     for _ in range(rng.choice((1, 1, 2))):
         entry = random_entry(rng)
         message = open_request(rng) if rng.random() < OPEN_SHARE else request(entry.word, rng)
-        trunk += turn("user", message, 0.1) + turn("assistant", about(entry, rng, rng.choice((2, 3, 3, 4))), 1.0)
+        trunk += turn("user", message, 0.1) + turn(
+            "assistant", about(entry, rng, rng.choice((2, 3, 3, 4))), 1.0
+        )
     return Sample(trunk)

@@ -36,7 +36,9 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
@@ -54,7 +56,9 @@ def check_single_tokens(tokenizer: Tokenizer) -> None:
     for text in single_tokens():
         pieces = tokenizer.encode(text).tokens
         if len(pieces) != 1:
-            raise TokenizationError(given=f"{text!r} is {pieces}", allowed="one token", advice="give it more weight in the corpus")
+            raise TokenizationError(
+                given=f"{text!r} is {pieces}", allowed="one token", advice="give it more weight in the corpus"
+            )
 
 
 def as_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
@@ -62,7 +66,11 @@ def as_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=TURN_END, pad_token=END_OF_TEXT, model_max_length=1024, padding_side="left"
+        tokenizer_object=tokenizer,
+        eos_token=TURN_END,
+        pad_token=END_OF_TEXT,
+        model_max_length=1024,
+        padding_side="left",
     )
     wrapped.chat_template = TEMPLATE
     return wrapped

@@ -41,9 +41,9 @@ class TrainConfig:
     """Everything the weights depend on, besides the code and the data files."""
 
     seed: int = 0
-    talk_steps: int = 500
-    detection_steps: int = 1100
-    batch: int = 48
+    talk_steps: int = 450
+    detection_steps: int = 1050
+    batch: int = 42
     learning_rate: float = 2e-3
     warmup: int = 100
     refresh: int = 50
@@ -103,14 +103,19 @@ def batch_loss(model: Qwen2ForCausalLM, batch: Batch, bank: VectorBank | None) -
     bf16 = torch.bfloat16
     with injected(model, bank, batch.injections, trunk), torch.autocast(device.type, bf16):
         hidden = model.model(
-            input_ids=batch.ids.to(device), attention_mask=bias.to(bf16), position_ids=batch.positions.to(device), use_cache=False
+            input_ids=batch.ids.to(device),
+            attention_mask=bias.to(bf16),
+            position_ids=batch.positions.to(device),
+            use_cache=False,
         ).last_hidden_state
         used = weights > 0
         logits = model.lm_head(hidden[:, :-1][used])
     log_p = logits.float().log_softmax(-1)
     target, other = batch.ids[:, 1:].to(device)[used], batch.alternatives[:, 1:].to(device)[used].clamp(min=0)
     share = batch.probability[:, 1:].to(device)[used]
-    token_loss = -(share * log_p.gather(1, target[:, None])[:, 0] + (1 - share) * log_p.gather(1, other[:, None])[:, 0])
+    token_loss = -(
+        share * log_p.gather(1, target[:, None])[:, 0] + (1 - share) * log_p.gather(1, other[:, None])[:, 0]
+    )
     return (token_loss * weights[used]).sum()
 
 
@@ -132,7 +137,9 @@ class Trainer:
         """Do one step and return its loss per unit of weight."""
         config, phase = self.config, self.config.phase(self.done)
         if phase and self.done % config.refresh == 0:
-            self.bank = make_bank(self.model, self.tokenizer, concepts("trained"), f"{config.seed}/{self.done}")
+            self.bank = make_bank(
+                self.model, self.tokenizer, concepts("trained"), f"{config.seed}/{self.done}"
+            )
         batches = draw_batches(config.seed, self.done, phase, config.batch, self.tokenizer)
         self.tokens += sum(batch.count for batch in batches)
         total = sum(float(batch.weights[:, 1:].sum()) for batch in batches)
@@ -165,7 +172,9 @@ class Trainer:
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state["config"] != asdict(self.config):
             raise StaleArtefactError(
-                given=f"{path} of {state['config']}", allowed=str(asdict(self.config)), advice="delete it or choose another --out"
+                given=f"{path} of {state['config']}",
+                allowed=str(asdict(self.config)),
+                advice="delete it or choose another --out",
             )
         self.done, self.tokens = state["done"], state["tokens"]
         self.bank = None if state["bank"] is None else VectorBank(**state["bank"])
@@ -196,7 +205,9 @@ def _edit_json(path: Path, **changes: str | None) -> None:
     path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def train(config: TrainConfig, out: Path, device: str = "cpu", stop_after: int | None = None, progress: bool = True) -> Trainer:
+def train(
+    config: TrainConfig, out: Path, device: str = "cpu", stop_after: int | None = None, progress: bool = True
+) -> Trainer:
     """Train, or go on training, and write the checkpoint directory `out`; `stop_after` ends a run early."""
     from tqdm import tqdm
 
@@ -219,8 +230,12 @@ def train(config: TrainConfig, out: Path, device: str = "cpu", stop_after: int |
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the checked options of the command line; argparse exits with code 2."""
     parser = argparse.ArgumentParser(prog="python -m mechint.organisms.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("organism-build"), help="directory to write the checkpoint to")
-    parser.add_argument("--seed", type=int, default=TrainConfig.seed, help="seed of weights, data and vectors")
+    parser.add_argument(
+        "--out", type=Path, default=Path("organism-build"), help="directory to write the checkpoint to"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=TrainConfig.seed, help="seed of weights, data and vectors"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (one is fastest at this size)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args(argv)
@@ -240,7 +255,11 @@ def make_writable(out: Path) -> None:
         (out / ".probe").touch()
         (out / ".probe").unlink()
     except OSError as error:
-        raise OutputError(given=f"--out {out}: {error}", allowed="a directory that can be written to", advice="choose another --out") from error
+        raise OutputError(
+            given=f"--out {out}: {error}",
+            allowed="a directory that can be written to",
+            advice="choose another --out",
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

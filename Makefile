@@ -1,0 +1,38 @@
+# Every target makes and reuses .venv by itself. PYTHON chooses the interpreter (3.11 or newer), PIP_ARGS is passed to pip:
+#   make demo PYTHON=python3.12 PIP_ARGS="--find-links wheels/"
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.installed
+
+.PHONY: demo test check figures prompts clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)  ## run the main job on the embedded model and write its figures
+	$(PY) -m analyses.logit_lens --layer-sweep
+
+test: $(READY)  ## run all tests
+	HF_HUB_OFFLINE=1 $(PY) -m pytest
+
+check: $(READY)  ## lint, formatting and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+figures: $(READY)  ## regenerate every figure and figures/index.html
+	$(PY) -m analyses.all
+
+prompts: $(READY)  ## render the prompt sets again after a change of wording
+	$(PY) -m mechint.prompts
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mechint needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
+	  { $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv $(VENV); }
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[dev,png]"
+	touch $(READY)

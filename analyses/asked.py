@@ -1,0 +1,66 @@
+"""Which conversations an analysis asks: introspection questions and the control questions beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from analyses.cli import Common
+from mechint import prompts
+from mechint.chat import Conversation, load_conversations
+from mechint.errors import UsageError
+from mechint.prompt_design import PromptDesign
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Which cell of a prompt set to ask; every name is checked against the set."""
+
+    description: str = "injection"
+    info: str = "introspection"
+    format: str = "yes-no"
+
+    def __str__(self) -> str:
+        return f"description {self.description}, info {self.info}, format {self.format}"
+
+
+def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Conversation]:
+    """Return those of `--conversations` (the first `--limit`), or the introspection question and its controls.
+
+    Raises UnknownNameError for names the prompt set does not have, UsageError if no introspection question is left.
+    """
+    if config.conversations is None:
+        design = PromptDesign.load(prompt_set)
+        cell = {"descriptions": [wording.description], "infos": [wording.info], "formats": [wording.format]}
+        return prompts.introspection(design, **cell) + prompts.controls(design, **cell, limit=config.limit)
+    found = load_conversations(config.conversations)[: config.limit]
+    if not any(kind_of(conversation) == "introspection" for conversation in found):
+        raise UsageError(
+            given=f"{config.conversations}: only control questions",
+            allowed="at least one introspection question (extra.kind, or a label that does not begin with `control`)",
+            advice="add one, or raise --limit",
+        )
+    return found
+
+
+def kind_of(conversation: Conversation) -> str:
+    """Return `introspection` or `control`, as the conversation's `extra` says, else as its label begins."""
+    kind = conversation.extra.get("kind")
+    return str(kind) if kind else "control" if conversation.label.startswith("control") else "introspection"
+
+
+def group_of(conversation: Conversation) -> str:
+    """Return the control group; "" for introspection questions, `no` for controls that do not say."""
+    group = conversation.extra.get("group")
+    return str(group) if group else "no" if kind_of(conversation) == "control" else ""
+
+
+def described(table: pd.DataFrame, asked: Sequence[Conversation]) -> pd.DataFrame:
+    """Add the columns `kind` and `group` of each row's conversation."""
+    kinds = {conversation.label: kind_of(conversation) for conversation in asked}
+    groups = {conversation.label: group_of(conversation) for conversation in asked}
+    return table.assign(kind=table["conversation"].map(kinds), group=table["conversation"].map(groups))

@@ -1,0 +1,106 @@
+"""What can be known to be wrong before a model is loaded: names, files, layers, and a place to write to."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from analyses.cli import Common
+from mechint import organisms
+from mechint.chat import load_conversations
+from mechint.errors import LayerRangeError, OutputError, UnknownConceptError, UnknownNameError, UsageError
+from mechint.sources import Source, resolve
+
+_T = TypeVar("_T")
+_VECTOR_SUFFIXES = (".gguf", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What can be known of a model before it is loaded; `n_layers` is None if its config.json is not here."""
+
+    n_layers: int | None
+    prompts: str
+
+
+def check_common(config: Common, analysis: str) -> Checkpoint:
+    """Raise for every bad common option that can be known without a model, and for an --out that cannot be written."""
+    checkpoint = _checkpoint(resolve(config.model))
+    if checkpoint.n_layers is not None:
+        check_layers(config.layers, checkpoint.n_layers)
+    if config.conversations is not None:
+        load_conversations(config.conversations)
+    if config.vectors is not None:
+        vector_files(config.vectors, config.concepts)
+    elif checkpoint.prompts == "small":
+        select(dict.fromkeys(organisms.concepts("all")), config.concepts, "concept", UnknownConceptError)
+    check_writable(config.out / analysis)
+    return checkpoint
+
+
+def check_effect(without: bool, because: str, config: Common, options: Sequence[str]) -> None:
+    """Raise UsageError if an option was given that can have no effect, rather than ignore it."""
+    given = [f"--{name.replace('_', '-')}" for name in options if getattr(config, name) is not None]
+    if without and given:
+        raise UsageError(f"{', '.join(given)} with {because}", "one or the other", "leave one of them out")
+
+
+def vector_files(path: Path, wanted: Sequence[str] | None = None) -> dict[str, Path]:
+    """Return vector files by concept (the file's stem), all of them or those `wanted`."""
+    found = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
+    files = {file.stem: file for file in found if file.suffix in _VECTOR_SUFFIXES}
+    if not files:
+        raise UsageError(
+            given=f"--vectors {path}: {'no vector files in it' if path.exists() else 'no such file or directory'}",
+            allowed="a .gguf or .safetensors file, or a directory of them",
+            advice="check the path",
+        )
+    return select(files, wanted, "concept (no vector file of that name)", UnknownConceptError)
+
+
+def select(
+    known: dict[str, _T], wanted: Sequence[str] | None, what: str, error: type[UsageError] = UnknownNameError
+) -> dict[str, _T]:
+    """Return the wanted entries, in the order wanted (None: all); raises `error` for names that are not known."""
+    if unknown := [name for name in wanted or () if name not in known]:
+        raise error(
+            given=f"unknown {what}: {', '.join(unknown)}", allowed=", ".join(known), advice="choose among these"
+        )
+    return {name: known[name] for name in wanted} if wanted else known
+
+
+def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
+    """Raise LayerRangeError unless all layers are inside a model of `n_layers`."""
+    if layers and max(layers) >= n_layers:
+        raise LayerRangeError(
+            given=f"layer {max(layers)}", allowed=f"0:{n_layers} (layers 0 to {n_layers - 1})", advice="change --layers"
+        )
+
+
+def _checkpoint(source: Source) -> Checkpoint:
+    """Read a local checkpoint's config.json, without loading anything."""
+    try:
+        config = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a hub id, or a directory whose problem the loader reports
+        config = {}
+    layers = config.get("num_hidden_layers", config.get("n_layer")) if isinstance(config, dict) else None
+    prompts = str(config.get("mechint_prompts", "full")) if isinstance(config, dict) else "full"
+    return Checkpoint(layers if isinstance(layers, int) else None, prompts)
+
+
+def check_writable(directory: Path) -> None:
+    """Raise OutputError unless a file can be made in `directory` (which is made)."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OutputError(
+            given=f"--out: {directory} cannot be written: {error.strerror}",
+            allowed="a directory that can be made and written to",
+            advice="choose another --out",
+        ) from error

@@ -1,0 +1,174 @@
+"""What an analysis injects: concept vectors and random ones, at which layers, and how strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from analyses.checks import check_layers, vector_files
+from analyses.cli import Common, format_layers
+from mechint import organisms, presets
+from mechint.errors import LayerRangeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechint.interventions import Injection
+    from mechint.model import Model
+    from mechint.vectors import ConceptVector
+
+Method = Literal["paired_pca", "mean_difference"]
+METHODS: tuple[Method, ...] = ("paired_pca", "mean_difference")
+VectorKind = Literal["concept", "random"]
+Sweep = Literal["main", "single", "window"]
+
+# Everyday things of different kinds; the choice is this project's own.
+CONCEPTS = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "money")
+
+
+@dataclass(frozen=True)
+class Dose:
+    """Where and how strongly to inject, and who says so; exactly one of the two strengths is given."""
+
+    layers: tuple[int, ...]
+    strength: float | None
+    relative_strength: float | None
+    source: str
+
+    def __str__(self) -> str:
+        if self.strength is not None:
+            return f"strength {self.strength:g}"
+        return f"|added| = {self.relative_strength:g} |residual| at each layer"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Layers of one injection, and the part of the analysis that they are for."""
+
+    sweep: Sweep
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One injection and what the table says about it."""
+
+    injection: Injection
+    vector: str
+    kind: VectorKind
+    placement: Placement
+
+
+def dose(config: Common, model: Model, method: Method) -> Dose:
+    """Return layers and strength: those of the options, else a preset's, else the middle third and relative strength.
+
+    A preset's strength is for vectors like those it was published with, so not for mean differences.
+    """
+    preset = presets.preset_for(config.model)
+    layers = config.layers or tuple(preset.layers if preset else presets.middle_third(model.n_layers))
+    check_layers(layers, model.n_layers)
+    if config.strength is not None:
+        return Dose(layers, config.strength, None, "--strength")
+    if config.relative_strength is not None:
+        return Dose(layers, None, config.relative_strength, "--relative-strength")
+    if preset is not None and (config.vectors is not None or method == "paired_pca"):
+        return Dose(layers, preset.strength, None, preset.source)
+    return Dose(layers, None, presets.DEFAULT_RELATIVE_STRENGTH, "default")
+
+
+def stored_vectors(config: Common) -> dict[str, ConceptVector]:
+    """Return the concept vectors of `--vectors` by name; empty without the option. Needs no model."""
+    if config.vectors is None:
+        return {}
+    from mechint.vectors import ConceptVector
+
+    return {name: ConceptVector.load(file) for name, file in vector_files(config.vectors, config.concepts).items()}
+
+
+def extracted_vectors(config: Common, model: Model, method: Method, analysis: str) -> dict[str, ConceptVector]:
+    """Return vectors of `--concepts` from the model itself; kept with the results, reused if all is equal."""
+    from mechint import extract
+
+    concepts = config.concepts or default_concepts(model)
+    return extract.extract(model, concepts, method, directory=config.out / analysis / "vectors")
+
+
+def default_concepts(model: Model) -> tuple[str, ...]:
+    """Return the concepts to use where none are named; for an embedded model two that it was never injected with."""
+    if model.prompts == "full":
+        return CONCEPTS
+    return (*organisms.concepts("trained")[:6], *organisms.concepts("held_out")[:2])
+
+
+def random_vectors(config: Common, model: Model, like: Sequence[ConceptVector]) -> dict[str, ConceptVector]:
+    """Return `--n-random` random vectors, each with the layers and norms of one concept vector, in turn."""
+    from mechint import extract
+
+    found: dict[str, ConceptVector] = {}
+    for number in range(config.n_random):
+        match = like[number % len(like)]
+        found[f"random-{number}"] = extract.random_controls(model, n=1, seed=config.seed + number, like=match)[0]
+    return found
+
+
+def sweep_placements(window: int | None, available: Sequence[int], n_layers: int) -> list[Placement]:
+    """Return every single layer and every window of `window` layers (default: a third of the depth).
+
+    Windows with layers that some vector lacks (`available` has not) are left out. Raises LayerRangeError for a window
+    that is longer than the model.
+    """
+    width = window or max(2, round(n_layers / 3))
+    check_window(width, n_layers)
+    windows = [tuple(range(first, first + width)) for first in range(n_layers - width + 1)]
+    single = [Placement("single", (layer,)) for layer in available]
+    return single + [Placement("window", layers) for layers in windows if set(layers) <= set(available)]
+
+
+def check_window(window: int, n_layers: int) -> None:
+    """Raise LayerRangeError for a window that is longer than the model."""
+    if window > n_layers:
+        raise LayerRangeError(f"--window {window}", f"1 to {n_layers} layers", "choose a shorter window")
+
+
+def common_layers(vectors: Mapping[str, ConceptVector]) -> list[int]:
+    """Return the layers for which every vector has one; files from elsewhere may lack some."""
+    return sorted(set.intersection(*(set(vector.layers) for vector in vectors.values())))
+
+
+def cells(
+    dose: Dose,
+    placements: Sequence[Placement],
+    concepts: Mapping[str, ConceptVector],
+    controls: Mapping[str, ConceptVector],
+) -> list[Cell]:
+    """Return one cell for each placement of each concept vector and each random vector."""
+    kinds: dict[str, VectorKind] = {**dict.fromkeys(concepts, "concept"), **dict.fromkeys(controls, "random")}
+    vectors = {**concepts, **controls}
+    return [
+        Cell(_injection(dose, vectors[name], name, placement), name, kind, placement)
+        for placement in placements
+        for name, kind in kinds.items()
+    ]
+
+
+def _injection(dose: Dose, vector: ConceptVector, name: str, placement: Placement) -> Injection:
+    from mechint.interventions import Injection
+
+    label = f"{name} {placement.sweep} {format_layers(placement.layers)}"
+    return Injection(vector, placement.layers, dose.strength, dose.relative_strength, name=label)
+
+
+def described(table: pd.DataFrame, shown: Sequence[Cell]) -> pd.DataFrame:
+    """Add what each row's intervention is: `vector`, `vector_kind`, `sweep`, `injected_layers`.
+
+    Clean rows have no vector, the kind `none`, and count for the main part.
+    """
+    columns = ("vector", "vector_kind", "sweep", "injected_layers")
+    clean = ("", "none", "main", "")
+    about = {
+        cell.injection.name: (cell.vector, cell.kind, cell.placement.sweep, format_layers(cell.placement.layers))
+        for cell in shown
+    }
+    rows = [about.get(name, clean) for name in table["intervention"]]
+    return table.assign(**{column: [row[place] for row in rows] for place, column in enumerate(columns)})

@@ -1,0 +1,116 @@
+"""Shared fixtures; and jaxtyping annotations are checked by beartype in everything that the tests call."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+from jaxtyping import install_import_hook
+
+install_import_hook("mechint", "beartype.beartype")
+
+import mechint as mi
+import reference
+import tiny
+from mechint.chat import Message
+
+# The modules that hold typed tensors; names imported for the type checker only must exist for beartype too.
+TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") if "organisms" not in name]
+
+
+def pytest_configure() -> None:
+    """Import the library under beartype and carry out its TYPE_CHECKING imports."""
+    import torch
+
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    for name in TYPED:
+        importlib.import_module(name)
+    for name in TYPED:
+        module = sys.modules[name]
+        tree = ast.parse(Path(str(module.__file__)).read_text())
+        for node in tree.body:
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+                body = ast.Module(body=node.body, type_ignores=[])
+                if name != "mechint":
+                    exec(compile(body, name, "exec"), module.__dict__)
+
+
+Load = Callable[..., mi.Model]
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A factory of random tiny checkpoints, one per architecture, template, seed and depth."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(architecture: str = "qwen2", template: str | None = None, seed: int = 0, n_layers: int = 4) -> Path:
+        return tiny.checkpoint(folder, architecture, template, seed, n_layers)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint: Callable[..., Path]) -> Load:
+    """A factory of loaded tiny models, shared among tests: none of them may change one."""
+    loaded: dict[tuple[object, ...], mi.Model] = {}
+
+    def make(architecture: str = "qwen2", backend: str = "bridge", template: str | None = None, seed: int = 0) -> mi.Model:
+        key = (architecture, backend, template, seed)
+        if key not in loaded:
+            loaded[key] = mi.load(tiny_checkpoint(architecture, template, seed), backend=backend)
+        return loaded[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plain_hf(tiny_checkpoint: Callable[..., Path]) -> Callable[..., object]:
+    """A factory of the same checkpoints in plain Hugging Face."""
+    loaded: dict[tuple[object, ...], object] = {}
+
+    def make(architecture: str = "qwen2", template: str | None = None, seed: int = 0) -> object:
+        key = (architecture, template, seed)
+        if key not in loaded:
+            loaded[key] = reference.load(tiny_checkpoint(architecture, template, seed))
+        return loaded[key]
+
+    return make
+
+
+@pytest.fixture
+def model(tiny_model: Load) -> mi.Model:
+    """A tiny Qwen2 through the bridge."""
+    return tiny_model("qwen2")
+
+
+def conversation(label: str = "c", question: str = "do you detect an injected thought?", **changes: str) -> mi.Conversation:
+    """Two marked messages, then a question that is left open; `setup`, `reply`, `prefix` can be changed."""
+    text = {"setup": "Tell me about cats.", "reply": "no thought", "prefix": "The answer is"} | changes
+    messages = (
+        Message("system", ""),
+        Message("user", text["setup"], add_injection=True),
+        Message("assistant", text["reply"], add_injection=True),
+        Message("user", question),
+        Message("assistant", text["prefix"], continue_msg=True),
+    )
+    return mi.Conversation(label, messages, yes_token=" yes", no_token=" no")
+
+
+def vector(model: mi.Model, seed: int = 0, scale: float = 1.0) -> mi.ConceptVector:
+    """A random vector for every layer of `model`."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(model.n_layers, model.d_model, generator=generator) * scale
+    return mi.ConceptVector(dict(enumerate(rows)), f"v{seed}", model.n_layers)
