@@ -45,7 +45,7 @@ class Conversation:
     """
 
     label: str
-    messages: tuple[Message, ...]
+    messages: Sequence[Message]
     yes_token: str = ""
     no_token: str = ""
     extra: Mapping[str, JSON] = field(default_factory=dict, hash=False)

@@ -8,10 +8,14 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mechint.errors import OutputError, UsageError
 
-JSON = str | int | float | bool | None | list["JSON"] | dict[str, "JSON"]
+if TYPE_CHECKING:
+    JSON = str | int | float | bool | None | list["JSON"] | dict[str, "JSON"]
+else:
+    JSON = object  # run-time checkers cannot follow a type that contains itself
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:

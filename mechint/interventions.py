@@ -5,7 +5,7 @@ Specifications only: frozen, composable, hashable by content. `prefill` carries 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -57,12 +57,12 @@ class Injection(_Addable):
     """
 
     vector: ConceptVector
-    layers: tuple[int, ...] | None = None
+    layers: Sequence[int] | None = None
     strength: float | None = None
     relative_strength: float | None = None
     name: str = ""
-    positions: tuple[int, ...] | None = None
-    segments: tuple[int, ...] | None = None
+    positions: Sequence[int] | None = None
+    segments: Sequence[int] | None = None
     terms: tuple[Injection, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -120,7 +120,8 @@ def _full_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) 
     probe = _template(tokenizer, [*messages[:-1], replace(last, content=_SENTINEL)])
     head, found, _ = probe.rpartition(_SENTINEL)
     closed = _template(tokenizer, messages)
-    if not found or not closed.startswith(head + last.content.strip()):
+    # Some templates trim what they copy; an open message is kept to the letter all the same.
+    if not found or not closed.startswith((head + last.content, head + last.content.strip())):
         raise ChatTemplateError(
             given=f"the chat template does not write the open last message {last.content[:60]!r} literally",
             allowed="templates that copy an assistant message as it is",

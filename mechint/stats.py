@@ -16,6 +16,7 @@ from scipy import stats
 from mechint.errors import UsageError
 
 Values = Float[np.ndarray, "*cells units"]
+OtherValues = Float[np.ndarray, "*cells others"]
 Statistic = Callable[..., np.ndarray]
 _BATCH_VALUES = 4_000_000  # resampled values held at once: 32 MB of float64
 
@@ -31,7 +32,7 @@ class Interval:
 
     def excludes_zero(self) -> np.ndarray:
         """+1 where the whole interval is above zero, -1 where it is below, 0 elsewhere (also where it is NaN)."""
-        return np.subtract(self.low > 0, self.high < 0, dtype=np.int64)
+        return np.asarray(np.subtract(self.low > 0, self.high < 0, dtype=np.int64))
 
 
 def bootstrap_mean(values: Values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
@@ -46,7 +47,7 @@ def bootstrap_mean(values: Values, *, level: float = 0.95, resamples: int = 2000
 
 
 def bootstrap_difference(
-    first: Values, second: Values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    first: Values, second: OtherValues, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
     """Interval of mean(first) - mean(second) for two independent sets of units, e.g. concepts and random vectors.
 

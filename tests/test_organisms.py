@@ -16,7 +16,7 @@ from mechint.organisms.card import sha256
 from mechint.organisms.data import collate, corpus, draw_samples
 from mechint.organisms.evaluate import Evaluation
 from mechint.organisms.facts import kinds, things
-from mechint.organisms.grammar import Grammar, load, sentence_case
+from mechint.organisms.grammar import load, sentence_case
 from mechint.organisms.probing import Probe, prompt_set, render
 from mechint.organisms.samples import Encoded, encode
 from mechint.organisms.steering import _random_directions, injected, make_bank
@@ -24,7 +24,7 @@ from mechint.organisms.talk import lexicon
 from mechint.organisms.tokenizer import load_tokenizer, single_tokens
 from mechint.organisms.train import CHECKPOINT, TrainConfig, main, train
 
-GRAMMARS = ("talk", "facts", "detection", "infos")
+GRAMMARS = ("talk", "facts", "detection", "infos", "ambiguous")
 TINY = TrainConfig(
     talk_steps=2, detection_steps=4, batch=6, refresh=2, corpus=1500, d_model=32, d_mlp=48, warmup=2
 )
@@ -106,8 +106,7 @@ def slot_values() -> dict[str, list[str]]:
 def training_patterns() -> list[re.Pattern[str]]:
     """Return one expression for every slot of every grammar."""
     values = slot_values()
-    ambiguous = Grammar({key: value for key, value in kinds().items() if isinstance(value, list)})
-    grammars = [(load(name), list(load(name).slots)) for name in GRAMMARS] + [(ambiguous, ["ambiguous"])]
+    grammars = [(load(name), list(load(name).slots)) for name in GRAMMARS]
     return [re.compile(g.pattern(slot, values), re.IGNORECASE) for g, slots in grammars for slot in slots]
 
 

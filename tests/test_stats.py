@@ -142,8 +142,8 @@ def test_group_means_never_hide_a_missing_value() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: stats.bootstrap_mean(np.ones(3), level=95),
-        lambda: stats.sign_flip_test(np.ones((2, 2))),
+        lambda: stats.bootstrap_mean(np.ones(3), level=95.0),
+        lambda: stats.sign_flip_test(np.ones(0)),
         lambda: stats.binomial_interval(5, 4),
         lambda: stats.binomial_interval(0, 0),
         lambda: stats.group_means(_table(), ["layr"], "p_yes"),

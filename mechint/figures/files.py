@@ -2,7 +2,8 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -57,14 +58,15 @@ def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: b
         drawn = [Path(scratch) / f"{number}.png" for number in range(len(figures))]
         try:
             _draw(list(figures.values()), drawn)
+            pictures = [file.read_bytes() for file in drawn]
         except _NO_BROWSER as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             if required:
                 raise PrerequisiteError(f"png output: {reason}", "kaleido with a browser", _HOW) from error
             _LOG.warning("no png files: %s; for them, %s", reason, _HOW)
             return []
-        named = zip(figures, drawn, strict=True)
-        return [write_atomically(directory / f"{name}.png", file.read_bytes()) for name, file in named]
+    named = zip(figures, pictures, strict=True)
+    return [write_atomically(directory / f"{name}.png", picture) for name, picture in named]
 
 
 def _draw(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:
@@ -72,4 +74,19 @@ def _draw(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:
     import plotly.io
 
     widths, heights = [figure.layout.width for figure in figures], [figure.layout.height for figure in figures]
-    plotly.io.write_images(list(figures), list(files), scale=_PNG_SCALE, width=widths, height=heights)
+    with _silenced("choreographer", "kaleido"):
+        plotly.io.write_images(list(figures), list(files), scale=_PNG_SCALE, width=widths, height=heights)
+
+
+@contextmanager
+def _silenced(*names: str) -> Iterator[None]:
+    """Keep loggers quiet that print tracebacks of errors which they then ignore."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

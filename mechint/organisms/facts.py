@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 
 from mechint.organisms import DATA
-from mechint.organisms.grammar import Grammar, load, sentence_case
+from mechint.organisms.grammar import load, sentence_case
 from mechint.organisms.samples import Piece, Sample, answer, turn
 from mechint.organisms.talk import about, lexicon, random_entry, request, system_turn
 
@@ -38,7 +38,7 @@ def _phrase(verb_type: str, subject: str, plural: bool, text: str, rng: random.R
     """Return a question on a predicate of a subject, asked directly or as a statement to judge."""
     verb = {"be": ("is", "are"), "can": ("can", "can"), "have": ("has", "have")}[verb_type][plural]
     if rng.random() < 0.35:
-        return load("facts").expand("wrap", rng, s=f"{subject} {verb} {text}")
+        return load("facts").expand("wrap", rng, statement=f"{subject} {verb} {text}")
     inverted = ("does", "do")[plural] if verb_type == "have" else verb
     return load("facts").expand(verb_type, rng, s=subject, p=text, v=inverted, i=("is", "are")[plural])
 
@@ -117,9 +117,7 @@ def fact_question(rng: random.Random) -> Question:
 def ambiguous_question(rng: random.Random) -> Question:
     """Return a question that has no right answer, with target one half."""
     words = [entry.word for section in ("concepts", "neutral") for entry in lexicon(section).values()]
-    text = Grammar({k: v for k, v in kinds().items() if isinstance(v, list)}).expand(
-        "ambiguous", rng, pref=words
-    )
+    text = load("ambiguous").expand("ambiguous", rng, pref=words)
     return sentence_case(load("facts").expand("lead", rng) + text), 0.5
 
 

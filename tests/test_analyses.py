@@ -1,0 +1,337 @@
+"""The logit-lens analysis from command line to files, on random tiny checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import conversation
+
+import mechint as mi
+from analyses import all as gallery
+from analyses import asked, cli, logit_lens, run
+from analyses.injected import Placement, sweep_placements
+from mechint.chat import Conversation, save_conversations
+from mechint.errors import LayerRangeError
+
+ROOT = Path(__file__).resolve().parent.parent
+N_LAYERS = 4
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pictures, which take seconds and have their own tests, and each model loaded once."""
+    monkeypatch.setattr("plotly.io.write_images", _refuse)
+    monkeypatch.setattr("mechint.model.load", _load_once)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise RuntimeError("no browser in this test")
+
+
+@functools.cache
+def _load_once(name: str, **options: str) -> mi.Model:
+    return _real_load(name, **options)
+
+
+_real_load = mi.load
+
+
+def _asked() -> list[Conversation]:
+    from dataclasses import replace
+
+    controls = [("no", "is the sea a cat?"), ("yes", "is a thought an answer?")]
+    labelled = [
+        replace(conversation(f"control-{group}", question), extra={"kind": "control", "group": group})
+        for group, question in controls
+    ]
+    return [conversation("question"), *labelled]
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that name a tiny model, three conversations and two vectors of it without a block 0."""
+    folder = tmp_path_factory.mktemp("inputs")
+    save_conversations(_asked(), folder / "asked.json")
+    for seed, name in enumerate(("cats", "bread")):
+        rows = np.random.default_rng(seed).normal(size=(N_LAYERS, 32)).astype(np.float32)
+        _save_vector(folder / "vectors" / f"{name}.safetensors", rows, name)
+    options = {"--model": tiny_checkpoint("qwen2"), "--conversations": folder / "asked.json"}
+    options |= {"--vectors": folder / "vectors", "--n-random": 2, "--strength": 2}
+    return [str(part) for option in options.items() for part in option]
+
+
+def _save_vector(path: Path, rows: np.ndarray, name: str) -> None:
+    import torch
+
+    vectors = {layer: torch.tensor(rows[layer]) for layer in range(1, len(rows))}
+    mi.ConceptVector(vectors, name, len(rows)).save(path)
+
+
+@pytest.fixture(scope="module")
+def finished(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output directory of one whole run with a layer sweep."""
+    out = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plotly.io.write_images", _refuse)
+        assert logit_lens.main([*inputs, "--layer-sweep", "--out", str(out)]) == 0
+    return out / "logit_lens"
+
+
+@pytest.fixture(scope="module")
+def table(finished: Path) -> pd.DataFrame:
+    return pd.read_parquet(finished / "table.parquet")
+
+
+def test_a_run_leaves_figures_tables_and_a_record(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    figures = ("lens_overview", "lens_concepts", "lens_sweep_single", "lens_sweep_window")
+    expected = {f"{figure}.{kind}" for figure in figures for kind in ("html", "json")}
+    assert names == expected | {"plotly.min.js", "table.parquet", "table.csv", "run.json"}
+
+
+def test_the_record_says_how_and_on_what(finished: Path, inputs: list[str]) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    assert record["argv"][: len(inputs)] == inputs
+    assert record["config"]["strength"] == record["dose"]["strength"] == 2.0
+    assert record["dose"]["layers"] == [1, 2]
+    assert set(record["vectors"]) == {"cats", "bread", "random-0", "random-1"}
+    assert record["versions"]["torch"]
+    assert len(record["model"]["identity"]) == 64
+    main = next(item for item in record["receipts"] if item["intervention"] == "cats main 1:3")
+    assert list(main["layers"]) == ["1", "2"]
+    added, residual, ratio = main["layers"]["1"]
+    assert ratio == pytest.approx(added / residual, rel=1e-2)
+
+
+def test_the_table_has_every_cell_once(table: pd.DataFrame) -> None:
+    rows = ["embed", *map(str, range(N_LAYERS))]
+    assert not table.duplicated(["conversation", "intervention", "layer"]).any()
+    assert set(table.loc[table["vector_kind"] == "none", "conversation"]) == {"question", "control-no", "control-yes"}
+    assert (table.groupby(["conversation", "intervention"])["layer"].agg(list).map(lambda found: found == rows)).all()
+    single = table[table["sweep"] == "single"]
+    assert sorted(single["injected_layers"].unique()) == ["1", "2", "3"]  # no vector has a block 0
+    assert table.loc[table["sweep"] == "window", "injected_layers"].unique().tolist() == ["1:3", "2:4"]
+    assert set(table.loc[table["vector_kind"] == "random", "kind"]) == {"introspection"}
+
+
+def test_the_table_equals_a_direct_call(table: pd.DataFrame, inputs: list[str]) -> None:
+    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    vector = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
+    steer = mi.Injection(vector, layers=(2,), strength=2.0)
+    direct = mi.logit_lens(_real_load(options["--model"]), _asked()[0], steer)
+    ours = table[(table["intervention"] == "cats single 2") & (table["conversation"] == "question")]
+    for column in ("p_yes", "logit_diff", "p_yes_shift", "logit_diff_shift"):
+        np.testing.assert_allclose(ours[column], direct[column], atol=1e-6)
+    assert ours["logit_diff_shift"].abs().max() > 1e-3
+
+
+def test_no_readout_moves_before_the_injection_can_act(table: pd.DataFrame) -> None:
+    single = table[table["sweep"] == "single"]
+    readout = single["layer"].replace("embed", "-1").astype(int)
+    early = readout <= single["injected_layers"].astype(int)
+    assert single.loc[early, "logit_diff_shift"].abs().max() < 1e-5
+    assert single.loc[~early, "logit_diff_shift"].abs().min() > 1e-6
+
+
+def test_csv_and_parquet_agree(finished: Path, table: pd.DataFrame) -> None:
+    from_csv = pd.read_csv(finished / "table.csv", dtype={"layer": str, "injected_layers": str}, keep_default_na=False)
+    np.testing.assert_allclose(from_csv["p_yes"], table["p_yes"])
+    assert from_csv["layer"].tolist() == table["layer"].tolist()
+
+
+def _interrupting(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
+    """Make the lens raise KeyboardInterrupt once it was called `after` times; returns the list of its calls."""
+    real, calls = mi.logit_lens, []
+
+    def lens(*arguments: object, **options: object) -> pd.DataFrame:
+        calls.append(len(calls))
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("mechint.lens.logit_lens", lens)
+    return calls
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
+    inputs: list[str],
+    table: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(logit_lens, "_INJECTIONS_PER_CHUNK", 3)
+    argv = [*inputs, "--layer-sweep", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        _interrupting(patch, after=2)
+        assert logit_lens.main(argv) == cli.INTERRUPTED
+    assert "interrupted" in capsys.readouterr().err
+    assert len(list((tmp_path / "logit_lens" / ".partial").rglob("*.parquet"))) == 2
+    assert not (tmp_path / "logit_lens" / "table.parquet").exists()
+    with monkeypatch.context() as patch:
+        calls = _interrupting(patch, after=1000)
+        assert logit_lens.main(argv) == 0
+    n_chunks = 2 * -(-12 // 3)  # 2 concepts and 2 random vectors at 6 placements each
+    assert len(calls) == n_chunks - 2
+    assert not (tmp_path / "logit_lens" / ".partial").exists()
+    resumed = pd.read_parquet(tmp_path / "logit_lens" / "table.parquet")
+    keys = ["conversation", "intervention", "layer"]
+    pd.testing.assert_frame_equal(
+        resumed.sort_values(keys, ignore_index=True), table.sort_values(keys, ignore_index=True), rtol=1e-5, atol=1e-6
+    )
+    receipts = json.loads((tmp_path / "logit_lens" / "run.json").read_text())["receipts"]
+    assert {receipt["intervention"] for receipt in receipts} >= set(resumed["intervention"])
+
+
+_KILLED = """
+import os, signal, sys
+import mechint.lens
+from analyses import logit_lens
+real, calls, limit = mechint.lens.logit_lens, [], int(sys.argv[1])
+def lens(*arguments, **options):
+    calls.append(1)
+    if len(calls) > limit:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **options)
+mechint.lens.logit_lens = lens
+logit_lens._INJECTIONS_PER_CHUNK = 3
+import plotly.io
+def refuse(*_, **__): raise RuntimeError("no browser")
+plotly.io.write_images = refuse
+code = logit_lens.main(sys.argv[2:])
+sys.stdout.write(f"calls {len(calls)}\\n")
+sys.exit(code)
+"""
+
+
+def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_table(inputs: list[str], tmp_path: Path) -> None:
+    def attempt(limit: int) -> subprocess.CompletedProcess[str]:
+        return _python("-c", _KILLED, str(limit), *inputs, "--out", str(tmp_path / "killed"))
+
+    assert attempt(1).returncode == -signal.SIGKILL
+    resumed = attempt(1000)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "calls 1\n" in resumed.stdout
+    assert logit_lens.main([*inputs, "--out", str(tmp_path / "whole")]) == 0
+    tables = [pd.read_parquet(tmp_path / name / "logit_lens" / "table.parquet") for name in ("killed", "whole")]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6, atol=1e-6)
+
+
+def test_other_inputs_never_meet_stored_chunks(tmp_path: Path) -> None:
+    stores = [run.Store.open(tmp_path, ["model", 1]), run.Store.open(tmp_path, ["model", 2])]
+    assert stores[0].directory != stores[1].directory
+    assert stores[0] == run.Store.open(tmp_path, ["model", 1])
+
+
+def test_chunks_are_computed_once_and_discarded_chunks_again(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def chunk(number: int) -> run.Chunk:
+        def compute(progress: run.Progress) -> pd.DataFrame:
+            calls.append(number)
+            progress(2)
+            return pd.DataFrame({"number": [number], "value": [np.nan]})
+
+        return run.Chunk(2, compute)
+
+    store = run.Store.open(tmp_path, "x")
+    for _ in range(2):
+        found = run.run_chunks([chunk(0), chunk(1)], store, "test")
+        assert found["number"].tolist() == [0, 1]
+    assert calls == [0, 1]
+    store.discard()
+    assert not (tmp_path / ".partial").exists()
+    run.run_chunks([chunk(0)], store, "test")
+    assert calls == [0, 1, 0]
+
+
+def test_a_second_run_removes_what_it_does_not_write(inputs: list[str], tmp_path: Path) -> None:
+    argv = [*inputs, "--out", str(tmp_path)]
+    assert logit_lens.main([*argv, "--layer-sweep", "--n-random", "0", "--concepts", "cats"]) == 0
+    assert (tmp_path / "logit_lens" / "lens_sweep_single.html").exists()
+    assert logit_lens.main([*argv, "--n-random", "0", "--concepts", "cats"]) == 0
+    assert not (tmp_path / "logit_lens" / "lens_sweep_single.html").exists()
+    assert (tmp_path / "logit_lens" / "lens_overview.html").exists()
+
+
+def test_vectors_come_from_the_model_and_are_kept_where_none_are_given(
+    inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = inputs.index("--vectors")
+    argv = [*inputs[:at], *inputs[at + 2 :], "--concepts", "cats", "--limit", "1"]
+    argv[argv.index("--strength")] = "--relative-strength"
+    assert logit_lens.main([*argv, "--out", str(tmp_path)]) == 0
+    kept = sorted(path.name for path in (tmp_path / "logit_lens" / "vectors").iterdir())
+    assert kept == ["cats.paired_pca.safetensors"]
+    record = json.loads((tmp_path / "logit_lens" / "run.json").read_text())
+    assert record["dose"]["relative_strength"] == 2.0
+    assert record["conversations"] == ["question"]
+    ratios = [receipt["layers"]["1"][2] for receipt in record["receipts"] if receipt["kind"] == "injected"]
+    assert np.mean(ratios) == pytest.approx(2.0, rel=0.3)
+
+
+def test_the_gallery_shows_every_figure_with_its_command(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gallery.main([*inputs, "--concepts", "cats", "--n-random", "0", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "index.html").read_text()
+    assert str(tmp_path / "index.html") in capsys.readouterr().out
+    for figure in ("lens_overview", "lens_concepts", "lens_sweep_single", "lens_sweep_window"):
+        assert f'<iframe src="logit_lens/{figure}.html"' in page
+    assert "python -m analyses.logit_lens" in page
+    assert "--layer-sweep" in page
+
+
+def test_the_list_names_every_analysis() -> None:
+    listed = _python("-m", "analyses")
+    assert listed.returncode == 0
+    assert "python -m analyses.logit_lens" in listed.stdout
+    assert "python -m analyses.all" in listed.stdout
+
+
+def test_sweep_placements_cover_the_depth() -> None:
+    found = sweep_placements(None, range(6), 6)
+    assert [place.layers for place in found if place.sweep == "single"] == [(layer,) for layer in range(6)]
+    windows = [place.layers for place in found if place.sweep == "window"]
+    assert windows == [(first, first + 1) for first in range(5)]
+    assert Placement("window", (1, 2, 3)) in sweep_placements(3, range(1, 6), 6)
+    assert Placement("window", (0, 1, 2)) not in sweep_placements(3, range(1, 6), 6)
+    with pytest.raises(LayerRangeError):
+        sweep_placements(7, range(6), 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"), [("21:24", (21, 22, 23)), ("3", (3,)), ("6,2,4", (2, 4, 6)), ("0:2,1:4", (0, 1, 2, 3))]
+)
+def test_layers_are_read_and_written_back(text: str, layers: tuple[int, ...]) -> None:
+    assert cli.parse_layers(text) == layers
+    assert cli.parse_layers(cli.format_layers(layers)) == layers
+
+
+@pytest.mark.parametrize("text", ["5:2", "3:3", "", "a", "-1", "1:", ":4", "1,,2", "1.5"])
+def test_bad_layers_are_refused(text: str) -> None:
+    with pytest.raises(LayerRangeError):
+        cli.parse_layers(text)
+
+
+def test_kinds_come_from_extra_and_else_from_labels() -> None:
+    plain, labelled = conversation("inject_info-none"), conversation("control-7")
+    assert (asked.kind_of(plain), asked.group_of(plain)) == ("introspection", "")
+    assert (asked.kind_of(labelled), asked.group_of(labelled)) == ("control", "no")
+    assert [asked.group_of(item) for item in _asked()] == ["", "no", "yes"]

@@ -1,0 +1,79 @@
+"""Answer tokens are single tokens, or an error that names the pieces."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+import tiny
+from mechint.errors import TokenizationError, TokenizationWarning, UsageError
+from mechint.tokens import Answers, single_token
+
+TOKENIZER = tiny.tokenizer()
+
+
+def test_single_token():
+    assert TOKENIZER.decode([single_token(TOKENIZER, " yes", "The answer is")]) == " yes"
+    assert single_token(TOKENIZER, " yes") != single_token(TOKENIZER, " Yes")
+
+
+def test_several_tokens_are_named():
+    with pytest.raises(TokenizationError, match=r"' maybe' is \d tokens: \['Ġm', 'a'"):
+        single_token(TOKENIZER, " maybe", "The answer is")
+
+
+def test_empty_answer():
+    with pytest.raises(TokenizationError, match="0 tokens"):
+        single_token(TOKENIZER, "")
+
+
+def test_answer_that_merges_with_the_prefix_warns():
+    """" 1" is a token here, so after a prefix that ends in a space the tokenizer would never write "1"."""
+    with pytest.warns(TokenizationWarning, match="assistant_prefix"):
+        assert TOKENIZER.decode([single_token(TOKENIZER, "1", "The answer is ")]) == "1"
+
+
+def test_no_warning_where_the_pair_fits():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        single_token(TOKENIZER, " no", "The answer is")
+        single_token(TOKENIZER, " 1", "The answer is")
+
+
+def test_word_marking_tokenizer_is_read_in_context():
+    """SentencePiece style: ' yes' alone is two pieces, but one after a word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {w: i for i, w in enumerate(["<unk>", "▁", "▁The", "▁answer", "▁is", "▁yes"])}
+    raw = Tokenizer(models.BPE(vocab={**words, **{c: 100 + i for i, c in enumerate("Theanswriy")}}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    word_level = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    word_level.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tok = PreTrainedTokenizerFast(tokenizer_object=word_level, unk_token="<unk>")
+    alone = tok(" yes", add_special_tokens=False)["input_ids"]
+    found = single_token(tok, " yes", "The answer is")
+    assert found == words["▁yes"]
+    assert alone == [found] or len(alone) > 1
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Answers(yes=(" yes",), no=(" yes",)),
+        lambda: Answers(yes=("",)),
+        lambda: Answers(yes=(" yes",), reduce="mean"),
+        lambda: Answers.options([]),
+        lambda: Answers.options("0123"),
+    ],
+)
+def test_bad_answers(build):
+    with pytest.raises(UsageError):
+        build()
+
+
+def test_variants_cover_spellings():
+    answers = Answers.variants("max")
+    assert len(answers.yes) == len(answers.no) == 4
+    assert answers.texts() == (*answers.yes, *answers.no)
