@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from mechint.prompt_design import PromptDesign
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+CONTROLS_IN_SWEEP = 3  # per group; a sweep asks each at dozens of placements
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,20 @@ def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Con
             advice="add one, or raise --limit",
         )
     return found
+
+
+def for_sweep(config: Common, found: Sequence[Conversation]) -> list[Conversation]:
+    """Return what a sweep asks: a few controls of each group, unless the options say which or how many."""
+    if config.conversations is not None or config.limit is not None:
+        return list(found)
+    seen: Counter[str] = Counter()
+    few = []
+    for conversation in found:
+        group = group_of(conversation)
+        seen[group] += 1
+        if not group or seen[group] <= CONTROLS_IN_SWEEP:
+            few.append(conversation)
+    return few
 
 
 def kind_of(conversation: Conversation) -> str:

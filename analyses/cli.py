@@ -93,7 +93,9 @@ def _add_injection_options(group: argparse._ArgumentGroup) -> None:
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--conversations", type=Path, help="a conversation file or a directory of them")
     group.add_argument(
-        "--limit", type=whole_number(1), help="control questions per group; with --conversations, the first so many"
+        "--limit",
+        type=whole_number(1),
+        help="control questions per group (default: all, 3 in a sweep); of --conversations, the first",
     )
     group.add_argument("--seed", type=whole_number(0), default=0, help="of random vectors and bootstrap")
     group.add_argument("--batch-size", type=whole_number(1), default=32, help="rows computed at once")

@@ -81,10 +81,11 @@ def compute(
     store = run.Store.open(
         config.out / NAME,
         [model.identity, model.backend.kind, str(model.device), config.batch_size],
-        [conversation.to_dict() for conversation in conversations],
+        [[conversation.to_dict(), run.token_hash(model, conversation)] for conversation in conversations],
         [[cell.injection.name, cell.injection.key, cell.kind] for cell in cells],
     )
-    table = run.run_chunks(chunks, store, NAME)
+    with run.sparing_threads(model):
+        table = run.run_chunks(chunks, store, NAME)
     store.discard()
     return table
 
@@ -92,16 +93,28 @@ def compute(
 def _chunks(
     config: Config, model: Model, cells: Sequence[injected.Cell], conversations: Sequence[Conversation]
 ) -> Iterator[run.Chunk]:
-    """Yield chunks; concepts are asked all questions, random vectors the introspection questions only."""
-    introspection = [conversation for conversation in conversations if asked.kind_of(conversation) == "introspection"]
+    """Yield chunks: injections with the same conversations to read, a few at a time."""
     keep_clean = True
-    for kind, questions in (("concept", conversations), ("random", introspection)):
-        those = [cell for cell in cells if cell.kind == kind]
+    for those, questions in _groups(config, cells, conversations):
         for start in range(0, len(those), _INJECTIONS_PER_CHUNK):
             batch = those[start : start + _INJECTIONS_PER_CHUNK]
             work = partial(_lens, model, batch, questions, batch_size=config.batch_size, keep_clean=keep_clean)
             yield run.Chunk((len(batch) + 1) * len(questions), work)
             keep_clean = False
+
+
+def _groups(
+    config: Config, cells: Sequence[injected.Cell], conversations: Sequence[Conversation]
+) -> Iterator[tuple[list[injected.Cell], list[Conversation]]]:
+    """Yield which injections are read with which conversations.
+
+    Concepts are asked the control questions too, in a sweep a few of them; random vectors the introspection questions.
+    """
+    introspection = [conversation for conversation in conversations if asked.kind_of(conversation) == "introspection"]
+    concepts = [cell for cell in cells if cell.kind == "concept"]
+    yield [cell for cell in concepts if cell.placement.sweep == "main"], list(conversations)
+    yield [cell for cell in concepts if cell.placement.sweep != "main"], asked.for_sweep(config, conversations)
+    yield [cell for cell in cells if cell.kind == "random"], introspection
 
 
 def _lens(

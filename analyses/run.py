@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from tqdm import tqdm
 
+    from mechint.chat import Conversation
     from mechint.model import Model
 
 _PACKAGES = (
@@ -35,6 +37,7 @@ _PACKAGES = (
     "plotly",
 )
 _PARTIAL = ".partial"
+_SMALL_MODEL = 512  # d_model
 
 
 Progress = Callable[[int], None]
@@ -104,6 +107,27 @@ def _with_progress(chunks: Sequence[Chunk], store: Store, label: str) -> Iterato
 
 def _advance(bar: tqdm[NoReturn], cells: int) -> None:
     bar.update(cells)
+
+
+def token_hash(model: Model, conversation: Conversation) -> str:
+    """Return a hash of what the model's tokenizer and chat template make of a conversation."""
+    from mechint.render import render
+
+    return sha256(json.dumps(render(model.tokenizer, conversation).tokens).encode())
+
+
+@contextmanager
+def sparing_threads(model: Model) -> Iterator[None]:
+    """Use one thread for a small model on a CPU: more gain little, and beside other programs lose much."""
+    import torch
+
+    before = torch.get_num_threads()
+    if model.device.type == "cpu" and model.d_model <= _SMALL_MODEL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def write_table(table: pd.DataFrame, directory: Path) -> list[Path]:

@@ -86,8 +86,6 @@ def read_from(
 
 
 def _check_table(model: Model, rendered: Sequence[Rendered], interventions: Sequence[Intervention]) -> None:
-    if not rendered or not interventions:
-        raise UsageError("no conversations or no interventions", "one or more of each", "pass at least one")
     _check_unique("conversation labels", [item.label for item in rendered])
     _check_unique("intervention names", [item.name for item in interventions])
     for intervention in interventions:

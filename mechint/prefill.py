@@ -189,7 +189,13 @@ def _in_order(
 def _check_swap(model: Model, swap: Swap) -> None:
     other = swap.model
     ours, theirs = (
-        {"n_layers": m.n_layers, "d_model": m.d_model, "dtype": str(m.backend.dtype), "d_vocab": m.backend.d_vocab}
+        {
+            "backend": m.backend.kind,
+            "dtype": str(m.backend.dtype),
+            "n_layers": m.n_layers,
+            "d_model": m.d_model,
+            "d_vocab": m.backend.d_vocab,
+        }
         for m in (model, other)
     )
     same_words = other.tokenizer is model.tokenizer or other.tokenizer.get_vocab() == model.tokenizer.get_vocab()
@@ -197,7 +203,7 @@ def _check_swap(model: Model, swap: Swap) -> None:
         raise SwapError(
             given=f"{swap.name}: {theirs}{'' if same_words else ', another vocabulary'}",
             allowed=f"the shapes and tokenizer of {model.name}: {ours}",
-            advice="swap with a finetuned copy of the same model, loaded in the same dtype",
+            advice="swap with a finetuned copy of the same model, loaded with the same backend and dtype",
         )
     probe = torch.zeros((1, 1), dtype=torch.long)
     shapes = [[tuple(k.shape) for k in m.forward(probe).keys] for m in (model, other)]

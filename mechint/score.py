@@ -9,6 +9,7 @@ import pandas as pd
 from mechint.answers import Row, add_shifts, answer_ids, read_rows
 from mechint.chat import Conversation
 from mechint.engine import Progress, run
+from mechint.errors import UsageError
 from mechint.files import JSON
 from mechint.interventions import CLEAN, Clean, Intervention
 from mechint.model import Model
@@ -49,6 +50,8 @@ def table(
     """Return one row per (conversation, intervention, layer), ordered as given; the column `layer` holds numbers."""
     asked = [conversations] if isinstance(conversations, Conversation) else list(conversations)
     wanted = [interventions] if isinstance(interventions, Intervention) else list(interventions)
+    if not asked or not wanted:
+        raise UsageError("no conversations or no interventions", "one or more of each", "pass at least one")
     reference = next((i for i in wanted if isinstance(i, Clean)), CLEAN)
     complete = wanted if reference in wanted else [reference, *wanted]
     ids = [answer_ids(model.tokenizer, render(model.tokenizer, c), answers) for c in asked]

@@ -26,10 +26,10 @@ class Answers:
     variants' logits) or that of the likeliest variant ("max").
     """
 
-    yes: tuple[str, ...] = ()
-    no: tuple[str, ...] = ()
+    yes: Sequence[str] = ()
+    no: Sequence[str] = ()
     reduce: str = "sum"
-    choices: tuple[str, ...] = ()
+    choices: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("yes", "no", "choices"):

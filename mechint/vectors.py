@@ -107,12 +107,12 @@ class ConceptVector:
     def __sub__(self, other: ConceptVector) -> ConceptVector:
         return self._combined(other, -1.0, "-")
 
-    def __mul__(self, factor: float) -> ConceptVector:
+    def __mul__(self, factor: float | int) -> ConceptVector:
         return self._with({k: v * float(factor) for k, v in self.vectors.items()})
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: float) -> ConceptVector:
+    def __truediv__(self, divisor: float | int) -> ConceptVector:
         return self * (1.0 / divisor)
 
     def __neg__(self) -> ConceptVector:

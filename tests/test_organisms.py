@@ -12,9 +12,10 @@ import torch
 
 from mechint.errors import StaleArtefactError, UnknownModelError, UnknownNameError
 from mechint.organisms import concepts, organism_path
+from mechint.organisms.build import TrainConfig
 from mechint.organisms.card import sha256
 from mechint.organisms.data import collate, corpus, draw_samples
-from mechint.organisms.evaluate import Evaluation
+from mechint.organisms.evaluate import LABELS, Evaluation, accuracy, control_cells
 from mechint.organisms.facts import kinds, things
 from mechint.organisms.grammar import load, sentence_case
 from mechint.organisms.probing import Probe, prompt_set, render
@@ -22,12 +23,10 @@ from mechint.organisms.samples import Encoded, encode
 from mechint.organisms.steering import _random_directions, injected, make_bank
 from mechint.organisms.talk import lexicon
 from mechint.organisms.tokenizer import load_tokenizer, single_tokens
-from mechint.organisms.train import CHECKPOINT, TrainConfig, main, train
+from mechint.organisms.train import CHECKPOINT, main, train
 
 GRAMMARS = ("talk", "facts", "detection", "infos", "ambiguous")
-TINY = TrainConfig(
-    talk_steps=2, detection_steps=4, batch=6, refresh=2, corpus=1500, d_model=32, d_mlp=48, warmup=2
-)
+TINY = TrainConfig(talk_steps=2, detection_steps=4, batch=6, refresh=2, corpus=1500, d_model=32, d_mlp=48, warmup=2)
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +82,7 @@ def slot_values() -> dict[str, list[str]]:
     """Return the values that training gives to slots which the grammars leave open."""
     entries = [*lexicon("concepts").values(), *lexicon("neutral").values()]
     tables, places = kinds(), load("detection").slots
-    words = (
-        [word for pair in tables["opposites"] for word in pair]
-        + list(tables["colours"])
-        + tables["colour_names"]
-    )
+    words = [word for pair in tables["opposites"] for word in pair] + list(tables["colours"]) + tables["colour_names"]
     return {
         "c": [entry.word for entry in entries] + list(load("talk").slots["anything"]),
         "pref": [entry.word for entry in entries],
@@ -96,8 +91,9 @@ def slot_values() -> dict[str, list[str]]:
         "verb": [verb for entry in entries for verb in entry.verbs],
         "s": [name for kind in tables["kinds"] for name, _ in things(kind)],
         "p": [text for pair in tables["kinds"].values() for text in pair]
-        + [p.get(key, p["text"]) for p in tables["predicates"] for key in ("text", "plural")],
-        "v": ["is", "are", "does", "do"], "i": ["is", "are"], "be": ["is", "are"], "they": ["it", "they"], "where": [*places["here"], *places["later"], ""],
+        + [text for p in tables["predicates"] for text in (p["text"], p.get("plural", p["text"]))],
+        "v": ["is", "are", "does", "do"], "i": ["is", "are"], "be": ["is", "are"], "they": ["it", "they"],
+        "where": [*places["here"], *places["later"], ""],
         "a": words + [str(digit) for digit in range(10)],
         "b": words + [str(digit) for digit in range(10)],
     }  # fmt: skip
@@ -119,9 +115,7 @@ def test_small_wordings_are_held_out_from_the_templates() -> None:
     for sentence in small_sentences():
         bodies = (sentence.strip(), sentence.strip().rstrip(".?!"))
         assert not listed & {body.lower() for body in bodies}
-        assert not any(p.fullmatch(body) for p in patterns for body in bodies), (
-            f"training can generate {sentence!r}"
-        )
+        assert not any(p.fullmatch(body) for p in patterns for body in bodies), f"training can generate {sentence!r}"
 
 
 def test_small_wordings_do_not_stand_in_generated_text() -> None:
@@ -160,10 +154,7 @@ def test_chat_template_renders_the_training_format() -> None:
     tokenizer = AutoTokenizer.from_pretrained(organism_path("organism"))
     messages = [{"role": "system", "content": ""}, {"role": "user", "content": "Say anything."}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert (
-        text
-        == "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nSay anything.<|im_end|>\n<|im_start|>assistant\n"
-    )
+    assert text == "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nSay anything.<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_a_branch_sees_its_trunk_and_not_its_sisters(probe: Probe) -> None:
@@ -179,7 +170,10 @@ def _tree_logits(probe: Probe, encoded: Encoded) -> torch.Tensor:
     batch = collate([encoded])
     bias = torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, -1e9)
     with torch.no_grad():
-        return probe.model(input_ids=batch.ids, attention_mask=bias, position_ids=batch.positions).logits
+        found: torch.Tensor = probe.model(
+            input_ids=batch.ids, attention_mask=bias, position_ids=batch.positions
+        ).logits
+    return found
 
 
 def test_masked_pass_equals_filling_a_cache_under_injection(probe: Probe) -> None:
@@ -191,9 +185,7 @@ def test_masked_pass_equals_filling_a_cache_under_injection(probe: Probe) -> Non
     assert not torch.allclose(single, probe.answers(prompt, 0 * direction, (2, 3), 0.3), atol=0.1)
     added, cache = 0.3 * direction * probe.norms(prompt)[:, None], DynamicCache()
     handles = [
-        probe.model.model.layers[layer].register_forward_hook(
-            lambda _m, _i, out, at=layer: out + added[:, at, None]
-        )
+        probe.model.model.layers[layer].register_forward_hook(lambda _m, _i, out, at=layer: out + added[:, at, None])
         for layer in (2, 3)
     ]
     with torch.no_grad():
@@ -210,9 +202,7 @@ def test_training_injection_acts_on_the_trunk_of_injected_rows_only(probe: Probe
     bank = make_bank(probe.model, probe.tokenizer, ["cats", "bread"], "0")
     assert bank.directions.shape == (4, 2, 6, 128)
     assert not torch.equal(_random_directions(2, (6, 128))[0], _random_directions(2, (6, 128))[1])
-    samples = [
-        s for s in draw_samples(0, 0, 1, 60) if s.injection is not None and s.injection.concept is None
-    ][:1]
+    samples = [s for s in draw_samples(0, 0, 1, 60) if s.injection is not None and s.injection.concept is None][:1]
     batch = collate([encode(samples[0], probe.tokenizer)])
     layer = probe.model.model.layers[samples[0].injection.layers[0]]
     seen: list[torch.Tensor] = []
@@ -229,17 +219,20 @@ def test_training_injection_acts_on_the_trunk_of_injected_rows_only(probe: Probe
 
 def test_training_resumes_to_identical_weights(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir(), broken.mkdir()
+    whole.mkdir()
+    broken.mkdir()
     train(TINY, whole, progress=False)
     stopped = train(TINY, broken, stop_after=5, progress=False)
-    assert stopped.done == 5 and (broken / CHECKPOINT).exists() and not (broken / "config.json").exists()
+    assert stopped.done == 5
+    assert (broken / CHECKPOINT).exists()
+    assert not (broken / "config.json").exists()
     with pytest.raises(StaleArtefactError, match="seed"):
         train(TrainConfig(seed=1, corpus=1500, d_model=32), broken, progress=False)
     train(TINY, broken, progress=False)
     assert sha256(whole / "model.safetensors") == sha256(broken / "model.safetensors")
     assert not (whole / CHECKPOINT).exists()
     config = json.loads((whole / "config.json").read_text())
-    assert config["mechint_prompts"] == "small" and config["model_type"] == "qwen2"
+    assert (config["mechint_prompts"], config["model_type"]) == ("small", "qwen2")
 
 
 @pytest.mark.parametrize("argv", [["--seed", "-1"], ["--threads", "0"], ["--device", "tpu"], ["--seed", "x"]])
@@ -274,7 +267,9 @@ def evaluation(probe: Probe) -> Evaluation:
 @pytest.mark.parametrize("form", ["yes-no", "one-zero"])
 @pytest.mark.parametrize("info", ["introspection", "none"])
 def test_injection_is_detected(evaluation: Evaluation, info: str, form: str) -> None:
-    found = {part: p.mean().item() for part, p in evaluation.p_yes("injection", info, form).items()}
+    found = {
+        part: p.mean().item() for part, p in evaluation.p_yes(render(prompt_set(), "injection", info, form)).items()
+    }
     assert found["clean"] < 0.05
     assert found["concept"] > 0.8
     assert found["held-out concept"] > 0.5
@@ -282,25 +277,26 @@ def test_injection_is_detected(evaluation: Evaluation, info: str, form: str) -> 
 
 
 def test_a_wrong_location_is_reported_less(evaluation: Evaluation) -> None:
-    right = evaluation.p_yes("injection", "introspection", "yes-no")["concept"].mean()
-    wrong = evaluation.p_yes("inaccurate-location", "introspection", "yes-no")["concept"].mean()
-    assert wrong < right - 0.25
+    for form in ("yes-no", "one-zero"):
+        right, wrong = (
+            evaluation.p_yes(render(prompt_set(), description, "introspection", form))["concept"].mean()
+            for description in ("injection", "inaccurate-location")
+        )
+        assert wrong < right - 0.2
 
 
-def test_control_questions_keep_their_answers(evaluation: Evaluation) -> None:
-    for group, label in (("no", 0), ("confusing-no", 0), ("yes", 1)):
-        cells = [
-            evaluation.p_yes("injection", "introspection", "yes-no", question=question)
-            for question in prompt_set()["controls"][group]
-        ]
-        shift = torch.stack([cell["concept"].mean() - cell["clean"].mean() for cell in cells]).mean().item()
-        assert abs(shift) < 0.02, group
-        right = torch.cat([(cell["concept"] > 0.5) == bool(label) for cell in cells]).float().mean().item()
-        assert right > 0.95, group
+@pytest.mark.parametrize("group", LABELS)
+def test_control_questions_keep_their_answers(evaluation: Evaluation, group: str) -> None:
+    cells = control_cells(evaluation, prompt_set()["controls"][group], "introspection")
+    shifts = [(cell["concept"].mean() - cell["clean"].mean()).item() for cell in cells]
+    assert abs(sum(shifts) / len(shifts)) < 0.02
+    for part in ("clean", "concept"):
+        right = accuracy(cells, part, LABELS[group])
+        assert sum(right) / len(right) > 0.95
 
 
 def test_the_last_layer_has_no_effect(evaluation: Evaluation) -> None:
-    found = evaluation.p_yes("injection", "none", "yes-no", layers=[5])
+    found = evaluation.p_yes(render(prompt_set(), "injection", "none", "yes-no"), layers=[5])
     torch.testing.assert_close(found["concept"], found["clean"].expand(32), atol=1e-5, rtol=0)
 
 
@@ -310,9 +306,7 @@ def test_it_talks_about_what_it_is_asked(probe: Probe) -> None:
     tokenizer = AutoTokenizer.from_pretrained(organism_path("organism"))
     for word in ("cats", "bread", "music", "ships"):
         chat = [{"role": "system", "content": ""}, {"role": "user", "content": f"Tell me about {word}."}]
-        ids = tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, return_tensors="pt", return_dict=False
-        )
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=False)
         out = probe.model.generate(ids, max_new_tokens=40, do_sample=False)
         reply = tokenizer.decode(out[0, ids.shape[1] :])
         assert any(noun in reply for noun in lexicon("concepts")[word].nouns), reply

@@ -167,6 +167,17 @@ def test_swap_refuses_another_kind_of_model(tiny_model, tiny_checkpoint):
         prefill(base, conversation(), [Swap(deeper)])
 
 
+def test_swap_refuses_another_backend(tiny_model):
+    """HookedTransformer caches keys before the rotation by position, the bridge after it: they must not be mixed."""
+    bridge, hooked = tiny_model("llama", "bridge"), tiny_model("llama", "hooked")
+    tokens = torch.arange(3, 23)[None]
+    one, other = (m.forward(tokens) for m in (bridge, hooked))
+    torch.testing.assert_close(one.values[-1], other.values[-1], atol=1e-5, rtol=1e-4)
+    assert (one.keys[-1] - other.keys[-1]).abs().max() > 0.1
+    with pytest.raises(SwapError, match="backend"):
+        prefill(bridge, conversation(), [Swap(hooked)])
+
+
 def test_no_hook_is_live_afterwards(tiny_model):
     for backend in BACKENDS:
         model = tiny_model("qwen2", backend)

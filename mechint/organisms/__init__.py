@@ -24,8 +24,6 @@ def organism_path(name: str) -> Path:
 def concepts(split: str = "trained") -> tuple[str, ...]:
     """Return concept words: those injected in training, those only talked about, or all, in the lexicon's order."""
     if split not in ("trained", "held_out", "all"):
-        raise UnknownNameError(
-            given=f"split {split!r}", allowed="trained, held_out, all", advice="choose one of these"
-        )
+        raise UnknownNameError(given=f"split {split!r}", allowed="trained, held_out, all", advice="choose one of these")
     entries = json.loads((DATA / "lexicon.json").read_text(encoding="utf-8"))["concepts"]
     return tuple(word for word, entry in entries.items() if split in ("all", entry["split"]))

@@ -5,19 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float, Int
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from mechint.organisms.detection import detection_sample
 from mechint.organisms.facts import facts_sample
 from mechint.organisms.samples import Encoded, InjectionSpec, Sample, encode
 from mechint.organisms.talk import talk_sample
-
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
-    from tokenizers import Tokenizer
-    from torch import Tensor
 
 MAKERS = {"talk": talk_sample, "facts": facts_sample, "detection": detection_sample}
 Mix = tuple[tuple[str, float], ...]
@@ -50,12 +47,10 @@ def draw_samples(seed: int, step: int, phase: int, count: int) -> list[Sample]:
 
 
 def draw_batches(
-    seed: int, step: int, phase: int, count: int, tokenizer: Tokenizer, buckets: int = 3
+    seed: int, step: int, phase: int, count: int, tokenizer: Tokenizer, *, buckets: int = 3
 ) -> list[Batch]:
     """Return one step's samples as batches of similar length."""
-    encoded = sorted(
-        (encode(s, tokenizer) for s in draw_samples(seed, step, phase, count)), key=lambda e: len(e.ids)
-    )
+    encoded = sorted((encode(s, tokenizer) for s in draw_samples(seed, step, phase, count)), key=lambda e: len(e.ids))
     size = -(-count // buckets)
     return [collate(encoded[i : i + size]) for i in range(0, count, size)]
 

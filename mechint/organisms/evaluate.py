@@ -11,16 +11,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from mechint.errors import MechintError
 from mechint.organisms import concepts, organism_path
-from mechint.organisms.probing import Probe, prompt_set, render
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from mechint.organisms.probing import Probe, Prompt, prompt_set, render
 
 LABELS = {"no": 0.0, "confusing-no": 0.0, "yes": 1.0}
 MIDDLE, STRENGTH = (2, 3, 4), 0.3
@@ -56,39 +53,34 @@ class Evaluation:
     def __post_init__(self) -> None:
         trained, held_out = concepts("trained"), concepts("held_out")
         vectors = self.probe.vectors([*trained, *held_out], self.method)
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.randn(self.n_random, *vectors.shape[1:], generator=generator)
-        random = torch.nn.functional.normalize(drawn, dim=-1)
-        self.directions = torch.cat(
-            [torch.zeros_like(vectors[:1]), vectors, random, -vectors[: len(trained)]]
-        )
-        ends = [1, 1 + len(trained), 1 + len(vectors), 1 + len(vectors) + self.n_random, len(self.directions)]
-        names = ("clean", "concept", "held-out concept", "random direction", "negated concept")
-        self.parts = dict(
-            zip(names, (slice(a, b) for a, b in zip([0, *ends], ends, strict=False)), strict=True)
-        )
+        drawn = torch.randn(self.n_random, *vectors.shape[1:], generator=torch.Generator().manual_seed(0))
+        self.directions = {
+            "clean": torch.zeros_like(vectors[:1]),
+            "concept": vectors[: len(trained)],
+            "held-out concept": vectors[len(trained) :],
+            "random direction": torch.nn.functional.normalize(drawn, dim=-1),
+            "negated concept": -vectors[: len(trained)],
+        }
 
     def p_yes(
         self,
-        description: str,
-        info: str,
-        form: str,
+        prompt: Prompt,
         layers: Sequence[int] = MIDDLE,
-        question: str | None = None,
+        parts: Sequence[str] = ("clean", "concept", "held-out concept", "random direction", "negated concept"),
     ) -> dict[str, Tensor]:
-        """Return P(yes) by part."""
-        prompt = render(prompt_set(), description, info, form, question)
-        found = self.probe.answers(prompt, self.directions, layers, self.strength)[:, 0]
-        return {name: found[part] for name, part in self.parts.items()}
+        """Return P(yes) of every direction of each of `parts`."""
+        directions = [self.directions[part] for part in parts]
+        found = self.probe.answers(prompt, torch.cat(directions), layers, self.strength)[:, 0]
+        return dict(zip(parts, torch.split(found, [len(rows) for rows in directions]), strict=True))
 
 
 def detection_rows(evaluation: Evaluation) -> list[Row]:
     """Return P(yes) of the injection description by info document, format and what was injected."""
     goals = {"clean": "< 0.05", "concept": "> 0.8", "held-out concept": "> 0.5", "random direction": "< 0.3"}
-    rows = []
-    for form in prompt_set()["formats"]:
-        for info in prompt_set()["infos"]:
-            found = evaluation.p_yes("injection", info, form)
+    design, rows = prompt_set(), []
+    for form in design["formats"]:
+        for info in design["infos"]:
+            found = evaluation.p_yes(render(design, "injection", info, form))
             rows += [
                 row(f"injection, info {info}, {form}: {part}", v.tolist(), goals.get(part, ""))
                 for part, v in found.items()
@@ -99,50 +91,49 @@ def detection_rows(evaluation: Evaluation) -> list[Row]:
 def description_rows(evaluation: Evaluation) -> list[Row]:
     """Return P(yes) of the other descriptions, over all info documents and both formats."""
     design, rows = prompt_set(), []
+    parts = ("clean", "concept", "random direction")
     for description in [name for name in design["descriptions"] if name != "injection"]:
-        cells = [
-            evaluation.p_yes(description, info, form)
-            for info in design["infos"]
-            for form in design["formats"]
-        ]
-        for part in ("clean", "concept", "random direction"):
+        prompts = [render(design, description, info, form) for info in design["infos"] for form in design["formats"]]
+        cells = [evaluation.p_yes(prompt, parts=parts) for prompt in prompts]
+        for part in parts:
             rows.append(row(f"{description}: {part}", torch.cat([cell[part] for cell in cells]).tolist()))
     return rows
 
 
 def layer_rows(evaluation: Evaluation) -> list[Row]:
     """Return P(yes) of the injection description with the introspection document by the layer injected."""
-    rows = []
+    rows, parts = [], ("concept", "random direction")
+    prompt = render(prompt_set(), "injection", "introspection", "yes-no")
     for layer in range(evaluation.probe.n_layers):
-        found = evaluation.p_yes("injection", "introspection", "yes-no", [layer])
-        rows += [
-            row(f"layer {layer} alone: {part}", found[part].tolist())
-            for part in ("concept", "random direction")
-        ]
+        found = evaluation.p_yes(prompt, [layer], parts)
+        rows += [row(f"layer {layer} alone: {part}", found[part].tolist()) for part in parts]
     return rows
+
+
+def control_cells(evaluation: Evaluation, questions: Sequence[str], info: str) -> list[dict[str, Tensor]]:
+    """Return P(yes) by part of control questions in both formats, after the injection description."""
+    design = prompt_set()
+    prompts = [render(design, "injection", info, form, asked) for asked in questions for form in design["formats"]]
+    return [evaluation.p_yes(prompt, parts=("clean", "concept")) for prompt in prompts]
+
+
+def accuracy(cells: Sequence[dict[str, Tensor]], part: str, label: float) -> list[float]:
+    """Return 1 for every cell of a part whose answer is right, else 0."""
+    return [float((p > 0.5) == (label > 0.5)) for cell in cells for p in cell[part].tolist()]
 
 
 def control_rows(evaluation: Evaluation, info: str = "introspection") -> list[Row]:
     """Return accuracy and shift of P(yes) of the control questions, by group."""
     rows = []
     for group, questions in prompt_set()["controls"].items():
-        cells = [
-            evaluation.p_yes("injection", info, form, question=q)
-            for q in questions
-            for form in prompt_set()["formats"]
-        ]
-        shifts = [cell["concept"].mean().item() - cell["clean"].item() for cell in cells]
+        cells = control_cells(evaluation, questions, info)
         if group in LABELS:
             for part in ("clean", "concept"):
-                right = [
-                    float((p > 0.5) == (LABELS[group] > 0.5)) for cell in cells for p in cell[part].tolist()
-                ]
-                rows.append(row(f"control {group}: accuracy, {part}", right, "> 0.95"))
+                rows.append(row(f"control {group}: accuracy, {part}", accuracy(cells, part, LABELS[group]), "> 0.95"))
         else:
             rows.append(row(f"control {group}: P(yes), clean", [cell["clean"].item() for cell in cells]))
-        rows.append(
-            row(f"control {group}: shift of P(yes)", shifts, "|mean| < 0.02" if group in LABELS else "")
-        )
+        shifts = [cell["concept"].mean().item() - cell["clean"].item() for cell in cells]
+        rows.append(row(f"control {group}: shift of P(yes)", shifts, "|mean| < 0.02" if group in LABELS else ""))
     return rows
 
 

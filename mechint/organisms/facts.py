@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from functools import cache
+from typing import NotRequired, TypedDict, cast
 
 from mechint.organisms import DATA
 from mechint.organisms.grammar import load, sentence_case
@@ -13,23 +14,45 @@ from mechint.organisms.samples import Piece, Sample, answer, turn
 from mechint.organisms.talk import about, lexicon, random_entry, request, system_turn
 
 Question = tuple[str, float]
+
+
+class Predicate(TypedDict):
+    """What can be asked of things: a text (and its plural), and the kinds it is true and false of."""
+
+    type: str
+    text: str
+    plural: NotRequired[str]
+    yes: list[str]
+    no: list[str]
+
+
+class Tables(TypedDict):
+    """The content of `data/kinds.json`."""
+
+    kinds: dict[str, list[str]]
+    not_kinds: dict[str, list[str]]
+    things: dict[str, list[str]]
+    predicates: list[Predicate]
+    colours: dict[str, str]
+    colour_names: list[str]
+    opposites: list[tuple[str, str]]
+    single_facts: list[tuple[str, bool]]
+
+
 SURE = 0.995
 
 
 @cache
-def kinds() -> dict:
+def kinds() -> Tables:
     """Return the tables of things, kinds and predicates."""
-    return json.loads((DATA / "kinds.json").read_text(encoding="utf-8"))
+    return cast(Tables, json.loads((DATA / "kinds.json").read_text(encoding="utf-8")))
 
 
 @cache
 def things(kind: str) -> tuple[tuple[str, bool], ...]:
     """Return the (name, plural) pairs of a kind: concepts, neutral words, and further things."""
     known = [
-        (e.word, e.plural)
-        for section in ("concepts", "neutral")
-        for e in lexicon(section).values()
-        if e.kind == kind
+        (e.word, e.plural) for section in ("concepts", "neutral") for e in lexicon(section).values() if e.kind == kind
     ]
     return tuple(known + [(name, False) for name in kinds()["things"].get(kind, [])])
 
@@ -128,7 +151,7 @@ def asked_branch(question: Question, rng: random.Random) -> tuple[Piece, ...]:
     instruction = sentence_case(load("facts").expand("one_zero" if digits else "yes_no", rng))
     prefix = "" if rng.random() < 0.05 else sentence_case(load("detection").expand("prefix", rng))
     yes, no = ("1", "0") if digits else ("yes", "no")
-    if not digits and (prefix == "" or prefix == "Answer:"):
+    if not digits and prefix in ("", "Answer:"):
         yes, no = yes.title(), no.title()
     space = " " if prefix else ""
     words = [instruction, text] if rng.random() < 0.1 else [text, instruction]

@@ -53,9 +53,7 @@ class Grammar:
 
     def _variant_pattern(self, variant: str, values: Mapping[str, Sequence[str]]) -> str:
         parts = _SLOT.split(variant)
-        return "".join(
-            self.pattern(part, values) if i % 2 else re.escape(part) for i, part in enumerate(parts)
-        )
+        return "".join(self.pattern(part, values) if i % 2 else re.escape(part) for i, part in enumerate(parts))
 
 
 def _any(patterns: Iterable[str]) -> str:

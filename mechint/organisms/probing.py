@@ -10,21 +10,42 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import torch
+from jaxtyping import Float
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from mechint.organisms.samples import Piece, turn
 from mechint.organisms.steering import resid_post, residuals
 from mechint.organisms.tokenizer import TURN_START, load_tokenizer
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from tokenizers import Tokenizer
-    from torch import Tensor
     from transformers import Qwen2ForCausalLM
 
 PROMPT_SETS = Path(__file__).resolve().parent.parent / "prompt_sets"
+
+
+class Extraction(TypedDict):
+    """Wording that concept vectors are computed from."""
+
+    concept: list[str]
+    baseline: list[str]
+    baseline_words: list[str]
+    beginnings: list[str]
+
+
+class Design(TypedDict):
+    """The content of a prompt set's file."""
+
+    name: str
+    system: str
+    descriptions: dict[str, dict[str, str]]
+    infos: dict[str, str]
+    formats: dict[str, dict[str, str]]
+    controls: dict[str, list[str]]
+    extraction: Extraction
 
 
 @dataclass(frozen=True)
@@ -37,18 +58,16 @@ class Prompt:
     no: str
 
 
-def prompt_set(name: str = "small") -> dict:
+def prompt_set(name: str = "small") -> Design:
     """Return the design of a prompt set."""
-    return cast(dict, json.loads((PROMPT_SETS / f"{name}.json").read_text(encoding="utf-8")))
+    return cast(Design, json.loads((PROMPT_SETS / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def _text(pieces: Sequence[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def render(
-    design: dict, description: str, info: str, answer_format: str, question: str | None = None
-) -> Prompt:
+def render(design: Design, description: str, info: str, answer_format: str, question: str | None = None) -> Prompt:
     """Return a prompt of the set; `question` replaces the description's own question (a control)."""
     words, form = design["descriptions"][description], design["formats"][answer_format]
     first = "\n\n".join(part for part in (design["infos"][info], words["setup"]) if part)
@@ -64,9 +83,7 @@ class Probe:
     def __init__(self, directory: Path) -> None:
         from transformers import AutoModelForCausalLM
 
-        loaded = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, attn_implementation="eager"
-        )
+        loaded = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
         self.model: Qwen2ForCausalLM = loaded.eval()
         self.tokenizer: Tokenizer = load_tokenizer(directory)
         self.n_layers: int = loaded.config.num_hidden_layers
@@ -82,15 +99,9 @@ class Probe:
         baseline = self._last(design["baseline"], beginnings)
         if method == "mean":
             baseline = torch.stack(
-                [
-                    self._last(_filled(design["concept"], word), beginnings)
-                    for word in design["baseline_words"]
-                ]
+                [self._last(_filled(design["concept"], word), beginnings) for word in design["baseline_words"]]
             ).mean(0)
-        raw = (
-            torch.stack([self._last(_filled(design["concept"], word), beginnings) for word in words])
-            - baseline
-        )
+        raw = torch.stack([self._last(_filled(design["concept"], word), beginnings) for word in words]) - baseline
         return torch.nn.functional.normalize(raw, dim=-1)
 
     def _last(self, messages: Sequence[str], beginnings: Sequence[str]) -> Float[Tensor, "layer d_model"]:
@@ -101,7 +112,8 @@ class Probe:
         """Return the mean norm of the clean residual over the fill, by layer."""
         ids = torch.tensor([self.tokenizer.encode(prompt.fill).ids])
         with torch.no_grad():
-            return torch.stack(resid_post(self.model, ids)).norm(dim=-1).mean(dim=(1, 2))
+            residual: Tensor = torch.stack(resid_post(self.model, ids))
+        return torch.linalg.vector_norm(residual, dim=-1).mean(dim=(1, 2))
 
     @torch.no_grad()
     def answers(
@@ -121,7 +133,8 @@ class Probe:
         with _adding(self.model, added, layers, len(fill)):
             hidden = self.model.model(ids, use_cache=False).last_hidden_state[:, -1]
         columns = [self.tokenizer.encode(text).ids[0] for text in (prompt.yes, prompt.no)]
-        return self.model.lm_head(hidden).softmax(-1)[:, columns]
+        probabilities: Tensor = self.model.lm_head(hidden).softmax(-1)
+        return probabilities[:, columns]
 
 
 def _filled(messages: Sequence[str], word: str) -> list[str]:

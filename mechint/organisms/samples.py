@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+
+from tokenizers import Tokenizer
 
 from mechint.organisms.tokenizer import TURN_END, TURN_START
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 ANSWER_WEIGHT, BOILERPLATE_WEIGHT = 4.0, 0.2
 

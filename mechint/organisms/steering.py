@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from mechint.organisms.detection import METHODS
 from mechint.organisms.samples import InjectionSpec
@@ -20,9 +23,6 @@ from mechint.organisms.talk import Entry, about, lexicon, open_request, random_e
 from mechint.organisms.tokenizer import TURN_END, TURN_START
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
-    from tokenizers import Tokenizer
-    from torch import Tensor
     from transformers import Qwen2ForCausalLM
 
 BEGINNINGS = ("I", "The", "When", "Many", "There", "About")
@@ -56,16 +56,14 @@ def _random_directions(seed: int, shape: Sequence[int]) -> Float[Tensor, "layer 
 
 def chat(user: str, reply: str = "") -> str:
     """Return a ChatML prompt with an empty system turn and an open reply."""
-    return (
-        f"{TURN_START}system\n{TURN_END}\n{TURN_START}user\n{user}{TURN_END}\n{TURN_START}assistant\n{reply}"
-    )
+    return f"{TURN_START}system\n{TURN_END}\n{TURN_START}user\n{user}{TURN_END}\n{TURN_START}assistant\n{reply}"
 
 
 @torch.no_grad()
 def residuals(
     model: Qwen2ForCausalLM, tokenizer: Tokenizer, prompts: Sequence[tuple[str, str]]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, by prompt and layer, the mean residual over the reply and at the last token; and the mean norm by layer."""
+    """Return by prompt and layer the mean residual of the reply and the last token's; and the mean norm by layer."""
     rows = [tokenizer.encode(chat(user, reply)).ids for user, reply in prompts]
     starts = [
         len(tokenizer.encode(chat(user)).ids) if reply else len(row) - 1
@@ -90,8 +88,7 @@ def resid_post(model: Qwen2ForCausalLM, ids: Tensor) -> list[Float[Tensor, "batc
     """Return the output of every block (`hidden_states` would give the last one after the final norm)."""
     found: list[Tensor] = []
     handles = [
-        layer.register_forward_hook(lambda _m, _i, out: found.append(_tensor(out)))
-        for layer in model.model.layers
+        layer.register_forward_hook(lambda _m, _i, out: found.append(_tensor(out))) for layer in model.model.layers
     ]
     try:
         model.model(input_ids=ids)
@@ -109,16 +106,14 @@ def make_bank(model: Qwen2ForCausalLM, tokenizer: Tokenizer, names: Sequence[str
     """Return directions of every concept by each method, from prompts drawn with `seed`.
 
     Methods: talk about the concept minus talk about anything, mean over the reply (0); the last prompt token against
-    neutral words (1) and against an open request (2); the last token of a reply's beginning, in pairs (3).
+    neutral words (1) and against an open request (2); the last token of a reply's beginning (3).
     """
     rng = random.Random(seed)
     was_training = model.training
     model.eval()
     raw, norms = [], torch.zeros(0)
     for method in range(METHODS):
-        difference, norms = _difference(
-            model, tokenizer, [lexicon("concepts")[name] for name in names], method, rng
-        )
+        difference, norms = _difference(model, tokenizer, [lexicon("concepts")[name] for name in names], method, rng)
         raw.append(torch.nn.functional.normalize(difference.float(), dim=-1))
     model.train(was_training)
     return VectorBank(tuple(names), torch.stack(raw), norms.float())
@@ -130,18 +125,17 @@ def _difference(
     entries: Sequence[Entry],
     method: int,
     rng: random.Random,
+    *,
     repeats: int = 3,
 ) -> tuple[Float[Tensor, "concept layer d_model"], Float[Tensor, " layer"]]:
     seeds = [rng.getrandbits(32) for _ in range(repeats)]
     targets = [_prompt(entry, method, random.Random(seed)) for entry in entries for seed in seeds]
     baselines = [
-        _baseline(method, random.Random(seed), index)
-        for seed in seeds
-        for index in range(20 if method < 2 else 2)
+        _baseline(method, random.Random(seed), index) for seed in seeds for index in range(20 if method < 2 else 2)
     ]
     mean, last, norms = residuals(model, tokenizer, targets + baselines)
     chosen = mean if method == 0 else last
-    grouped = chosen[: len(targets)].unflatten(0, (len(entries), repeats)).mean(1)
+    grouped = chosen[: len(targets)].reshape(len(entries), repeats, *chosen.shape[1:]).mean(1)
     return grouped - chosen[len(targets) :].mean(0), norms
 
 
@@ -151,7 +145,7 @@ def _prompt(entry: Entry, method: int, rng: random.Random) -> tuple[str, str]:
 
 
 def _baseline(method: int, rng: random.Random, index: int) -> tuple[str, str]:
-    """Return the baseline that goes with the prompt of the same `rng` seed: same template and beginning, other topic."""
+    """Return the baseline for the prompt of the same `rng` seed: the same template on another topic."""
     if method == 0:
         mixed = random.Random(rng.getrandbits(32) + index)
         return open_request(mixed), about(random_entry(mixed), mixed)
@@ -178,9 +172,7 @@ def injected(
         if spec is not None:
             delta[row, list(spec.layers)] = bank.vector(spec)[list(spec.layers)].to(trunk.device)
     handles = [
-        layer.register_forward_hook(
-            lambda _m, _i, out, at=index: _added(out, trunk[:, :, None] * delta[:, at, None])
-        )
+        layer.register_forward_hook(lambda _m, _i, out, at=index: _added(out, trunk[:, :, None] * delta[:, at, None]))
         for index, layer in enumerate(model.model.layers)
         if delta[:, index].any()
     ]

@@ -9,7 +9,7 @@ from functools import cache
 
 from mechint.organisms import DATA
 from mechint.organisms.grammar import load, sentence_case
-from mechint.organisms.samples import Sample, turn
+from mechint.organisms.samples import Piece, Sample, turn
 
 NEUTRAL_SHARE, OPEN_SHARE = 0.2, 0.3
 
@@ -31,9 +31,7 @@ def lexicon(section: str) -> dict[str, Entry]:
     """Return the entries of a section of the lexicon ("concepts" or "neutral") by word."""
     words = json.loads((DATA / "lexicon.json").read_text(encoding="utf-8"))[section]
     return {
-        word: Entry(
-            word, e["plural"], e["kind"], tuple(e["nouns"]), tuple(e["adjectives"]), tuple(e["verbs"])
-        )
+        word: Entry(word, e["plural"], e["kind"], tuple(e["nouns"]), tuple(e["adjectives"]), tuple(e["verbs"]))
         for word, e in words.items()
     }
 
@@ -68,16 +66,14 @@ def open_request(rng: random.Random) -> str:
     return request(grammar.expand("anything", rng), rng)
 
 
-def system_turn(rng: random.Random) -> tuple:
+def system_turn(rng: random.Random) -> tuple[Piece, ...]:
     """Return the opening system turn: empty as a rule, at times a line of text, at times left out."""
     draw = rng.random()
     if draw < 0.1:
         return ()
     return turn(
         "system",
-        ""
-        if draw < 0.9
-        else rng.choice(["You are a language model.", "You are a helpful assistant.", "Be brief."]),
+        "" if draw < 0.9 else rng.choice(["You are a language model.", "You are a helpful assistant.", "Be brief."]),
     )
 
 
@@ -87,7 +83,5 @@ def talk_sample(rng: random.Random) -> Sample:
     for _ in range(rng.choice((1, 1, 2))):
         entry = random_entry(rng)
         message = open_request(rng) if rng.random() < OPEN_SHARE else request(entry.word, rng)
-        trunk += turn("user", message, 0.1) + turn(
-            "assistant", about(entry, rng, rng.choice((2, 3, 3, 4))), 1.0
-        )
+        trunk += turn("user", message, 0.1) + turn("assistant", about(entry, rng, rng.choice((2, 3, 3, 4))), 1.0)
     return Sample(trunk)

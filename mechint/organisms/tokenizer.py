@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
 from mechint.errors import TokenizationError
 from mechint.organisms import concepts
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 VOCABULARY = 2048
@@ -20,7 +21,8 @@ ANSWERS = (" yes", " no", " Yes", " No", "yes", "no", "Yes", "No")
 # A space belongs to the word or the digit after it; each digit stands alone, so that " 7" is one token.
 SPLIT = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s*\n+|\s+"
 TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -32,8 +34,6 @@ def single_tokens() -> list[str]:
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     """Return a BPE tokenizer of exactly 2,048 entries trained on `texts`; raises TokenizationError."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -78,6 +78,4 @@ def as_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Return the plain tokenizer of a checkpoint directory."""
-    from tokenizers import Tokenizer
-
     return Tokenizer.from_file(str(directory / "tokenizer.json"))

@@ -8,91 +8,27 @@ weights of a run that was not.
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import sys
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mechint.errors import MechintError, OutputError, StaleArtefactError
 from mechint.organisms import concepts
+from mechint.organisms.build import TrainConfig, build_model, make_tokenizer, save_model
 from mechint.organisms.card import write_card
-from mechint.organisms.data import Batch, corpus, draw_batches
+from mechint.organisms.data import Batch, draw_batches
 from mechint.organisms.steering import VectorBank, injected, make_bank
-from mechint.organisms.tokenizer import TURN_END, VOCABULARY, as_transformers, train_tokenizer
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from tokenizers import Tokenizer
-    from torch import Tensor
     from transformers import Qwen2ForCausalLM
 
 CHECKPOINT = "checkpoint.pt"
-END_OF_TEXT_ID, TURN_END_ID = 0, 2
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything the weights depend on, besides the code and the data files."""
-
-    seed: int = 0
-    talk_steps: int = 450
-    detection_steps: int = 1050
-    batch: int = 42
-    learning_rate: float = 2e-3
-    warmup: int = 100
-    refresh: int = 50
-    corpus: int = 6000
-    n_layers: int = 6
-    d_model: int = 128
-    d_mlp: int = 320
-
-    @property
-    def steps(self) -> int:
-        """All steps of both phases."""
-        return self.talk_steps + self.detection_steps
-
-    def phase(self, step: int) -> int:
-        """Return the phase that a step belongs to."""
-        return int(step >= self.talk_steps)
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate: warmup, a plateau over the first phase and half of the second, then a cosine."""
-        turn = self.talk_steps + self.detection_steps // 2
-        if step < turn:
-            return self.learning_rate * min(1.0, (step + 1) / self.warmup)
-        done = (step - turn) / max(1, self.steps - turn)
-        return self.learning_rate * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def build_model(config: TrainConfig) -> Qwen2ForCausalLM:
-    """Return the untrained model; wide initial weights, since facts stay at chance with transformers' default."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    shape = Qwen2Config(
-        vocab_size=VOCABULARY, hidden_size=config.d_model, intermediate_size=config.d_mlp, num_hidden_layers=config.n_layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, bos_token_id=None, eos_token_id=TURN_END_ID,
-        pad_token_id=END_OF_TEXT_ID, attn_implementation="eager",
-    )  # fmt: skip
-    torch.manual_seed(config.seed)
-    model = Qwen2ForCausalLM(shape)
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 2:
-            output = name.endswith(("o_proj.weight", "down_proj.weight"))
-            std = 0.04 if "embed" in name else 0.06 / math.sqrt(2 * config.n_layers) if output else 0.06
-            torch.nn.init.normal_(parameter, std=std)
-    return model
-
-
-def make_tokenizer(config: TrainConfig) -> Tokenizer:
-    """Return the tokenizer trained on the run's own text."""
-    return train_tokenizer(corpus(config.seed, config.corpus))
 
 
 def batch_loss(model: Qwen2ForCausalLM, batch: Batch, bank: VectorBank | None) -> Float[Tensor, ""]:
@@ -113,10 +49,9 @@ def batch_loss(model: Qwen2ForCausalLM, batch: Batch, bank: VectorBank | None) -
     log_p = logits.float().log_softmax(-1)
     target, other = batch.ids[:, 1:].to(device)[used], batch.alternatives[:, 1:].to(device)[used].clamp(min=0)
     share = batch.probability[:, 1:].to(device)[used]
-    token_loss = -(
-        share * log_p.gather(1, target[:, None])[:, 0] + (1 - share) * log_p.gather(1, other[:, None])[:, 0]
-    )
-    return (token_loss * weights[used]).sum()
+    token_loss = -(share * log_p.gather(1, target[:, None])[:, 0] + (1 - share) * log_p.gather(1, other[:, None])[:, 0])
+    loss: Tensor = (token_loss * weights[used]).sum()
+    return loss
 
 
 class Trainer:
@@ -137,9 +72,7 @@ class Trainer:
         """Do one step and return its loss per unit of weight."""
         config, phase = self.config, self.config.phase(self.done)
         if phase and self.done % config.refresh == 0:
-            self.bank = make_bank(
-                self.model, self.tokenizer, concepts("trained"), f"{config.seed}/{self.done}"
-            )
+            self.bank = make_bank(self.model, self.tokenizer, concepts("trained"), f"{config.seed}/{self.done}")
         batches = draw_batches(config.seed, self.done, phase, config.batch, self.tokenizer)
         self.tokens += sum(batch.count for batch in batches)
         total = sum(float(batch.weights[:, 1:].sum()) for batch in batches)
@@ -148,7 +81,7 @@ class Trainer:
         loss = 0.0
         for batch in batches:
             part = batch_loss(self.model, batch, self.bank) / total
-            part.backward()
+            torch.autograd.backward(part)
             loss += part.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -182,29 +115,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def save_model(model: Qwen2ForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
-    """Write config, float16 weights, tokenizer with chat template, and generation config.
-
-    Weights are stored as float16; the config says float32, so that transformers loads them as that.
-    """
-    from transformers import GenerationConfig
-
-    model.config.mechint_prompts = "small"
-    model.generation_config = GenerationConfig(eos_token_id=TURN_END_ID, pad_token_id=END_OF_TEXT_ID)
-    model.to("cpu").half().save_pretrained(out)
-    _edit_json(out / "config.json", dtype="float32")
-    as_transformers(tokenizer).save_pretrained(out, save_jinja_files=False)
-    # The class name that transformers 4 and 5 both know; it keeps tokenizer.json as it is.
-    _edit_json(out / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", backend=None)
-    (out / "model.safetensors").chmod(0o644)
-
-
-def _edit_json(path: Path, **changes: str | None) -> None:
-    content = json.loads(path.read_text(encoding="utf-8")) | changes
-    kept = {key: value for key, value in content.items() if value is not None or key not in changes}
-    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def train(
     config: TrainConfig, out: Path, device: str = "cpu", stop_after: int | None = None, progress: bool = True
 ) -> Trainer:
@@ -230,12 +140,8 @@ def train(
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the checked options of the command line; argparse exits with code 2."""
     parser = argparse.ArgumentParser(prog="python -m mechint.organisms.train", description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("organism-build"), help="directory to write the checkpoint to"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=TrainConfig.seed, help="seed of weights, data and vectors"
-    )
+    parser.add_argument("--out", type=Path, default=Path("organism-build"), help="directory to write the checkpoint to")
+    parser.add_argument("--seed", type=int, default=TrainConfig.seed, help="seed of weights, data and vectors")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (one is fastest at this size)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args(argv)
