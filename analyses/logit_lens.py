@@ -84,8 +84,7 @@ def compute(
         [[conversation.to_dict(), run.token_hash(model, conversation)] for conversation in conversations],
         [[cell.injection.name, cell.injection.key, cell.kind] for cell in cells],
     )
-    with run.sparing_threads(model):
-        table = run.run_chunks(chunks, store, NAME)
+    table = run.run_chunks(chunks, store, NAME)
     store.discard()
     return table
 
@@ -177,8 +176,9 @@ def execute(config: Config, argv: Sequence[str]) -> list[Path]:
 
     model = mi.load(config.model, backend=config.backend, device=config.device, dtype=config.dtype)
     conversations = asked.conversations(config, config.wording, model.prompts)
-    dose, cells = prepare(config, model)
-    table = compute(config, model, cells, conversations)
+    with run.sparing_threads(model):
+        dose, cells = prepare(config, model)
+        table = compute(config, model, cells, conversations)
     paths = run.write_table(table, directory)
     paths += mi.figures.save_all(figures(table, config, dose, model.name), directory)
     found: dict[str, JSON] = {
