@@ -35,7 +35,8 @@ class Wording:
 def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Conversation]:
     """Return those of `--conversations` (the first `--limit`), or the introspection question and its controls.
 
-    Raises UnknownNameError for names the prompt set does not have, UsageError if no introspection question is left.
+    Raises UnknownNameError for names the prompt set does not have, UsageError if no introspection question is left or
+    a conversation names no answer tokens, since there is nothing to draw then.
     """
     if config.conversations is None:
         design = PromptDesign.load(prompt_set)
@@ -47,6 +48,14 @@ def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Con
             given=f"{config.conversations}: only control questions",
             allowed="at least one introspection question (extra.kind, or a label that does not begin with `control`)",
             advice="add one, or raise --limit",
+        )
+    if silent := [
+        conversation.label for conversation in found if not (conversation.yes_token and conversation.no_token)
+    ]:
+        raise UsageError(
+            given=f"{config.conversations}: no answer tokens in {', '.join(silent[:5])}",
+            allowed="conversations that name a yes_token and a no_token",
+            advice="add them to the file, or take such conversations out",
         )
     return found
 

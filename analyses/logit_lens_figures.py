@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,12 +90,18 @@ def _finding(curves: pd.DataFrame, metric: str) -> str:
     last = max(curves["layer"], key=layer_position)
     output = curves[curves["layer"] == last].set_index(["panel", "series"])
     clean, injected = (output.loc[("question", series), "mean"] for series in ("clean", "injected"))
-    parts = [f"At the output, an injected concept moves {METRICS[metric]} from {clean:.2f} to {injected:.2f}"]
+    parts = [f"At the output, an injected concept moves {METRICS[metric]} from {_number(clean)} to {_number(injected)}"]
     others = {"random": "a random vector shifts it", "no": "control questions (answer no) shift"}
     for series, text in others.items():
         if ("shift", series) in output.index:
-            parts.append(f"{text} by {output.loc[('shift', series), 'mean']:+.2f}")
-    return "; ".join(parts).replace("-", MINUS)
+            parts.append(f"{text} by {_number(output.loc[('shift', series), 'mean'], sign='+')}")
+    return "; ".join(parts)
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Two decimals, or one significant digit where these would show nothing."""
+    digits = ".2f" if abs(value) >= 0.005 or value == 0 else ".0e"
+    return format(value, f"{sign}{digits}").replace("-", MINUS)
 
 
 def concept_pages(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> list[go.Figure]:
@@ -132,7 +139,7 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
         layers=layers,
         metric=config.metric,
         title=f"Injecting at {what}: where must a concept enter, and where can it be read?",
-        subtitle=f"{model}, {asked}; {dose}; {_counts(rows)}; intervals over concepts (random: over vectors)",
+        subtitle=f"{_short(model)}, {asked}; {dose}; {_counts(rows)}; intervals over concepts (random: over vectors)",
     )
 
 
@@ -167,11 +174,17 @@ def _cube(
 
 def _about(main: pd.DataFrame, config: Config, dose: Dose, model: str) -> str:
     where = f"injected at layers {format_layers(dose.layers)} in the marked turns only, {dose}"
-    return f"{model}, {_asked(config)}; {where}; {_counts(main)}"
+    return f"{_short(model)}, {_asked(config)}; {where}; {_counts(main)}"
+
+
+def _short(model: str) -> str:
+    """A directory by its last part, any other model by its whole name."""
+    path = Path(model)
+    return path.resolve().name if path.is_dir() else model
 
 
 def _asked(config: Config) -> str:
-    return str(config.conversations) if config.conversations else str(config.wording)
+    return config.conversations.name if config.conversations else str(config.wording)
 
 
 def _counts(rows: pd.DataFrame) -> str:

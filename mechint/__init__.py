@@ -62,7 +62,7 @@ __all__ = [
 
 
 class _Package(ModuleType):
-    """Imports public names when they are first used, and keeps `mi.score` the function although a module is called so."""
+    """Imports public names when first used, and keeps `mi.score` the function although a module is called so."""
 
     def __getattr__(self, name: str) -> object:
         if name in _MODULES:

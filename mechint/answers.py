@@ -53,9 +53,7 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, answers: 
     return AnswerIds(yes, no, tuple(zip(answers.choices, choices, strict=True)), answers.reduce)
 
 
-def read_rows(
-    readout: Readout, resid: Float[Tensor, "n d_model"], ids: Sequence[AnswerIds]
-) -> list[Row]:
+def read_rows(readout: Readout, resid: Float[Tensor, "n d_model"], ids: Sequence[AnswerIds]) -> list[Row]:
     """Return the answer columns of each residual, whose answers are `ids[i]`; columns without an answer are NaN."""
     wanted = sorted({token for item in ids for token in item.all_ids()})
     place = {token: index for index, token in enumerate(wanted)}

@@ -1,8 +1,8 @@
 """KV caches as plain tensors, the same for every backend: clone, select, expand, crop, move, save, load.
 
-A forward pass never writes into these tensors: backends hand copies or concatenations to their own cache objects, so a
-filled cache can be read any number of times. What a key is differs between backends (HookedTransformer keeps keys before the
-rotation by position, the bridge after it), so a cache is for the backend that filled it.
+A forward pass never writes into these tensors: backends hand copies or concatenations to their own cache objects, so
+a filled cache can be read any number of times. What a key is differs between backends (HookedTransformer keeps keys
+before the rotation by position, the bridge after it), so a cache is for the backend that filled it.
 """
 
 from __future__ import annotations

@@ -195,7 +195,7 @@ def _check_messages(label: str, messages: Sequence[Message]) -> None:
         if message.continue_msg and index < len(messages) - 1:
             raise _malformed(where, f"message {index} is left open (continue_msg) but is not the last")
     if messages[0].role == "system" and messages[0].add_injection and not messages[1].add_injection:
-        raise _malformed(where, "the system message is marked add_injection, but not the message whose segment it is in")
+        raise _malformed(where, "the system message is marked add_injection, but the message after it is not")
 
 
 def _malformed(where: str, what: str) -> ConversationError:

@@ -1,4 +1,4 @@
-"""Running a table of (conversation x intervention): prefill, remove, read the residual stream at the answer position."""
+"""Running a table of (conversation x intervention): prefill, remove, read the stream at the answer position."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def run(
 ) -> Iterator[CellBatch]:
     """Yield every cell once; `progress` is told how many cells each batch has finished.
 
-    All input is checked before the first pass. Raises what `render` and `prefill` raise, and UsageError for names or labels
-    that occur twice.
+    All input is checked before the first pass. Raises what `render` and `prefill` raise, and UsageError for names or
+    labels that occur twice.
     """
     size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     if size < 1:

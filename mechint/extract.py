@@ -1,8 +1,8 @@
 """Concept vectors from a model's own activations, and controls for them.
 
-`mean_difference` follows the trial sweeps of Lindsey (2025) and its replications: the activation of a prompt about the concept minus
-the mean over neutral words. `paired_pca` is the method that repeng calls pca_center (Vogel, repeng, 2024; after Zou et al.,
-arXiv 2310.01405): the first principal component of centred pairs of prompts that differ in the concept.
+`mean_difference` follows the trial sweeps of Lindsey (2025) and its replications: the activation of a prompt about the
+concept minus the mean over neutral words. `paired_pca` is the method that repeng calls pca_center (Vogel, repeng, 2024;
+after Zou et al., arXiv 2310.01405): the first principal component of centred pairs of prompts that differ in it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ METHODS = ("paired_pca", "mean_difference")
 
 _BATCH = 32
 
+
 def paired_pca(model: Model, concepts: Sequence[str], design: PromptDesign | None = None) -> dict[str, ConceptVector]:
     """Return, by concept, the unit direction at every layer that separates prompts about it from paired neutral ones.
 
-    Each pair has the same beginning of the assistant's reply, at whose last token it is read; the sign points from
-    the neutral prompt to the concept, by majority of the pairs. Prompts are those of `design` (default: the model's own set).
+    Both prompts of a pair have the same beginning of the assistant's reply, at whose last token they are read; the sign
+    points from neutral to concept, by majority of the pairs. `design` defaults to the model's own prompt set.
     """
     design = _design(model, design)
     return {concept: _paired_pca(model, concept, design) for concept in _checked(concepts)}
 
 
-def mean_difference(model: Model, concepts: Sequence[str], design: PromptDesign | None = None) -> dict[str, ConceptVector]:
+def mean_difference(
+    model: Model, concepts: Sequence[str], design: PromptDesign | None = None
+) -> dict[str, ConceptVector]:
     """Return, by concept, activation("... concept") minus the mean over `baseline_words`, at every layer.
 
     Activations are read at the last token of the prompt, where the reply would begin; norms are left as they come out.
@@ -74,9 +77,7 @@ def model_contrast(
     return _vector(model, difference, name, about)
 
 
-def random_controls(
-    model: Model, n: int = 8, seed: int = 0, like: ConceptVector | None = None
-) -> list[ConceptVector]:
+def random_controls(model: Model, n: int = 8, seed: int = 0, like: ConceptVector | None = None) -> list[ConceptVector]:
     """Return `n` random vectors, isotropic and independent at each layer, of unit norm or with the norms of `like`."""
     if n < 1:
         raise UsageError(f"n={n} random controls", "1 or more", "ask for at least one")
@@ -128,8 +129,8 @@ def _paired_pca(model: Model, concept: str, design: PromptDesign) -> ConceptVect
         _activations(model, [_chat(text, begin) for text in side for begin in prompts.beginnings]) for side in sides
     )
     differences = (about_it - neutral).double()
-    # Centring a pair leaves plus and minus half its difference, so the first component of the centred pairs is the first
-    # right singular vector of the differences.
+    # Centring a pair leaves plus and minus half its difference, so the first component of the centred pairs is the
+    # first right singular vector of the differences.
     components = torch.linalg.svd(differences, full_matrices=False).Vh[:, 0]
     votes = torch.einsum("lnd,ld->ln", differences, components).sign().sum(1)
     directions = components * torch.where(votes < 0, -1.0, 1.0)[:, None]
@@ -191,7 +192,8 @@ def _version(package: str) -> str:
 
 def _provenance(model: Model, concept: str, method: str, design: PromptDesign) -> dict[str, JSON]:
     prompts = design.extraction
-    used: list[JSON] = [list(prompts.concept), list(prompts.baseline), list(prompts.baseline_words), list(prompts.beginnings)]
+    used: list[JSON] = [list(texts) for texts in (prompts.concept, prompts.baseline, prompts.beginnings)]
+    used.append(list(prompts.baseline_words))
     hashed = sha256(json.dumps([concept, used]).encode())
     key = sha256(model.identity.encode(), method.encode(), hashed.encode())
     return {**_about(model), "method": method, "prompts": design.name, "prompts_sha256": hashed, "key": key}

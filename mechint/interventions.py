@@ -48,12 +48,12 @@ class _Addable:
 class Injection(_Addable):
     """Add `vector` to `resid_post` of `layers` at the marked positions.
 
-    With `strength`, strength x vector is added. With `relative_strength` r, the vector's direction at each layer is given
-    the norm r x (mean norm of the clean residual at that layer over the marked positions). `layers` defaults to all that
-    the vector has. `positions` (absolute token positions) or `segments` (0 = that of the first message) narrow what is
-    touched; both must lie in marked segments.
+    With `strength`, strength x vector is added. With `relative_strength` r, the vector's direction at each layer is
+    given the norm r x (mean norm of the clean residual at that layer over the marked positions). `layers` defaults to
+    all that the vector has. `positions` (absolute token positions) or `segments` (0 = that of the first message) narrow
+    what is touched; both must lie in marked segments.
 
-    Raises UsageError unless exactly one of the strengths is given; LayerRangeError; InvalidVectorError for a zero vector.
+    Raises UsageError unless exactly one strength is given, LayerRangeError, InvalidVectorError for a zero vector.
     """
 
     vector: ConceptVector

@@ -24,6 +24,7 @@ def logit_lens(
     model: Model,
     conversations: Conversation | Sequence[Conversation],
     interventions: Intervention | Sequence[Intervention],
+    *,
     answers: Answers | None = None,
     layers: Sequence[int] | None = None,
     batch_size: int | None = None,
@@ -32,8 +33,8 @@ def logit_lens(
     """Return one row per (conversation, intervention, layer) with the columns of `score` and `layer`.
 
     `layer` is "embed" for the stream before the first block, then 0, 1, ... for `resid_post` of each block; `layers`
-    chooses blocks to read ("embed" is then left out). The last block's row equals the output. Shifts are against the clean cell at
-    the same layer. Raises what `score` raises, and LayerRangeError.
+    chooses blocks to read ("embed" is then left out). The last block's row equals the output. Shifts are against the
+    clean cell at the same layer. Raises what `score` raises, and LayerRangeError.
     """
     chosen = (EMBED, *range(model.n_layers)) if layers is None else tuple(layers)
     check_layers(chosen, model.n_layers, lowest=EMBED)

@@ -33,8 +33,8 @@ EMBED_HOOK = "blocks.0.hook_resid_pre"
 class Model:
     """A causal language model whose residual stream can be read and edited while its KV cache is filled.
 
-    `identity` is a hash of the weights in memory, `revision` the hub's commit where the model came from there; `prompts`
-    names the prompt set that fits the model's vocabulary.
+    `identity` is a hash of the weights in memory, `revision` the hub's commit where the model came from there;
+    `prompts` names the prompt set that fits the model's vocabulary.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Model:
         """Run `tokens` after `cache` with `hooks` set for just this pass; return the longer cache.
 
         `mask` is False at padding (left padding is exact). `cache` is never written to.
-        Raises HookError for hook names that do not exist or if other hooks are live, MemoryLimitError if memory runs out.
+        Raises HookError for hook names that do not exist or if other hooks are live, and MemoryLimitError.
         """
         unknown = {name for name, _ in hooks} - self.backend.hook_names() if hooks else set()
         if unknown:

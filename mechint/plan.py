@@ -12,7 +12,7 @@ DEFAULT_BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Group:
-    """Indices of conversations whose prefill is the same: equal tokens and equal marks up to the last marked segment."""
+    """Indices of conversations with the same prefill: equal tokens and marks up to the last marked segment."""
 
     conversations: tuple[int, ...]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one prefill did to one row: for an injection by layer; for a swap the positions that the other model filled."""
+    """What one prefill did to one row: an injection by layer; a swap by the positions that the other model filled."""
 
     conversation: str
     intervention: str
@@ -79,7 +79,8 @@ def prefill(
 
 def clean_norms(model: Model, rendered: Rendered, interventions: Sequence[Intervention]) -> dict[int, float]:
     """Return the mean clean residual norms (over the marked positions) that relative strengths among these need."""
-    layers = sorted({k for term in _terms(interventions) if term.relative_strength is not None for k in term.layers or ()})
+    relative = [term for term in _terms(interventions) if term.relative_strength is not None]
+    layers = sorted({layer for term in relative for layer in term.layers or ()})
     if not layers:
         return {}
     check_layers(layers, model.n_layers)
@@ -113,7 +114,7 @@ def check_fits(model: Model, intervention: Intervention) -> None:
 
 
 def injected_positions(rendered: Rendered, term: Injection) -> Bool[Tensor, " pos"]:
-    """True at the positions that an injection touches. Raises UsageError for positions or segments that are not marked."""
+    """True at the positions that an injection touches. Raises UsageError for positions that are not marked."""
     marked = rendered.marked()
     if term.positions is None and term.segments is None:
         return marked
@@ -169,7 +170,8 @@ def _fill_swapped(model: Model, rendered: Rendered, swap: Swap) -> tuple[KVCache
         filler = swap.model if is_marked else model
         cache = filler.forward(tokens[:, positions[0] : positions[-1] + 1], cache.to(filler.device)).to(model.device)
     if cache.n_pos != rendered.prefix_length or cache.n_layers != model.n_layers:
-        raise ReceiptError(f"a swap that filled {cache.n_pos} positions", f"{rendered.prefix_length}", "report this model")
+        filled_wrongly = f"a swap that filled {cache.n_pos} positions of {cache.n_layers} layers"
+        raise ReceiptError(filled_wrongly, f"{rendered.prefix_length} of {model.n_layers}", "report this model")
     filled = tuple(marked.nonzero()[:, 0].tolist())
     return cache, [Receipt(rendered.label, swap.name, "swapped", cache.n_pos, filled, ())]
 
@@ -208,9 +210,8 @@ def _check_swap(model: Model, swap: Swap) -> None:
     probe = torch.zeros((1, 1), dtype=torch.long)
     shapes = [[tuple(k.shape) for k in m.forward(probe).keys] for m in (model, other)]
     if shapes[0] != shapes[1]:
-        raise CacheMismatchError(
-            f"{swap.name}: caches shaped {shapes[1][0]}", f"{shapes[0][0]}", "swap with a finetuned copy of the same model"
-        )
+        found, allowed = (f"caches shaped {shape[0]}" for shape in (shapes[1], shapes[0]))
+        raise CacheMismatchError(f"{swap.name}: {found}", allowed, "swap with a finetuned copy of the same model")
 
 
 def _steered_receipt(rendered: Rendered, intervention: Intervention, touches: tuple[LayerTouch, ...]) -> Receipt:

@@ -55,7 +55,5 @@ def middle_third(n_layers: int) -> range:
     LayerRangeError for a model without layers.
     """
     if n_layers < 1:
-        raise LayerRangeError(
-            given=f"{n_layers} layers", allowed="1 or more", advice="give the model's layer count"
-        )
+        raise LayerRangeError(given=f"{n_layers} layers", allowed="1 or more", advice="give the model's layer count")
     return range(n_layers // 3, -(-2 * n_layers // 3))

@@ -130,9 +130,7 @@ def _update(path: Path, wanted: Sequence[Conversation], check: bool) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the rendered files of the packaged prompt sets; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mechint.prompts", description=main.__doc__)
-    parser.add_argument(
-        "--set", action="append", choices=available_sets(), help="a prompt set (default: all)"
-    )
+    parser.add_argument("--set", action="append", choices=available_sets(), help="a prompt set (default: all)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file differs")
     options = parser.parse_args(argv)
     try:

@@ -40,9 +40,9 @@ class Readout:
     scale: float = 1.0
     soft_cap: float | None = None
 
-    def logits(self, resid: Float[Tensor, "n d_model"], start: int = 0, stop: int | None = None) -> Float[Tensor, "n v"]:
-        """Return float32 logits of the vocabulary entries start:stop for residuals that are not normed yet."""
-        return self._unembed(self._normed(resid), slice(start, stop))
+    def logits(self, resid: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_vocab"]:
+        """Return float32 logits of the whole vocabulary for residuals that are not normed yet."""
+        return self._unembed(self._normed(resid), slice(None))
 
     def read(self, resid: Float[Tensor, "n d_model"], token_ids: Int[Tensor, " k"]) -> Readings:
         """Return logits at `token_ids`, and log-sum-exp and entropy over the whole vocabulary, chunk by chunk."""

@@ -70,9 +70,9 @@ class Rendered:
 def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
     """Return the tokens and segments of `conversation`, ready to be read at its last position.
 
-    The last message stays open if it says continue_msg; otherwise the template's generation prompt is appended
-    (after a closed assistant message too: it is then the next answer that is read). A template without a system role gets
-    an empty system message left out, and any other put at the head of the first user message, with a warning.
+    The last message stays open if it says continue_msg; otherwise the template's generation prompt is appended (after
+    a closed assistant message too: it is then the next answer that is read). For a template without a system role an
+    empty system message is left out, and any other put at the head of the first user message, with a warning.
 
     Raises ChatTemplateError if there is no template, if it breaks the prefix property, if it does not write
     an open message literally, or if the BOS token comes out doubled.
@@ -107,7 +107,7 @@ def _prefix_stop(
             f"differently once more messages follow; they differ at token {at}: "
             f"{tokenizer.decode(part[at : at + 8])!r} becomes {tokenizer.decode(list(tokens[at : at + 8]))!r}",
             allowed="templates in which the first k messages are a token prefix of the first k+1",
-            advice="pass a tokenizer with a template that leaves earlier turns as they are (tokenizer.chat_template=...)",
+            advice="use a template that leaves earlier turns as they are (tokenizer.chat_template = ...)",
         )
     return len(part)
 
@@ -170,7 +170,7 @@ def _check_bos(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> Non
         )
 
 
-def _fit_system(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+def _fit_system(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Sequence[Message]:
     """Leave out or move a system message that the template has no place for."""
     if messages[0].role != "system" or _knows_system(tokenizer, messages[0].content == ""):
         return messages

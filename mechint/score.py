@@ -21,6 +21,7 @@ def score(
     model: Model,
     conversations: Conversation | Sequence[Conversation],
     interventions: Intervention | Sequence[Intervention],
+    *,
     answers: Answers | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
@@ -29,9 +30,9 @@ def score(
 
     Columns: `conversation`, `intervention`; `p_yes`, `p_no`, `logit_yes`, `logit_no`, `logit_diff` (natural units),
     `yes_no_mass`, `entropy` (nats, over the whole vocabulary); `p_yes_shift`, `p_no_shift`, `logit_diff_shift` against
-    the clean cell of the same conversation, which is computed where it was not asked for. An option list gives `p_<option>` and
-    `logit_<option>` instead. Answers are the conversation's own unless `answers` is given; what none names is NaN.
-    `table.attrs["receipts"]` holds the receipt of every prefill.
+    the clean cell of the same conversation, which is computed where it was not asked for. An option list gives
+    `p_<option>` and `logit_<option>` instead. Answers are the conversation's own unless `answers` is given; columns
+    without an answer are NaN. `table.attrs["receipts"]` holds the receipt of every prefill.
 
     Raises what `render`, `prefill` and `tokens.single_token` raise, before the first pass where it can be known then.
     """

@@ -70,7 +70,7 @@ class Steering:
                     given=f"layer {layer}: the hook fired {addition.firings} times and touched "
                     f"{int(addition.touched.sum())} of its (row, position) pairs",
                     allowed=f"one firing that touches {int(expected.sum())} pairs, as the interventions ask",
-                    advice="the model does not run its blocks once, in order, over all positions: report its architecture",
+                    advice="the model does not run its blocks once, over all positions: report its architecture",
                 )
 
     def touches(self, row: int) -> tuple[LayerTouch, ...]:
@@ -88,7 +88,8 @@ class Steering:
             mine = [term for term in self._at(layer) if term.row == row]
             if not mine:
                 continue
-            patterns, which = torch.stack([term.positions for term in mine]).unique(dim=1, return_inverse=True)
+            masks = torch.stack([term.positions for term in mine])
+            patterns, which = torch.unique(masks, dim=1, return_inverse=True)
             sums = [torch.stack([t.vectors[layer] for t in mine])[on].sum(0) for on in patterns.T]
             expected[row] = torch.tensor([bool(total.ne(0).any()) for total in sums])[which]
         return expected
@@ -109,7 +110,8 @@ class _Addition:
     def __call__(self, activation: Tensor, /, *, hook: HookPoint) -> Tensor:
         self.firings += 1
         if tuple(activation.shape) != self.shape:
-            raise ReceiptError(f"activations shaped {tuple(activation.shape)}", f"{self.shape}", "report this architecture")
+            found = f"activations shaped {tuple(activation.shape)}"
+            raise ReceiptError(found, f"{self.shape}", "report this architecture")
         delta = self._delta(activation)
         changed = activation + delta.to(activation.dtype)
         self.touched = delta.ne(0).any(-1)

@@ -70,8 +70,8 @@ def single_token(tokenizer: PreTrainedTokenizerBase, answer: str, context: str =
     if len(alone) == 1:
         if added != alone:
             warnings.warn(
-                f"the answer {answer!r} is token {alone[0]}, but written after {context[-20:]!r} it becomes "
-                f"{_pieces(tokenizer, added) if added else 'part of other tokens'}; does the assistant_prefix end as it should?",
+                f"the answer {answer!r} is token {alone[0]}, but after {context[-20:]!r} the tokenizer would write "
+                f"{_pieces(tokenizer, added) if added else 'other tokens'}; check the assistant_prefix",
                 TokenizationWarning,
                 stacklevel=3,
             )

@@ -73,7 +73,8 @@ def _check_edit(model: Model, tokens: Int[Tensor, "1 pos"]) -> None:
 
     def nudge(activation: Tensor, /, *, hook: HookPoint) -> Tensor:
         wave = torch.linspace(-1, 1, activation.shape[-1], device=activation.device, dtype=activation.dtype)
-        return activation + wave * activation.norm(dim=-1, keepdim=True)
+        nudged: Tensor = activation + wave * activation.norm(dim=-1, keepdim=True)
+        return nudged
 
     output = (model.resid_post(model.n_layers - 1), keep)
     model.forward(tokens, hooks=[output])

@@ -31,8 +31,8 @@ _ARCHITECTURE = "controlvector"  # the GGUF architecture name that repeng and ll
 class ConceptVector:
     """Vectors by layer (float32, `d_model` each): `vectors[l]` is added to `blocks.l.hook_resid_post`.
 
-    They are used as they are, times a strength; nothing is rescaled on the way in. `n_layers` is the depth of the model they
-    were made on, where it is known. Raises InvalidVectorError for NaN, infinite, all-zero or no vectors.
+    They are used as they are, times a strength; nothing is rescaled on the way in. `n_layers` is the depth of the model
+    they were made on, where it is known. Raises InvalidVectorError for NaN, infinite or no values.
     """
 
     vectors: Mapping[int, Float[Tensor, " d_model"]]
@@ -72,9 +72,8 @@ class ConceptVector:
     def rescaled(self, norms: Mapping[int, float]) -> ConceptVector:
         """Return the vectors with the given norm in each layer; raises LayerRangeError if one is not given."""
         if missing := set(self.layers) - set(norms):
-            raise LayerRangeError(
-                f"norms without layers {sorted(missing)}", f"one for each of {self.layers}", "match vectors of the same layers"
-            )
+            given, allowed = f"norms without layers {sorted(missing)}", f"one for each of {self.layers}"
+            raise LayerRangeError(given, allowed, "match vectors of the same layers")
         return self._with({k: v * (norms[k] / v.norm()) for k, v in self.vectors.items()})
 
     def at(self, layers: Iterable[int]) -> ConceptVector:
@@ -130,8 +129,8 @@ class ConceptVector:
     def load(cls, path: str | Path, n_layers: int | None = None) -> ConceptVector:
         """Return the vector in a .gguf or .safetensors file; its name is the file's stem unless the file names it.
 
-        A GGUF file does not record the model's depth. Where its blocks are 1, 2, ..., k without a gap, as those of vectors
-        trained over a whole model are, the depth is taken to be k + 1; `n_layers` overrules this.
+        A GGUF file does not record the model's depth. Where its blocks are 1, 2, ..., k without a gap, as those of
+        vectors trained over a whole model are, the depth is taken to be k + 1; `n_layers` overrules this.
         Raises UsageError if the file cannot be read, InvalidVectorError if its contents are no vectors.
         """
         path = Path(path)
@@ -149,9 +148,11 @@ class ConceptVector:
 
         kept = {layer: vector for layer, vector in self.vectors.items() if layer > 0}
         if len(kept) < len(self.vectors):
-            warnings.warn("GGUF control vectors have no entry for block 0; it was left out", VectorWarning, stacklevel=4)
+            message = "GGUF control vectors have no entry for block 0; it was left out"
+            warnings.warn(message, VectorWarning, stacklevel=4)
         if not kept:
-            raise InvalidVectorError("a vector for block 0 only", "blocks from 1 on in a GGUF file", "save as .safetensors")
+            given = "a vector for block 0 only"
+            raise InvalidVectorError(given, "blocks from 1 on in a GGUF file", "save as .safetensors")
         writer = GGUFWriter(str(path), _ARCHITECTURE)
         writer.add_string(f"{_ARCHITECTURE}.model_hint", str(self.provenance.get("model", "")))
         writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(kept))
@@ -167,7 +168,8 @@ class ConceptVector:
     def _write_safetensors(self, path: Path) -> None:
         from safetensors.torch import save_file
 
-        about = {"name": self.name, "n_layers": self.n_layers, "norms": self.norms, "provenance": dict(self.provenance)}
+        about = {"name": self.name, "n_layers": self.n_layers, "norms": self.norms}
+        about["provenance"] = dict(self.provenance)
         tensors = {f"direction.{layer}": vector.contiguous() for layer, vector in self.vectors.items()}
         save_file(tensors, path, metadata={"mechint": json.dumps(about, sort_keys=True)})
 
@@ -176,9 +178,8 @@ class ConceptVector:
             return NotImplemented
         other.check_fits(self.d_model, self.n_layers or max(other.layers) + 1)
         if self.layers != other.layers:
-            raise LayerRangeError(
-                f"vectors for layers {_spans(self.layers)} and {_spans(other.layers)}", "equal layers", "use .at(layers)"
-            )
+            given = f"vectors for layers {_spans(self.layers)} and {_spans(other.layers)}"
+            raise LayerRangeError(given, "equal layers", "use .at(layers)")
         summed = {k: v + sign * other.vectors[k] for k, v in self.vectors.items()}
         return replace(self, vectors=summed, name=f"{self.name}{symbol}{other.name}")
 
@@ -187,7 +188,7 @@ class ConceptVector:
 
 
 def load_cached(path: Path, key: str) -> ConceptVector:
-    """Return a stored vector whose provenance holds exactly this `key`; raises StaleArtefactError for any other."""
+    """Return a stored vector whose provenance holds just this `key`; raises StaleArtefactError for any other."""
     vector = ConceptVector.load(path)
     if vector.provenance.get("key") != key:
         raise StaleArtefactError(
@@ -208,13 +209,12 @@ def _check(vector: ConceptVector) -> None:
         )
     bad = [k for k, v in vector.vectors.items() if not torch.isfinite(v).all()]
     if bad:
-        raise InvalidVectorError(
-            f"vector {vector.name!r} holds NaN or infinite values in layers {_spans(bad)}", "finite numbers", "extract it again"
-        )
+        given = f"vector {vector.name!r} holds NaN or infinite values in layers {_spans(bad)}"
+        raise InvalidVectorError(given, "finite numbers", "extract it again")
 
 
 def check_not_zero(vector: ConceptVector) -> None:
-    """Raise InvalidVectorError if the vector is zero in every layer: injecting it could only look like a null result."""
+    """Raise InvalidVectorError for a vector that is zero everywhere: it would only look like a null result."""
     if not any(math.isfinite(n) and n > 0 for n in vector.norms.values()):
         raise InvalidVectorError(
             given=f"vector {vector.name!r} is zero in every layer",
@@ -225,7 +225,8 @@ def check_not_zero(vector: ConceptVector) -> None:
 
 def _check_suffix(path: Path) -> None:
     if path.suffix not in (".gguf", ".safetensors"):
-        raise UsageError(f"vector file {path}", "a name that ends in .gguf or .safetensors", "choose one of the two formats")
+        given = f"vector file {path}"
+        raise UsageError(given, "a name that ends in .gguf or .safetensors", "choose one of the two formats")
 
 
 def _read_gguf(path: Path) -> ConceptVector:
@@ -236,7 +237,7 @@ def _read_gguf(path: Path) -> ConceptVector:
     for tensor in reader.tensors:
         prefix, _, number = tensor.name.partition(".")
         if prefix != "direction" or not number.isdigit():
-            raise ValueError(f"unexpected tensor {tensor.name!r}; control vectors hold direction.1, direction.2, ...")
+            raise ValueError(f"unexpected tensor {tensor.name!r}; control vectors hold direction.1, direction.2, ..")
         vectors[int(number)] = torch.tensor(tensor.data.copy()).reshape(-1)
     if not vectors:
         raise ValueError("it holds no tensors direction.{k}")
@@ -257,7 +258,8 @@ def _read_safetensors(path: Path) -> ConceptVector:
             vectors = {int(name.removeprefix("direction.")): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from error
-    return ConceptVector(vectors, about.get("name") or path.stem, about.get("n_layers"), about.get("provenance", {}))
+    name = about.get("name") or path.stem
+    return ConceptVector(vectors, name, about.get("n_layers"), about.get("provenance", {}))
 
 
 def _spans(layers: Iterable[int]) -> str:

@@ -20,10 +20,11 @@ from jaxtyping import install_import_hook
 
 install_import_hook("mechint", "beartype.beartype")
 
-import mechint as mi
-import reference
-import tiny
-from mechint.chat import Message
+import reference  # noqa: E402
+import tiny  # noqa: E402
+
+import mechint as mi  # noqa: E402
+from mechint.chat import Message  # noqa: E402
 
 # The modules that hold typed tensors; names imported for the type checker only must exist for beartype too.
 TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") if "organisms" not in name]
@@ -65,7 +66,9 @@ def tiny_model(tiny_checkpoint: Callable[..., Path]) -> Load:
     """A factory of loaded tiny models, shared among tests: none of them may change one."""
     loaded: dict[tuple[object, ...], mi.Model] = {}
 
-    def make(architecture: str = "qwen2", backend: str = "bridge", template: str | None = None, seed: int = 0) -> mi.Model:
+    def make(
+        architecture: str = "qwen2", backend: str = "bridge", template: str | None = None, seed: int = 0
+    ) -> mi.Model:
         key = (architecture, backend, template, seed)
         if key not in loaded:
             loaded[key] = mi.load(tiny_checkpoint(architecture, template, seed), backend=backend)
@@ -94,7 +97,9 @@ def model(tiny_model: Load) -> mi.Model:
     return tiny_model("qwen2")
 
 
-def conversation(label: str = "c", question: str = "do you detect an injected thought?", **changes: str) -> mi.Conversation:
+def conversation(
+    label: str = "c", question: str = "do you detect an injected thought?", **changes: str
+) -> mi.Conversation:
     """Two marked messages, then a question that is left open; `setup`, `reply`, `prefix` can be changed."""
     text = {"setup": "Tell me about cats.", "reply": "no thought", "prefix": "The answer is"} | changes
     messages = (

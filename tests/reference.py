@@ -1,4 +1,4 @@
-"""The naive recomputation that everything is held against: plain Hugging Face, no cache, no batch, no TransformerLens."""
+"""What everything is held against: plain Hugging Face, no cache, no batch, no TransformerLens."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ def files(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Pat
     (tmp_path / "empty").mkdir()
     (tmp_path / "vectors").mkdir()
     (tmp_path / "vectors" / "cats.gguf").write_bytes(b"not a vector")
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "config.json").write_text('{"num_hidden_layers": 8, "mechint_prompts": "small"}')
+    save_conversations([replace(conversation("a"), yes_token="")], tmp_path / "silent.json")
     save_conversations([conversation("control-1")], tmp_path / "controls.json")
     return {"model": tiny_checkpoint("qwen2"), "tmp": tmp_path}
 
@@ -57,11 +61,13 @@ def files(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Pat
             ["--model", "{model}", "--vectors", "{tmp}/vectors", "--concepts", "bread"],
             ["unknown concept", "bread", "cats"],
         ),
+        (["--model", "{tmp}/small", "--concepts", "cats,unicorns"], ["unknown concept", "unicorns", "bread"]),
         (["--model", "{model}", "--vectors", "{tmp}/empty"], ["no vector files"]),
         (["--model", "{model}", "--vectors", "{tmp}/nowhere"], ["no such file"]),
         (["--model", "{model}", "--conversations", "{tmp}/broken.json"], ["broken.json", "line 2", "broken JSON"]),
         (["--model", "{model}", "--conversations", "{tmp}/nowhere.json"], ["nowhere.json", "no such file"]),
         (["--model", "{model}", "--conversations", "{tmp}/controls.json"], ["only control questions"]),
+        (["--model", "{model}", "--conversations", "{tmp}/silent.json"], ["no answer tokens in a", "yes_token"]),
         (["--model", "{model}", "--out", "{tmp}/broken.json"], ["--out", "broken.json", "cannot be written"]),
         (["--model", "{model}", "--info", "nonsense"], ["nonsense", "lorem-ipsum"]),
         (["--model", "{model}", "--description", "nonsense"], ["nonsense", "finetuning"]),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from conftest import conversation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mechint as mi
-from conftest import conversation
 from mechint.chat import ORDER_FILE, Message
 from mechint.errors import ConversationError
 
@@ -94,7 +94,10 @@ def test_missing_path_and_empty_directory(tmp_path):
         ({"messages": [{"role": "user", "content": 3}]}, "content"),
         ({"messages": [{"role": "user", "content": "", "add_injektion": True}]}, "add_injektion"),
         ({"messages": [{"role": "user", "content": "", "add_injection": "yes"}]}, "add_injection"),
-        ({"messages": [{"role": "user", "content": "", "continue_msg": True}, {"role": "user", "content": ""}]}, "open"),
+        (
+            {"messages": [{"role": "user", "content": "", "continue_msg": True}, {"role": "user", "content": ""}]},
+            "open",
+        ),
         ({"messages": [{"role": "user", "content": ""}, {"role": "system", "content": ""}]}, "system"),
         ({"yes_token": 1}, "yes_token"),
         ({"extra": []}, None),

@@ -111,7 +111,10 @@ def test_extract_reuses_only_what_was_made_from_the_same_inputs(model, tiny_mode
         return real(*args)
 
     monkeypatch.setitem(extract._METHODS, "mean_difference", counted)
-    assert extract.extract(model, ["cats"], "mean_difference", design, tmp_path)["cats"].fingerprint() == first.fingerprint()
+    assert (
+        extract.extract(model, ["cats"], "mean_difference", design, tmp_path)["cats"].fingerprint()
+        == first.fingerprint()
+    )
     assert computed == []
     other_prompts = replace(design, extraction=replace(design.extraction, baseline_words=("sea",)))
     extract.extract(model, ["cats"], "mean_difference", other_prompts, tmp_path)

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lowest first. A module may import those before it, and nothing after it.
 FLOORS = (
     "errors", "files", "organisms", "sources", "chat", "render", "tokens", "cache", "readout", "backends", "loading",
-    "model", "validation", "capture", "steering", "vectors", "prompt_design", "prompts", "presets", "extract", "interventions", "prefill",
-    "plan", "engine", "answers", "score", "lens", "stats", "figures",
+    "model", "validation", "capture", "steering", "vectors", "prompt_design", "prompts", "presets", "extract",
+    "interventions", "prefill", "plan", "engine", "answers", "score", "lens", "stats", "figures",
 )  # fmt: skip
 # Taken only inside functions: model.py reads checkpoints and checks models with these.
 LATE = {("model", "validation")}
@@ -46,7 +46,11 @@ MODULES = [path for path in sorted((ROOT / "mechint").rglob("*.py")) if path != 
 def test_lower_floors_import_no_upper_ones(path):
     part = part_of(path)
     assert part in FLOORS, f"give {part} a floor"
-    upper = {name for name in imports(path) if name != part and (name == "analyses" or FLOORS.index(name) > FLOORS.index(part))}
+    upper = {
+        name
+        for name in imports(path)
+        if name != part and (name == "analyses" or FLOORS.index(name) > FLOORS.index(part))
+    }
     assert not {name for name in upper if (part, name) not in LATE}
 
 

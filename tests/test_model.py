@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import reference
+import tiny
 import torch
 
 import mechint as mi
-import reference
-import tiny
 from mechint.cache import KVCache
 from mechint.capture import residuals
 from mechint.errors import HookError, ModelValidationError, UnknownModelError, UsageError
@@ -29,6 +29,15 @@ def last_resid(model: mi.Model, tokens: torch.Tensor, **kwargs: object) -> torch
     return residuals(model, tokens, at, [model.n_layers - 1], **kwargs)[0]
 
 
+def kept_at(model: mi.Model, name: str, tokens: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    """What a hook point sees at the last position of a pass."""
+    kept: list[torch.Tensor] = []
+    hooks = [*kwargs.pop("hooks", ()), (name, lambda activation, /, *, hook: kept.append(activation[:, -1]))]
+    model.forward(tokens, hooks=hooks, **kwargs)
+    assert len(kept) == 1
+    return kept[0]
+
+
 @pytest.mark.parametrize(("arch", "backend"), CASES)
 def test_clean_logits_equal_hugging_face(arch, backend, tiny_model, plain_hf):
     model, tokens = tiny_model(arch, backend), some_tokens(tiny_model(arch, backend))
@@ -45,13 +54,10 @@ def test_steered_logits_equal_a_forward_hook(arch, backend, tiny_model, plain_hf
     wave = torch.linspace(-1, 1, model.d_model)
     for layer in range(model.n_layers):
         expected = reference.logits(plain_hf(arch), tokens[0].tolist(), [reference.Addition(layer, wave, range(30))])
-        kept: list[torch.Tensor] = []
-        hooks = [
-            (model.resid_post(layer), lambda activation, /, *, hook: activation + wave),
-            (model.resid_post(model.n_layers - 1), lambda activation, /, *, hook: kept.append(activation[:, -1])),
-        ]
-        model.forward(tokens, hooks=hooks)
-        torch.testing.assert_close(model.readout.logits(kept[0])[0], expected, atol=TOLERANCE, rtol=0)
+        last = model.resid_post(model.n_layers - 1)
+        hooks = [(model.resid_post(layer), lambda activation, /, *, hook: activation + wave)]
+        found = model.readout.logits(kept_at(model, last, tokens, hooks=hooks))
+        torch.testing.assert_close(found[0], expected, atol=TOLERANCE, rtol=0)
         assert (expected - reference.logits(plain_hf(arch), tokens[0].tolist())).abs().max() > 1e-3
 
 
@@ -79,13 +85,11 @@ def test_left_padding_is_exact(arch, backend, tiny_model, plain_hf):
         padded[index, 30 - len(row) :], mask[index, 30 - len(row) :] = row, True
     own = model.logits(padded, mask)[:, -1]
     cache = model.forward(padded[:, :28], mask=mask[:, :28])
-    kept: list[torch.Tensor] = []
-    name = model.resid_post(model.n_layers - 1)
-    model.forward(padded[:, 28:], cache, hooks=[(name, lambda activation, /, *, hook: kept.append(activation[:, -1]))])
+    resid = kept_at(model, model.resid_post(model.n_layers - 1), padded[:, 28:], cache=cache)
     for index, row in enumerate(rows):
         expected = plain_hf(arch)(row[None]).logits[0, -1]
         torch.testing.assert_close(own[index], expected, atol=TOLERANCE, rtol=0)
-        torch.testing.assert_close(model.readout.logits(kept[0])[index], expected, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(model.readout.logits(resid)[index], expected, atol=TOLERANCE, rtol=0)
 
 
 def test_readout_keeps_float32_from_a_bfloat16_model(tiny_checkpoint):
@@ -126,7 +130,7 @@ def test_wrap_agrees_with_load(tiny_checkpoint, tiny_model):
 
 
 def test_wrap_takes_a_folded_hooked_transformer(tiny_model):
-    """What HookedTransformer.from_pretrained gives by default: norms folded, writing weights and unembedding centred."""
+    """HookedTransformer.from_pretrained does so by default: norms folded, writing weights and unembedding centred."""
     import copy
 
     plain = tiny_model("gpt2", "hooked")

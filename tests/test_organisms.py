@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,9 +171,7 @@ def _tree_logits(probe: Probe, encoded: Encoded) -> torch.Tensor:
     batch = collate([encoded])
     bias = torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, -1e9)
     with torch.no_grad():
-        found: torch.Tensor = probe.model(
-            input_ids=batch.ids, attention_mask=bias, position_ids=batch.positions
-        ).logits
+        found: torch.Tensor = probe.model(input_ids=batch.ids, attention_mask=bias, position_ids=batch.positions).logits
     return found
 
 
@@ -198,23 +197,29 @@ def test_masked_pass_equals_filling_a_cache_under_injection(probe: Probe) -> Non
     torch.testing.assert_close(single, read[:, columns], atol=1e-5, rtol=1e-4)
 
 
-def test_training_injection_acts_on_the_trunk_of_injected_rows_only(probe: Probe) -> None:
+def test_training_injection_acts_on_the_trunk_only(probe: Probe) -> None:
     bank = make_bank(probe.model, probe.tokenizer, ["cats", "bread"], "0")
     assert bank.directions.shape == (4, 2, 6, 128)
-    assert not torch.equal(_random_directions(2, (6, 128))[0], _random_directions(2, (6, 128))[1])
-    samples = [s for s in draw_samples(0, 0, 1, 60) if s.injection is not None and s.injection.concept is None][:1]
-    batch = collate([encode(samples[0], probe.tokenizer)])
-    layer = probe.model.model.layers[samples[0].injection.layers[0]]
+    sample = next(s for s in draw_samples(0, 0, 1, 60) if s.injection is not None and len(s.branches) > 1)
+    assert sample.injection is not None
+    spec = replace(sample.injection, concept="bread", layers=(2,), strength=0.5)
+    batch = collate([encode(sample, probe.tokenizer)])
     seen: list[torch.Tensor] = []
-    for specs in ((None,), batch.injections):
+    for specs in ([None], [spec]):
         with injected(probe.model, bank, specs, batch.trunk), torch.no_grad():
-            handle = layer.register_forward_hook(lambda _m, _i, out: seen.append(out))
+            handle = probe.model.model.layers[2].register_forward_hook(lambda _m, _i, out: seen.append(out))
             probe.model.model(input_ids=batch.ids, position_ids=batch.positions)
             handle.remove()
-    change = (seen[1] - seen[0]).norm(dim=-1)
-    assert (change[batch.trunk] > 0.01).all()
-    assert change[:, batch.trunk[0].sum() :].isfinite().all()
+    change = torch.linalg.vector_norm(seen[1] - seen[0], dim=-1)
+    torch.testing.assert_close(change[batch.trunk], (0.5 * bank.norms[2]).expand(int(batch.trunk.sum())))
+    assert (change[~batch.trunk] == 0).all()
     assert not probe.model.model.layers[2]._forward_hooks
+
+
+def test_random_directions_are_shared_by_all_layers_or_drawn_for_each() -> None:
+    each, shared = _random_directions(2, (6, 128)), _random_directions(3, (6, 128))
+    assert not torch.equal(each[0], each[1])
+    assert torch.equal(shared[0], shared[1])
 
 
 def test_training_resumes_to_identical_weights(tmp_path: Path) -> None:

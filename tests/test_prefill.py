@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import conversation, vector
 
 import mechint as mi
-from conftest import conversation, vector
 from mechint.chat import Message
 from mechint.errors import (
     ConversationError,
@@ -80,7 +80,7 @@ def test_positions_and_segments_narrow_the_injection(model):
         range(rendered.segments[1].start, rendered.segments[1].stop)
     )
     by_position = Injection(vector(model), layers=[0], strength=1.0, positions=[3, 5])
-    # Key positions after the first touched one change too in later layers, through attention; in the next one just these.
+    # Later layers change after the first touched position too, through attention; the next one just there.
     assert changed_positions(model, by_position, conversation())[1] == [3, 5]
     assert prefill(model, rendered, [by_position]).receipts[0].positions == (3, 5)
 

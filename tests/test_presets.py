@@ -16,9 +16,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("name", "layers", "strength", "contrast"), PUBLISHED)
 @pytest.mark.parametrize("spelling", ["{}", "hub/{}", "/models/{}/", "C:\\models\\{}"])
-def test_published_settings_are_found_by_the_last_part_of_the_name(
-    name, layers, strength, contrast, spelling
-):
+def test_published_settings_are_found_by_the_last_part_of_the_name(name, layers, strength, contrast, spelling):
     for model in (spelling.format(name), spelling.format(name).lower()):
         preset = preset_for(model)
         assert preset is not None

@@ -139,7 +139,8 @@ def test_extraction_prompts(design):
     extraction = design.extraction
     assert len(extraction.concept) == len(extraction.baseline) >= 1
     assert all(SLOT in text for text in extraction.concept)
-    assert len(extraction.baseline_words) >= 20 and len(extraction.beginnings) >= 8
+    assert len(extraction.baseline_words) >= 20
+    assert len(extraction.beginnings) >= 8
     assert all(word.split() == [word] for word in extraction.baseline_words)
 
 
@@ -188,7 +189,8 @@ def test_rendering_without_info_document(full):
     assert conversation.messages[1].content == full.descriptions["finetuning"].setup
     assert conversation.messages[3].content.startswith(full.descriptions["finetuning"].question + " ")
     assert (conversation.yes_token, conversation.no_token) == (" yes", " no")
-    assert conversation.extra["kind"] == "introspection" and conversation.extra["group"] is None
+    assert conversation.extra["kind"] == "introspection"
+    assert conversation.extra["group"] is None
 
 
 def test_markers_of_every_prompt(design):
@@ -213,15 +215,14 @@ def test_a_control_differs_from_its_introspection_prompt_in_the_question_only(de
     asked = {conversation.label: conversation for conversation in prompts.introspection(design)}
     for control in prompts.controls(design, limit=1):
         prompt = asked[control.label.split("_", 1)[1]]
-        assert control.messages[:3] == prompt.messages[:3] and control.messages[4] == prompt.messages[4]
+        assert control.messages[:3] == prompt.messages[:3]
+        assert control.messages[4] == prompt.messages[4]
         assert control.messages[3] != prompt.messages[3]
 
 
 def test_limit_is_per_group_and_keeps_the_order(full):
     limited = prompts.controls(full, descriptions="injection", infos="none", formats="yes-no", limit=2)
-    assert [conversation.extra["group"] for conversation in limited] == [
-        g for g in GROUP_SIZES for _ in range(2)
-    ]
+    assert [conversation.extra["group"] for conversation in limited] == [g for g in GROUP_SIZES for _ in range(2)]
     assert limited[1].extra["control_question"] == full.controls["no"][1]
     with pytest.raises(UsageError, match="limit 0"):
         prompts.controls(full, limit=0)
@@ -291,7 +292,8 @@ def copied(monkeypatch, tmp_path):
 
 
 def test_command_line_writes_and_checks(copied, capsys):
-    assert prompts.main(["--check"]) == 1 and not (copied / "full").exists()
+    assert prompts.main(["--check"]) == 1
+    assert not (copied / "full").exists()
     assert prompts.main(["--set", "full"]) == 0
     assert prompts.main(["--check"]) == 0
     assert "up to date" in capsys.readouterr().out

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import tiny
+from conftest import conversation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mechint as mi
-import tiny
-from conftest import conversation
 from mechint.chat import Message
 from mechint.errors import ChatTemplateError, ChatTemplateWarning
 from mechint.render import render

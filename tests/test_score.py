@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import reference
+import tiny
 import torch
+from conftest import conversation, vector
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mechint as mi
-import reference
-import tiny
-from conftest import conversation, vector
 from mechint.errors import ChatTemplateError, TokenizationError, UsageError
 from mechint.interventions import CLEAN, Injection, Swap
 from mechint.render import render
@@ -192,7 +192,9 @@ def test_variant_sets(model):
     variants = {reduce: mi.Answers(yes=(" yes", " Yes"), no=(" no",), reduce=reduce) for reduce in ("sum", "max")}
     total = mi.score(model, conversation(), CLEAN, answers=variants["sum"]).iloc[0]
     best = mi.score(model, conversation(), CLEAN, answers=variants["max"]).iloc[0]
-    each = [mi.score(model, conversation(), CLEAN, answers=mi.Answers(yes=y, no=" no")).iloc[0] for y in (" yes", " Yes")]
+    each = [
+        mi.score(model, conversation(), CLEAN, answers=mi.Answers(yes=y, no=" no")).iloc[0] for y in (" yes", " Yes")
+    ]
     assert total.p_yes == pytest.approx(each[0].p_yes + each[1].p_yes)
     assert total.logit_yes == pytest.approx(math.log(sum(math.exp(e.logit_yes) for e in each)))
     assert best.p_yes == pytest.approx(max(e.p_yes for e in each))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 
 import pytest
-
 import tiny
+
 from mechint.errors import TokenizationError, TokenizationWarning, UsageError
 from mechint.tokens import Answers, single_token
 
@@ -29,7 +29,7 @@ def test_empty_answer():
 
 
 def test_answer_that_merges_with_the_prefix_warns():
-    """" 1" is a token here, so after a prefix that ends in a space the tokenizer would never write "1"."""
+    """ " 1" is a token here, so after a prefix that ends in a space the tokenizer would never write "1"."""
     with pytest.warns(TokenizationWarning, match="assistant_prefix"):
         assert TOKENIZER.decode([single_token(TOKENIZER, "1", "The answer is ")]) == "1"
 

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import conversation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mechint as mi
-from conftest import conversation
 from mechint.errors import (
     InvalidVectorError,
     LayerRangeError,
@@ -88,6 +88,7 @@ def test_block_zero_is_left_out_of_gguf_aloud(tmp_path):
 def test_repeng_vectors_act_as_they_do_there(tmp_path, model, plain_hf):
     """repeng adds strength x direction.k to the output of block k, at every position that is not padding."""
     import reference
+
     from mechint.render import render
 
     rng = np.random.default_rng(0)
@@ -115,13 +116,13 @@ def test_gguf_is_readable_by_the_gguf_package(tmp_path):
 
 def test_depth_of_a_gguf_vector(tmp_path):
     ones = np.ones(D_MODEL, dtype=np.float32)
-    write_like_repeng(tmp_path / "whole.gguf", {k: ones for k in range(1, 6)})
+    write_like_repeng(tmp_path / "whole.gguf", dict.fromkeys(range(1, 6), ones))
     whole = mi.ConceptVector.load(tmp_path / "whole.gguf")
     assert whole.n_layers == 6
     with pytest.raises(VectorMismatchError, match="n_layers=6"):
         whole.check_fits(D_MODEL, 8)
     mi.ConceptVector.load(tmp_path / "whole.gguf", n_layers=8).check_fits(D_MODEL, 8)
-    write_like_repeng(tmp_path / "some.gguf", {k: ones for k in (2, 4)})
+    write_like_repeng(tmp_path / "some.gguf", dict.fromkeys((2, 4), ones))
     some = mi.ConceptVector.load(tmp_path / "some.gguf")
     assert some.n_layers is None
     some.check_fits(D_MODEL, 8)
@@ -142,7 +143,9 @@ def test_values_that_are_not_finite(bad):
         mi.ConceptVector({1: torch.ones(4), 2: torch.full((4,), bad)})
 
 
-@pytest.mark.parametrize("vectors", [{}, {1: torch.ones(4), 2: torch.ones(5)}, {1: torch.ones(2, 2)}, {-1: torch.ones(4)}])
+@pytest.mark.parametrize(
+    "vectors", [{}, {1: torch.ones(4), 2: torch.ones(5)}, {1: torch.ones(2, 2)}, {-1: torch.ones(4)}]
+)
 def test_no_vectors(vectors):
     with pytest.raises((InvalidVectorError, TypeError, Exception), match=r"layers|shape|Type"):
         mi.ConceptVector(vectors)

@@ -20,7 +20,7 @@ LLAMA3 = (
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\\n' + "
     "m['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
@@ -34,8 +34,8 @@ MISTRAL = (
 TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "gemma": GEMMA, "mistral": MISTRAL}
 
 SPECIALS = (
-    "<pad>", "<s>", "</s>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-    "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]",
+    "<pad>", "<s>", "</s>", "<|endoftext|>", "<|im_start|>", "<|im_end|>",
+    "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]",
 )  # fmt: skip
 CORPUS = [
     "The answer is yes. The answer is no. Yes or no? yes no Yes No 0 1",
@@ -53,7 +53,9 @@ def tokenizer(template: str = "chatml") -> PreTrainedTokenizerFast:
 
     raw = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(r" ?\p{L}+| ?\p{N}|\s+|[^\s\p{L}\p{N}]+"), "isolated")
-    raw.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
@@ -67,7 +69,7 @@ def tokenizer(template: str = "chatml") -> PreTrainedTokenizerFast:
 
 def hf_model(architecture: str, vocab_size: int, n_layers: int = 4, seed: int = 0) -> PreTrainedModel:
     """A random Hugging Face model with weights large enough that layers and positions matter."""
-    from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     shape = {
         "vocab_size": vocab_size, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": n_layers,
@@ -95,7 +97,9 @@ def hf_model(architecture: str, vocab_size: int, n_layers: int = 4, seed: int = 
     return model.eval()
 
 
-def checkpoint(directory: Path, architecture: str, template: str | None = None, seed: int = 0, n_layers: int = 4) -> Path:
+def checkpoint(
+    directory: Path, architecture: str, template: str | None = None, seed: int = 0, n_layers: int = 4
+) -> Path:
     """Write a random checkpoint with its tokenizer and return its directory."""
     tok = tokenizer(template or TEMPLATE_OF.get(architecture, "chatml"))
     path = directory / f"{architecture}-{template or 'own'}-{seed}-{n_layers}"

@@ -45,9 +45,7 @@ class HookedBackend:
         native = self._to_native(cache, len(tokens))
         with torch.no_grad(), self.handle.hooks(fwd_hooks=list(hooks)):
             # A mask is always given: TransformerLens would otherwise guess one from the padding token.
-            self.handle(
-                tokens, return_type=None, attention_mask=_new_mask(tokens, mask), past_kv_cache=native
-            )
+            self.handle(tokens, return_type=None, attention_mask=_new_mask(tokens, mask), past_kv_cache=native)
         keys, values = (
             tuple(getattr(entry, side).transpose(1, 2) for entry in native.entries)
             for side in ("past_keys", "past_values")

@@ -49,6 +49,7 @@ def template() -> go.layout.Template:
         "linecolor": INK,
         "ticks": "outside",
         "tickcolor": INK,
+        "exponentformat": "power",
         "title": {"standoff": 8},
     }
     return go.layout.Template(

@@ -177,5 +177,5 @@ def _limit(panels: Sequence[SweepPanel]) -> float:
 
 
 def _colour(figure: go.Figure, limit: float, label: str) -> None:
-    bar = {"title": {"text": label, "side": "top"}, "thickness": 16, "len": 0.9, "outlinewidth": 1}
+    bar = {"title": {"text": f"{label}<br> ", "side": "top"}, "thickness": 16, "len": 0.9, "outlinewidth": 1}
     figure.update_layout(coloraxis={"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar})
