@@ -168,8 +168,8 @@ class ConceptVector:
     def _write_safetensors(self, path: Path) -> None:
         from safetensors.torch import save_file
 
-        about = {"name": self.name, "n_layers": self.n_layers, "norms": self.norms}
-        about["provenance"] = dict(self.provenance)
+        provenance = dict(self.provenance)
+        about = {"name": self.name, "n_layers": self.n_layers, "norms": self.norms, "provenance": provenance}
         tensors = {f"direction.{layer}": vector.contiguous() for layer, vector in self.vectors.items()}
         save_file(tensors, path, metadata={"mechint": json.dumps(about, sort_keys=True)})
 
