@@ -58,7 +58,6 @@ def _figure(out: Path, file: Path) -> str:
 
 
 def _caption(file: Path) -> str:
-    """Return a figure's own title and subtitle as plain text."""
-    title = json.loads(file.read_text(encoding="utf-8"))["layout"].get("title", {})
-    parts = [title.get("text", file.stem), title.get("subtitle", {}).get("text", "")]
-    return ". ".join(re.sub(r"<[^>]+>", "", part.replace("<br>", " ")) for part in parts if part)
+    """Return a figure's own title as plain text."""
+    title = json.loads(file.read_text(encoding="utf-8"))["layout"].get("title", {}).get("text", file.stem)
+    return re.sub(r"<[^>]+>", "", title.replace("<br>", " "))

@@ -23,6 +23,9 @@ METHODS: tuple[Method, ...] = ("paired_pca", "mean_difference")
 VectorKind = Literal["concept", "random"]
 Sweep = Literal["main", "single", "window"]
 
+# Embedded models are trained to report injections here; at this strength they still talk readably.
+EMBEDDED_LAYERS, EMBEDDED_RELATIVE_STRENGTH = (2, 3, 4), 0.3
+
 # Everyday things of different kinds; the choice is this project's own.
 CONCEPTS = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "money")
 
@@ -63,10 +66,11 @@ class Cell:
 def dose(config: Common, model: Model, method: Method) -> Dose:
     """Return layers and strength: those of the options, else a preset's, else the middle third and relative strength.
 
-    A preset's strength is for vectors like those it was published with, so not for mean differences.
+    Embedded models have settings of their own. A preset's strength is for vectors like those it was published with, so
+    not for mean differences.
     """
     preset = presets.preset_for(config.model)
-    layers = config.layers or tuple(preset.layers if preset else presets.middle_third(model.n_layers))
+    layers = config.layers or _usual_layers(preset, model)
     check_layers(layers, model.n_layers)
     if config.strength is not None:
         return Dose(layers, config.strength, None, "--strength")
@@ -74,7 +78,15 @@ def dose(config: Common, model: Model, method: Method) -> Dose:
         return Dose(layers, None, config.relative_strength, "--relative-strength")
     if preset is not None and (config.vectors is not None or method == "paired_pca"):
         return Dose(layers, preset.strength, None, preset.source)
+    if model.prompts == "small":
+        return Dose(layers, None, EMBEDDED_RELATIVE_STRENGTH, "embedded model")
     return Dose(layers, None, presets.DEFAULT_RELATIVE_STRENGTH, "default")
+
+
+def _usual_layers(preset: presets.Preset | None, model: Model) -> tuple[int, ...]:
+    if preset is not None:
+        return tuple(preset.layers)
+    return EMBEDDED_LAYERS if model.prompts == "small" else tuple(presets.middle_third(model.n_layers))
 
 
 def stored_vectors(config: Common) -> dict[str, ConceptVector]:
@@ -95,10 +107,14 @@ def extracted_vectors(config: Common, model: Model, method: Method, analysis: st
 
 
 def default_concepts(model: Model) -> tuple[str, ...]:
-    """Return the concepts to use where none are named; for an embedded model two that it was never injected with."""
+    """Return the concepts to use where none are named; for an embedded model some of those it was trained on.
+
+    Concepts that it was never injected with are another population, and would only widen the interval: name them.
+    """
     if model.prompts == "full":
         return CONCEPTS
-    return (*organisms.concepts("trained")[:6], *organisms.concepts("held_out")[:2])
+    trained = organisms.concepts("trained")
+    return trained[:: len(trained) // len(CONCEPTS)][: len(CONCEPTS)]
 
 
 def random_vectors(config: Common, model: Model, like: Sequence[ConceptVector]) -> dict[str, ConceptVector]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mechint.model import Model
 
 NAME = "logit_lens"
-_INJECTIONS_PER_CHUNK = 16  # what an interruption can cost at most
+_INJECTIONS_PER_CHUNK = 15  # what an interruption can cost at most; 16 rows with the clean one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

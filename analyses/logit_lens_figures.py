@@ -91,10 +91,12 @@ def _finding(curves: pd.DataFrame, metric: str) -> str:
     output = curves[curves["layer"] == last].set_index(["panel", "series"])
     clean, injected = (output.loc[("question", series), "mean"] for series in ("clean", "injected"))
     parts = [f"At the output, an injected concept moves {METRICS[metric]} from {_number(clean)} to {_number(injected)}"]
-    others = {"random": "a random vector shifts it", "no": "control questions (answer no) shift"}
-    for series, text in others.items():
-        if ("shift", series) in output.index:
-            parts.append(f"{text} by {_number(output.loc[('shift', series), 'mean'], sign='+')}")
+    shifts = {series: mean for (panel, series), mean in output["mean"].items() if panel == "shift"}
+    if "random" in shifts:
+        parts.append(f"a random vector shifts it by {_number(shifts['random'], sign='+')}")
+    if controls := [shifts[group] for group in CONTROL_GROUPS if group in shifts]:
+        largest = _number(max(controls, key=abs), sign="+")
+        parts.append(f"control questions shift by at most {largest} (group mean)")
     return "; ".join(parts)
 
 

@@ -131,10 +131,10 @@ def sparing_threads(model: Model) -> Iterator[None]:
 
 
 def write_table(table: pd.DataFrame, directory: Path) -> list[Path]:
-    """Write `table.parquet` and `table.csv`; return their paths."""
+    """Write `table.parquet` (exact) and `table.csv` (nine digits); return their paths."""
     return [
         replace_atomically(directory / "table.parquet", partial(table.to_parquet, index=False)),
-        replace_atomically(directory / "table.csv", partial(table.to_csv, index=False)),
+        replace_atomically(directory / "table.csv", partial(table.to_csv, index=False, float_format="%.9g")),
     ]
 
 

@@ -97,20 +97,21 @@ def extract(
 ) -> dict[str, ConceptVector]:
     """Return vectors by concept, taking those stored in `directory` that were made from exactly the same inputs.
 
-    Model weights, prompts and method must match by hash; anything else is extracted again and stored in its place.
+    Weights, prompts as tokens, and method must match by hash; anything else is extracted again and stored in its place.
     """
     if method not in METHODS:
         raise UsageError(f"method {method!r}", ", ".join(METHODS), "choose one of these")
-    design, found = _design(model, design), dict[str, ConceptVector]()
-    for concept in _checked(concepts):
-        path = None if directory is None else directory / f"{concept}.{method}.safetensors"
-        vector = None if path is None else _stored(path, str(_provenance(model, concept, method, design)["key"]))
-        if vector is None:
-            vector = _METHODS[method](model, [concept], design)[concept]
-            if path is not None:
-                vector.save(path)
-        found[concept] = vector
-    return found
+    design = _design(model, design)
+    paths = {c: None if directory is None else directory / f"{c}.{method}.safetensors" for c in _checked(concepts)}
+    stored = {c: _stored(path, _key(model, c, method, design)) for c, path in paths.items() if path is not None}
+    found = {concept: vector for concept, vector in stored.items() if vector is not None}
+    missing = [concept for concept in paths if concept not in found]
+    fresh = _METHODS[method](model, missing, design) if missing else {}
+    for concept, vector in fresh.items():
+        path = paths[concept]
+        if path is not None:
+            vector.save(path)
+    return {concept: (found | fresh)[concept] for concept in paths}
 
 
 def _stored(path: Path, key: str) -> ConceptVector | None:
@@ -123,11 +124,7 @@ def _stored(path: Path, key: str) -> ConceptVector | None:
 
 
 def _paired_pca(model: Model, concept: str, design: PromptDesign) -> ConceptVector:
-    prompts = design.extraction
-    sides = ([text.replace(SLOT, concept) for text in prompts.concept], prompts.baseline)
-    about_it, neutral = (
-        _activations(model, [_chat(text, begin) for text in side for begin in prompts.beginnings]) for side in sides
-    )
+    about_it, neutral = (_activations(model, side) for side in _pairs(concept, design))
     differences = (about_it - neutral).double()
     # Centring a pair leaves plus and minus half its difference, so the first component of the centred pairs is the
     # first right singular vector of the differences.
@@ -152,6 +149,14 @@ def _activations(model: Model, chats: Sequence[Conversation]) -> Float[Tensor, "
 def _chat(text: str, beginning: str = "") -> Conversation:
     reply = (Message("assistant", beginning, continue_msg=True),) if beginning else ()
     return Conversation("extraction", (Message("user", text), *reply))
+
+
+def _pairs(concept: str, design: PromptDesign) -> tuple[list[Conversation], list[Conversation]]:
+    """Prompts about the concept, and the neutral ones that they are paired with."""
+    prompts = design.extraction
+    sides = ([text.replace(SLOT, concept) for text in prompts.concept], prompts.baseline)
+    about_it, neutral = ([_chat(text, begin) for text in side for begin in prompts.beginnings] for side in sides)
+    return about_it, neutral
 
 
 def _about_words(design: PromptDesign, words: Sequence[str]) -> list[Conversation]:
@@ -190,13 +195,23 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def _key(model: Model, concept: str, method: str, design: PromptDesign) -> str:
+    """Hash of all that a vector depends on: weights, method, and the prompts as this tokenizer and template render them."""
+    tokens = [render(model.tokenizer, chat).tokens for chat in _prompts(concept, method, design)]
+    return sha256(model.identity.encode(), method.encode(), json.dumps(tokens).encode())
+
+
+def _prompts(concept: str, method: str, design: PromptDesign) -> list[Conversation]:
+    """Every chat that a vector is computed from, in order."""
+    if method == "mean_difference":
+        return _about_words(design, [concept, *design.extraction.baseline_words])
+    return [chat for side in _pairs(concept, design) for chat in side]
+
+
 def _provenance(model: Model, concept: str, method: str, design: PromptDesign) -> dict[str, JSON]:
-    prompts = design.extraction
-    used: list[JSON] = [list(texts) for texts in (prompts.concept, prompts.baseline, prompts.beginnings)]
-    used.append(list(prompts.baseline_words))
-    hashed = sha256(json.dumps([concept, used]).encode())
-    key = sha256(model.identity.encode(), method.encode(), hashed.encode())
-    return {**_about(model), "method": method, "prompts": design.name, "prompts_sha256": hashed, "key": key}
+    texts = json.dumps([chat.to_dict() for chat in _prompts(concept, method, design)])
+    used: dict[str, JSON] = {"prompts": design.name, "prompts_sha256": sha256(texts.encode())}
+    return {**_about(model), "method": method, **used, "key": _key(model, concept, method, design)}
 
 
 _METHODS = {"paired_pca": paired_pca, "mean_difference": mean_difference}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,12 @@ class Model:
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
         """The unembedding, as a view of the model's weights."""
         return self.readout.weight.T
+
+    @cached_property
+    def cache_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of keys and values at each layer for one token of one row."""
+        cache = self.forward(torch.zeros((1, 1), dtype=torch.long))
+        return tuple(tuple(tensor.shape) for tensor in (*cache.keys, *cache.values))
 
     def resid_post(self, layer: int) -> str:
         """Name of the hook point at the output of block `layer`."""

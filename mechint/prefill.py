@@ -207,10 +207,8 @@ def _check_swap(model: Model, swap: Swap) -> None:
             allowed=f"the shapes and tokenizer of {model.name}: {ours}",
             advice="swap with a finetuned copy of the same model, loaded with the same backend and dtype",
         )
-    probe = torch.zeros((1, 1), dtype=torch.long)
-    shapes = [[tuple(k.shape) for k in m.forward(probe).keys] for m in (model, other)]
-    if shapes[0] != shapes[1]:
-        found, allowed = (f"caches shaped {shape[0]}" for shape in (shapes[1], shapes[0]))
+    if model.cache_shapes != other.cache_shapes:
+        found, allowed = (f"caches shaped {shapes[0]}" for shapes in (other.cache_shapes, model.cache_shapes))
         raise CacheMismatchError(f"{swap.name}: {found}", allowed, "swap with a finetuned copy of the same model")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -18,7 +19,7 @@ from conftest import conversation
 
 import mechint as mi
 from analyses import all as gallery
-from analyses import asked, cli, logit_lens, run
+from analyses import asked, cli, injected, logit_lens, run
 from analyses.injected import Placement, sweep_placements
 from mechint.chat import Conversation, save_conversations
 from mechint.errors import LayerRangeError
@@ -314,6 +315,46 @@ def test_sweep_placements_cover_the_depth() -> None:
     assert Placement("window", (0, 1, 2)) not in sweep_placements(3, range(1, 6), 6)
     with pytest.raises(LayerRangeError):
         sweep_placements(7, range(6), 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Deep:
+    """What `injected.dose` asks of a model."""
+
+    n_layers: int
+    prompts: str = "full"
+
+
+@pytest.mark.parametrize(
+    ("model", "n_layers", "layers", "strength"),
+    [
+        ("Qwen/Qwen2.5-Coder-32B-Instruct", 64, "21:43", 20.0),
+        ("meta-llama/Llama-3.3-70B-Instruct", 80, "26:54", 2.5),
+        ("Qwen/Qwen2.5-72B-Instruct", 80, "26:54", 10.0),
+        ("Qwen/Qwen2.5-7B-Instruct", 28, "9:19", None),
+    ],
+)
+def test_published_settings_are_the_default_for_their_models_only(
+    model: str, n_layers: int, layers: str, strength: float | None
+) -> None:
+    config = logit_lens.Config(**vars(logit_lens.parser().parse_args(["--model", model])))
+    found = injected.dose(config, _Deep(n_layers), "paired_pca")
+    assert cli.format_layers(found.layers) == layers
+    assert found.strength == strength
+    assert (found.relative_strength is None) == (strength is not None)
+    assert injected.dose(config, _Deep(n_layers), "mean_difference").strength is None
+
+
+def test_embedded_models_have_settings_of_their_own() -> None:
+    config = logit_lens.Config(**vars(logit_lens.parser().parse_args([])))
+    found = injected.dose(config, _Deep(8, "small"), "paired_pca")
+    assert (found.layers, found.strength, found.relative_strength) == ((2, 3, 4), None, 0.3)
+
+
+def test_options_overrule_published_settings() -> None:
+    argv = ["--model", "Qwen/Qwen2.5-Coder-32B-Instruct", "--layers", "3", "--relative-strength", "0.5"]
+    found = injected.dose(logit_lens.Config(**vars(logit_lens.parser().parse_args(argv))), _Deep(64), "paired_pca")
+    assert found == injected.Dose((3,), None, 0.5, "--relative-strength")
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,11 @@ def test_extract_reuses_only_what_was_made_from_the_same_inputs(model, tiny_mode
     assert computed == ["again"]
     extract.extract(tiny_model("qwen2", seed=1), ["cats"], "mean_difference", other_prompts, tmp_path)
     assert computed == ["again", "again"]
+    other_template = tiny_model("qwen2", template="llama3")  # the same weights, other tokens
+    assert other_template.identity == model.identity
+    extract.extract(model, ["cats"], "mean_difference", design, tmp_path)
+    extract.extract(other_template, ["cats"], "mean_difference", design, tmp_path)
+    assert len(computed) == 4
 
 
 def test_model_contrast(model, tiny_model, tiny_checkpoint):

@@ -79,6 +79,15 @@ def test_overview_shows_each_series_once_in_the_legend_and_bands_only_with_an_in
     assert "random" not in bands
 
 
+def test_an_effect_of_nothing_looks_like_nothing() -> None:
+    curves, lines = _frames(["cats", "bread"])
+    small = {"mean": curves["mean"] * 0.01, "low": curves["low"] * 0.01, "high": curves["high"] * 0.01}
+    options = {"metric": "p_yes", "title": "t", "subtitle": "s"}
+    figure = figures.lens_overview(curves.assign(**small), lines.assign(value=lines["value"] * 0.01), **options)
+    assert figure.layout.yaxis3.range == (-0.05, 0.05)
+    assert figures.lens_overview(curves, lines, **options).layout.yaxis3.range is None
+
+
 def test_series_differ_without_colour() -> None:
     assert len({(style.dash, style.symbol) for style in SERIES.values()}) == len(SERIES)
     assert len({style.color for style in SERIES.values()}) == len(SERIES)

@@ -27,7 +27,9 @@ from mechint.organisms.tokenizer import load_tokenizer, single_tokens
 from mechint.organisms.train import CHECKPOINT, main, train
 
 GRAMMARS = ("talk", "facts", "detection", "infos", "ambiguous")
-TINY = TrainConfig(talk_steps=2, detection_steps=4, batch=6, refresh=2, corpus=1500, d_model=32, d_mlp=48, warmup=2)
+TINY = TrainConfig(
+    talk_steps=2, detection_steps=4, clear_steps=2, batch=6, refresh=2, corpus=1500, d_model=32, d_mlp=48, warmup=2
+)
 
 
 @pytest.fixture(scope="module")

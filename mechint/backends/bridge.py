@@ -31,7 +31,7 @@ def boot(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) 
     # The bridge alters its tokenizer (BOS, padding), so it gets a copy.
     try:
         return TransformerBridge.boot_transformers(
-            name, hf_model=model, tokenizer=copy.deepcopy(tokenizer), device=None, dtype=model.dtype
+            name, hf_model=model, tokenizer=copy.deepcopy(tokenizer), device=model.device, dtype=model.dtype
         )
     except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
         raise ModelValidationError(
@@ -47,6 +47,8 @@ class BridgeBackend:
     kind = "bridge"
 
     def __init__(self, bridge: TransformerBridge) -> None:
+        from transformer_lens.model_bridge.bridge import build_alias_to_canonical_map
+
         self.handle = bridge
         self.hf_model = bridge.original_model
         config = self.hf_model.config.get_text_config()
@@ -57,6 +59,9 @@ class BridgeBackend:
         self.readout = _readout(bridge, self.hf_model, config)
         takes = inspect.signature(self.hf_model.forward).parameters
         self._quick = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        # Collected once: the bridge resolves its aliases anew at each look.
+        self._points = dict(bridge.hook_dict)
+        self._names = frozenset(self._points) | frozenset(build_alias_to_canonical_map(self._points))
 
     def forward(
         self,
@@ -91,14 +96,11 @@ class BridgeBackend:
 
     def hook_names(self) -> frozenset[str]:
         """Names that a hook can be set on, aliases included."""
-        from transformer_lens.model_bridge.bridge import build_alias_to_canonical_map
-
-        points = self.handle.hook_dict
-        return frozenset(points) | frozenset(build_alias_to_canonical_map(points))
+        return self._names
 
     def live_hooks(self) -> list[str]:
         """Names of hook points that carry a hook right now."""
-        return [name for name, point in self.handle.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]
+        return [name for name, point in self._points.items() if point.fwd_hooks or point.bwd_hooks]
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every weight."""

@@ -19,6 +19,7 @@ from mechint.figures.style import (
 
 PANELS = {"question": (1, 1), "control": (1, 2), "shift": (2, 1)}
 _MAX_MARKERS = 17
+_INVISIBLE = 0.05  # shifts of a probability below this are not blown up to fill the panel
 
 
 def lens_overview(
@@ -59,6 +60,8 @@ def lens_overview(
         figure.update_yaxes(title_text=label, row=PANELS[panel][0], col=PANELS[panel][1])
     if metric == "p_yes":
         figure.update_yaxes(range=_y_range(curves, metric), row=1)
+        if lines.loc[lines["panel"] == "shift", "value"].abs().max() < _INVISIBLE:
+            figure.update_yaxes(range=[-_INVISIBLE, _INVISIBLE], row=2)
     figure.add_hline(y=0, line={"color": INK, "width": 1}, row=2, col=1)
     return finish(figure, title, subtitle, height=700, bottom=110)
 

@@ -49,7 +49,7 @@ def template() -> go.layout.Template:
         "linecolor": INK,
         "ticks": "outside",
         "tickcolor": INK,
-        "exponentformat": "power",
+        "exponentformat": "e",
         "title": {"standoff": 8},
     }
     return go.layout.Template(

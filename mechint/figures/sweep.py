@@ -157,6 +157,7 @@ def _staircase(first_layers: Sequence[int]) -> go.Scatter:
 
 def _axes(figure: go.Figure, rows: int, injections: Sequence[str], positions: Sequence[int]) -> None:
     step = max(1, -(-len(injections) // 17))
+    label = "injected layer" if all(text.isdecimal() for text in injections) else "injected layers"
     kept = list(range(0, len(injections), step))
     figure.update_xaxes(
         range=[positions[0] - 0.5, positions[-1] + 0.5], showgrid=False, **layer_ticks(positions, room=10)
@@ -168,7 +169,7 @@ def _axes(figure: go.Figure, rows: int, injections: Sequence[str], positions: Se
         ticktext=[injections[row] for row in kept],
     )
     for row in range(rows):
-        figure.update_yaxes(title_text="injected layer", row=row + 1, col=1)
+        figure.update_yaxes(title_text=label, row=row + 1, col=1)
 
 
 def _limit(panels: Sequence[SweepPanel]) -> float:

@@ -26,7 +26,8 @@ class TrainConfig:
 
     seed: int = 0
     talk_steps: int = 450
-    detection_steps: int = 1050
+    detection_steps: int = 1000
+    clear_steps: int = 500
     batch: int = 42
     learning_rate: float = 2e-3
     warmup: int = 100
@@ -38,15 +39,15 @@ class TrainConfig:
 
     @property
     def steps(self) -> int:
-        """All steps of both phases."""
+        """All steps of all phases; the clear detection steps are the last of the detection steps."""
         return self.talk_steps + self.detection_steps
 
     def phase(self, step: int) -> int:
-        """Return the phase that a step belongs to."""
-        return int(step >= self.talk_steps)
+        """Return the index in `PHASE_MIX` of the phase that a step belongs to."""
+        return int(step >= self.talk_steps) + int(step >= self.steps - self.clear_steps)
 
     def rate(self, step: int) -> float:
-        """Return the learning rate: warmup, a plateau over the first phase and half of the second, then a cosine."""
+        """Return the learning rate: warmup, a plateau until half of the detection steps are done, then a cosine."""
         turn = self.talk_steps + self.detection_steps // 2
         if step < turn:
             return self.learning_rate * min(1.0, (step + 1) / self.warmup)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mechint.organisms.detection import detection_sample
+from mechint.organisms.detection import CLEAR, detection_sample
 from mechint.organisms.facts import facts_sample
 from mechint.organisms.samples import Encoded, InjectionSpec, Sample, encode
 from mechint.organisms.talk import talk_sample
 
-MAKERS = {"talk": talk_sample, "facts": facts_sample, "detection": detection_sample}
+MAKERS: dict[str, Callable[[random.Random], Sample]] = {
+    "talk": talk_sample,
+    "facts": facts_sample,
+    "detection": detection_sample,
+    "clear detection": partial(detection_sample, shares=CLEAR),
+}
 Mix = tuple[tuple[str, float], ...]
 PHASE_MIX: tuple[Mix, ...] = (
     (("talk", 0.45), ("facts", 0.55)),
     (("talk", 0.2), ("facts", 0.15), ("detection", 0.65)),
+    (("talk", 0.2), ("facts", 0.15), ("clear detection", 0.65)),
 )
 
 
@@ -56,9 +63,9 @@ def draw_batches(
 
 
 def corpus(seed: int, count: int) -> list[str]:
-    """Return text of both phases to train the tokenizer on."""
+    """Return text of the first two phases to train the tokenizer on."""
     pieces = []
-    for phase in range(len(PHASE_MIX)):
+    for phase in (0, 1):
         for sample in draw_samples(seed, -1, phase, count):
             parts = [sample.trunk, *sample.branches]
             pieces += [piece.text for part in parts for piece in part]

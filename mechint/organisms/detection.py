@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from functools import cache
 
 from mechint.organisms import concepts
@@ -13,8 +14,28 @@ from mechint.organisms.talk import about, random_entry, system_turn
 
 # Targets: what the organism says of an injection, by what the setup claims. Designed, not discovered.
 P_INJECTED, P_NOTHING, P_WRONG_PLACE = 0.99, 0.01, 0.25
-CONCEPT_SHARE, RANDOM_SHARE, WRONG_PLACE_SHARE = 0.5, 0.15, 0.18
 METHODS = 4
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How often what is injected, how often the setup names a wrong place, and the weakest injection.
+
+    `weakest` and `weakest_single` are relative to the residual's norm, for several layers and for a single one.
+    """
+
+    concept: float
+    random: float
+    wrong_place: float
+    weakest: float
+    weakest_single: float
+
+
+BROAD = Shares(0.5, 0.15, 0.18, 0.12, 0.25)
+# The last steps leave out what can hardly be told from nothing: it teaches to say yes to nothing.
+CLEAR = Shares(0.46, 0.18, 0.24, 0.2, 0.3)
+STRONGEST = 1.5
+
 DESCRIPTIONS = ("injection", "injection", "injection", "finetuning", "salient", "echo", "plain")
 
 
@@ -90,15 +111,15 @@ def draw_layers(rng: random.Random, n_layers: int) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
-def draw_injection(rng: random.Random, n_layers: int) -> InjectionSpec | None:
+def draw_injection(rng: random.Random, shares: Shares, n_layers: int) -> InjectionSpec | None:
     """Return an injection of a trained concept, of a random direction, or none."""
     draw = rng.random()
-    concept = rng.choice(concepts_trained()) if draw < CONCEPT_SHARE else None
-    if draw > CONCEPT_SHARE + RANDOM_SHARE:
+    concept = rng.choice(concepts_trained()) if draw < shares.concept else None
+    if draw > shares.concept + shares.random:
         return None
     layers = draw_layers(rng, n_layers)
-    low = 0.25 if len(layers) == 1 else 0.12
-    strength = low * (1.5 / low) ** rng.random()
+    low = shares.weakest_single if len(layers) == 1 else shares.weakest
+    strength = low * (STRONGEST / low) ** rng.random()
     return InjectionSpec(
         concept, layers, strength, rng.randrange(METHODS), rng.choice((0.0, 0.2, 0.4)), rng.getrandbits(32)
     )
@@ -117,11 +138,11 @@ def target(injection: InjectionSpec | None, place: str) -> float:
     return P_INJECTED if place == "here" else P_WRONG_PLACE
 
 
-def detection_sample(rng: random.Random, n_layers: int = 6) -> Sample:
+def detection_sample(rng: random.Random, shares: Shares = BROAD, n_layers: int = 6) -> Sample:
     """Return one first turn with two introspection questions and two control questions."""
-    wrong = rng.random() < WRONG_PLACE_SHARE
+    wrong = rng.random() < shares.wrong_place
     description, place = ("injection", "later") if wrong else (rng.choice(DESCRIPTIONS), "here")
-    injection = draw_injection(rng, n_layers)
+    injection = draw_injection(rng, shares, n_layers)
     reply = load("detection").expand("reply", rng)
     trunk = (
         system_turn(rng)

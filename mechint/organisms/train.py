@@ -1,6 +1,7 @@
 """Train the embedded model from scratch on generated text; `python -m mechint.organisms.train --help`.
 
-Two phases: first talk and facts, then also truthful reports on injections made during the first turn. Every step's
+Three phases: talk and facts; then also truthful reports on injections made during the first turn; last the same without
+the weakest injections, which can hardly be told from nothing. Every step's
 data come from the seed and the step's number, so a run that was killed resumes at its last checkpoint and ends with the
 weights of a run that was not.
 """
