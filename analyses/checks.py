@@ -13,7 +13,7 @@ from analyses.cli import Common
 from mechint import organisms
 from mechint.chat import load_conversations
 from mechint.errors import LayerRangeError, OutputError, UnknownConceptError, UnknownNameError, UsageError
-from mechint.sources import Source, resolve
+from mechint.sources import Source, check_reachable, resolve
 
 _T = TypeVar("_T")
 _VECTOR_SUFFIXES = (".gguf", ".safetensors")
@@ -29,7 +29,9 @@ class Checkpoint:
 
 def check_common(config: Common, analysis: str) -> Checkpoint:
     """Raise for every bad common option that can be known without a model, and for an --out that cannot be written."""
-    checkpoint = _checkpoint(resolve(config.model))
+    source = resolve(config.model)
+    check_reachable(source)
+    checkpoint = _checkpoint(source)
     if checkpoint.n_layers is not None:
         check_layers(config.layers, checkpoint.n_layers)
     if config.conversations is not None:

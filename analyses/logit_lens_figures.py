@@ -102,7 +102,7 @@ def _finding(curves: pd.DataFrame, metric: str) -> str:
 
 def _number(value: float, sign: str = "") -> str:
     """Two decimals, or one significant digit where these would show nothing."""
-    digits = ".2f" if abs(value) >= 0.005 or value == 0 else ".0e"
+    digits = ".2f" if abs(value) >= 0.005 or value == 0 else ".1g"
     return format(value, f"{sign}{digits}").replace("-", MINUS)
 
 

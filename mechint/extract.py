@@ -196,7 +196,7 @@ def _version(package: str) -> str:
 
 
 def _key(model: Model, concept: str, method: str, design: PromptDesign) -> str:
-    """Hash of all that a vector depends on: weights, method, and the prompts as this tokenizer and template render them."""
+    """Hash of all that a vector depends on: weights, method, and the prompts as the model's template renders them."""
     tokens = [render(model.tokenizer, chat).tokens for chat in _prompts(concept, method, design)]
     return sha256(model.identity.encode(), method.encode(), json.dumps(tokens).encode())
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlparse
 
 import torch
 
 from mechint.errors import MechintError, ModelValidationError, PrerequisiteError, UnknownModelError
-from mechint.sources import Source
+from mechint.sources import Source, check_reachable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-_HUB_TIMEOUT_S = 3.0
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint. Raises ModelValidationError if there is none."""
     from transformers import AutoTokenizer
 
-    _check_reachable(source)
+    check_reachable(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
@@ -42,7 +38,7 @@ def load_hf(
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    _check_reachable(source)
+    check_reachable(source)
     placement = {} if device.type == "cpu" else {"device_map": {"": device}}
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -71,27 +67,6 @@ def _with_adapter(model: PreTrainedModel, adapter: str | Path) -> PreTrainedMode
         ) from error
     result: PreTrainedModel = merged
     return result
-
-
-def _check_reachable(source: Source) -> None:
-    """Fail at once, instead of after a minute of retries, where a hub id is neither cached nor to be had."""
-    if source.is_local:
-        return
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(source.location, "config.json"), str):
-        return
-    host = urlparse(constants.ENDPOINT).hostname or ""
-    try:
-        if constants.HF_HUB_OFFLINE:
-            raise OSError("HF_HUB_OFFLINE is set")
-        socket.create_connection((host, 443), timeout=_HUB_TIMEOUT_S).close()
-    except OSError as error:
-        raise UnknownModelError(
-            given=f"model {source.name!r} is not cached here and the hub cannot be reached ({error})",
-            allowed="a model that is cached or can be downloaded, a checkpoint directory, or an embedded organism",
-            advice="download it where there is a network, or use --model organism",
-        ) from error
 
 
 def _unreadable(source: Source, what: str, error: Exception) -> MechintError:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 from mechint.errors import UnknownModelError
 from mechint.organisms import ORGANISMS, organism_path
 
+_HUB_TIMEOUT_S = 1.5
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -34,6 +38,31 @@ def resolve(name: str | Path) -> Source:
     if _HUB_ID.fullmatch(text) and not text.startswith("."):
         return Source(text, text, is_local=False)
     raise _unknown(text, "no such directory, and not of the form owner/name")
+
+
+def check_reachable(source: Source) -> None:
+    """Raise UnknownModelError at once for a hub id that is neither cached nor to be had, not after a minute of tries.
+
+    Behind a proxy only the loader can tell, so there nothing is tried.
+    """
+    if source.is_local or getproxies().get("https"):
+        return
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(source.location, "config.json"), str):
+        return
+    hub = urlparse(constants.ENDPOINT)
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        port = hub.port or (80 if hub.scheme == "http" else 443)
+        socket.create_connection((hub.hostname or "", port), timeout=_HUB_TIMEOUT_S).close()
+    except OSError as error:
+        raise UnknownModelError(
+            given=f"model {source.name!r} is not cached here and the hub cannot be reached ({error})",
+            allowed="a model that is cached or can be downloaded, a checkpoint directory, or an embedded organism",
+            advice="download it where there is a network, or use --model organism",
+        ) from error
 
 
 def _unknown(name: str, why: str) -> UnknownModelError:

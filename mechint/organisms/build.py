@@ -101,12 +101,14 @@ def save_model(model: Qwen2ForCausalLM, tokenizer: Tokenizer, out: Path) -> None
     model.to("cpu").half().save_pretrained(out)
     _edit_json(out / "config.json", dtype="float32")
     as_transformers(tokenizer).save_pretrained(out, save_jinja_files=False)
-    # The class name that transformers 4 and 5 both know; it keeps tokenizer.json as it is.
-    _edit_json(out / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", backend=None)
+    # For the model type qwen2, transformers 5 replaces any tokenizer by its own, whose split breaks " 1" in two, unless
+    # a tokenizer of the checkpoint's own is declared; that one is never run without trust_remote_code.
+    own = {"AutoTokenizer": [None, "tokenization.PreTrainedTokenizerFast"]}
+    _edit_json(out / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", auto_map=own, backend=None)
     (out / "model.safetensors").chmod(0o644)
 
 
-def _edit_json(path: Path, **changes: str | None) -> None:
+def _edit_json(path: Path, **changes: str | dict[str, list[str | None]] | None) -> None:
     content = json.loads(path.read_text(encoding="utf-8")) | changes
     kept = {key: value for key, value in content.items() if value is not None or key not in changes}
     path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

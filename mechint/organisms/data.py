@@ -72,7 +72,7 @@ def corpus(seed: int, count: int) -> list[str]:
     return pieces
 
 
-def _padded(rows: Sequence[Sequence[float | int]], width: int, value: float, dtype: torch.dtype) -> Tensor:
+def _padded(rows: Sequence[Sequence[float | int]], width: int, value: float | int, dtype: torch.dtype) -> Tensor:
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows], dtype=dtype)
 
 
