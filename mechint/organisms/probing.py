@@ -113,7 +113,8 @@ class Probe:
         ids = torch.tensor([self.tokenizer.encode(prompt.fill).ids])
         with torch.no_grad():
             residual: Tensor = torch.stack(resid_post(self.model, ids))
-        return torch.linalg.vector_norm(residual, dim=-1).mean(dim=(1, 2))
+        norms: Tensor = torch.linalg.vector_norm(residual, dim=-1)
+        return norms.mean(dim=(1, 2))
 
     @torch.no_grad()
     def answers(
