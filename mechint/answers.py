@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, str | int | float]
 
+# Characters before an answer that its tokenization is checked in; more would cost and change nothing.
+_CONTEXT = 200
 SHIFTED = ("p_yes", "p_no", "logit_diff")
 
 
@@ -47,7 +49,7 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, answers: 
         own = rendered.conversation
         answers = Answers(yes=(own.yes_token,) if own.yes_token else (), no=(own.no_token,) if own.no_token else ())
     yes, no, choices = (
-        tuple(single_token(tokenizer, text, rendered.text) for text in texts)
+        tuple(single_token(tokenizer, text, rendered.text[-_CONTEXT:]) for text in texts)
         for texts in (answers.yes, answers.no, answers.choices)
     )
     return AnswerIds(yes, no, tuple(zip(answers.choices, choices, strict=True)), answers.reduce)

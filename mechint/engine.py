@@ -11,13 +11,12 @@ from torch import Tensor
 
 from mechint.cache import KVCache
 from mechint.capture import residuals
-from mechint.chat import Conversation
 from mechint.errors import UsageError
 from mechint.interventions import Intervention
 from mechint.model import Model
 from mechint.plan import DEFAULT_BATCH_SIZE, batches, group_by_prefix
 from mechint.prefill import Prefilled, Receipt, check_fits, check_readable, clean_norms, prefill
-from mechint.render import Rendered, render
+from mechint.render import Rendered
 
 Cell = tuple[int, int]
 Progress = Callable[[int], None]
@@ -34,7 +33,7 @@ class CellBatch:
 
 def run(
     model: Model,
-    conversations: Sequence[Conversation],
+    rendered: Sequence[Rendered],
     interventions: Sequence[Intervention],
     layers: Sequence[int],
     batch_size: int | None = None,
@@ -42,13 +41,12 @@ def run(
 ) -> Iterator[CellBatch]:
     """Yield every cell once; `progress` is told how many cells each batch has finished.
 
-    All input is checked before the first pass. Raises what `render` and `prefill` raise, and UsageError for names or
-    labels that occur twice.
+    All input is checked before the first pass. Raises what `prefill` raises, and UsageError for names or labels that
+    occur twice.
     """
     size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     if size < 1:
         raise UsageError(f"batch size {size}", "1 or more", "choose a positive number of rows")
-    rendered = [render(model.tokenizer, conversation) for conversation in conversations]
     _check_table(model, rendered, interventions)
     for group in group_by_prefix(rendered):
         first = rendered[group.conversations[0]]

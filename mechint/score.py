@@ -55,10 +55,11 @@ def table(
         raise UsageError("no conversations or no interventions", "one or more of each", "pass at least one")
     reference = next((i for i in wanted if isinstance(i, Clean)), CLEAN)
     complete = wanted if reference in wanted else [reference, *wanted]
-    ids = [answer_ids(model.tokenizer, render(model.tokenizer, c), answers) for c in asked]
+    rendered = [render(model.tokenizer, conversation) for conversation in asked]
+    ids = [answer_ids(model.tokenizer, item, answers) for item in rendered]
     rows: dict[tuple[int, int, int], Row] = {}
     receipts: list[JSON] = []
-    for batch in run(model, asked, complete, layers, batch_size, progress):
+    for batch in run(model, rendered, complete, layers, batch_size, progress):
         receipts += [receipt.to_dict() for receipt in batch.receipts]
         for layer, resid in zip(layers, batch.resid, strict=True):
             found = read_rows(model.readout, resid, [ids[c] for c, _ in batch.cells])
