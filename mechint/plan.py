@@ -12,7 +12,7 @@ DEFAULT_BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Group:
-    """Indices of conversations with the same prefill: equal tokens and marks up to the last marked segment."""
+    """Indices of conversations with the same prefill: equal tokens and segments up to the last marked one."""
 
     conversations: tuple[int, ...]
 
@@ -27,10 +27,11 @@ class Batch:
 
 def group_by_prefix(rendered: Sequence[Rendered]) -> list[Group]:
     """Return groups of conversations that share their prefill, in the order of their first member."""
-    groups: dict[tuple[tuple[int, ...], tuple[bool, ...]], list[int]] = {}
+    groups: dict[tuple[tuple[int, ...], tuple[tuple[int, bool], ...]], list[int]] = {}
     for index, item in enumerate(rendered):
         n_pos = item.prefix_length
-        groups.setdefault((item.tokens[:n_pos], tuple(item.marked()[:n_pos].tolist())), []).append(index)
+        segments = tuple((s.stop, s.add_injection) for s in item.segments if s.stop <= n_pos)
+        groups.setdefault((item.tokens[:n_pos], segments), []).append(index)
     return [Group(tuple(members)) for members in groups.values()]
 
 

@@ -235,6 +235,20 @@ def test_positions_that_are_missed_are_noticed(model, monkeypatch):
         prefill(model, conversation(), [Injection(vector(model), layers=[1], strength=1.0)])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_cache_of_length_one(backend, tiny_checkpoint):
+    """Steering code that skips passes of one token, to leave decoding alone, would never act here."""
+    model = mi.load(tiny_checkpoint("qwen2"), backend=backend)
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    messages = (Message("user", "<s>", add_injection=True), Message("assistant", "The answer is", continue_msg=True))
+    short = mi.Conversation("one", messages, yes_token=" yes", no_token=" no")
+    steer = Injection(vector(model), layers=[0, 1], strength=3.0, name="steer")
+    filled = prefill(model, short, [CLEAN, steer])
+    assert (filled.cache.n_pos, filled.receipts[1].positions) == (1, (0,))
+    assert (filled.cache.values[2][0] - filled.cache.values[2][1]).abs().max() > 1e-2
+    assert abs(mi.score(model, short, steer).logit_diff_shift[0]) > 1e-3
+
+
 def test_nothing_marked(model):
     bare = mi.Conversation("bare", tuple(replace(m, add_injection=False) for m in conversation().messages))
     assert prefill(model, bare, [CLEAN]).cache.n_pos == 0
