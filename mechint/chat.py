@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from mechint.errors import ConversationError
 from mechint.files import JSON, read_json, write_atomically
@@ -52,7 +51,7 @@ class Conversation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
-        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+        object.__setattr__(self, "extra", dict(self.extra))
         _check_messages(self.label, self.messages)
 
     @classmethod

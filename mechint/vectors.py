@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -42,8 +41,8 @@ class ConceptVector:
 
     def __post_init__(self) -> None:
         clean = {int(k): v.detach().to("cpu", torch.float32) for k, v in sorted(self.vectors.items())}
-        object.__setattr__(self, "vectors", MappingProxyType(clean))
-        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+        object.__setattr__(self, "vectors", clean)
+        object.__setattr__(self, "provenance", dict(self.provenance))
         _check(self)
 
     @property

@@ -187,6 +187,17 @@ def test_cached_vectors_are_reused_only_for_the_same_key(tmp_path):
         load_cached(path, "abd")
 
 
+def test_specifications_travel_to_other_processes():
+    import copy
+    import pickle
+
+    steer = mi.Injection(random_vector(), layers=[1, 2], strength=1.0)
+    both = steer + mi.Injection(random_vector(seed=1), relative_strength=0.3)
+    for what in (steer, both, conversation()):
+        for again in (pickle.loads(pickle.dumps(what)), copy.deepcopy(what)):
+            assert again.key == what.key if hasattr(what, "key") else again == what
+
+
 def test_provenance_is_in_the_file(tmp_path):
     from safetensors import safe_open
 
