@@ -63,7 +63,7 @@ def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: b
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             if required:
                 raise PrerequisiteError(f"png output: {reason}", "kaleido with a browser", _HOW) from error
-            _LOG.warning("no png files: %s; for them, %s", reason, _HOW)
+            _LOG.warning("no png files: %s; for them, %s", reason.rstrip("."), _HOW)
             return []
     named = zip(figures, pictures, strict=True)
     return [write_atomically(directory / f"{name}.png", picture) for name, picture in named]
