@@ -41,13 +41,22 @@ def load_hf(
     check_reachable(source)
     placement = {} if device.type == "cpu" else {"device_map": {"": device}}
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, attn_implementation="eager", trust_remote_code=False, **placement
+        loaded: tuple[PreTrainedModel, dict[str, set[str]]] = AutoModelForCausalLM.from_pretrained(
+            source.location,
+            dtype=dtype,
+            attn_implementation="eager",
+            trust_remote_code=False,
+            output_loading_info=True,
+            **placement,
         )
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
         raise _unreadable(source, "its weights", error) from error
+    model, info = loaded
+    if info["missing_keys"]:
+        # transformers would fill them with random numbers and only log it.
+        raise _unreadable(source, "its weights", ValueError(f"missing {', '.join(sorted(info['missing_keys'])[:3])}"))
     model = model if adapter is None else _with_adapter(model, adapter)
     return model.eval().requires_grad_(False)
 

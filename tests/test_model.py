@@ -280,3 +280,35 @@ def test_other_rotary_scalings_are_refused_by_hooked(tmp_path, tiny_checkpoint):
     with pytest.raises(ModelValidationError, match="yarn"):
         mi.load(path, backend="hooked")
     assert mi.load(path).n_layers == 4
+
+
+def test_a_model_without_a_language_head_is_refused(tiny_checkpoint):
+    model = mi.load(tiny_checkpoint("qwen2", seed=7))
+    bridge = model.backend.handle
+    bridge.original_model.get_output_embeddings = lambda: None
+    with pytest.raises(ModelValidationError, match="without output embeddings"):
+        mi.wrap(bridge, tokenizer=model.tokenizer)
+
+
+def test_a_model_without_a_tokenizer_is_refused(tiny_checkpoint, tmp_path):
+    import shutil
+
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_checkpoint("llama"), bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(ModelValidationError, match="tokenizer"):
+        mi.load(bare)
+
+
+def test_missing_weights_are_not_made_up(tiny_checkpoint, tmp_path):
+    """transformers fills weights that a checkpoint lacks with random numbers, and only logs it."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    holed = tmp_path / "holed"
+    shutil.copytree(tiny_checkpoint("qwen2"), holed)
+    weights = load_file(holed / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, holed / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelValidationError, match=r"missing model\.layers\.1\.mlp\.up_proj"):
+        mi.load(holed)

@@ -52,9 +52,13 @@ class BridgeBackend:
         self.handle = bridge
         self.hf_model = bridge.original_model
         config = self.hf_model.config.get_text_config()
+        for part, holder in (("num_hidden_layers", config), ("hidden_size", config), ("ln_final", bridge)):
+            _require(part, getattr(holder, part, None), type(self.hf_model).__name__)
         self.n_layers, self.d_model = int(config.num_hidden_layers), int(config.hidden_size)
         self.n_ctx = _learned_context(config)
-        weight = self.hf_model.get_output_embeddings().weight
+        head = self.hf_model.get_output_embeddings()
+        _require("output embeddings", head, type(self.hf_model).__name__)
+        weight = head.weight
         self.d_vocab, self.device, self.dtype = len(weight), weight.device, weight.dtype
         self.readout = _readout(bridge, self.hf_model, config)
         takes = inspect.signature(self.hf_model.forward).parameters
@@ -105,6 +109,16 @@ class BridgeBackend:
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every weight."""
         yield from self.hf_model.named_parameters()
+
+
+def _require(part: str, found: object, architecture: str) -> None:
+    """Raise ModelValidationError for a model that lacks what every causal language model has."""
+    if found is None:
+        raise ModelValidationError(
+            given=f"{architecture} without {part}",
+            allowed="a causal language model with layers, a hidden size, a final norm and an unembedding",
+            advice="load the language model of the checkpoint, or report the architecture",
+        )
 
 
 def _to_native(cache: KVCache) -> DynamicCache:
