@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import TypeVar
 from analyses.cli import Common
 from mechint import organisms
 from mechint.chat import load_conversations
-from mechint.errors import LayerRangeError, OutputError, UnknownConceptError, UnknownNameError, UsageError
+from mechint.errors import LayerRangeError, UnknownConceptError, UnknownNameError, UsageError
+from mechint.files import check_writable
 from mechint.sources import Source, check_reachable, resolve
 
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ def check_common(config: Common, analysis: str) -> Checkpoint:
         vector_files(config.vectors, config.concepts)
     elif checkpoint.prompts == "small":
         select(dict.fromkeys(organisms.concepts("all")), config.concepts, "concept", UnknownConceptError)
-    check_writable(config.out / analysis)
+    check_writable(config.out / analysis, "--out")
     return checkpoint
 
 
@@ -92,17 +92,3 @@ def _checkpoint(source: Source) -> Checkpoint:
     layers = config.get("num_hidden_layers", config.get("n_layer")) if isinstance(config, dict) else None
     prompts = str(config.get("mechint_prompts", "full")) if isinstance(config, dict) else "full"
     return Checkpoint(layers if isinstance(layers, int) else None, prompts)
-
-
-def check_writable(directory: Path) -> None:
-    """Raise OutputError unless a file can be made in `directory` (which is made)."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise OutputError(
-            given=f"--out: {directory} cannot be written: {error.strerror}",
-            allowed="a directory that can be made and written to",
-            advice="choose another --out",
-        ) from error

@@ -87,7 +87,7 @@ def _add_injection_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--concepts", type=_names, help="a,b,c (default: those of the prompt set or of --vectors)")
     group.add_argument("--vectors", type=Path, help="a .gguf or .safetensors file, or a directory of them")
-    group.add_argument("--n-random", type=whole_number(0), default=4, help="random vectors of equal norm")
+    group.add_argument("--n-random", type=whole_number(0), default=8, help="random vectors of equal norm")
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:

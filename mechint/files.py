@@ -53,6 +53,20 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
+def check_writable(directory: Path, option: str) -> None:
+    """Raise OutputError, naming `option`, unless a file can be made in `directory` (which is made)."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OutputError(
+            given=f"{option}: {directory} cannot be written: {error.strerror or error}",
+            allowed="a directory that can be made and written to",
+            advice=f"choose another {option}",
+        ) from error
+
+
 def _write_bytes(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one prefill did to one row: an injection by layer; a swap by the positions that the other model filled."""
+    """What one prefill did to one row of the cache: an injection by layer; a swap by the positions it filled."""
 
     conversation: str
     intervention: str
@@ -35,6 +35,7 @@ class Receipt:
     n_pos: int
     positions: tuple[int, ...]
     layers: tuple[LayerTouch, ...]
+    row: int = 0
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the receipt as JSON data, positions as start:stop spans."""
@@ -69,12 +70,13 @@ def prefill(
     check_readable(rendered, interventions)
     for intervention in interventions:
         check_fits(model, intervention)
-    steered = [i for i in interventions if not isinstance(i, Swap)]
-    swaps = [i for i in interventions if isinstance(i, Swap)]
-    parts = [_fill_steered(model, rendered, steered, norms or {})] if steered else []
-    parts += [_fill_swapped(model, rendered, swap) for swap in swaps]
-    cache, receipts = _in_order(parts, [*steered, *swaps], interventions)
-    return Prefilled(rendered, cache, receipts)
+    rows = range(len(interventions))
+    steered = [row for row in rows if not isinstance(interventions[row], Swap)]
+    parts = [_fill_steered(model, rendered, [interventions[row] for row in steered], norms or {})] if steered else []
+    parts += [_fill_swapped(model, rendered, swap) for swap in interventions if isinstance(swap, Swap)]
+    filled = [*steered, *(row for row in rows if row not in steered)]
+    cache, receipts = _in_order(parts, [filled.index(row) for row in rows])
+    return Prefilled(rendered, cache, tuple(replace(receipt, row=row) for row, receipt in enumerate(receipts)))
 
 
 def clean_norms(model: Model, rendered: Rendered, interventions: Sequence[Intervention]) -> dict[int, float]:
@@ -176,16 +178,13 @@ def _fill_swapped(model: Model, rendered: Rendered, swap: Swap) -> tuple[KVCache
     return cache, [Receipt(rendered.label, swap.name, "swapped", cache.n_pos, filled, ())]
 
 
-def _in_order(
-    parts: Sequence[tuple[KVCache, list[Receipt]]], filled: Sequence[Intervention], wanted: Sequence[Intervention]
-) -> tuple[KVCache, tuple[Receipt, ...]]:
-    """Put rows that were filled in another order into the order wanted."""
+def _in_order(parts: Sequence[tuple[KVCache, list[Receipt]]], order: Sequence[int]) -> tuple[KVCache, list[Receipt]]:
+    """Join the parts and put their rows into `order`."""
     receipts = [receipt for _, part in parts for receipt in part]
-    if len(parts) == 1:
-        return parts[0][0], tuple(receipts)
-    place = {id(intervention): row for row, intervention in enumerate(filled)}
-    rows = [place[id(intervention)] for intervention in wanted]
-    return concatenate([cache for cache, _ in parts]).select(torch.tensor(rows)), tuple(receipts[row] for row in rows)
+    cache = parts[0][0] if len(parts) == 1 else concatenate([cache for cache, _ in parts])
+    if list(order) != list(range(len(order))):
+        cache = cache.select(torch.tensor(order))
+    return cache, [receipts[row] for row in order]
 
 
 def _check_swap(model: Model, swap: Swap) -> None:

@@ -178,6 +178,17 @@ def test_swap_refuses_another_backend(tiny_model):
         prefill(bridge, conversation(), [Swap(hooked)])
 
 
+def test_rows_come_in_the_order_of_the_interventions(tiny_model):
+    """Swaps are filled apart from the rest, so they could end up in other rows than their receipts say."""
+    model, other = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
+    steer, swap = Injection(vector(model), layers=[0], strength=2.0, name="steer"), Swap(other, name="swap")
+    alone = {i.name: prefill(model, conversation(), [i]).cache.keys[-1][0] for i in (CLEAN, steer, swap)}
+    filled = prefill(model, conversation(), [swap, CLEAN, steer])
+    assert [(r.row, r.intervention) for r in filled.receipts] == [(0, "swap"), (1, "clean"), (2, "steer")]
+    for receipt in filled.receipts:
+        torch.testing.assert_close(filled.cache.keys[-1][receipt.row], alone[receipt.intervention], atol=1e-5, rtol=0)
+
+
 def test_no_hook_is_live_afterwards(tiny_model):
     for backend in BACKENDS:
         model = tiny_model("qwen2", backend)

@@ -42,20 +42,18 @@ def test_no_warning_where_the_pair_fits():
 
 
 def test_word_marking_tokenizer_is_read_in_context():
-    """SentencePiece style: ' yes' alone is two pieces, but one after a word."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """SentencePiece as in Llama 2: ' yes' is two pieces on its own, but one after a word."""
+    from tokenizers import Tokenizer, models, normalizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {w: i for i, w in enumerate(["<unk>", "▁", "▁The", "▁answer", "▁is", "▁yes"])}
-    raw = Tokenizer(models.BPE(vocab={**words, **{c: 100 + i for i, c in enumerate("Theanswriy")}}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    word_level = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    word_level.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    tok = PreTrainedTokenizerFast(tokenizer_object=word_level, unk_token="<unk>")
-    alone = tok(" yes", add_special_tokens=False)["input_ids"]
-    found = single_token(tok, " yes", "The answer is")
-    assert found == words["▁yes"]
-    assert alone == [found] or len(alone) > 1
+    words = ["<unk>", "▁", "▁The", "▁answer", "▁is", "▁yes"]
+    raw = Tokenizer(models.Unigram([(word, -1.0) for word in words], unk_id=0))
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tok = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+    assert tok(" yes", add_special_tokens=False)["input_ids"] == [words.index("▁"), words.index("▁yes")]
+    assert single_token(tok, " yes", "The answer is") == words.index("▁yes")
+    with pytest.raises(TokenizationError, match="2 tokens"):
+        single_token(tok, " yes")
 
 
 @pytest.mark.parametrize(

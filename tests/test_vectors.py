@@ -143,11 +143,9 @@ def test_values_that_are_not_finite(bad):
         mi.ConceptVector({1: torch.ones(4), 2: torch.full((4,), bad)})
 
 
-@pytest.mark.parametrize(
-    "vectors", [{}, {1: torch.ones(4), 2: torch.ones(5)}, {1: torch.ones(2, 2)}, {-1: torch.ones(4)}]
-)
+@pytest.mark.parametrize("vectors", [{}, {1: torch.ones(4), 2: torch.ones(5)}, {-1: torch.ones(4)}])
 def test_no_vectors(vectors):
-    with pytest.raises((InvalidVectorError, TypeError, Exception), match=r"layers|shape|Type"):
+    with pytest.raises(InvalidVectorError, match="layers"):
         mi.ConceptVector(vectors)
 
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechint.errors import MechintError, OutputError, StaleArtefactError
+from mechint.errors import MechintError, StaleArtefactError
+from mechint.files import check_writable
 from mechint.organisms import concepts
 from mechint.organisms.build import TrainConfig, build_model, make_tokenizer, save_model
 from mechint.organisms.card import write_card
@@ -155,25 +156,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def make_writable(out: Path) -> None:
-    """Create `out`; raises OutputError if nothing can be written there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / ".probe").touch()
-        (out / ".probe").unlink()
-    except OSError as error:
-        raise OutputError(
-            given=f"--out {out}: {error}",
-            allowed="a directory that can be written to",
-            advice="choose another --out",
-        ) from error
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = parse(argv)
     try:
-        make_writable(options.out)
+        check_writable(options.out, "--out")
         torch.set_num_threads(options.threads)
         config = TrainConfig(seed=options.seed)
         trainer = train(config, options.out, options.device)
