@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mechint.errors import MechintError, ModelValidationError, PrerequisiteError, UnknownModelError
-from mechint.sources import Source, check_reachable
+from mechint.sources import Source, adapter_location, check_reachable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,6 +33,7 @@ def load_hf(
 ) -> PreTrainedModel:
     """Return the Hugging Face model on `device` in `dtype`, read there directly, without a second copy.
 
+    Adapters, the source's own and then `adapter`, are merged into the weights.
     Raises UnknownModelError or ModelValidationError with the loader's own first words.
     """
     from safetensors import SafetensorError
@@ -57,20 +58,21 @@ def load_hf(
     if info["missing_keys"]:
         # transformers would fill them with random numbers and only log it.
         raise _unreadable(source, "its weights", ValueError(f"missing {', '.join(sorted(info['missing_keys'])[:3])}"))
-    model = model if adapter is None else _with_adapter(model, adapter)
+    for location in (source.adapter, None if adapter is None else adapter_location(adapter)):
+        model = model if location is None else _with_adapter(model, location)
     return model.eval().requires_grad_(False)
 
 
-def _with_adapter(model: PreTrainedModel, adapter: str | Path) -> PreTrainedModel:
+def _with_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
     try:
         from peft import PeftModel
     except ImportError as error:
         raise PrerequisiteError("peft is not installed", "peft, for adapter=", "pip install peft") from error
     try:
-        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelValidationError(
-            given=f"adapter {str(adapter)!r} does not load: {_first_line(error)}",
+            given=f"adapter {adapter!r} does not load: {_first_line(error)}",
             allowed="a PEFT LoRA adapter (directory or hub id) that was trained on this model",
             advice="check its path, and base_model_name_or_path in its adapter_config.json",
         ) from error

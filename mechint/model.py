@@ -140,10 +140,10 @@ def load(
     dtype: str = "float32",
     adapter: str | Path | None = None,
 ) -> Model:
-    """Return a validated model: an embedded organism, a checkpoint directory or a hub id.
+    """Return a validated model: an embedded organism, the directory of a checkpoint or of a LoRA adapter, or a hub id.
 
-    `adapter` is a PEFT LoRA (directory or hub id) that is merged into the weights. Code that comes with a checkpoint is
-    never run. Raises UnknownModelError, ModelValidationError, MemoryLimitError or UsageError.
+    `adapter` is a PEFT LoRA (directory, hub id or embedded) that is merged into the weights. Code that comes with a
+    checkpoint is never run. Raises UnknownModelError, ModelValidationError, MemoryLimitError or UsageError.
     """
     from mechint import loading
 

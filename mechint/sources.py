@@ -4,40 +4,63 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
 from mechint.errors import UnknownModelError
+from mechint.files import read_json
 from mechint.organisms import ORGANISMS, organism_path
 
+ADAPTER_CONFIG = "adapter_config.json"
 _HUB_TIMEOUT_S = 1.5
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What `mi.load` was asked for: the name as given, and the directory or hub id it stands for."""
+    """What `mi.load` was asked for: the name as given, and the directory or hub id of the weights it stands for.
+
+    `adapter` is the directory of a LoRA adapter that the name stood for; the location is then that of its base model.
+    """
 
     name: str
     location: str
     is_local: bool
+    adapter: str | None = None
 
 
 def resolve(name: str | Path) -> Source:
     """Return the source that `name` stands for. Raises UnknownModelError; never opens a connection."""
     text = str(name)
-    if text in ORGANISMS:
-        return Source(text, str(organism_path(text)), is_local=True)
-    path = Path(text).expanduser()
+    path = organism_path(text) if text in ORGANISMS else Path(text).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise _unknown(text, "the directory holds no config.json")
-        return Source(text, str(path), is_local=True)
+        if (path / "config.json").is_file():
+            return Source(text, str(path), is_local=True)
+        if (path / ADAPTER_CONFIG).is_file():
+            base = resolve(_base_of(path))
+            return replace(base, name=text, adapter=str(path))
+        raise _unknown(text, f"the directory holds no config.json and no {ADAPTER_CONFIG}")
     if _HUB_ID.fullmatch(text) and not text.startswith("."):
         return Source(text, text, is_local=False)
     raise _unknown(text, "no such directory, and not of the form owner/name")
+
+
+def adapter_location(adapter: str | Path) -> str:
+    """Return the directory or hub id of a LoRA adapter; an embedded one goes by its name."""
+    return str(organism_path(str(adapter)) if str(adapter) in ORGANISMS else adapter)
+
+
+def _base_of(adapter: Path) -> str:
+    """Return the name of the model that an adapter was trained on; raises UnknownModelError if it names none."""
+    content = read_json(adapter / ADAPTER_CONFIG)
+    base = content.get("base_model_name_or_path") if isinstance(content, dict) else None
+    if not isinstance(base, str) or not base:
+        raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names no base_model_name_or_path")
+    if Path(base).expanduser().resolve() == adapter.resolve():
+        raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names the adapter itself as its base model")
+    return base
 
 
 def check_reachable(source: Source) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,23 @@ def test_adapter_is_merged(tiny_checkpoint, tmp_path, plain_hf):
     assert (model.logits(tokens) - plain_hf("qwen2")(tokens).logits).abs().max() > 1e-2
     with pytest.raises(ModelValidationError, match="adapter"):
         mi.load(tiny_checkpoint("qwen2"), adapter=tmp_path / "nothing")
+
+
+def test_an_adapter_directory_loads_with_the_base_model_it_names(tiny_checkpoint, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    base, adapter = reference.load(tiny_checkpoint("qwen2")), tmp_path / "adapter"
+    base.name_or_path = base.config._name_or_path = str(tiny_checkpoint("qwen2"))
+    lora = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    lora.save_pretrained(adapter)
+    model = mi.load(adapter)
+    assert model.identity == mi.load(tiny_checkpoint("qwen2"), adapter=adapter).identity
+    assert model.identity != mi.load(tiny_checkpoint("qwen2")).identity
+    config = adapter / "adapter_config.json"
+    for base_name, said in (("", "base_model_name_or_path"), (str(adapter), "itself"), ("./gone", "gone")):
+        config.write_text(json.dumps({"base_model_name_or_path": base_name}))
+        with pytest.raises(UnknownModelError, match=said):
+            mi.load(adapter)
 
 
 @pytest.mark.parametrize("name", ["organizm", "./nowhere", "/no/such/place", "a b/c", "gpt2"])
