@@ -44,6 +44,50 @@ def test_bootstrap_is_seeded_and_independent_of_the_batch(monkeypatch: pytest.Mo
     assert (first.low != other.low).any()
 
 
+def test_crossed_bootstrap_agrees_with_a_loop() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(12, 1)) + rng.normal(size=(1, 5)) + rng.normal(size=(12, 5))
+    found = stats.bootstrap_crossed(values, resamples=20_000)
+    draws = [values[rng.integers(12, size=12)][:, rng.integers(5, size=5)].mean() for _ in range(20_000)]
+    assert found.mean == pytest.approx(values.mean())
+    assert (float(found.low), float(found.high)) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.04)
+    assert found.n == 12
+
+
+def test_crossed_interval_is_wider_than_one_over_units_when_items_differ() -> None:
+    values = np.random.default_rng(4).normal(size=(1, 6)) + np.zeros((30, 1))
+    crossed, units = stats.bootstrap_crossed(values), stats.bootstrap_mean(values.mean(axis=1))
+    assert units.high - units.low == pytest.approx(0)
+    assert crossed.high - crossed.low > 0.5
+
+
+def test_crossed_difference_shares_its_units() -> None:
+    rng = np.random.default_rng(5)
+    unit = rng.normal(scale=10, size=(20, 1))
+    first, second = unit + rng.normal(size=(20, 8)) + 1, unit + rng.normal(size=(20, 3))
+    found = stats.bootstrap_crossed(first, second)
+    assert found.mean == pytest.approx(first.mean() - second.mean())
+    assert 0 < found.high - found.low < 3, "the spread of the units cancels"
+    same = stats.bootstrap_crossed(first, first)
+    assert same.mean == 0
+
+
+def test_crossed_bootstrap_covers_the_true_mean_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(6)
+    hits = 0
+    for trial in range(200):
+        values = rng.normal(size=(20, 1)) + rng.normal(size=(1, 20)) + rng.normal(size=(20, 20)) + 3
+        found = stats.bootstrap_crossed(values, resamples=400, seed=trial)
+        hits += bool(found.low <= 3 <= found.high)
+    assert 0.88 < hits / 200 < 1
+
+
+@pytest.mark.parametrize(("shape", "other"), [((1, 4), None), ((4, 1), None), ((4, 4), (3, 4))])
+def test_crossed_bootstrap_refuses_tables_it_cannot_resample(shape, other) -> None:
+    with pytest.raises(UsageError, match="same units"):
+        stats.bootstrap_crossed(np.zeros(shape), None if other is None else np.zeros(other))
+
+
 def test_missing_values_and_single_units_give_nan_without_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
