@@ -131,24 +131,11 @@ def _lens(
 
     what: list[Intervention] = [*([CLEAN] if keep_clean else []), *(cell.injection for cell in cells)]
     table = logit_lens(model, conversations, what, batch_size=batch_size, progress=progress)
-    receipts = [_short(receipt) for receipt in table.attrs["receipts"]]
+    receipts = [run.short_receipt(receipt) for receipt in table.attrs["receipts"]]
     table = asked.described(injected.described(table, cells), conversations)
     table = table.assign(layer=table["layer"].astype(str))
     table.attrs["receipts"] = receipts
     return table
-
-
-def _short(receipt: dict[str, JSON]) -> dict[str, JSON]:
-    """Return a receipt with its layers as `layer: [norm added, residual norm, ratio]`, as there can be thousands."""
-    layers = receipt["layers"]
-    rows = [layer for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
-    keys = ("vector_norm", "residual_norm", "ratio")
-    short: dict[str, JSON] = {str(row["layer"]): [_rounded(row[key]) for key in keys] for row in rows}
-    return receipt | {"layers": short}
-
-
-def _rounded(value: JSON) -> JSON:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def prepare(config: Config, model: Model) -> tuple[injected.Dose, list[injected.Cell]]:

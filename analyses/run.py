@@ -192,6 +192,19 @@ def describe_model(model: Model) -> dict[str, JSON]:
     return {"name": model.name, "identity": model.identity, "revision": model.revision, **shape}
 
 
+def short_receipt(receipt: dict[str, JSON]) -> dict[str, JSON]:
+    """Return a receipt with its layers as `layer: [norm added, residual norm, ratio]`, as there can be thousands."""
+    layers = receipt.get("layers")
+    rows = [layer for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
+    keys = ("vector_norm", "residual_norm", "ratio")
+    short: dict[str, JSON] = {str(row["layer"]): [_rounded(row[key]) for key in keys] for row in rows}
+    return receipt | {"layers": short}
+
+
+def _rounded(value: JSON) -> JSON:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def as_json(value: object) -> JSON:
     """Return dataclasses, mappings and sequences as JSON; anything else (paths) as its text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
