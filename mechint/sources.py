@@ -53,13 +53,15 @@ def adapter_location(adapter: str | Path) -> str:
 
 
 def _base_of(adapter: Path) -> str:
-    """Return the name of the model that an adapter was trained on; raises UnknownModelError if it names none."""
+    """Return the name of the model that an adapter was trained on; raises UnknownModelError for none or an adapter."""
     content = read_json(adapter / ADAPTER_CONFIG)
     base = content.get("base_model_name_or_path") if isinstance(content, dict) else None
     if not isinstance(base, str) or not base:
         raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names no base_model_name_or_path")
-    if Path(base).expanduser().resolve() == adapter.resolve():
-        raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names the adapter itself as its base model")
+    path = organism_path(base) if base in ORGANISMS else Path(base).expanduser()
+    if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
+        # Of two adapters one would be forgotten; and an adapter may name itself.
+        raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names {base}, which is an adapter too, as its base model")
     return base
 
 

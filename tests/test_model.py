@@ -178,10 +178,16 @@ def test_an_adapter_directory_loads_with_the_base_model_it_names(tiny_checkpoint
     assert model.identity == mi.load(tiny_checkpoint("qwen2"), adapter=adapter).identity
     assert model.identity != mi.load(tiny_checkpoint("qwen2")).identity
     config = adapter / "adapter_config.json"
-    for base_name, said in (("", "base_model_name_or_path"), (str(adapter), "itself"), ("./gone", "gone")):
+    for base_name, said in (("", "base_model_name_or_path"), (str(adapter), "adapter too"), ("./gone", "gone")):
         config.write_text(json.dumps({"base_model_name_or_path": base_name}))
         with pytest.raises(UnknownModelError, match=said):
             mi.load(adapter)
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(adapter)}))
+    config.write_text(json.dumps({"base_model_name_or_path": str(second)}))
+    with pytest.raises(UnknownModelError, match="adapter too"):
+        mi.load(adapter)
 
 
 @pytest.mark.parametrize("name", ["organizm", "./nowhere", "/no/such/place", "a b/c", "gpt2"])
