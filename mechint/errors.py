@@ -84,6 +84,10 @@ class MemoryLimitError(MechintError):
     """The device ran out of memory."""
 
 
+class WorkerError(MechintError):
+    """A worker process that failed again and again."""
+
+
 class PrerequisiteError(MechintError):
     """An optional dependency that is not installed."""
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechint.backends.base import Backend, Hook
+from mechint.backends.blocks import Blocks
 from mechint.cache import KVCache
 from mechint.errors import HookError, MemoryLimitError, ModelValidationError, UsageError
 from mechint.files import sha256
@@ -31,11 +34,27 @@ _SAMPLES = 256
 EMBED_HOOK = "blocks.0.hook_resid_pre"
 
 
+@dataclass(frozen=True)
+class LoadArguments:
+    """What `load` was called with, so that another process can load the same."""
+
+    name_or_path: str | Path
+    backend: str = "bridge"
+    device: str = "cpu"
+    dtype: str = "float32"
+    adapter: str | Path | None = None
+
+    def load(self) -> Model:
+        """Load the model again."""
+        return load(self.name_or_path, self.backend, self.device, self.dtype, self.adapter)
+
+
 class Model:
     """A causal language model whose residual stream can be read and edited while its KV cache is filled.
 
     `identity` is a hash of the weights in memory, `revision` the hub's commit where the model came from there;
-    `prompts` names the prompt set that fits the model's vocabulary.
+    `prompts` names the prompt set that fits the model's vocabulary, `arguments` what it was loaded with (None if it was
+    wrapped).
     """
 
     def __init__(
@@ -45,9 +64,10 @@ class Model:
         name: str,
         prompts: str = "full",
         revision: str | None = None,
+        arguments: LoadArguments | None = None,
     ) -> None:
         self.backend, self.tokenizer, self.name = backend, tokenizer, name
-        self.prompts, self.revision = prompts, revision
+        self.prompts, self.revision, self.arguments = prompts, revision, arguments
         self.identity = _identity(backend)
 
     def __repr__(self) -> str:
@@ -75,6 +95,11 @@ class Model:
     def readout(self) -> Readout:
         """Final norm and unembedding, in float32."""
         return self.backend.readout
+
+    @property
+    def blocks(self) -> Blocks:
+        """The model, run block by block."""
+        return self.backend.blocks
 
     @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
@@ -159,7 +184,8 @@ def load(
         raise out_of_memory(1) from error
     prompts = str(getattr(hf_model.config, "mechint_prompts", "full"))
     revision = getattr(hf_model.config, "_commit_hash", None)
-    return _validated(Model(engine, tokenizer, source.name, prompts, revision))
+    arguments = LoadArguments(name_or_path, backend, device, dtype, adapter)
+    return _validated(Model(engine, tokenizer, source.name, prompts, revision, arguments))
 
 
 def wrap(handle: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase | None = None) -> Model:
@@ -190,6 +216,19 @@ def wrap(handle: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTok
         prompts = str(getattr(handle.original_model.config, "mechint_prompts", "full"))
     name = str(getattr(handle.cfg, "model_name", "") or type(handle).__name__)
     return _validated(Model(engine, tokenizer, name, prompts))
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device; on a CPU those that the system could give at once."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for Python's, CUDA's (torch.OutOfMemoryError) and the CPU allocator's ways of saying it."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def out_of_memory(rows: int) -> MemoryLimitError:

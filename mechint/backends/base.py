@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechint.backends.blocks import Blocks
 from mechint.cache import KVCache
 from mechint.readout import Readout
 
@@ -38,6 +39,11 @@ class Backend(Protocol):
     device: torch.device
     dtype: torch.dtype
     readout: Readout
+
+    @property
+    def blocks(self) -> Blocks:
+        """The model, run block by block."""
+        ...
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mechint.backends.base import Hook, extended_mask
+from mechint.backends.twin import TwinBlocks, make_twin
 from mechint.cache import KVCache
 from mechint.errors import ModelValidationError
 from mechint.readout import Readout
@@ -64,6 +65,7 @@ class BridgeBackend:
         takes = inspect.signature(self.hf_model.forward).parameters
         self._quick = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         # Collected once: the bridge resolves its aliases anew at each look.
+        self.blocks = TwinBlocks(*make_twin(bridge))
         self._points = dict(bridge.hook_dict)
         self._names = frozenset(self._points) | frozenset(build_alias_to_canonical_map(self._points))
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechint.backends.base import Hook, extended_mask
+from mechint.backends.hooked_blocks import HookedBlocks
 from mechint.cache import KVCache
 from mechint.errors import ModelValidationError, UsageError
 from mechint.readout import Readout
@@ -31,6 +32,7 @@ class HookedBackend:
         self.n_ctx: int | None = cfg.n_ctx
         self.device, self.dtype = model.W_U.device, model.W_U.dtype
         self.readout = _readout(model)
+        self.blocks = HookedBlocks(model)
 
     def forward(
         self,

@@ -1,0 +1,178 @@
+"""A plain Hugging Face model on a bridge's own weights, run block by block with the fused attention kernel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mechint.backends.blocks import KeysFound, KeyValues, attended, taken
+from mechint.errors import ModelValidationError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
+
+_WRAPPER = "_original_component."
+Call = tuple[tuple[object, ...], dict[str, object]]
+
+
+def make_twin(bridge: TransformerBridge) -> tuple[PreTrainedModel, list[nn.Module]]:
+    """Return the model that a bridge wraps, unwrapped, and its blocks; it shares the bridge's weights.
+
+    The bridge's own modules compute attention step by step, so that patterns can be hooked. Where nobody looks at
+    them, the kernel of the plain model is faster. Models that cap attention scores keep the slow one: the kernel
+    would leave out the cap.
+    """
+    wrapped = bridge.original_model
+    config = copy.deepcopy(wrapped.config)
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
+    config._attn_implementation = "eager" if capped else "sdpa"
+    with torch.device("meta"):
+        twin: PreTrainedModel = type(wrapped)(config)
+    _share(wrapped, twin)
+    names = {id(module): name for name, module in wrapped.named_modules()}
+    blocks = [twin.get_submodule(_plain(names[id(block.original_component)])) for block in bridge.blocks]
+    return twin.eval().requires_grad_(False), blocks
+
+
+def _plain(name: str) -> str:
+    return f"{name}.".replace(_WRAPPER, "").removesuffix(".")
+
+
+def _share(wrapped: nn.Module, twin: nn.Module) -> None:
+    """Let every weight and buffer of `twin` be the tensor of the same name in `wrapped`."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in (*wrapped.named_parameters(remove_duplicate=False), *wrapped.named_buffers()):
+        found.setdefault(_plain(name), tensor)
+    for name, _ in [*twin.named_parameters(remove_duplicate=False)]:
+        module, leaf = _leaf(twin, name)
+        setattr(module, leaf, nn.Parameter(found[name].detach(), requires_grad=False))
+    for name, _ in [*twin.named_buffers()]:
+        module, leaf = _leaf(twin, name)
+        module._buffers[leaf] = found[name]
+
+
+def _leaf(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return root.get_submodule(path), leaf
+
+
+class TwinBlocks:
+    """Runs the blocks of a twin. What the model prepares for its blocks (masks, rotations) it prepares itself."""
+
+    def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module]) -> None:
+        self.model, self.blocks = model, list(blocks)
+        self._tuples = _returns_tuple(model, blocks[0])
+
+    def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> TwinPass:
+        """Let the model's own forward prepare a pass, with blocks that only record how they are called."""
+        from mechint.backends.hf_cache import pretended
+
+        device = self.model.get_input_embeddings().weight.device
+        mask = attended(tokens, past)
+        positions = past[:, None] + torch.arange(tokens.shape[1])[None, :]
+        with torch.no_grad(), _recorded(self.blocks, self._tuples) as calls:
+            self.model.base_model(
+                input_ids=tokens.to(device),
+                attention_mask=None if mask is None else mask.long().to(device),
+                position_ids=positions.to(device),
+                past_key_values=pretended(int(past.max()), len(self.blocks)),
+                use_cache=True,
+            )
+        return TwinPass(_split(calls[0])[0], self.blocks, [_split(call)[1] for call in calls])
+
+
+@dataclass
+class TwinPass:
+    """One pass of a twin: the stream before its first block, and what each block is called with besides."""
+
+    resid: Float[Tensor, "row pos d_model"]
+    blocks: Sequence[nn.Module]
+    calls: Sequence[Call]
+
+    def block(
+        self,
+        layer: int,
+        resid: Float[Tensor, "out pos d_model"],
+        rows: Int[Tensor, " out"],
+        past: KeyValues | None,
+        *,
+        keys_only: bool = False,
+    ) -> tuple[Float[Tensor, "out pos d_model"] | None, KeyValues]:
+        """Return `resid_post` of a block (None if `keys_only`), and the keys and values of the new positions."""
+        from mechint.backends.hf_cache import Appending
+
+        cache = Appending(past, keys_only=keys_only)
+        args, kwargs = self.calls[layer]
+        count = len(self.resid)
+        args = tuple(cache if _is_cache(value) else taken(value, rows, count) for value in args)
+        kwargs = {key: cache if _is_cache(value) else taken(value, rows, count) for key, value in kwargs.items()}
+        out: Tensor | tuple[Tensor, ...] | None = None
+        with torch.no_grad(), suppress(KeysFound):
+            out = self.blocks[layer](resid, *args, **kwargs)
+        if cache.new is None:
+            raise ModelValidationError(
+                given=f"block {layer} keeps no keys and values (recurrent or hybrid)",
+                allowed="models whose whole memory of earlier turns is a KV cache",
+                advice="choose an attention-only model",
+            )
+        return (out[0] if isinstance(out, tuple) else out), cache.new
+
+
+def _is_cache(value: object) -> bool:
+    from transformers import Cache
+
+    return isinstance(value, Cache)
+
+
+def _split(call: Call) -> tuple[Tensor, Call]:
+    """Return the stream that a block was called with, and everything else."""
+    args, kwargs = call
+    resid, rest = (args[0], args[1:]) if args else (kwargs["hidden_states"], ())
+    if not isinstance(resid, Tensor):
+        raise ModelValidationError(
+            f"a block that is called with {type(resid).__name__}", "blocks that take the stream first", "report it"
+        )
+    return resid, (rest, {key: value for key, value in kwargs.items() if key != "hidden_states"})
+
+
+@contextmanager
+def _recorded(blocks: Sequence[nn.Module], tuples: bool) -> Iterator[list[Call]]:
+    """Let blocks record their calls and do nothing else, while the context is open."""
+    calls: list[Call] = []
+
+    def record(*args: object, **kwargs: object) -> object:
+        calls.append((args, kwargs))
+        resid = args[0] if args else kwargs["hidden_states"]
+        return (resid,) if tuples else resid
+
+    before = [vars(block).get("forward") for block in blocks]
+    for block in blocks:
+        block.forward = record
+    try:
+        yield calls
+    finally:
+        for block, forward in zip(blocks, before, strict=True):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
+
+
+def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
+    """Whether blocks return the stream in a tuple, found out by running the model on one token."""
+    seen: list[bool] = []
+    handle = block.register_forward_hook(lambda _module, _args, out: seen.append(isinstance(out, tuple)))
+    try:
+        with torch.no_grad():
+            model.base_model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False)
+    finally:
+        handle.remove()
+    return seen[0]

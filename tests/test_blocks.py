@@ -1,0 +1,83 @@
+"""Running a model block by block, with rows that part and pasts of different lengths, against whole passes."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+import mechint as mi
+from mechint.backends.twin import TwinBlocks
+
+BACKENDS = ("bridge", "hooked")
+LENGTHS, NEW = (14, 9, 11), 6
+
+
+def streams(model: mi.Model, tokens: Tensor) -> list[Tensor]:
+    """`resid_post` of every layer in one pass over one row, through hooks."""
+    found: dict[int, Tensor] = {}
+
+    def keep(layer: int):
+        return lambda activation, /, *, hook: found.update({layer: activation[0].clone()})
+
+    model.forward(tokens[None], hooks=[(model.resid_post(layer), keep(layer)) for layer in range(model.n_layers)])
+    return [found[layer] for layer in range(model.n_layers)]
+
+
+def filled(model: mi.Model, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values by block of one row, filled block by block."""
+    prepared, rows = model.blocks.begin(tokens[None], torch.tensor([0])), torch.tensor([0])
+    resid, found = prepared.resid, []
+    for layer in range(model.n_layers):
+        out, cached = prepared.block(layer, resid, rows, None)
+        _, alone = prepared.block(layer, resid, rows, None, keys_only=True)
+        assert all(torch.equal(one, other) for one, other in zip(cached, alone, strict=True))
+        assert prepared.block(layer, resid, rows, None, keys_only=True)[0] is None
+        assert out is not None
+        resid = out
+        found.append(cached)
+    return found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("arch", tiny.ARCHITECTURES)
+def test_ragged_rows_equal_whole_passes(arch, backend, tiny_model):
+    """Rows in another order, one twice, after pasts of three lengths, padded on the left."""
+    model = tiny_model(arch, backend)
+    tokens = torch.randint(3, 150, (3, max(LENGTHS) + NEW), generator=torch.Generator().manual_seed(1))
+    expected = [streams(model, row[: length + NEW]) for row, length in zip(tokens, LENGTHS, strict=True)]
+    pasts = [filled(model, row[:length]) for row, length in zip(tokens, LENGTHS, strict=True)]
+    new = torch.stack([row[length : length + NEW] for row, length in zip(tokens, LENGTHS, strict=True)])
+    prepared, rows = model.blocks.begin(new, torch.tensor(LENGTHS)), torch.tensor([2, 0, 1, 0])
+    resid = prepared.resid[rows]
+    for layer in range(model.n_layers):
+        padded = [
+            [torch.nn.functional.pad(side[0], (0, 0, max(LENGTHS) - LENGTHS[row], 0)) for side in pasts[row][layer]]
+            for row in rows.tolist()
+        ]
+        keys, values = (torch.stack([pair[side] for pair in padded]) for side in (0, 1))
+        out, _ = prepared.block(layer, resid, rows, (keys, values))
+        assert out is not None
+        for found, row in zip(out, rows.tolist(), strict=True):
+            wanted = expected[row][layer][LENGTHS[row] :]
+            assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+        resid = out
+
+
+@pytest.mark.parametrize("arch", tiny.ARCHITECTURES)
+def test_a_twin_has_no_weights_of_its_own(arch, tiny_model):
+    model = tiny_model(arch)
+    blocks = model.blocks
+    assert isinstance(blocks, TwinBlocks)
+    ours = {tensor.data_ptr() for tensor in (*blocks.model.parameters(), *blocks.model.buffers())}
+    theirs = model.backend.hf_model
+    assert ours <= {tensor.data_ptr() for tensor in (*theirs.parameters(), *theirs.buffers())}
+    assert blocks.model.config._attn_implementation == ("eager" if arch == "gemma2" else "sdpa")
+
+
+def test_preparing_a_pass_leaves_the_model_as_it_was(model):
+    before = model.blocks.model(torch.tensor([[5, 6, 7]])).logits
+    model.blocks.begin(torch.tensor([[5, 6, 7]]), torch.tensor([0]))
+    assert torch.equal(model.blocks.model(torch.tensor([[5, 6, 7]])).logits, before)
+    assert not any("forward" in vars(block) for block in model.blocks.blocks)
