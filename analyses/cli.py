@@ -164,17 +164,13 @@ def guarded(run: Callable[[], None]) -> int:
         sys.stderr.write("\ninterrupted; what is done is kept, and the same command goes on from there\n")
         return INTERRUPTED
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        from mechint.model import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
         sys.stderr.write(f"error: {_memory_error(error)}\n")
         return 2
     return 0
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """True for Python's, CUDA's (torch.OutOfMemoryError) and the CPU allocator's ways of saying it."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _memory_error(error: BaseException) -> MemoryLimitError:

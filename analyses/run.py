@@ -40,7 +40,8 @@ _PARTIAL = ".partial"
 _SMALL_MODEL = 512  # d_model
 
 
-Progress = Callable[[int], None]
+# Told how many cells are done, and how many tokens were passed for them.
+Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +103,10 @@ def _with_progress(chunks: Sequence[Chunk], store: Store, label: str) -> Iterato
     with tqdm(total=total, initial=initial, desc=label, unit="cell", mininterval=interval) as bar:
         for number, chunk in enumerate(chunks):
             if number not in done:
-                yield number, chunk, lambda cells: _advance(bar, cells)
+                yield number, chunk, lambda cells, tokens: _advance(bar, cells, tokens)
 
 
-def _advance(bar: tqdm[NoReturn], cells: int) -> None:
+def _advance(bar: tqdm[NoReturn], cells: int, _tokens: int) -> None:
     bar.update(cells)
 
 

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from mechint.cache import KVCache
     from mechint.chat import Conversation, Message, load_conversations, save_conversations
     from mechint.errors import MechintError
+    from mechint.explain import Explanation, explain
     from mechint.interventions import CLEAN, Injection, Swap
+    from mechint.job import Request, tables
     from mechint.lens import logit_lens
     from mechint.model import Model, load, wrap
     from mechint.prefill import Receipt, prefill
     from mechint.render import render
     from mechint.score import score
+    from mechint.shards import Shard
+    from mechint.store import CellStore
     from mechint.tokens import Answers
     from mechint.vectors import ConceptVector
 
@@ -30,21 +34,27 @@ _HOME = {
     "save_conversations": "chat", "MechintError": "errors", "CLEAN": "interventions", "Injection": "interventions",
     "Swap": "interventions", "logit_lens": "lens", "Model": "model", "load": "model", "wrap": "model",
     "Receipt": "prefill", "prefill": "prefill", "render": "render", "score": "score", "Answers": "tokens",
-    "ConceptVector": "vectors",
+    "ConceptVector": "vectors", "explain": "explain", "Explanation": "explain", "Shard": "shards", "CellStore": "store",
+    "Request": "job", "tables": "job",
 }  # fmt: skip
 
 __all__ = [
     "CLEAN",
     "Answers",
+    "CellStore",
     "ConceptVector",
     "Conversation",
+    "Explanation",
     "Injection",
     "KVCache",
     "MechintError",
     "Message",
     "Model",
     "Receipt",
+    "Request",
+    "Shard",
     "Swap",
+    "explain",
     "extract",
     "figures",
     "load",
@@ -57,6 +67,7 @@ __all__ = [
     "save_conversations",
     "score",
     "stats",
+    "tables",
     "wrap",
 ]
 

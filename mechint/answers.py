@@ -55,7 +55,14 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, answers: 
     return AnswerIds(yes, no, tuple(zip(answers.choices, choices, strict=True)), answers.reduce)
 
 
-def read_rows(readout: Readout, resid: Float[Tensor, "n d_model"], ids: Sequence[AnswerIds]) -> list[Row]:
+def column_names(ids: AnswerIds) -> list[str]:
+    """Return the columns of a readout with these answers, in order."""
+    yes_no = ["p_yes", "p_no", "logit_yes", "logit_no", "logit_diff", "yes_no_mass"]
+    options = [f"{kind}_{text}" for text, _ in ids.choices for kind in ("p", "logit")]
+    return [*(yes_no if _asks_yes_no(ids) else []), *options, "entropy"]
+
+
+def read_rows(readout: Readout, resid: Float[Tensor, "n d_model"], ids: Sequence[AnswerIds]) -> list[dict[str, float]]:
     """Return the answer columns of each residual, whose answers are `ids[i]`; columns without an answer are NaN."""
     wanted = sorted({token for item in ids for token in item.all_ids()})
     place = {token: index for index, token in enumerate(wanted)}
@@ -73,10 +80,15 @@ def add_shifts(table: pd.DataFrame, keys: Sequence[str], clean: str) -> pd.DataF
     return table
 
 
-def _columns(readings: Readings, index: int, ids: AnswerIds, place: dict[int, int]) -> Row:
+def _asks_yes_no(ids: AnswerIds) -> bool:
+    """Options alone leave out the columns of yes and no."""
+    return bool(ids.yes or ids.no or not ids.choices)
+
+
+def _columns(readings: Readings, index: int, ids: AnswerIds, place: dict[int, int]) -> dict[str, float]:
     logits, total = readings.logits[index].double().cpu(), readings.log_sum_exp[index].double().item()
-    row: Row = {}
-    if ids.yes or ids.no or not ids.choices:
+    row: dict[str, float] = {}
+    if _asks_yes_no(ids):
         yes, no = (_reduced(logits, [place[t] for t in side], ids.reduce) for side in (ids.yes, ids.no))
         p_yes, p_no = math.exp(yes - total), math.exp(no - total)
         row = {"p_yes": p_yes, "p_no": p_no, "logit_yes": yes, "logit_no": no}

@@ -1,33 +1,47 @@
-"""Running a table of (conversation x intervention): prefill, remove, read the stream at the answer position."""
+"""Running a table of (conversation x intervention): prefill, remove, read the stream at the answer position.
+
+Every distinct computation is done once (see `plan`). Steps of equal depth share a padded batch; a step's caches live
+until everything that continues them has been read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechint.cache import KVCache
-from mechint.capture import residuals
 from mechint.errors import UsageError
-from mechint.interventions import Intervention
-from mechint.model import Model
-from mechint.plan import DEFAULT_BATCH_SIZE, batches, group_by_prefix
-from mechint.prefill import Prefilled, Receipt, check_fits, check_readable, clean_norms, prefill
+from mechint.interventions import Injection, InjectionSum, Intervention
+from mechint.model import Model, free_memory
+from mechint.passes import Budget, Done, Pass
+from mechint.plan import SUPPORT, Cell, Plan, Step, make_plans
+from mechint.prefill import Receipt
+from mechint.receipts import receipts_of
 from mechint.render import Rendered
+from mechint.rows import Indices
 
-Cell = tuple[int, int]
-Progress = Callable[[int], None]
+# Told of every pass: how many cells it has finished, and how many tokens it has passed, padding included.
+Progress = Callable[[int, int], None]
+# Residual-sized tensors that a block needs for each token, MLP included, and the share of free memory they may take.
+_COPIES, _SHARE = 40, 0.2
+# Beyond this many tokens at once nothing gets faster.
+_FEWEST_TOKENS, _MOST_TOKENS_CPU, _MOST_TOKENS = 512, 8192, 65_536
 
 
 @dataclass(frozen=True)
 class CellBatch:
-    """Residuals at the answer position of some cells (conversation index, intervention index)."""
+    """Residuals at the answer position of some cells (conversation index, intervention index).
+
+    `resid[k]` holds distinct residuals at the k-th layer that was asked for, `row[k]` which of them each cell has.
+    """
 
     cells: tuple[Cell, ...]
-    resid: Float[Tensor, "layer cell d_model"]
+    resid: tuple[Float[Tensor, "_ d_model"], ...]
+    row: tuple[Indices, ...]
     receipts: tuple[Receipt, ...]
 
 
@@ -36,67 +50,122 @@ def run(
     rendered: Sequence[Rendered],
     interventions: Sequence[Intervention],
     layers: Sequence[int],
+    *,
+    cells: Sequence[Cell],
+    known: Set[Cell] = frozenset(),
     batch_size: int | None = None,
+    batch_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[CellBatch]:
-    """Yield every cell once; `progress` is told how many cells each batch has finished.
+    """Yield some cells once each, except where all that a pass would tell is `known` already.
 
-    All input is checked before the first pass. Raises what `prefill` raises, and UsageError for names or labels that
-    occur twice.
+    Leaving passes out does not change what the others compute, so a table that is gone on with ends as if it had been
+    made in one go. A block is given at most `batch_tokens` tokens and `batch_size` rows at once. Raises UsageError,
+    ReceiptError and MemoryLimitError.
     """
-    size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
-    if size < 1:
-        raise UsageError(f"batch size {size}", "1 or more", "choose a positive number of rows")
-    _check_table(model, rendered, interventions)
-    for group in group_by_prefix(rendered):
-        first = rendered[group.conversations[0]]
-        norms = clean_norms(model, first, interventions)
-        for batch in batches(group, len(interventions), size):
-            filled = prefill(model, first, [interventions[i] for i in batch.interventions], norms)
-            receipts = filled.receipts
-            for read in batch.reads:
-                cells = tuple((c, i) for i in batch.interventions for c in read)
-                resid = read_from(model, filled, [rendered[c] for c in read], layers)
-                yield CellBatch(cells, resid, receipts)
-                receipts = ()
-                if progress is not None:
-                    progress(len(cells))
+    budget = make_budget(model, batch_size, batch_tokens)
+    depth = depth_of(interventions, layers)
+    for plan in make_plans(rendered, interventions, cells, depth):
+        yield from _Run(model, plan, rendered, interventions, tuple(layers), budget, known, progress).batches()
 
 
-def read_from(
-    model: Model, filled: Prefilled, conversations: Sequence[Rendered], layers: Sequence[int]
-) -> Float[Tensor, "layer cell d_model"]:
-    """Read each conversation from each row of a filled cache, nothing steered: cells run over rows, then conversations.
+@dataclass(frozen=True)
+class _Run:
+    """Carries out a plan, depth first."""
 
-    The continuations differ in length and are padded on the right, which causal attention never sees.
-    """
-    n_pos = filled.rendered.prefix_length
-    rests = [torch.tensor(item.tokens[n_pos:]) for item in conversations]
-    tokens = torch.nn.utils.rnn.pad_sequence(rests, batch_first=True)
-    at = torch.tensor([len(rest) - 1 for rest in rests])
-    n_rows = len(filled.receipts)
-    cache = KVCache()
-    if n_pos:
-        cache = filled.cache
-        if len(rests) > 1:
-            cache = cache.select(torch.arange(n_rows).repeat_interleave(len(rests)))
-    return residuals(model, tokens.repeat(n_rows, 1), at.repeat(n_rows), layers, cache)
+    model: Model
+    plan: Plan
+    rendered: Sequence[Rendered]
+    interventions: Sequence[Intervention]
+    layers: tuple[int, ...]
+    budget: Budget
+    known: Set[Cell]
+    progress: Progress | None
+
+    def batches(self) -> Iterator[CellBatch]:
+        """Yield the cells of each pass that reads some."""
+        return self._visit(self.plan.roots, {}, [])
+
+    def _visit(self, steps: Sequence[Step], done: dict[Step, Done], receipts: list[Receipt]) -> Iterator[CellBatch]:
+        for chunk in chunks(steps, self.budget):
+            if self._all_known(chunk):
+                continue
+            self.model.check_no_hooks("before a forward pass")
+            results = Pass(self.model, chunk, done, self.budget).run(self.plan.depth, self.layers)
+            done.update(zip(chunk, results, strict=True))
+            for step in chunk:
+                receipts += receipts_of(step, done, self.rendered, self.interventions)
+            batch = self._batch(chunk, results, receipts)
+            if batch is not None:
+                yield batch
+                receipts.clear()
+            self._report(chunk, batch)
+            yield from self._visit([child for step in chunk for child in step.children], done, receipts)
+            for step in chunk:
+                del done[step]
+
+    def _all_known(self, chunk: Sequence[Step]) -> bool:
+        return all(cell in self.known for step in chunk for cell in step.cells if cell[1] != SUPPORT)
+
+    def _report(self, chunk: Sequence[Step], batch: CellBatch | None) -> None:
+        if self.progress is not None:
+            fresh = [cell for cell in (batch.cells if batch else ()) if cell not in self.known]
+            n_pos = max(step.n_tokens for step in chunk)
+            self.progress(len(fresh), n_pos * sum(max(step.rows.counts) for step in chunk))
+
+    def _batch(self, chunk: Sequence[Step], results: Sequence[Done], receipts: Sequence[Receipt]) -> CellBatch | None:
+        """Return the cells that a pass has read; None if it has only filled caches."""
+        reads = [(step, result) for step, result in zip(chunk, results, strict=True) if step.reads]
+        if not reads:
+            return None
+        cells = tuple(cell for step, _ in reads for cell in step.reads)
+        found = [_residuals(reads, layer) for layer in self.layers]
+        return CellBatch(cells, tuple(resid for resid, _ in found), tuple(row for _, row in found), tuple(receipts))
 
 
-def _check_table(model: Model, rendered: Sequence[Rendered], interventions: Sequence[Intervention]) -> None:
-    _check_unique("conversation labels", [item.label for item in rendered])
-    _check_unique("intervention names", [item.name for item in interventions])
-    for intervention in interventions:
-        check_fits(model, intervention)
-    for item in rendered:
-        check_readable(item, interventions)
+def chunks(steps: Sequence[Step], budget: Budget) -> Iterator[list[Step]]:
+    """Yield steps that are run together: similar in length, and no more than the budget has tokens for."""
+    chunk: list[Step] = []
+    rows = 0
+    for step in sorted(steps, key=lambda step: step.n_tokens):
+        count = max(step.rows.counts)
+        if chunk and (rows + count) * step.n_tokens > budget.tokens:
+            yield chunk
+            chunk, rows = [], 0
+        chunk.append(step)
+        rows += count
+    if chunk:
+        yield chunk
 
 
-def _check_unique(what: str, names: Sequence[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UsageError(
-            given=f"{what} that occur more than once: {repeated[:5]}",
-            allowed="each once, since rows of the table are told apart by them",
-            advice="rename one (name=...), or leave it out",
-        )
+def _residuals(reads: Sequence[tuple[Step, Done]], layer: int) -> tuple[Float[Tensor, "row d_model"], Indices]:
+    """Return the distinct residuals at one layer of some steps, and which of them each of their cells has."""
+    parts, rows, start = [], [], 0
+    for step, result in reads:
+        states = np.array(list(step.reads.values()))
+        rows.append(step.rows.level[states, max(layer, 0)] + start)
+        parts.append(result.resid[layer])
+        start += len(parts[-1])
+    return torch.cat(parts), np.concatenate(rows)
+
+
+def depth_of(interventions: Sequence[Intervention], layers: Sequence[int]) -> int:
+    """Return how many blocks have to be run: up to the last one that is read or that something is added after."""
+    terms = [term for i in interventions if isinstance(i, Injection | InjectionSum) for term in i.terms]
+    return max([*layers, *(layer for term in terms for layer in term.layers or ())]) + 1
+
+
+def make_budget(model: Model, batch_size: int | None, batch_tokens: int | None) -> Budget:
+    """Return the budget of a run; tokens are chosen from the memory at hand. Raises UsageError for numbers below 1."""
+    for name, value in (("batch size", batch_size), ("batch tokens", batch_tokens)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value}", "1 or more", "choose a positive number")
+    return Budget(batch_tokens or _fitting_tokens(model), batch_size)
+
+
+def _fitting_tokens(model: Model) -> int:
+    """Return a power of two, so that a run which is gone on with later divides its work alike."""
+    per_token = _COPIES * model.d_model * model.backend.dtype.itemsize
+    fitting = int(_SHARE * free_memory(model.device)) // per_token
+    most = _MOST_TOKENS_CPU if model.device.type == "cpu" else _MOST_TOKENS
+    return 1 << (min(max(fitting, _FEWEST_TOKENS), most).bit_length() - 1)

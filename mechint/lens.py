@@ -6,6 +6,7 @@ Source: nostalgebraist, "interpreting GPT: the logit lens" (2020). The model's o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -13,8 +14,9 @@ from mechint.capture import EMBED, check_layers
 from mechint.chat import Conversation
 from mechint.engine import Progress
 from mechint.interventions import Intervention
+from mechint.job import Job, Options, Request
 from mechint.model import Model
-from mechint.score import table
+from mechint.shards import Shard
 from mechint.tokens import Answers
 
 EMBED_LABEL = "embed"
@@ -28,19 +30,22 @@ def logit_lens(
     answers: Answers | None = None,
     layers: Sequence[int] | None = None,
     batch_size: int | None = None,
+    batch_tokens: int | None = None,
     progress: Progress | None = None,
+    store: str | Path | None = None,
+    shard: Shard | None = None,
 ) -> pd.DataFrame:
     """Return one row per (conversation, intervention, layer) with the columns of `score` and `layer`.
 
     `layer` is "embed" for the stream before the first block, then 0, 1, ... for `resid_post` of each block; `layers`
     chooses blocks to read ("embed" is then left out). The last block's row equals the output. Shifts are against the
-    clean cell at the same layer. Raises what `score` raises, and LayerRangeError.
+    clean cell at the same layer. The other arguments are those of `score`. Raises what `score` raises, and
+    LayerRangeError.
     """
     chosen = (EMBED, *range(model.n_layers)) if layers is None else tuple(layers)
     check_layers(chosen, model.n_layers, lowest=EMBED)
-    result = table(model, conversations, interventions, chosen, answers, batch_size, progress)
-    if "layer" not in result:
-        result.insert(2, "layer", chosen[0])
-    labels = [EMBED_LABEL if layer == EMBED else int(layer) for layer in result["layer"]]
-    result["layer"] = pd.Series(labels, index=result.index, dtype=object)
-    return result
+    job = Job.of(model, [Request(conversations, interventions, answers, chosen)])
+    (table,) = job.tables(Options(batch_size, batch_tokens, progress, store, shard))
+    labels = [EMBED_LABEL if layer == EMBED else int(layer) for layer in table["layer"]]
+    table["layer"] = pd.Series(labels, index=table.index, dtype=object)
+    return table

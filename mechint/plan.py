@@ -1,47 +1,196 @@
-"""Which conversations share their first turns, and how (conversation x intervention) cells are cut into batches."""
+"""What has to be computed for a table of (conversation x intervention), each distinct thing once.
+
+Two ideas meet here. Conversations that begin alike share a node of the prefix tree, and what was cached for it. In a
+node, interventions share rows below the first layer at which they differ.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
+
+from mechint.interventions import Clean, Intervention, Swap
+from mechint.prefix_tree import MIN_SHARED, Node, Path, build_tree
 from mechint.render import Rendered
+from mechint.rows import Indices, Rows, build_rows
+from mechint.states import State, as_positions, state_of, terms_of
 
-DEFAULT_BATCH_SIZE = 32
+# (index of a conversation, index of an intervention)
+Cell = tuple[int, int]
+# Stands for a clean cell that nobody asked for, but whose norms are needed.
+SUPPORT = -1
+
+
+@dataclass(eq=False)
+class Step:
+    """The work at one node of the tree: its tokens, for each distinct state that cells bring to it.
+
+    `to_parent[s]` is the parent's state that state `s` continues; `marked` are positions inside the node over whose
+    clean residual a relative strength's norm is taken.
+    """
+
+    node: Node
+    states: tuple[State, ...]
+    rows: Rows
+    cells: dict[Cell, int]
+    parent: Step | None
+    to_parent: Indices
+    marked: tuple[int, ...] = ()
+    children: list[Step] = field(default_factory=list)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of one row."""
+        return len(self.node.tokens)
+
+    @property
+    def clean(self) -> int | None:
+        """The state in which nothing is added, if a cell has it."""
+        return next((s for s, state in enumerate(self.states) if not any(state.before(self.node.stop))), None)
+
+    @property
+    def reads(self) -> dict[Cell, int]:
+        """The cells that are read at the last position of this node, with their states."""
+        ends = set(self.node.ends)
+        return {cell: state for cell, state in self.cells.items() if cell[0] in ends and cell[1] != SUPPORT}
+
+    @cached_property
+    def line(self) -> tuple[tuple[Step, Indices], ...]:
+        """The steps before this one, first to last, with the state there of each state here."""
+        if self.parent is None:
+            return ()
+        before = tuple((step, states[self.to_parent]) for step, states in self.parent.line)
+        return (*before, (self.parent, self.to_parent))
+
+    def past(self, level: int) -> Iterator[tuple[Step, Indices]]:
+        """Yield the steps before this one with the row there that each row of a level continues."""
+        example = self.rows.example(level)
+        for step, states in self.line:
+            yield step, step.rows.level[states[example], level]
+
+    def walk(self) -> Iterator[Step]:
+        """Yield this step and all below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
 
 
 @dataclass(frozen=True)
-class Group:
-    """Indices of conversations with the same prefill: equal tokens and segments up to the last marked one."""
+class Plan:
+    """Steps that compute some cells, in blocks 0 to `depth`."""
 
-    conversations: tuple[int, ...]
+    roots: tuple[Step, ...]
+    depth: int
+
+    def steps(self) -> Iterator[Step]:
+        """Yield every step, parents first."""
+        for root in self.roots:
+            yield from root.walk()
+
+
+def make_plans(
+    rendered: Sequence[Rendered],
+    interventions: Sequence[Intervention],
+    cells: Sequence[Cell],
+    depth: int,
+    max_states: int | None = None,
+    min_shared: int = MIN_SHARED,
+) -> list[Plan]:
+    """Return plans that compute every cell; several where swaps are among them, or more than `max_states` states.
+
+    A plan with strengths relative to the clean residual holds the clean cell of each conversation too.
+    """
+    terms = [terms_of(intervention) for intervention in interventions]
+    states = {(c, i): state_of(rendered[c], interventions[i], terms[i]) for c, i in cells}
+    plans = []
+    for part in _parts(interventions, cells, max_states):
+        chosen = {cell: states[cell] for cell in part}
+        plans.append(_make_plan(rendered, chosen, depth, min_shared))
+    return plans
+
+
+def _parts(interventions: Sequence[Intervention], cells: Sequence[Cell], size: int | None) -> Iterator[list[Cell]]:
+    """Yield cells that are planned together: swaps apart from the rest, and each by at most `size` interventions."""
+    used = sorted({i for _, i in cells}, key=lambda i: _order(interventions[i]))
+    swaps = [i for i in used if isinstance(interventions[i], Swap)]
+    for group in (swaps, [i for i in used if i not in set(swaps)]):
+        step = size or max(1, len(group))
+        for start in range(0, len(group), step):
+            together = set(group[start : start + step])
+            yield [cell for cell in cells if cell[1] in together]
+
+
+def _order(intervention: Intervention) -> tuple[object, ...]:
+    """Put interventions next to each other that share most layers: same vector and strength, same first layer."""
+    if isinstance(intervention, Clean | Swap):
+        return (0,)
+    return (1, *((term.vector.fingerprint(), repr(term.strength), term.layers) for term in intervention.terms))
+
+
+def _make_plan(rendered: Sequence[Rendered], states: dict[Cell, State], depth: int, min_shared: int) -> Plan:
+    relative = any(term.injection.relative_strength is not None for state in states.values() for term in state.terms)
+    conversations = sorted({c for c, _ in states})
+    if relative:
+        states = states | {(c, SUPPORT): State() for c in conversations}
+    cells: dict[int, list[Cell]] = {c: [] for c in conversations}
+    for cell in states:
+        cells[cell[0]].append(cell)
+    paths = {c: _path(rendered[c], [states[cell] for cell in cells[c]], relative, min_shared) for c in conversations}
+    builder = _Builder(paths, cells, states, depth)
+    return Plan(tuple(builder.step(root, None) for root in build_tree(paths, min_shared)), depth)
+
+
+def _path(rendered: Rendered, states: Sequence[State], relative: bool, min_shared: int) -> Path:
+    """Return where a conversation is cut: where steering begins, where swaps change model, and before the read."""
+    marked = rendered.marked().tolist()
+    stop = rendered.prefix_length
+    bits = {bits for state in states for bits in state.before(stop) if bits}
+    cuts = {first for first in ((b & -b).bit_length() - 1 for b in bits) if first >= min_shared} | {stop}
+    if any(state.swap is not None for state in states):
+        cuts |= {position for position in range(1, stop) if marked[position] != marked[position - 1]}
+    if not relative or not stop:
+        return Path(rendered.tokens, tuple(sorted(cuts - {0})))
+    start = marked.index(True)
+    cuts = {cut for cut in cuts | {start} if cut <= start or cut >= stop}
+    return Path(rendered.tokens, tuple(sorted(cuts - {0})), (start, stop), rendered.marked_bits)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Interventions that are filled together, and the conversations that are then read from those caches together."""
+class _Builder:
+    """Makes the steps of a tree."""
 
-    interventions: tuple[int, ...]
-    reads: tuple[tuple[int, ...], ...]
+    paths: Mapping[int, Path]
+    cells: Mapping[int, Sequence[Cell]]
+    states: Mapping[Cell, State]
+    depth: int
 
+    def step(self, node: Node, parent: Step | None) -> Step:
+        """Return the step of a node, and with it all steps below."""
+        numbers: dict[object, int] = {}
+        seen: dict[object, int] = {}
+        examples: list[Cell] = []
+        cells: dict[Cell, int] = {}
+        for cell in (cell for member in node.members for cell in self.cells[member]):
+            state = self.states[cell]
+            known = (cell[1], state.before(node.stop))
+            if known not in seen:
+                key = (state.filler(node.stop), tuple(sorted(state.added(node.stop).items())))
+                seen[known] = numbers.setdefault(key, len(numbers))
+                if seen[known] == len(examples):
+                    examples.append(cell)
+            cells[cell] = seen[known]
+        distinct = tuple(self.states[cell] for cell in examples)
+        to_parent = np.array([-1 if parent is None else parent.cells[cell] for cell in examples])
+        rows = build_rows(distinct, node.start, node.stop, self.depth)
+        step = Step(node, distinct, rows, cells, parent, to_parent, self._marked(node))
+        step.children = [self.step(child, step) for child in node.children]
+        return step
 
-def group_by_prefix(rendered: Sequence[Rendered]) -> list[Group]:
-    """Return groups of conversations that share their prefill, in the order of their first member."""
-    groups: dict[tuple[tuple[int, ...], tuple[tuple[int, bool], ...]], list[int]] = {}
-    for index, item in enumerate(rendered):
-        n_pos = item.prefix_length
-        segments = tuple((s.stop, s.add_injection) for s in item.segments if s.stop <= n_pos)
-        groups.setdefault((item.tokens[:n_pos], segments), []).append(index)
-    return [Group(tuple(members)) for members in groups.values()]
-
-
-def batches(group: Group, n_interventions: int, batch_size: int) -> Iterator[Batch]:
-    """Cut a group into batches of at most `batch_size` rows: interventions first, then conversations read from them."""
-    for fill in _chunks(range(n_interventions), batch_size):
-        reads = _chunks(group.conversations, max(1, batch_size // len(fill)))
-        yield Batch(tuple(fill), tuple(tuple(read) for read in reads))
-
-
-def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    def _marked(self, node: Node) -> tuple[int, ...]:
+        path = self.paths[node.members[0]]
+        if path.whole is None or path.whole[0] != node.start:
+            return ()
+        return tuple(as_positions(path.tag >> node.start & ((1 << len(node.tokens)) - 1)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,6 +60,11 @@ class Rendered:
         """The token ids as a batch of one."""
         return torch.tensor([self.tokens], dtype=torch.long)
 
+    @cached_property
+    def marked_bits(self) -> int:
+        """The positions of marked segments, as bits of a number."""
+        return sum((1 << s.stop) - (1 << s.start) for s in self.segments if s.add_injection)
+
     def marked(self) -> Bool[Tensor, " pos"]:
         """True at every position of a marked segment."""
         mask = torch.zeros(len(self.tokens), dtype=torch.bool)
@@ -67,12 +73,21 @@ class Rendered:
         return mask
 
 
-def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
+def render_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> tuple[Rendered, ...]:
+    """Return what `render` makes of each conversation; first turns that several share are tokenized once."""
+    known: dict[str, list[int]] = {}
+    return tuple(render(tokenizer, conversation, known) for conversation in conversations)
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, conversation: Conversation, known: dict[str, list[int]] | None = None
+) -> Rendered:
     """Return the tokens and segments of `conversation`, ready to be read at its last position.
 
     The last message stays open if it says continue_msg; otherwise the template's generation prompt is appended (after
     a closed assistant message too: it is then the next answer that is read). For a template without a system role an
     empty system message is left out, and any other put at the head of the first user message, with a warning.
+    `known` remembers the tokens of texts between calls with the same tokenizer.
 
     Raises ChatTemplateError if there is no template, if it breaks the prefix property, if it does not write
     an open message literally, or if the BOS token comes out doubled.
@@ -80,6 +95,7 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Re
     messages = _fit_system(tokenizer, conversation.messages)
     offset = len(conversation.messages) - len(messages)
     text = _full_text(tokenizer, messages)
+    known = {} if known is None else known
     tokens = _encode(tokenizer, text)
     _check_bos(tokenizer, tokens)
     segments: list[Segment] = []
@@ -88,7 +104,7 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Re
             continue
         start = segments[-1].stop if segments else 0
         is_open = message.continue_msg
-        stop = len(tokens) if is_open else _prefix_stop(tokenizer, messages, index, tokens)
+        stop = len(tokens) if is_open else _prefix_stop(tokenizer, messages, index, tokens, known)
         segments.append(Segment(index + offset, message.role, start, stop, message.add_injection))
     if segments[-1].stop < len(tokens):
         segments.append(Segment(None, "assistant", segments[-1].stop, len(tokens), False))
@@ -96,10 +112,15 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Re
 
 
 def _prefix_stop(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], index: int, tokens: Sequence[int]
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    index: int,
+    tokens: Sequence[int],
+    known: dict[str, list[int]],
 ) -> int:
     """Length of the first index+1 messages in tokens, which must begin the whole sequence."""
-    part = _encode(tokenizer, _template(tokenizer, messages[: index + 1]))
+    text = _template(tokenizer, messages[: index + 1])
+    part = known[text] = known[text] if text in known else _encode(tokenizer, text)
     if list(tokens[: len(part)]) != part:
         at = next((i for i, (a, b) in enumerate(zip(part, tokens, strict=False)) if a != b), len(tokens))
         raise ChatTemplateError(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from mechint.answers import Row, add_shifts, answer_ids, read_rows
 from mechint.chat import Conversation
-from mechint.engine import Progress, run
-from mechint.errors import UsageError
-from mechint.files import JSON
-from mechint.interventions import CLEAN, Clean, Intervention
+from mechint.engine import Progress
+from mechint.interventions import Intervention
+from mechint.job import Job, Options, Request
 from mechint.model import Model
-from mechint.render import render
+from mechint.shards import Shard
 from mechint.tokens import Answers
 
 
@@ -24,7 +23,10 @@ def score(
     *,
     answers: Answers | None = None,
     batch_size: int | None = None,
+    batch_tokens: int | None = None,
     progress: Progress | None = None,
+    store: str | Path | None = None,
+    shard: Shard | None = None,
 ) -> pd.DataFrame:
     """Return one row per (conversation, intervention), read at the last position of the conversation.
 
@@ -34,41 +36,12 @@ def score(
     `p_<option>` and `logit_<option>` instead. Answers are the conversation's own unless `answers` is given; columns
     without an answer are NaN. `table.attrs["receipts"]` holds the receipt of every prefill.
 
+    `store` is a directory that keeps finished cells: a call that was interrupted goes on there, and a cell that was
+    computed from the same inputs is not computed again. With `shard`, only that part of the cells is computed and the
+    table has the cells that the store has by then. A block is given at most `batch_tokens` tokens (chosen from the
+    memory at hand) and `batch_size` rows at once.
+
     Raises what `render`, `prefill` and `tokens.single_token` raise, before the first pass where it can be known then.
     """
-    return table(model, conversations, interventions, (model.n_layers - 1,), answers, batch_size, progress)
-
-
-def table(
-    model: Model,
-    conversations: Conversation | Sequence[Conversation],
-    interventions: Intervention | Sequence[Intervention],
-    layers: Sequence[int],
-    answers: Answers | None,
-    batch_size: int | None,
-    progress: Progress | None,
-) -> pd.DataFrame:
-    """Return one row per (conversation, intervention, layer), ordered as given; the column `layer` holds numbers."""
-    asked = [conversations] if isinstance(conversations, Conversation) else list(conversations)
-    wanted = [interventions] if isinstance(interventions, Intervention) else list(interventions)
-    if not asked or not wanted:
-        raise UsageError("no conversations or no interventions", "one or more of each", "pass at least one")
-    reference = next((i for i in wanted if isinstance(i, Clean)), CLEAN)
-    complete = wanted if reference in wanted else [reference, *wanted]
-    rendered = [render(model.tokenizer, conversation) for conversation in asked]
-    ids = [answer_ids(model.tokenizer, item, answers) for item in rendered]
-    rows: dict[tuple[int, int, int], Row] = {}
-    receipts: list[JSON] = []
-    for batch in run(model, rendered, complete, layers, batch_size, progress):
-        receipts += [receipt.to_dict() for receipt in batch.receipts]
-        for layer, resid in zip(layers, batch.resid, strict=True):
-            found = read_rows(model.readout, resid, [ids[c] for c, _ in batch.cells])
-            for (c, i), row in zip(batch.cells, found, strict=True):
-                names: Row = {"conversation": asked[c].label, "intervention": complete[i].name}
-                rows[c, i, layer] = {**names, "layer": layer, **row}
-    result = pd.DataFrame([rows[key] for key in sorted(rows, key=lambda k: (k[0], k[1], layers.index(k[2])))])
-    result = add_shifts(result, ("conversation", "layer"), reference.name)
-    if reference not in wanted:
-        result = result[result["intervention"] != reference.name].reset_index(drop=True)
-    result.attrs["receipts"] = receipts
-    return result if len(layers) > 1 else result.drop(columns="layer")
+    job = Job.of(model, [Request(conversations, interventions, answers)])
+    return job.tables(Options(batch_size, batch_tokens, progress, store, shard))[0].drop(columns="layer")

@@ -61,6 +61,11 @@ class Steering:
         self._additions = {layer: _Addition(layer, self.shape, self._at(layer)) for layer in layers}
         return dict(self._additions)
 
+    def apply(self, layer: int, activation: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+        """Add what the terms say of one layer, and count it like a hook."""
+        self._additions[layer] = _Addition(layer, self.shape, self._at(layer))
+        return self._additions[layer].add(activation)
+
     def check(self) -> None:
         """Raise ReceiptError unless each hook fired once, on the whole batch, and touched just what its terms say."""
         for layer, addition in self._additions.items():
@@ -108,6 +113,9 @@ class _Addition:
         self.change = self.before = torch.zeros(shape[:2])
 
     def __call__(self, activation: Tensor, /, *, hook: HookPoint) -> Tensor:
+        return self.add(activation)
+
+    def add(self, activation: Tensor) -> Tensor:
         self.firings += 1
         if tuple(activation.shape) != self.shape:
             found = f"activations shaped {tuple(activation.shape)}"

@@ -246,7 +246,7 @@ def test_chunks_are_computed_once_and_discarded_chunks_again(tmp_path: Path) -> 
     def chunk(number: int) -> run.Chunk:
         def compute(progress: run.Progress) -> pd.DataFrame:
             calls.append(number)
-            progress(2)
+            progress(2, 0)
             return pd.DataFrame({"number": [number], "value": [np.nan]})
 
         return run.Chunk(2, compute)

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     "errors", "files", "organisms", "sources", "chat", "render", "tokens", "cache", "readout", "backends", "loading",
     "model", "validation", "capture", "steering", "vectors", "prompt_design", "prompts", "presets", "extract",
-    "interventions", "prefill", "plan", "engine", "answers", "score", "lens", "stats", "figures",
+    "interventions", "prefill", "states", "prefix_tree", "rows", "plan", "passes", "receipts", "engine",
+    "answers", "shards", "store", "job", "explain", "score", "lens", "stats", "figures",
 )  # fmt: skip
 # Taken only inside functions: model.py reads checkpoints and checks models with these.
 LATE = {("model", "validation")}

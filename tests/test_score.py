@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -15,8 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mechint as mi
-from mechint.errors import ChatTemplateError, TokenizationError, UsageError
+from mechint import passes
+from mechint.backends.blocks import Blocks
+from mechint.errors import ChatTemplateError, MemoryLimitError, TokenizationError, UsageError
+from mechint.files import sha256
 from mechint.interventions import CLEAN, Injection, Swap
+from mechint.plan import Step
 from mechint.render import render
 
 CASES = [(arch, backend) for arch in ("qwen2", "llama", "gemma2", "gpt2") for backend in ("bridge", "hooked")]
@@ -171,20 +176,22 @@ def test_the_intervention_is_gone_when_the_answer_is_read(model):
 
 
 def test_the_filled_cache_is_not_touched_by_reading(model, monkeypatch):
-    from mechint import engine
-
     prints: list[tuple[str, str]] = []
-    real = engine.read_from
+    real = passes.Pass.run
 
-    def checked(model, filled, read, layers):
-        before = filled.cache.fingerprint()
-        result = real(model, filled, read, layers)
-        prints.append((before, filled.cache.fingerprint()))
+    def fingerprint(done: Mapping[Step, passes.Done]) -> str:
+        stored = [side for one in done.values() for pair in one.stored.values() for side in pair]
+        return sha256(*(tensor.contiguous().numpy().tobytes() for tensor in stored))
+
+    def checked(self, depth, layers):
+        before = fingerprint(self.done)
+        result = real(self, depth, layers)
+        prints.append((before, fingerprint(self.done)))
         return result
 
-    monkeypatch.setattr(engine, "read_from", checked)
-    mi.score(model, conversations(), [CLEAN, Injection(vector(model), strength=1.0)], batch_size=2)
-    assert len(prints) == 4
+    monkeypatch.setattr(passes.Pass, "run", checked)
+    mi.score(model, conversations(), [CLEAN, Injection(vector(model), strength=1.0)], batch_tokens=30)
+    assert len({before for before, _ in prints}) > 2
     assert all(before == after for before, after in prints)
 
 
@@ -250,21 +257,47 @@ def test_bad_batch_size(model):
         mi.score(model, conversation(), CLEAN, batch_size=0)
 
 
-def test_progress_counts_cells(model):
-    done: list[int] = []
-    mi.score(model, conversations(), [Injection(vector(model), strength=1.0)], batch_size=2, progress=done.append)
-    assert sum(done) == 2 * len(conversations())
+def test_progress_counts_cells_and_tokens(model):
+    done: list[tuple[int, int]] = []
+    steers = [Injection(vector(model), strength=1.0), CLEAN]
+    mi.score(model, conversations(), steers, batch_tokens=30, progress=lambda *told: done.append(told))
+    assert sum(cells for cells, _ in done) == 2 * len(conversations())
+    distinct = {render(model.tokenizer, c).tokens for c in conversations()}
+    assert 0 < sum(tokens for _, tokens in done) < 2 * sum(len(tokens) for tokens in distinct)
 
 
-def test_out_of_memory_suggests_a_batch_size(model, monkeypatch):
-    from mechint.errors import MemoryLimitError
+class Exhausted:
+    """Blocks that run out of memory when they are given more than some rows."""
 
-    def exhausted(tokens, *_):
-        raise torch.OutOfMemoryError if len(tokens) > 1 else AssertionError
+    def __init__(self, blocks: Blocks, rows: int, kind: type[Exception]) -> None:
+        self.blocks, self.rows, self.kind, self.refused = blocks, rows, kind, 0
 
-    monkeypatch.setattr(model.backend, "forward", exhausted)
-    with pytest.raises(MemoryLimitError, match="--batch-size 1"):
-        mi.score(model, conversation(), [CLEAN, Injection(vector(model), strength=1.0)])
+    def begin(self, tokens, past):
+        prepared = self.blocks.begin(tokens, past)
+        real = prepared.block
+
+        def block(layer, resid, *rest, **options):
+            if len(resid) > self.rows:
+                self.refused += 1
+                raise self.kind("out of memory")
+            return real(layer, resid, *rest, **options)
+
+        prepared.block = block
+        return prepared
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, MemoryError, RuntimeError])
+def test_batches_are_halved_when_memory_runs_out(kind, model, monkeypatch):
+    steers = [CLEAN, *(Injection(vector(model, i), strength=1.0, name=str(i)) for i in range(4))]
+    expected = mi.score(model, conversations(), steers)
+    exhausted = Exhausted(model.blocks, 2, kind)
+    monkeypatch.setattr(model.backend, "blocks", exhausted)
+    found = mi.score(model, conversations(), steers)
+    assert 0 < exhausted.refused < 12
+    pd.testing.assert_frame_equal(found, expected, atol=1e-5, rtol=0)
+    monkeypatch.setattr(model.backend, "blocks", Exhausted(exhausted.blocks, 0, kind))
+    with pytest.raises(MemoryLimitError, match="larger device"):
+        mi.score(model, conversations(), steers)
 
 
 def test_templates_agree_with_their_own_rendering(tiny_model, plain_hf):

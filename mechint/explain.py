@@ -1,0 +1,164 @@
+"""What a table will cost before it is run: tokens, passes and memory, from its plan alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from mechint.chat import Conversation
+from mechint.engine import chunks, depth_of, make_budget
+from mechint.interventions import Intervention
+from mechint.job import Job, Request
+from mechint.model import Model
+from mechint.passes import Budget
+from mechint.plan import Plan, Step, make_plans
+from mechint.shards import Shard
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a table costs.
+
+    `alone_tokens` are passed if every cell is run by itself, `distinct_tokens` differ in what precedes them or was done
+    to them, `passed_tokens` are those that the engine passes, padding included. `blocks` is the work in units of
+    (token x block), `alone_blocks` what it is if every cell is run by itself. `cache_bytes` is the most that KV caches
+    take at any time, `pass_bytes` what the largest pass takes besides: residuals and the caches it reads from.
+    """
+
+    cells: int
+    alone_tokens: int
+    distinct_tokens: int
+    passed_tokens: int
+    alone_blocks: int
+    blocks: int
+    passes: int
+    cache_bytes: int
+    pass_bytes: int
+
+    @property
+    def saved(self) -> float:
+        """Share of the blocks' work that is saved against running every cell by itself."""
+        return 1 - self.blocks / self.alone_blocks
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cells:,} cells, {self.alone_tokens:,} tokens if each is run by itself\n"
+            f"{self.distinct_tokens:,} distinct tokens ({self.alone_tokens / self.distinct_tokens:.1f}x fewer), "
+            f"{self.passed_tokens:,} passed in {self.passes:,} passes\n"
+            f"{self.saved:.1%} of the blocks' work saved\n"
+            f"peak memory {_bytes(self.cache_bytes)} of caches and {_bytes(self.pass_bytes)} for the largest pass"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:right'>{value}</td></tr>"
+            for name, value in (
+                ("cells", f"{self.cells:,}"),
+                ("tokens, each cell by itself", f"{self.alone_tokens:,}"),
+                ("distinct tokens", f"{self.distinct_tokens:,}"),
+                ("tokens passed", f"{self.passed_tokens:,}"),
+                ("passes", f"{self.passes:,}"),
+                ("work saved", f"{self.saved:.1%}"),
+                ("peak of caches", _bytes(self.cache_bytes)),
+                ("largest pass", _bytes(self.pass_bytes)),
+            )
+        )
+        return f"<table>{rows}</table>"
+
+
+def explain(
+    model: Model,
+    conversations: Conversation | Sequence[Conversation] | Sequence[Request],
+    interventions: Intervention | Sequence[Intervention] = (),
+    *,
+    layers: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    batch_tokens: int | None = None,
+    shard: Shard | None = None,
+) -> Explanation:
+    """Return what `score` (or, with `layers`, `logit_lens`) will cost with these arguments; nothing is run.
+
+    Requests, as `tables` takes them, may stand in place of conversations and interventions. Raises what `score`
+    raises for input that it refuses.
+    """
+    job = Job.of(model, _requests(conversations, interventions, layers))
+    cells = job.cells if shard is None else shard.of(job.cells, job.rendered)
+    budget = make_budget(model, batch_size, batch_tokens)
+    depth = depth_of(job.interventions, job.all_layers)
+    plans = make_plans(job.rendered, job.interventions, cells, depth)
+    finest = make_plans(job.rendered, job.interventions, cells, depth, min_shared=1)
+    memory = [_Memory(model, budget) for _ in plans]
+    for plan, of_it in zip(plans, memory, strict=True):
+        of_it.visit(plan.roots)
+    alone = sum(len(job.rendered[c].tokens) for c, _ in cells)
+    return Explanation(
+        cells=len(cells),
+        alone_tokens=alone,
+        distinct_tokens=sum(_distinct(plan) for plan in finest),
+        passed_tokens=sum(one.passed for one in memory),
+        alone_blocks=alone * model.n_layers,
+        blocks=sum(one.blocks for one in memory),
+        passes=sum(one.passes for one in memory),
+        cache_bytes=max(one.peak for one in memory),
+        pass_bytes=max(one.largest for one in memory),
+    )
+
+
+def _requests(
+    given: Conversation | Sequence[Conversation] | Sequence[Request],
+    interventions: Intervention | Sequence[Intervention],
+    layers: Sequence[int] | None,
+) -> list[Request]:
+    several = [] if isinstance(given, Conversation) else [item for item in given if isinstance(item, Request)]
+    if several:
+        return several
+    asked = [item for item in ([given] if isinstance(given, Conversation) else given) if isinstance(item, Conversation)]
+    return [Request(asked, interventions, layers=layers)]
+
+
+class _Memory:
+    """Goes through a plan as the engine does, counting instead of computing."""
+
+    def __init__(self, model: Model, budget: Budget) -> None:
+        self.budget = budget
+        size = model.backend.dtype.itemsize
+        keys, values = model.cache_shapes[: model.n_layers], model.cache_shapes[model.n_layers :]
+        self._cached = [size * (prod(k) + prod(v)) for k, v in zip(keys, values, strict=True)]
+        self._resid = size * model.d_model
+        self.live = self.peak = self.largest = self.passed = self.blocks = self.passes = 0
+
+    def visit(self, steps: Sequence[Step]) -> None:
+        """Count the passes of some steps and of all below them."""
+        for chunk in chunks(steps, self.budget):
+            rows = [sum(counts) for counts in zip(*(step.rows.counts for step in chunk), strict=True)]
+            n_pos = max(step.n_tokens for step in chunk)
+            self.passes += 1
+            self.passed += n_pos * max(rows)
+            self.blocks += n_pos * sum(rows[:-1])
+            children = [child for step in chunk for child in step.children]
+            stored = sum(n_pos * r * b for r, b in zip(rows, self._cached, strict=False)) if children else 0
+            self.live += stored
+            self.peak = max(self.peak, self.live)
+            self.largest = max(self.largest, self._pass(chunk, rows, n_pos))
+            self.visit(children)
+            self.live -= stored
+
+    def _pass(self, chunk: Sequence[Step], rows: Sequence[int], n_pos: int) -> int:
+        """Bytes of residuals (before a block, after it, and after rows have parted) and of the caches it reads."""
+        past = max(step.node.start for step in chunk)
+        at_once = min(max(rows), self.budget.rows(n_pos))
+        resid = 3 * max(rows) * n_pos * self._resid
+        return resid + at_once * (2 * past + n_pos) * max(self._cached)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _distinct(plan: Plan) -> int:
+    return sum(step.n_tokens * len(step.states) for step in plan.steps())

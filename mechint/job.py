@@ -1,0 +1,287 @@
+"""Tables as one job: cells with the keys of all that they depend on, run by the engine or taken from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechint.answers import AnswerIds, Row, add_shifts, answer_ids, column_names, read_rows
+from mechint.chat import Conversation
+from mechint.engine import CellBatch, Progress, run
+from mechint.errors import UsageError
+from mechint.files import JSON, sha256
+from mechint.interventions import CLEAN, Clean, Intervention
+from mechint.model import Model
+from mechint.plan import Cell
+from mechint.prefill import check_fits, check_readable
+from mechint.render import Rendered, render_all
+from mechint.shards import Shard
+from mechint.store import CellStore
+from mechint.tokens import Answers
+
+Readings = Mapping[int, Mapping[str, float]]
+ReceiptDict = dict[str, JSON]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job is run; none of it changes its numbers."""
+
+    batch_size: int | None = None
+    batch_tokens: int | None = None
+    progress: Progress | None = None
+    store: str | Path | None = None
+    shard: Shard | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One table: conversations and interventions, every pair of which is a cell.
+
+    `answers` are the conversations' own where None; `layers` are those to read (-1 for the stream before block 0), the
+    output alone where None.
+    """
+
+    conversations: Conversation | Sequence[Conversation]
+    interventions: Intervention | Sequence[Intervention]
+    answers: Answers | None = None
+    layers: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one request asks of a job: indices of its conversations and interventions, and the layers to read.
+
+    `reference` is the clean intervention that shifts are taken against; `asked` says which rows are shown.
+    """
+
+    conversations: tuple[int, ...]
+    interventions: tuple[int, ...]
+    layers: tuple[int, ...]
+    reference: str
+    asked: frozenset[str]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell, in the table's order."""
+        return [(c, i) for c in self.conversations for i in self.interventions]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that some requests ask for; what they have in common is computed once."""
+
+    model: Model
+    rendered: tuple[Rendered, ...]
+    answers: tuple[AnswerIds, ...]
+    interventions: tuple[Intervention, ...]
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, model: Model, requests: Sequence[Request]) -> Job:
+        """Return the job of some requests, all of them checked.
+
+        Raises UsageError for an empty request and for labels or names that occur twice in one, and what `render`,
+        `answer_ids` and the checks of `prefill` raise.
+        """
+        rendered: list[Rendered] = []
+        answers: list[AnswerIds] = []
+        numbers: dict[tuple[str, str], int] = {}
+        interventions: list[Intervention] = []
+        parts = []
+        for request in requests:
+            asked, wanted = _listed(request)
+            texts = render_all(model.tokenizer, asked)
+            reference = next((i for i in wanted if isinstance(i, Clean)), CLEAN)
+            complete = wanted if reference in wanted else [reference, *wanted]
+            _check(model, texts, complete)
+            for intervention in complete:
+                key = (intervention.name, intervention.key)
+                if numbers.setdefault(key, len(interventions)) == len(interventions):
+                    interventions.append(intervention)
+            parts.append(
+                Part(
+                    conversations=tuple(range(len(rendered), len(rendered) + len(texts))),
+                    interventions=tuple(numbers[i.name, i.key] for i in complete),
+                    layers=(model.n_layers - 1,) if request.layers is None else tuple(request.layers),
+                    reference=reference.name,
+                    asked=frozenset(intervention.name for intervention in wanted),
+                )
+            )
+            rendered += texts
+            answers += [answer_ids(model.tokenizer, item, request.answers) for item in texts]
+        return cls(model, tuple(rendered), tuple(answers), tuple(interventions), tuple(parts))
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell of every part, once."""
+        return list(dict.fromkeys(cell for part in self.parts for cell in part.cells))
+
+    @cached_property
+    def layers(self) -> dict[int, tuple[int, ...]]:
+        """The layers at which each conversation is read."""
+        return {c: part.layers for part in self.parts for c in part.conversations}
+
+    @cached_property
+    def all_layers(self) -> tuple[int, ...]:
+        """Every layer at which something is read."""
+        return tuple(sorted({layer for part in self.parts for layer in part.layers}))
+
+    def tables(self, options: Options) -> list[pd.DataFrame]:
+        """Return one table for each request: a row per cell and layer, ordered as asked for; `layer` holds numbers."""
+        found: dict[Cell, Readings] = {}
+        receipts: list[ReceiptDict] = []
+        for readings, of_those in self.run(options):
+            found |= readings
+            receipts += [receipt for receipt in of_those if receipt not in receipts]
+        return [self._table(part, found, receipts) for part in self.parts]
+
+    def _table(self, part: Part, found: Mapping[Cell, Readings], receipts: Sequence[ReceiptDict]) -> pd.DataFrame:
+        rows: list[Row] = [
+            {
+                "conversation": self.rendered[c].label,
+                "intervention": self.interventions[i].name,
+                "layer": layer,
+                **found[c, i][layer],
+            }
+            for c, i in part.cells
+            if (c, i) in found
+            for layer in part.layers
+        ]
+        table = pd.DataFrame(rows, columns=None if rows else ["conversation", "intervention", "layer"])
+        if rows:
+            table = add_shifts(table, ("conversation", "layer"), part.reference)
+        table = table[table["intervention"].isin(part.asked)].reset_index(drop=True)
+        table.attrs["receipts"] = self._in_order(part, receipts)
+        return table
+
+    def _in_order(self, part: Part, receipts: Sequence[ReceiptDict]) -> list[ReceiptDict]:
+        """Return a part's receipts in the order of its table, whichever run has left them."""
+        labels = {self.rendered[c].label: at for at, c in enumerate(part.conversations)}
+        names = {self.interventions[i].name: at for at, i in enumerate(part.interventions)}
+        mine = [r for r in receipts if r["conversation"] in labels and r["intervention"] in names]
+        return sorted(mine, key=lambda r: (labels[str(r["conversation"])], names[str(r["intervention"])]))
+
+    def run(self, options: Options) -> Iterator[tuple[dict[Cell, Readings], list[ReceiptDict]]]:
+        """Yield finished cells with receipts: first those of the store, then each pass's, which the store then has."""
+        store = None if options.store is None else CellStore(options.store)
+        stored, receipts = ({}, []) if store is None else store.load()
+        known = {cell: self._of_stored(cell, stored[key]) for cell, key in self.keys.items() if self.has(stored, cell)}
+        yield known, receipts
+        batches = run(
+            self.model,
+            self.rendered,
+            self.interventions,
+            self.all_layers,
+            cells=self.cells if options.shard is None else options.shard.of(self.cells, self.rendered),
+            known=frozenset(known),
+            batch_size=options.batch_size,
+            batch_tokens=options.batch_tokens,
+            progress=options.progress,
+        )
+        for batch in batches:
+            fresh = {cell: found for cell, found in self._read(batch).items() if cell not in known}
+            new = [receipt.to_dict() for receipt in batch.receipts]
+            if store is not None and fresh:
+                store.add({self.keys[cell]: found for cell, found in fresh.items()}, new)
+            yield fresh, new
+
+    @cached_property
+    def keys(self) -> dict[Cell, str]:
+        """Hashes of everything that each cell's numbers depend on, but for the layers that are read."""
+        model, backend = self.model, self.model.backend
+        whose = f"{model.identity} {backend.kind} {backend.dtype}".encode()
+        heard = [repr((r.tokens, [(s.stop, s.add_injection) for s in r.segments])).encode() for r in self.rendered]
+        done = [intervention.key.encode() for intervention in self.interventions]
+        read = [repr(ids).encode() for ids in self.answers]
+        return {(c, i): sha256(whose, heard[c], done[i], read[c]) for c, i in self.cells}
+
+    def has(self, stored: Mapping[str, Readings], cell: Cell) -> bool:
+        """Whether `stored` has a cell with all layers at which it is read."""
+        key = self.keys[cell]
+        return key in stored and set(self.layers[cell[0]]) <= set(stored[key])
+
+    def _of_stored(self, cell: Cell, found: Readings) -> Readings:
+        """Return a stored cell with the columns of its answers: a file of several kinds of answers has more."""
+        names = column_names(self.answers[cell[0]])
+        return {layer: {name: found[layer][name] for name in names} for layer in self.layers[cell[0]]}
+
+    def _read(self, batch: CellBatch) -> dict[Cell, Readings]:
+        """Return the readout of every cell of a pass, at the layers where its conversation is read."""
+        found: dict[Cell, dict[int, Mapping[str, float]]] = {cell: {} for cell in batch.cells}
+        for layer, resid, row in zip(self.all_layers, batch.resid, batch.row, strict=True):
+            mine = [
+                (cell, r) for cell, r in zip(batch.cells, row.tolist(), strict=True) if layer in self.layers[cell[0]]
+            ]
+            if mine:
+                pairs = [(r, self.answers[cell[0]]) for cell, r in mine]
+                for (cell, _), values in zip(mine, _read_pairs(self.model, resid, pairs), strict=True):
+                    found[cell][layer] = values
+        return dict(found)
+
+
+def tables(
+    model: Model,
+    requests: Sequence[Request],
+    *,
+    batch_size: int | None = None,
+    batch_tokens: int | None = None,
+    progress: Progress | None = None,
+    store: str | Path | None = None,
+    shard: Shard | None = None,
+) -> list[pd.DataFrame]:
+    """Return the tables of several requests, computed together: what they share (first turns, above all) is done once.
+
+    Each has the columns of `score`, and `layer` where more than the output was asked for (-1 is the stream before
+    block 0). The other arguments are those of `score`. Raises what `score` raises.
+    """
+    found = Job.of(model, requests).tables(Options(batch_size, batch_tokens, progress, store, shard))
+    return [
+        table.drop(columns="layer") if request.layers is None else table
+        for request, table in zip(requests, found, strict=True)
+    ]
+
+
+def _listed(request: Request) -> tuple[list[Conversation], list[Intervention]]:
+    one, wanted = request.conversations, request.interventions
+    asked = [one] if isinstance(one, Conversation) else list(one)
+    steers = [wanted] if isinstance(wanted, Intervention) else list(wanted)
+    if not asked or not steers:
+        raise UsageError("no conversations or no interventions", "one or more of each", "pass at least one")
+    return asked, steers
+
+
+def _check(model: Model, rendered: Sequence[Rendered], interventions: Sequence[Intervention]) -> None:
+    _check_unique("conversation labels", [item.label for item in rendered])
+    _check_unique("intervention names", [item.name for item in interventions])
+    for intervention in interventions:
+        check_fits(model, intervention)
+    for item in rendered:
+        check_readable(item, interventions)
+
+
+def _check_unique(what: str, names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise UsageError(
+            given=f"{what} that occur more than once: {repeated[:5]}",
+            allowed="each once, since rows of the table are told apart by them",
+            advice="rename one (name=...), or leave it out",
+        )
+
+
+def _read_pairs(
+    model: Model, resid: Float[Tensor, "row d_model"], wanted: Sequence[tuple[int, AnswerIds]]
+) -> list[dict[str, float]]:
+    """Return the answer columns of some residuals with their answers; what occurs twice is read once."""
+    pairs = list(dict.fromkeys(wanted))
+    chosen = resid[torch.tensor([row for row, _ in pairs])]
+    found = dict(zip(pairs, read_rows(model.readout, chosen, [ids for _, ids in pairs]), strict=True))
+    return [found[pair] for pair in wanted]

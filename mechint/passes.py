@@ -1,0 +1,256 @@
+"""Carrying out steps of a plan: several nodes in one padded batch, block by block, with rows that part on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechint.backends.blocks import BlockPass, KeyValues
+from mechint.capture import EMBED
+from mechint.interventions import Injection
+from mechint.model import Model, is_out_of_memory, out_of_memory
+from mechint.plan import Step
+from mechint.rows import Indices
+from mechint.states import State, as_positions
+from mechint.steering import LayerTouch, Steering, Term
+
+
+@dataclass
+class Done:
+    """What a step has left: its caches by block, what was added (by layer and row), residuals at its last position.
+
+    Caches and residuals have one row for each row of the step at that layer.
+    """
+
+    stored: dict[int, KeyValues] = field(default_factory=dict)
+    touches: dict[tuple[int, int], LayerTouch] = field(default_factory=dict)
+    resid: dict[int, Float[Tensor, "row d_model"]] = field(default_factory=dict)
+
+
+@dataclass
+class Budget:
+    """How many tokens (and rows, if that is limited) a block is given at once; halved when memory runs out."""
+
+    tokens: int
+    max_rows: int | None = None
+
+    def rows(self, n_pos: int) -> int:
+        """Rows of `n_pos` tokens that fit."""
+        fitting = max(1, self.tokens // n_pos)
+        return fitting if self.max_rows is None else min(fitting, self.max_rows)
+
+    def halve(self, rows: int, n_pos: int, error: BaseException) -> None:
+        """Allow half of what was just too much. Raises MemoryLimitError if that was a single row."""
+        if rows == 1:
+            raise out_of_memory(1) from error
+        self.tokens = max(1, rows * n_pos // 2)
+
+
+class Pass:
+    """One run over some steps, all of whose parents are done."""
+
+    def __init__(self, model: Model, steps: Sequence[Step], done: Mapping[Step, Done], budget: Budget) -> None:
+        self.model, self.steps, self.done, self.budget = model, steps, done, budget
+        self.n_pos = max(step.n_tokens for step in steps)
+        self.past = torch.tensor([step.node.start for step in steps])
+        rows = [torch.tensor(step.node.tokens) for step in steps]
+        self.tokens: Int[Tensor, "step pos"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        self.passes: dict[Model, BlockPass] = {}
+
+    def run(self, depth: int, layers: Sequence[int]) -> list[Done]:
+        """Run blocks 0 to `depth`, keeping the last position's residual at `layers` where a step is read."""
+        results = [Done() for _ in self.steps]
+        resid = self._embedded()
+        self._keep(results, EMBED, resid, layers)
+        for layer in range(depth):
+            ahead = layer + 1 < depth or any(step.rows.steered[layer] or step.node.ends for step in self.steps)
+            out, cached = self._block(layer, resid, keys_only=not ahead)
+            for result, (start, stop), step in zip(results, self._spans(layer), self.steps, strict=True):
+                if step.children:
+                    keys, values = (side[start:stop, :, : step.n_tokens] for side in cached)
+                    result.stored[layer] = (keys, values)
+            if out is not None:
+                self._keep(results, layer, out, layers)
+                resid = self._parted(results, layer, out)
+        return results
+
+    def _spans(self, level: int) -> list[tuple[int, int]]:
+        """Return where the rows of each step lie at a level."""
+        stops = list(accumulate(step.rows.counts[level] for step in self.steps))
+        return list(zip([0, *stops[:-1]], stops, strict=True))
+
+    def _filler(self, step: Step, state: State) -> Model:
+        """Return the model that fills a step's positions in a state."""
+        swapped = state.swap is not None and state.swapped >> step.node.start & 1
+        return state.swap.model if swapped and state.swap is not None else self.model
+
+    def _fillers(self, level: int) -> list[Model]:
+        """Return the model that each row of a level is run by."""
+        return [self._filler(step, step.states[state]) for step in self.steps for state in step.rows.example(level)]
+
+    def _embedded(self) -> Float[Tensor, "row pos d_model"]:
+        fillers = self._fillers(0)
+        for model in {id(model): model for model in fillers}.values():
+            self.passes[model] = model.blocks.begin(self.tokens, self.past)
+        source = self._sources(0)
+        if len(self.passes) == 1:
+            return self.passes[fillers[0]].resid[source]
+        parts = [
+            self.passes[model].resid[row].to(self.model.device) for model, row in zip(fillers, source, strict=True)
+        ]
+        return torch.stack(parts)
+
+    def _sources(self, level: int) -> Int[Tensor, " row"]:
+        """Return the step that each row of a level belongs to."""
+        return torch.arange(len(self.steps)).repeat_interleave(
+            torch.tensor([step.rows.counts[level] for step in self.steps])
+        )
+
+    def _block(
+        self, layer: int, resid: Float[Tensor, "row pos d_model"], *, keys_only: bool
+    ) -> tuple[Tensor | None, KeyValues]:
+        """Run one block over all rows, as many at a time as the budget allows."""
+        outs: list[Tensor | None] = []
+        caches: list[KeyValues] = []
+        order: list[int] = []
+        source, fillers = self._sources(layer), self._fillers(layer) if len(self.passes) > 1 else []
+        for model, prepared in self.passes.items():
+            mine = [row for row, filler in enumerate(fillers) if filler is model] if fillers else range(len(resid))
+            at = 0
+            while at < len(mine):
+                rows = mine[at : at + self.budget.rows(self.n_pos)]
+                chosen = _take(resid, rows)
+                try:
+                    out, cached = prepared.block(
+                        layer, chosen, source[list(rows)], self._past_of(layer, rows), keys_only=keys_only
+                    )
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self.budget.halve(len(rows), self.n_pos, error)
+                    continue
+                outs.append(out)
+                caches.append(cached)
+                order += rows
+                at += len(rows)
+        return _joined(outs, caches, order)
+
+    def _past_of(self, layer: int, rows: Sequence[int]) -> KeyValues | None:
+        """Return what some rows have cached before this pass, shorter pasts padded on the left."""
+        longest = int(self.past.max())
+        if not longest:
+            return None
+        parts = []
+        chosen = np.asarray(rows)
+        for step, (start, stop) in zip(self.steps, self._spans(layer), strict=True):
+            mine = chosen[(chosen >= start) & (chosen < stop)] - start
+            if len(mine):
+                parts.append(self._line(step, layer, mine, longest))
+        return _catenated(parts, 0)
+
+    def _line(self, step: Step, layer: int, rows: Indices, longest: int) -> KeyValues:
+        """Return what some rows of one step have cached, from all steps before it."""
+        pieces = [
+            (_take(keys, there[rows].tolist()), _take(values, there[rows].tolist()))
+            for before, there in step.past(layer)
+            for keys, values in [self.done[before].stored[layer]]
+        ]
+        missing = longest - step.node.start
+        if missing:
+            (keys, values), pad = pieces[0], (0, 0, missing, 0)
+            pieces[0] = (torch.nn.functional.pad(keys, pad), torch.nn.functional.pad(values, pad))
+        return _catenated(pieces, 2)
+
+    def _keep(self, results: Sequence[Done], layer: int, resid: Tensor, layers: Sequence[int]) -> None:
+        if layer in layers:
+            for result, step, (start, stop) in zip(results, self.steps, self._spans(max(layer, 0)), strict=True):
+                if step.node.ends:
+                    result.resid[layer] = resid[start:stop, step.n_tokens - 1].clone()
+
+    def _parted(self, results: Sequence[Done], layer: int, out: Tensor) -> Tensor:
+        """Return the rows of the next level: those that go on as they are, and those to which something is added."""
+        origin = np.concatenate(
+            [step.rows.origin[layer] + start for step, (start, _) in zip(self.steps, self._spans(layer), strict=True)]
+        )
+        if not any(step.rows.steered[layer] for step in self.steps):
+            return _take(out, origin.tolist())
+        following = out[torch.from_numpy(origin)]
+        spans = zip(self._spans(layer), self._spans(layer + 1), strict=True)
+        for result, step, ((before, _), (after, _)) in zip(results, self.steps, spans, strict=True):
+            if rows := step.rows.steered[layer]:
+                norm = self._norm(step, layer, out[before:])
+                steering = _steering(step, layer, [step.states[state] for state in rows.values()], norm, out.shape[-1])
+                index = torch.tensor(list(rows)) + after
+                following[index, : step.n_tokens] = steering.apply(layer, following[index, : step.n_tokens])
+                steering.check()
+                result.touches |= {(layer, row): touch for row, touch in _touches(steering, rows)}
+        return following
+
+    def _norm(self, step: Step, layer: int, out: Tensor) -> float:
+        """Return the mean norm of the clean residual at the marked positions, where a strength is relative to it."""
+        if step.clean is None:
+            return 0.0
+        row = int(step.rows.level[step.clean, layer])
+        return float(out[row, list(step.marked)].float().norm(dim=-1).mean())
+
+
+def _steering(step: Step, layer: int, states: Sequence[State], norm: float, d_model: int) -> Steering:
+    steering = Steering(len(states), step.n_tokens, d_model)
+    for row, state in enumerate(states):
+        for term, bits in zip(state.terms, state.positions, strict=True):
+            here = as_positions(bits >> step.node.start & ((1 << step.n_tokens) - 1))
+            if layer in term.keys and here:
+                mask = torch.zeros(step.n_tokens, dtype=torch.bool)
+                mask[here] = True
+                steering.add(Term(row, mask, {layer: _amount(term.injection, layer, norm)}))
+    return steering
+
+
+def _amount(injection: Injection, layer: int, norm: float) -> Float[Tensor, " d_model"]:
+    vector = injection.vector.vectors[layer]
+    if injection.strength is not None:
+        return vector * injection.strength
+    scaled: Tensor = vector * ((injection.relative_strength or 0.0) * norm / vector.norm().clamp_min(1e-30))
+    return scaled
+
+
+def _touches(steering: Steering, rows: Mapping[int, int]) -> Iterator[tuple[int, LayerTouch]]:
+    for index, row in enumerate(rows):
+        for touch in steering.touches(index):
+            yield row, touch
+
+
+def _take(tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    """Return some rows; without copying where these are all rows in order, or one row over and over."""
+    if len(rows) == len(tensor) and all(row == index for index, row in enumerate(rows)):
+        return tensor
+    if len(set(rows)) == 1:
+        return tensor[rows[0] : rows[0] + 1].expand(len(rows), *tensor.shape[1:])
+    if rows[-1] - rows[0] == len(rows) - 1 and all(row == rows[0] + index for index, row in enumerate(rows)):
+        return tensor[rows[0] : rows[-1] + 1]
+    return tensor.index_select(0, torch.tensor(rows, device=tensor.device))
+
+
+def _catenated(parts: Sequence[KeyValues], dim: int) -> KeyValues:
+    if len(parts) == 1:
+        return parts[0]
+    keys, values = (torch.cat([part[side] for part in parts], dim=dim) for side in (0, 1))
+    return keys, values
+
+
+def _joined(
+    outs: Sequence[Tensor | None], caches: Sequence[KeyValues], order: Sequence[int]
+) -> tuple[Tensor | None, KeyValues]:
+    """Return the results of all batches of rows, put back into the order of the rows."""
+    cached = _catenated(caches, 0)
+    tensors = [out for out in outs if out is not None]
+    out = None if not tensors else tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    back = np.argsort(np.asarray(order)).tolist()
+    keys, values = (_take(side, back) for side in cached)
+    return None if out is None else _take(out, back), (keys, values)

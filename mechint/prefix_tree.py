@@ -1,0 +1,111 @@
+"""The prefix tree of token sequences: what several of them begin with stands in it once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+# A shared beginning shorter than this is computed once for each branch: a pass of its own would cost more.
+MIN_SHARED = 8
+
+
+@dataclass(frozen=True)
+class Path:
+    """One token sequence. A node ends at each of `cuts`; the positions of `whole` (start, stop) stay in one node.
+
+    Two whole spans are the same only if their tokens and their `tag` are.
+    """
+
+    tokens: tuple[int, ...]
+    cuts: tuple[int, ...] = ()
+    whole: tuple[int, int] | None = None
+    tag: int = 0
+
+
+@dataclass(eq=False)
+class Node:
+    """A run of tokens after `parent`. `members` are the paths through it, `ends` those that end with it."""
+
+    start: int
+    tokens: tuple[int, ...]
+    members: tuple[int, ...]
+    ends: tuple[int, ...]
+    parent: Node | None = None
+    children: list[Node] = field(default_factory=list)
+    fixed: bool = False
+
+    @property
+    def stop(self) -> int:
+        """The position after its last token."""
+        return self.start + len(self.tokens)
+
+    def ancestors(self) -> list[Node]:
+        """Return the nodes before this one, first to last."""
+        found: list[Node] = []
+        node = self.parent
+        while node is not None:
+            found.insert(0, node)
+            node = node.parent
+        return found
+
+    def walk(self) -> Iterator[Node]:
+        """Yield this node and all below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def build_tree(paths: Mapping[int, Path], min_shared: int = MIN_SHARED) -> list[Node]:
+    """Return the roots; every token of every path lies in exactly one node on the way to its end."""
+    roots = _grown(paths, list(paths), 0, None)
+    return [node for root in roots for node in _without_short(root, min_shared)]
+
+
+def _grown(paths: Mapping[int, Path], members: Sequence[int], start: int, parent: Node | None) -> list[Node]:
+    groups: dict[object, list[int]] = {}
+    for member in members:
+        groups.setdefault(_first(paths[member], start), []).append(member)
+    nodes = []
+    for group in groups.values():
+        stop = _common_stop([paths[member] for member in group], start)
+        ends = tuple(member for member in group if len(paths[member].tokens) == stop)
+        tokens = paths[group[0]].tokens[start:stop]
+        fixed = any(stop in paths[member].cuts for member in group)
+        node = Node(start, tokens, tuple(group), ends, parent, fixed=fixed)
+        node.children = _grown(paths, [member for member in group if member not in set(ends)], stop, node)
+        nodes.append(node)
+    return nodes
+
+
+def _first(path: Path, start: int) -> object:
+    """What tells branches apart at a position: the next token, or a whole span that begins here."""
+    if path.whole is not None and path.whole[0] == start:
+        return (path.tokens[slice(*path.whole)], path.tag)
+    return path.tokens[start]
+
+
+def _common_stop(paths: Sequence[Path], start: int) -> int:
+    """Return how far paths that begin alike at `start` may go on in one node."""
+    first = paths[0]
+    if first.whole is not None and first.whole[0] == start:
+        return first.whole[1]
+    limit = min(_boundary(path, start) for path in paths)
+    for position in range(start, limit):
+        if any(path.tokens[position] != first.tokens[position] for path in paths[1:]):
+            return position
+    return limit
+
+
+def _boundary(path: Path, start: int) -> int:
+    ends = [*path.cuts, len(path.tokens), *([path.whole[0]] if path.whole else [])]
+    return min(position for position in ends if position > start)
+
+
+def _without_short(node: Node, min_shared: int) -> list[Node]:
+    """Return the node, or its branches with its tokens put before theirs if it is too short to be worth a pass."""
+    if len(node.tokens) < min_shared and not (node.fixed or node.ends):
+        for child in node.children:
+            child.start, child.tokens, child.parent = node.start, node.tokens + child.tokens, node.parent
+        return [kept for child in node.children for kept in _without_short(child, min_shared)]
+    node.children = [kept for child in node.children for kept in _without_short(child, min_shared)]
+    return [node]
