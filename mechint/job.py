@@ -172,6 +172,8 @@ class Job:
     def run(self, options: Options) -> Iterator[tuple[dict[Cell, Readings], list[ReceiptDict]]]:
         """Yield finished cells with receipts: first those of the store, then each pass's, which the store then has."""
         store = None if options.store is None else CellStore(options.store)
+        if store is not None and options.shard is None:
+            store.compact()
         stored, receipts = ({}, []) if store is None else store.load()
         known = {cell: self._of_stored(cell, stored[key]) for cell, key in self.keys.items() if self.has(stored, cell)}
         yield known, receipts

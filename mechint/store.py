@@ -56,7 +56,8 @@ class CellStore:
         cells: dict[str, dict[int, dict[str, float]]] = {}
         receipts: dict[str, ReceiptDict] = {}
         for file in self.files():
-            table = _read(file)
+            if (table := _read(file)) is None:
+                continue
             for receipt in table.attrs.get("receipts", []):
                 receipts.setdefault(json.dumps(receipt, sort_keys=True), receipt)
             names = [str(name) for name in table.columns if name not in ("key", "layer")]
@@ -71,7 +72,7 @@ class CellStore:
             cells, receipts = self.load()
             self.add(cells, receipts)
             for file in files:
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def merge(self, others: Iterable[CellStore]) -> int:
         """Add what other stores have and this one lacks; return how many cells that were."""
@@ -89,12 +90,15 @@ class CellStore:
         return count
 
 
-def _read(file: Path) -> pd.DataFrame:
+def _read(file: Path) -> pd.DataFrame | None:
+    """Return the content of a file; None if another process has just put it together with others."""
     import pandas as pd
     from pyarrow import ArrowInvalid
 
     try:
         table = pd.read_parquet(file)
+    except FileNotFoundError:
+        return None
     except ArrowInvalid as error:
         raise _broken(file, str(error)) from error
     if not {"key", "layer"} <= set(table.columns):

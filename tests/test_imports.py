@@ -16,7 +16,7 @@ FLOORS = (
     "errors", "files", "organisms", "sources", "chat", "render", "tokens", "cache", "readout", "backends", "loading",
     "model", "validation", "capture", "steering", "vectors", "prompt_design", "prompts", "presets", "extract",
     "interventions", "prefill", "states", "prefix_tree", "rows", "plan", "passes", "receipts", "engine",
-    "answers", "shards", "store", "job", "explain", "score", "lens", "stats", "figures",
+    "answers", "shards", "store", "job", "ray_engine", "explain", "score", "lens", "stats", "figures",
 )  # fmt: skip
 # Taken only inside functions: model.py reads checkpoints and checks models with these.
 LATE = {("model", "validation")}
