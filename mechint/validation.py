@@ -24,7 +24,7 @@ _SPLIT = 16
 
 
 def validate(model: Model) -> None:
-    """Check that layers can be edited, that a KV cache changes nothing, and that the readout is the model's own.
+    """Check that layers can be edited, that a KV cache and single blocks change nothing, and whose the readout is.
 
     Raises ModelValidationError saying which of these does not hold.
     """
@@ -36,6 +36,7 @@ def validate(model: Model) -> None:
     if not torch.isfinite(whole).all():
         _refuse(model.name, "logits that are not finite", "a model that computes in this dtype")
     _check_readout(model, tokens, whole)
+    _check_blocks(model, tokens, whole)
     _check_edit(model, tokens)
 
 
@@ -62,6 +63,26 @@ def _check_readout(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) ->
     if len(kept) != 1:
         _refuse(model.name, f"a last resid_post hook that fired {len(kept)} times", "blocks that run once")
     _check_close(model.readout.logits(kept[0])[0], whole, model.backend.dtype, "a cached and an uncached run")
+
+
+def _check_blocks(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) -> None:
+    """Block by block, in two steps and after a past that is padded, the model must give the logits of one pass."""
+    row, past = torch.zeros(1, dtype=torch.long), torch.tensor([_SPLIT])
+    first, second = tokens[:, :_SPLIT], tokens[:, _SPLIT:]
+    filling = model.blocks.begin(first, torch.zeros_like(past))
+    # A second row with a longer past makes the first one's be padded, as in a batch of conversations.
+    reading = model.blocks.begin(second.expand(2, -1), torch.cat([past, past + 1]))
+    before, after = filling.resid, reading.resid[row]
+    for layer in range(model.n_layers):
+        filled, cached = filling.block(layer, before, row, None)
+        keys, values = (torch.nn.functional.pad(side, (0, 0, 1, 0)) for side in cached)
+        read, _ = reading.block(layer, after, row, (keys, values))
+        if filled is None or read is None:
+            _refuse(model.name, f"block {layer} gives no output by itself", "blocks that can be run one by one")
+        else:
+            before, after = filled, read
+    found = model.readout.logits(after[:, -1])[0]
+    _check_close(found, whole, model.backend.dtype, "running block by block and running whole")
 
 
 def _check_edit(model: Model, tokens: Int[Tensor, "1 pos"]) -> None:

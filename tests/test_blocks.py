@@ -9,6 +9,7 @@ from torch import Tensor
 
 import mechint as mi
 from mechint.backends.twin import TwinBlocks
+from mechint.errors import ModelValidationError
 
 BACKENDS = ("bridge", "hooked")
 LENGTHS, NEW = (14, 9, 11), 6
@@ -81,3 +82,18 @@ def test_preparing_a_pass_leaves_the_model_as_it_was(model):
     model.blocks.begin(torch.tensor([[5, 6, 7]]), torch.tensor([0]))
     assert torch.equal(model.blocks.model(torch.tensor([[5, 6, 7]])).logits, before)
     assert not any("forward" in vars(block) for block in model.blocks.blocks)
+
+
+def test_blocks_that_compute_something_else_are_noticed_on_load(tiny_checkpoint, monkeypatch):
+    """A kernel that leaves something out, as the fused one leaves out a cap of attention scores."""
+    from mechint.backends import twin
+
+    real = twin.TwinPass.block
+
+    def other(self, layer, resid, rows, past, *, keys_only=False):
+        out, cached = real(self, layer, resid, rows, past, keys_only=keys_only)
+        return (None if out is None else out * (1.0 if past is None else 1.01)), cached
+
+    monkeypatch.setattr(twin.TwinPass, "block", other)
+    with pytest.raises(ModelValidationError, match="block by block"):
+        mi.load(tiny_checkpoint("gpt2"))

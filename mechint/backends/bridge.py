@@ -64,8 +64,8 @@ class BridgeBackend:
         self.readout = _readout(bridge, self.hf_model, config)
         takes = inspect.signature(self.hf_model.forward).parameters
         self._quick = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
-        # Collected once: the bridge resolves its aliases anew at each look.
         self.blocks = TwinBlocks(*make_twin(bridge))
+        # Collected once: the bridge resolves its aliases anew at each look.
         self._points = dict(bridge.hook_dict)
         self._names = frozenset(self._points) | frozenset(build_alias_to_canonical_map(self._points))
 

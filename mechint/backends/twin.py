@@ -28,17 +28,24 @@ def make_twin(bridge: TransformerBridge) -> tuple[PreTrainedModel, list[nn.Modul
 
     The bridge's own modules compute attention step by step, so that patterns can be hooked. Where nobody looks at
     them, the kernel of the plain model is faster. Models that cap attention scores keep the slow one: the kernel
-    would leave out the cap.
+    would leave out the cap. Raises ModelValidationError for a model that cannot be made again from its configuration.
     """
     wrapped = bridge.original_model
     config = copy.deepcopy(wrapped.config)
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
     config._attn_implementation = "eager" if capped else "sdpa"
-    with torch.device("meta"):
-        twin: PreTrainedModel = type(wrapped)(config)
-    _share(wrapped, twin)
-    names = {id(module): name for name, module in wrapped.named_modules()}
-    blocks = [twin.get_submodule(_plain(names[id(block.original_component)])) for block in bridge.blocks]
+    try:
+        with torch.device("meta"):
+            twin: PreTrainedModel = type(wrapped)(config)
+        _share(wrapped, twin)
+        names = {id(module): name for name, module in wrapped.named_modules()}
+        blocks = [twin.get_submodule(_plain(names[id(block.original_component)])) for block in bridge.blocks]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelValidationError(
+            given=f"{type(wrapped).__name__}: its blocks cannot be run one by one: {str(error)[:200]}",
+            allowed="models that transformers makes from their configuration, with one module for each block",
+            advice="try backend='hooked', or report the architecture with this message",
+        ) from error
     return twin.eval().requires_grad_(False), blocks
 
 
