@@ -26,10 +26,11 @@ from mechint.rows import Indices
 
 # Told of every pass: how many cells it has finished, and how many tokens it has passed, padding included.
 Progress = Callable[[int, int], None]
-# Residual-sized tensors that a block needs for each token, MLP included, and the share of free memory they may take.
-_COPIES, _SHARE = 40, 0.2
-# Beyond this many tokens at once nothing gets faster.
-_FEWEST_TOKENS, _MOST_TOKENS_CPU, _MOST_TOKENS = 512, 8192, 65_536
+# Residual-sized tensors that a block needs for each token, MLP included; how deep the tree is whose caches are kept (a
+# document, a first turn, a steered one); and the share of free memory that all this may take.
+_COPIES, _LEVELS, _SHARE = 40, 3, 0.2
+# Beyond this many tokens at once nothing gets faster; on a CPU things get slower, as caches no longer hold them.
+_FEWEST_TOKENS, _MOST_TOKENS_CPU, _MOST_TOKENS = 512, 1024, 65_536
 
 
 @dataclass(frozen=True)
@@ -160,12 +161,17 @@ def make_budget(model: Model, batch_size: int | None, batch_tokens: int | None) 
     for name, value in (("batch size", batch_size), ("batch tokens", batch_tokens)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}", "1 or more", "choose a positive number")
-    return Budget(batch_tokens or _fitting_tokens(model), batch_size)
+    return Budget(batch_tokens or _fitting_tokens(model), batch_size, _cached(model))
+
+
+def _cached(model: Model) -> float:
+    """Return what a cached position takes (its keys and values are copied, and then joined with new ones) in tokens."""
+    return 2 * max(model.cache_widths) / (_COPIES * model.d_model)
 
 
 def _fitting_tokens(model: Model) -> int:
     """Return a power of two, so that a run which is gone on with later divides its work alike."""
-    per_token = _COPIES * model.d_model * model.backend.dtype.itemsize
+    per_token = (_COPIES * model.d_model + _LEVELS * sum(model.cache_widths)) * model.backend.dtype.itemsize
     fitting = int(_SHARE * free_memory(model.device)) // per_token
     most = _MOST_TOKENS_CPU if model.device.type == "cpu" else _MOST_TOKENS
     return 1 << (min(max(fitting, _FEWEST_TOKENS), most).bit_length() - 1)

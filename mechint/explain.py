@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 from mechint.chat import Conversation
 from mechint.engine import chunks, depth_of, make_budget
@@ -123,8 +122,7 @@ class _Memory:
     def __init__(self, model: Model, budget: Budget) -> None:
         self.budget = budget
         size = model.backend.dtype.itemsize
-        keys, values = model.cache_shapes[: model.n_layers], model.cache_shapes[model.n_layers :]
-        self._cached = [size * (prod(k) + prod(v)) for k, v in zip(keys, values, strict=True)]
+        self._cached = [size * width for width in model.cache_widths]
         self._resid = size * model.d_model
         self.live = self.peak = self.largest = self.passed = self.blocks = self.passes = 0
 
@@ -147,7 +145,7 @@ class _Memory:
     def _pass(self, chunk: Sequence[Step], rows: Sequence[int], n_pos: int) -> int:
         """Bytes of residuals (before a block, after it, and after rows have parted) and of the caches it reads."""
         past = max(step.node.start for step in chunk)
-        at_once = min(max(rows), self.budget.rows(n_pos))
+        at_once = min(max(rows), self.budget.rows(n_pos, past))
         resid = 3 * max(rows) * n_pos * self._resid
         return resid + at_once * (2 * past + n_pos) * max(self._cached)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,6 +112,13 @@ class Model:
         """Shapes of keys and values at each layer for one token of one row."""
         cache = self.forward(torch.zeros((1, 1), dtype=torch.long))
         return tuple(tuple(tensor.shape) for tensor in (*cache.keys, *cache.values))
+
+    @property
+    def cache_widths(self) -> tuple[int, ...]:
+        """Numbers that each layer caches for one token: its keys and its values."""
+        shapes = self.cache_shapes
+        half = len(shapes) // 2
+        return tuple(prod(keys) + prod(values) for keys, values in zip(shapes[:half], shapes[half:], strict=True))
 
     def resid_post(self, layer: int) -> str:
         """Name of the hook point at the output of block `layer`."""

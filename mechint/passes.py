@@ -35,21 +35,25 @@ class Done:
 
 @dataclass
 class Budget:
-    """How many tokens (and rows, if that is limited) a block is given at once; halved when memory runs out."""
+    """How many tokens (and rows, if that is limited) a block is given at once; halved when memory runs out.
+
+    A cached position that is attended to counts as `cached` of a token.
+    """
 
     tokens: int
     max_rows: int | None = None
+    cached: float = 0.0
 
-    def rows(self, n_pos: int) -> int:
-        """Rows of `n_pos` tokens that fit."""
-        fitting = max(1, self.tokens // n_pos)
+    def rows(self, n_pos: int, past: int) -> int:
+        """Rows of `n_pos` tokens after `past` cached ones that fit."""
+        fitting = max(1, int(self.tokens / (n_pos + self.cached * past)))
         return fitting if self.max_rows is None else min(fitting, self.max_rows)
 
-    def halve(self, rows: int, n_pos: int, error: BaseException) -> None:
+    def halve(self, rows: int, n_pos: int, past: int, error: BaseException) -> None:
         """Allow half of what was just too much. Raises MemoryLimitError if that was a single row."""
         if rows == 1:
             raise out_of_memory(1) from error
-        self.tokens = max(1, rows * n_pos // 2)
+        self.tokens = max(1, int(rows * (n_pos + self.cached * past) / 2))
 
 
 class Pass:
@@ -59,6 +63,7 @@ class Pass:
         self.model, self.steps, self.done, self.budget = model, steps, done, budget
         self.n_pos = max(step.n_tokens for step in steps)
         self.past = torch.tensor([step.node.start for step in steps])
+        self.longest = int(self.past.max())
         rows = [torch.tensor(step.node.tokens) for step in steps]
         self.tokens: Int[Tensor, "step pos"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         self.passes: dict[Model, BlockPass] = {}
@@ -124,7 +129,7 @@ class Pass:
             mine = [row for row, filler in enumerate(fillers) if filler is model] if fillers else range(len(resid))
             at = 0
             while at < len(mine):
-                rows = mine[at : at + self.budget.rows(self.n_pos)]
+                rows = mine[at : at + self.budget.rows(self.n_pos, self.longest)]
                 chosen = _take(resid, rows)
                 try:
                     out, cached = prepared.block(
@@ -133,7 +138,7 @@ class Pass:
                 except (MemoryError, RuntimeError) as error:
                     if not is_out_of_memory(error):
                         raise
-                    self.budget.halve(len(rows), self.n_pos, error)
+                    self.budget.halve(len(rows), self.n_pos, self.longest, error)
                     continue
                 outs.append(out)
                 caches.append(cached)
@@ -143,25 +148,24 @@ class Pass:
 
     def _past_of(self, layer: int, rows: Sequence[int]) -> KeyValues | None:
         """Return what some rows have cached before this pass, shorter pasts padded on the left."""
-        longest = int(self.past.max())
-        if not longest:
+        if not self.longest:
             return None
         parts = []
         chosen = np.asarray(rows)
         for step, (start, stop) in zip(self.steps, self._spans(layer), strict=True):
             mine = chosen[(chosen >= start) & (chosen < stop)] - start
             if len(mine):
-                parts.append(self._line(step, layer, mine, longest))
+                parts.append(self._line(step, layer, mine))
         return _catenated(parts, 0)
 
-    def _line(self, step: Step, layer: int, rows: Indices, longest: int) -> KeyValues:
+    def _line(self, step: Step, layer: int, rows: Indices) -> KeyValues:
         """Return what some rows of one step have cached, from all steps before it."""
         pieces = [
             (_take(keys, there[rows].tolist()), _take(values, there[rows].tolist()))
             for before, there in step.past(layer)
             for keys, values in [self.done[before].stored[layer]]
         ]
-        missing = longest - step.node.start
+        missing = self.longest - step.node.start
         if missing:
             (keys, values), pad = pieces[0], (0, 0, missing, 0)
             pieces[0] = (torch.nn.functional.pad(keys, pad), torch.nn.functional.pad(values, pad))

@@ -32,8 +32,7 @@ def make_twin(bridge: TransformerBridge) -> tuple[PreTrainedModel, list[nn.Modul
     """
     wrapped = bridge.original_model
     config = copy.deepcopy(wrapped.config)
-    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
-    config._attn_implementation = "eager" if capped else "sdpa"
+    config._attn_implementation = _attention(wrapped)
     try:
         with torch.device("meta"):
             twin: PreTrainedModel = type(wrapped)(config)
@@ -47,6 +46,14 @@ def make_twin(bridge: TransformerBridge) -> tuple[PreTrainedModel, list[nn.Modul
             advice="try backend='hooked', or report the architecture with this message",
         ) from error
     return twin.eval().requires_grad_(False), blocks
+
+
+def _attention(wrapped: PreTrainedModel) -> str:
+    from mechint.backends.attention import register
+
+    if getattr(wrapped.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        return "eager"
+    return register() if wrapped.device.type == "cpu" and wrapped._supports_attention_backend else "sdpa"
 
 
 def _plain(name: str) -> str:
