@@ -9,15 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypeVar
 
 from mechint.errors import (
     LayerRangeError,
     MechintError,
     MemoryLimitError,
 )
+from mechint.shards import Shard
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
+Options = TypeVar("Options", bound="Common")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -38,22 +40,27 @@ class Common:
     seed: int
     limit: int | None
     n_random: int
-    batch_size: int
+    batch_size: int | None
+    batch_tokens: int | None
+    engine: Literal["local", "ray"]
+    workers: int
+    shard: Shard | None
     out: Path
 
 
 def common_parser(module: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the shared options; the analysis adds its own."""
-    parser = _Parser(
-        prog=f"python -m {module}", description=description, formatter_class=_Formatter, allow_abbrev=False
-    )
+    parser = Parser(prog=f"python -m {module}", description=description, formatter_class=_Formatter, allow_abbrev=False)
     _add_model_options(parser.add_argument_group("model"))
     _add_injection_options(parser.add_argument_group("injection"))
     _add_run_options(parser.add_argument_group("run"))
+    _add_engine_options(
+        parser.add_argument_group("engine", "how the table is computed; none of it changes its numbers")
+    )
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong and nothing else; the whole usage would bury it."""
 
     def error(self, message: str) -> NoReturn:
@@ -98,8 +105,15 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         help="control questions per group (default: all, 3 in a sweep); of --conversations, the first",
     )
     group.add_argument("--seed", type=whole_number(0), default=0, help="of random vectors and bootstrap")
-    group.add_argument("--batch-size", type=whole_number(1), default=32, help="rows computed at once")
     group.add_argument("--out", type=Path, default=Path("figures"), help="where results are written")
+
+
+def _add_engine_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--batch-tokens", type=whole_number(1), help="tokens computed at once (default: what fits)")
+    group.add_argument("--batch-size", type=whole_number(1), help="rows computed at once (default: what fits)")
+    group.add_argument("--shard", type=Shard.parse, help="i/n: compute part i of n; analyses.merge joins the parts")
+    group.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or Ray workers")
+    group.add_argument("--workers", type=whole_number(1), default=2, help="Ray workers, each with a model of its own")
 
 
 def parse_layers(text: str) -> tuple[int, ...]:
@@ -134,6 +148,14 @@ def _strength(text: str) -> float:
     return value
 
 
+def positive(text: str) -> float:
+    """Parse a finite number above zero; an argument type."""
+    value = _strength(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number above 0")
+    return value
+
+
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) != len(names):
@@ -150,6 +172,29 @@ def whole_number(lowest: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def run_analysis(
+    argv: Sequence[str] | None,
+    parse: Callable[[Sequence[str]], Options],
+    execute: Callable[[Options, Sequence[str]], Sequence[Path]],
+) -> int:
+    """Run an analysis (None: with the process's arguments) and return its exit code.
+
+    Lists its figures, or the one file that a shard leaves.
+    """
+    given = sys.argv[1:] if argv is None else list(argv)
+
+    def task() -> None:
+        list_figures(execute(parse(given), given))
+
+    return guarded(task)
+
+
+def list_figures(paths: Sequence[Path]) -> None:
+    """Write the paths of figures, or of everything where there are none."""
+    shown = [path for path in paths if path.suffix == ".html"] or paths
+    sys.stdout.write("".join(f"{path}\n" for path in shown))
 
 
 def guarded(run: Callable[[], None]) -> int:
@@ -178,5 +223,5 @@ def _memory_error(error: BaseException) -> MemoryLimitError:
     return MemoryLimitError(
         given=f"out of memory ({first})",
         allowed="what fits on the device",
-        advice="try a smaller --batch-size (finished work is kept), a smaller --dtype, or another --device",
+        advice="try smaller --batch-tokens (finished work is kept), a smaller --dtype, or another --device",
     )

@@ -14,6 +14,7 @@ from mechint.errors import LayerRangeError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mechint.files import JSON
     from mechint.interventions import Injection
     from mechint.model import Model
     from mechint.vectors import ConceptVector
@@ -38,6 +39,17 @@ class Dose:
     strength: float | None
     relative_strength: float | None
     source: str
+
+    @classmethod
+    def of(cls, record: JSON) -> Dose:
+        """Return the dose that a record tells of."""
+        known = record if isinstance(record, dict) else {}
+        layers = known["layers"]
+        strength, relative = (
+            None if known[name] is None else float(str(known[name])) for name in ("strength", "relative_strength")
+        )
+        chosen = tuple(int(str(layer)) for layer in layers) if isinstance(layers, list) else ()
+        return cls(chosen, strength, relative, str(known["source"]))
 
     def __str__(self) -> str:
         if self.strength is not None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from analyses import asked, checks, cli, injected, run
+from analyses import asked, checks, cli, injected, run, tables
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
     from mechint.chat import Conversation
     from mechint.files import JSON
     from mechint.model import Model
 
 NAME = "logit_lens"
-_INJECTIONS_PER_CHUNK = 15  # what an interruption can cost at most; 16 rows with the clean one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,72 +69,39 @@ def check(config: Config) -> None:
         injected.check_window(config.window, checkpoint.n_layers)
 
 
-def compute(
+def asked_of(
     config: Config, model: Model, cells: Sequence[injected.Cell], conversations: Sequence[Conversation]
-) -> pd.DataFrame:
-    """Return the tidy table: the columns of `mi.logit_lens` (its `layer` as text) and what each row's cell is.
-
-    `attrs["receipts"]` holds the receipts. An interrupted call leaves its finished chunks for the next one.
-    """
-    chunks = list(_chunks(config, model, cells, conversations))
-    store = run.Store.open(
-        config.out / NAME,
-        [model.identity, model.backend.kind, str(model.device), config.batch_size],
-        [[conversation.to_dict(), run.token_hash(model, conversation)] for conversation in conversations],
-        [[cell.injection.name, cell.injection.key, cell.kind] for cell in cells],
-    )
-    table = run.run_chunks(chunks, store, NAME)
-    store.discard()
-    return table
-
-
-def _chunks(
-    config: Config, model: Model, cells: Sequence[injected.Cell], conversations: Sequence[Conversation]
-) -> Iterator[run.Chunk]:
-    """Yield chunks: injections with the same conversations to read, a few at a time."""
-    keep_clean = True
-    for those, questions in _groups(config, cells, conversations):
-        for start in range(0, len(those), _INJECTIONS_PER_CHUNK):
-            batch = those[start : start + _INJECTIONS_PER_CHUNK]
-            work = partial(_lens, model, batch, questions, batch_size=config.batch_size, keep_clean=keep_clean)
-            yield run.Chunk((len(batch) + 1) * len(questions), work)
-            keep_clean = False
-
-
-def _groups(
-    config: Config, cells: Sequence[injected.Cell], conversations: Sequence[Conversation]
-) -> Iterator[tuple[list[injected.Cell], list[Conversation]]]:
-    """Yield which injections are read with which conversations.
+) -> tables.Asked:
+    """Return what is asked of the model: which injections are read with which conversations, at every layer.
 
     Concepts are asked the control questions too, in a sweep a few of them; random vectors the introspection questions.
+    Clean rows, which every shift needs, are shown once.
     """
+    from mechint.capture import EMBED
+    from mechint.interventions import CLEAN
+    from mechint.job import Request
+    from mechint.lens import with_labels
+
     introspection = [conversation for conversation in conversations if asked.kind_of(conversation) == "introspection"]
     concepts = [cell for cell in cells if cell.kind == "concept"]
-    yield [cell for cell in concepts if cell.placement.sweep == "main"], list(conversations)
-    yield [cell for cell in concepts if cell.placement.sweep != "main"], asked.for_sweep(config, conversations)
-    yield [cell for cell in cells if cell.kind == "random"], introspection
+    groups = (
+        ([cell for cell in concepts if cell.placement.sweep == "main"], conversations),
+        ([cell for cell in concepts if cell.placement.sweep != "main"], asked.for_sweep(config, conversations)),
+        ([cell for cell in cells if cell.kind == "random"], introspection),
+    )
+    layers = (EMBED, *range(model.n_layers))
+    requests = [
+        Request(questions, [*([] if number else [CLEAN]), *(cell.injection for cell in those)], layers=layers)
+        for number, (those, questions) in enumerate(groups)
+        if those
+    ]
 
+    def about(_number: int, rows: pd.DataFrame) -> pd.DataFrame:
+        named = with_labels(rows)
+        named = named.assign(layer=named["layer"].astype(str))
+        return asked.described(injected.described(named, cells), conversations)
 
-def _lens(
-    model: Model,
-    cells: Sequence[injected.Cell],
-    conversations: Sequence[Conversation],
-    progress: run.Progress,
-    *,
-    batch_size: int,
-    keep_clean: bool,
-) -> pd.DataFrame:
-    """Return the rows of one chunk; the clean rows, which every shift needs, are kept from one chunk only."""
-    from mechint.interventions import CLEAN, Intervention
-    from mechint.lens import logit_lens
-
-    what: list[Intervention] = [*([CLEAN] if keep_clean else []), *(cell.injection for cell in cells)]
-    table = logit_lens(model, conversations, what, batch_size=batch_size, progress=progress)
-    receipts = [run.short_receipt(receipt) for receipt in table.attrs["receipts"]]
-    table = asked.described(injected.described(table, cells), conversations)
-    table = table.assign(layer=table["layer"].astype(str))
-    table.attrs["receipts"] = receipts
-    return table
+    return tables.Asked(model, requests, about)
 
 
 def prepare(config: Config, model: Model) -> tuple[injected.Dose, list[injected.Cell]]:
@@ -153,29 +119,34 @@ def prepare(config: Config, model: Model) -> tuple[injected.Dose, list[injected.
     return dose, injected.cells(dose, placements, concepts, controls)
 
 
+def draw(
+    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
+    """Return the figures of a finished table; nothing is added to the record."""
+    from analyses.logit_lens_figures import figures
+
+    return figures(table, config, injected.Dose.of(found["dose"]), run.model_name(found)), {}
+
+
 def execute(config: Config, argv: Sequence[str]) -> list[Path]:
     """Run the analysis and write its results; returns their paths."""
-    clock, directory = run.Clock(), config.out / NAME
+    clock = run.Clock()
     check(config)
     injected.stored_vectors(config)  # files that do not load are known before the model is
     import mechint as mi
-    from analyses.logit_lens_figures import figures
 
     model = mi.load(config.model, backend=config.backend, device=config.device, dtype=config.dtype)
     conversations = asked.conversations(config, config.wording, model.prompts)
     with run.sparing_threads(model):
         dose, cells = prepare(config, model)
-        table = compute(config, model, cells, conversations)
-    paths = run.write_table(table, directory)
-    paths += mi.figures.save_all(figures(table, config, dose, model.name), directory)
+    rows = tables.compute(config, NAME, [asked_of(config, model, cells, conversations)])
     found: dict[str, JSON] = {
         "model": run.describe_model(model),
         "dose": run.as_json(dose),
         "vectors": {cell.vector: cell.injection.vector.fingerprint() for cell in cells},
         "conversations": [conversation.label for conversation in conversations],
-        "receipts": table.attrs["receipts"],
     }
-    return run.finish(directory, paths, config=config, argv=argv, clock=clock, found=found)
+    return tables.complete(NAME, draw, rows, config=config, argv=argv, clock=clock, found=found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Running: chunks that survive an interruption, and the files that every analysis leaves behind."""
+"""Running: where an interrupted run goes on from, and the files that every analysis leaves behind."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import mechint
 from mechint.files import JSON, replace_atomically, sha256, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
-    from tqdm import tqdm
 
-    from mechint.chat import Conversation
+    from analyses.cli import Common
     from mechint.model import Model
+    from mechint.shards import Shard
 
 _PACKAGES = (
     "mechint",
@@ -40,81 +40,27 @@ _PARTIAL = ".partial"
 _SMALL_MODEL = 512  # d_model
 
 
-# Told how many cells are done, and how many tokens were passed for them.
-Progress = Callable[[int, int], None]
+def store_directory(directory: Path, shard: Shard | None) -> Path:
+    """Return where a run keeps finished cells until it is done; those of other versions of the code are never met."""
+    code = sha256(json.dumps([versions(), _source_hash()], sort_keys=True).encode())[:16]
+    part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
+    return directory / _PARTIAL / f"{code}{part}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Chunk:
-    """One piece of work: `compute` gives its rows and tells its argument of each cell done, `cells` in all."""
-
-    cells: int
-    compute: Callable[[Progress], pd.DataFrame]
-
-
-@dataclasses.dataclass(frozen=True)
-class Store:
-    """Finished chunks of one run, named by their number, in a directory named by everything the run depends on."""
-
-    directory: Path
-
-    @classmethod
-    def open(cls, workspace: Path, *inputs: JSON) -> Store:
-        """Return the store of a run with exactly these inputs; another run's chunks are never met."""
-        text = json.dumps([*inputs, versions(), _source_hash()], sort_keys=True)
-        return cls(workspace / _PARTIAL / sha256(text.encode())[:32])
-
-    def file(self, number: int) -> Path:
-        return self.directory / f"{number:06d}.parquet"
-
-    def discard(self) -> None:
-        """Remove the chunks, and their parent unless another interrupted run has left some there."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-        parent = self.directory.parent
-        if parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
+def discard_store(directory: Path, shard: Shard | None) -> None:
+    """Remove a run's finished cells, and their parent unless another interrupted run has left some there."""
+    store = store_directory(directory, shard)
+    shutil.rmtree(store, ignore_errors=True)
+    if store.parent.is_dir() and not any(store.parent.iterdir()):
+        store.parent.rmdir()
 
 
-def run_chunks(chunks: Sequence[Chunk], store: Store, label: str) -> pd.DataFrame:
-    """Return the rows of all chunks in their order; chunks that the store has are not computed again.
-
-    Every chunk is read back from its file, so a resumed run ends with the same table as one in a single go. Receipts in
-    the chunks' `attrs` are joined likewise.
-    """
-    import pandas as pd
-
-    for number, chunk, progress in _with_progress(chunks, store, label):
-        table = chunk.compute(progress)
-        replace_atomically(store.file(number), partial(table.to_parquet, index=False))
-    parts = [pd.read_parquet(store.file(number)) for number in range(len(chunks))]
-    receipts = [receipt for part in parts for receipt in part.attrs.pop("receipts", [])]
-    table = pd.concat(parts, ignore_index=True)
-    table.attrs["receipts"] = receipts
-    return table
-
-
-def _with_progress(chunks: Sequence[Chunk], store: Store, label: str) -> Iterator[tuple[int, Chunk, Progress]]:
-    """Yield the chunks that are missing, under a bar that counts cells and estimates the time left from them."""
-    from tqdm import tqdm
-
-    done = {number for number in range(len(chunks)) if store.file(number).exists()}
-    initial, total = sum(chunks[number].cells for number in done), sum(chunk.cells for chunk in chunks)
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, initial=initial, desc=label, unit="cell", mininterval=interval) as bar:
-        for number, chunk in enumerate(chunks):
-            if number not in done:
-                yield number, chunk, lambda cells, tokens: _advance(bar, cells, tokens)
-
-
-def _advance(bar: tqdm[NoReturn], cells: int, _tokens: int) -> None:
-    bar.update(cells)
-
-
-def token_hash(model: Model, conversation: Conversation) -> str:
-    """Return a hash of what the model's tokenizer and chat template make of a conversation."""
-    from mechint.render import render
-
-    return sha256(json.dumps(render(model.tokenizer, conversation).tokens).encode())
+def key(config: Common, found: Mapping[str, JSON]) -> str:
+    """Return a hash of all that a table depends on: shards with the same key are parts of one table."""
+    same = dataclasses.replace(
+        config, out=Path(), shard=None, engine="local", workers=1, batch_size=None, batch_tokens=None
+    )
+    return sha256(json.dumps([as_json(same), found, versions(), _source_hash()], sort_keys=True).encode())
 
 
 @contextmanager
@@ -191,6 +137,12 @@ def describe_model(model: Model) -> dict[str, JSON]:
     """Return what `run.json` says of a model."""
     shape: dict[str, JSON] = {"n_layers": model.n_layers, "d_model": model.d_model}
     return {"name": model.name, "identity": model.identity, "revision": model.revision, **shape}
+
+
+def model_name(found: Mapping[str, JSON]) -> str:
+    """Return the name of the model that `describe_model` has described in a record."""
+    model = found["model"]
+    return str(model["name"]) if isinstance(model, Mapping) else str(model)
 
 
 def short_receipt(receipt: dict[str, JSON]) -> dict[str, JSON]:

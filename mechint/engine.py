@@ -89,7 +89,7 @@ class _Run:
 
     def _visit(self, steps: Sequence[Step], done: dict[Step, Done], receipts: list[Receipt]) -> Iterator[CellBatch]:
         for chunk in chunks(steps, self.budget):
-            if self._all_known(chunk):
+            if all_known(chunk, self.known):
                 continue
             self.model.check_no_hooks("before a forward pass")
             results = Pass(self.model, chunk, done, self.budget).run(self.plan.depth, self.layers)
@@ -104,9 +104,6 @@ class _Run:
             yield from self._visit([child for step in chunk for child in step.children], done, receipts)
             for step in chunk:
                 del done[step]
-
-    def _all_known(self, chunk: Sequence[Step]) -> bool:
-        return all(cell in self.known for step in chunk for cell in step.cells if cell[1] != SUPPORT)
 
     def _report(self, chunk: Sequence[Step], batch: CellBatch | None) -> None:
         if self.progress is not None:
@@ -137,6 +134,11 @@ def chunks(steps: Sequence[Step], budget: Budget) -> Iterator[list[Step]]:
         rows += count
     if chunk:
         yield chunk
+
+
+def all_known(steps: Sequence[Step], known: Set[Cell]) -> bool:
+    """Whether every cell that some steps or the steps below them are for is known."""
+    return all(cell in known for step in steps for cell in step.cells if cell[1] != SUPPORT)
 
 
 def _residuals(reads: Sequence[tuple[Step, Done]], layer: int) -> tuple[Float[Tensor, "row d_model"], Indices]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 from mechint.chat import Conversation
-from mechint.engine import chunks, depth_of, make_budget
+from mechint.engine import all_known, chunks, depth_of, make_budget
 from mechint.interventions import Intervention
-from mechint.job import Job, Request
+from mechint.job import Job, Options, Request
 from mechint.model import Model
 from mechint.passes import Budget
-from mechint.plan import Plan, Step, make_plans
+from mechint.plan import Cell, Plan, Step, make_plans
 from mechint.shards import Shard
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a table costs.
+    """What a table costs. `known` cells are in the store already; passes for them alone are not counted.
 
     `alone_tokens` are passed if every cell is run by itself, `distinct_tokens` differ in what precedes them or was done
     to them, `passed_tokens` are those that the engine passes, padding included. `blocks` is the work in units of
@@ -26,6 +27,7 @@ class Explanation:
     """
 
     cells: int
+    known: int
     alone_tokens: int
     distinct_tokens: int
     passed_tokens: int
@@ -42,7 +44,8 @@ class Explanation:
 
     def __str__(self) -> str:
         return (
-            f"{self.cells:,} cells, {self.alone_tokens:,} tokens if each is run by itself\n"
+            f"{self.cells:,} cells{f' ({self.known:,} in the store)' if self.known else ''}, "
+            f"{self.alone_tokens:,} tokens if each is run by itself\n"
             f"{self.distinct_tokens:,} distinct tokens ({self.alone_tokens / self.distinct_tokens:.1f}x fewer), "
             f"{self.passed_tokens:,} passed in {self.passes:,} passes\n"
             f"{self.saved:.1%} of the blocks' work saved\n"
@@ -74,29 +77,36 @@ def explain(
     layers: Sequence[int] | None = None,
     batch_size: int | None = None,
     batch_tokens: int | None = None,
+    store: str | Path | None = None,
     shard: Shard | None = None,
 ) -> Explanation:
     """Return what `score` (or, with `layers`, `logit_lens`) will cost with these arguments; nothing is run.
 
-    Requests, as `tables` takes them, may stand in place of conversations and interventions. Raises what `score`
-    raises for input that it refuses.
+    Requests, as `tables` takes them, may stand in place of conversations and interventions. What a `store` has needs no
+    pass. Raises what `score` raises for input that it refuses.
     """
     job = Job.of(model, _requests(conversations, interventions, layers))
-    cells = job.cells if shard is None else shard.of(job.cells, job.rendered)
-    budget = make_budget(model, batch_size, batch_tokens)
+    return cost_of(job, Options(batch_size, batch_tokens, store=store, shard=shard))
+
+
+def cost_of(job: Job, options: Options) -> Explanation:
+    """Return what a job will cost, but for passes all of whose cells its store has."""
+    cells, known = job.wanted(options.shard), frozenset(job.known(options.store)[0])
+    budget = make_budget(job.model, options.batch_size, options.batch_tokens)
     depth = depth_of(job.interventions, job.all_layers)
     plans = make_plans(job.rendered, job.interventions, cells, depth)
     finest = make_plans(job.rendered, job.interventions, cells, depth, min_shared=1)
-    memory = [_Memory(model, budget) for _ in plans]
+    memory = [_Memory(job.model, budget, known) for _ in plans]
     for plan, of_it in zip(plans, memory, strict=True):
         of_it.visit(plan.roots)
     alone = sum(len(job.rendered[c].tokens) for c, _ in cells)
     return Explanation(
         cells=len(cells),
+        known=sum(cell in known for cell in cells),
         alone_tokens=alone,
         distinct_tokens=sum(_distinct(plan) for plan in finest),
         passed_tokens=sum(one.passed for one in memory),
-        alone_blocks=alone * model.n_layers,
+        alone_blocks=alone * job.model.n_layers,
         blocks=sum(one.blocks for one in memory),
         passes=sum(one.passes for one in memory),
         cache_bytes=max(one.peak for one in memory),
@@ -119,8 +129,8 @@ def _requests(
 class _Memory:
     """Goes through a plan as the engine does, counting instead of computing."""
 
-    def __init__(self, model: Model, budget: Budget) -> None:
-        self.budget = budget
+    def __init__(self, model: Model, budget: Budget, known: Set[Cell]) -> None:
+        self.budget, self.known = budget, known
         size = model.backend.dtype.itemsize
         self._cached = [size * width for width in model.cache_widths]
         self._resid = size * model.d_model
@@ -129,6 +139,8 @@ class _Memory:
     def visit(self, steps: Sequence[Step]) -> None:
         """Count the passes of some steps and of all below them."""
         for chunk in chunks(steps, self.budget):
+            if all_known(chunk, self.known):
+                continue
             rows = [sum(counts) for counts in zip(*(step.rows.counts for step in chunk), strict=True)]
             n_pos = max(step.n_tokens for step in chunk)
             self.passes += 1
@@ -159,4 +171,4 @@ def _bytes(count: float) -> str:
 
 
 def _distinct(plan: Plan) -> int:
-    return sum(step.n_tokens * len(step.states) for step in plan.steps())
+    return sum(step.n_tokens * max(step.rows.counts) for step in plan.steps())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -134,31 +136,37 @@ class Job:
         """Every layer at which something is read."""
         return tuple(sorted({layer for part in self.parts for layer in part.layers}))
 
-    def tables(self, options: Options) -> list[pd.DataFrame]:
-        """Return one table for each request: a row per cell and layer, ordered as asked for; `layer` holds numbers."""
+    def rows(self, options: Options) -> list[pd.DataFrame]:
+        """Return the rows of each request that are there once the job is done: all of them, unless it is a shard's.
+
+        A row has its place in the complete table as index, and `reference` if it is a clean one that shifts are taken
+        against, `asked` if it is shown. `finish` makes a table of them.
+        """
         found: dict[Cell, Readings] = {}
-        receipts: list[ReceiptDict] = []
+        receipts: dict[str, ReceiptDict] = {}
         for readings, of_those in self.run(options):
             found |= readings
-            receipts += [receipt for receipt in of_those if receipt not in receipts]
-        return [self._table(part, found, receipts) for part in self.parts]
+            for receipt in of_those:
+                receipts.setdefault(json.dumps(receipt, sort_keys=True), receipt)
+        return [self._rows(part, found, list(receipts.values())) for part in self.parts]
 
-    def _table(self, part: Part, found: Mapping[Cell, Readings], receipts: Sequence[ReceiptDict]) -> pd.DataFrame:
-        rows: list[Row] = [
-            {
+    def _rows(self, part: Part, found: Mapping[Cell, Readings], receipts: Sequence[ReceiptDict]) -> pd.DataFrame:
+        places = product(part.cells, part.layers)
+        rows: dict[int, Row] = {
+            place: {
                 "conversation": self.rendered[c].label,
                 "intervention": self.interventions[i].name,
                 "layer": layer,
                 **found[c, i][layer],
             }
-            for c, i in part.cells
+            for place, ((c, i), layer) in enumerate(places)
             if (c, i) in found
-            for layer in part.layers
-        ]
-        table = pd.DataFrame(rows, columns=None if rows else ["conversation", "intervention", "layer"])
-        if rows:
-            table = add_shifts(table, ("conversation", "layer"), part.reference)
-        table = table[table["intervention"].isin(part.asked)].reset_index(drop=True)
+        }
+        table = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), dtype="int64"))
+        if table.empty:
+            table = pd.DataFrame(columns=["conversation", "intervention", "layer"])
+        names = table["intervention"]
+        table = table.assign(asked=names.isin(part.asked), reference=names == part.reference)
         table.attrs["receipts"] = self._in_order(part, receipts)
         return table
 
@@ -169,20 +177,31 @@ class Job:
         mine = [r for r in receipts if r["conversation"] in labels and r["intervention"] in names]
         return sorted(mine, key=lambda r: (labels[str(r["conversation"])], names[str(r["intervention"])]))
 
+    def wanted(self, shard: Shard | None) -> list[Cell]:
+        """Return the cells of a shard, or all."""
+        return self.cells if shard is None else shard.of(self.cells, self.rendered)
+
+    def known(self, store: str | Path | None) -> tuple[dict[Cell, Readings], list[ReceiptDict]]:
+        """Return what a store has of this job's cells, and all of its receipts."""
+        if store is None:
+            return {}, []
+        stored, receipts = CellStore(store).load()
+        known = {cell: self._of_stored(cell, stored[key]) for cell, key in self.keys.items() if self.has(stored, cell)}
+        return known, receipts
+
     def run(self, options: Options) -> Iterator[tuple[dict[Cell, Readings], list[ReceiptDict]]]:
         """Yield finished cells with receipts: first those of the store, then each pass's, which the store then has."""
         store = None if options.store is None else CellStore(options.store)
         if store is not None and options.shard is None:
             store.compact()
-        stored, receipts = ({}, []) if store is None else store.load()
-        known = {cell: self._of_stored(cell, stored[key]) for cell, key in self.keys.items() if self.has(stored, cell)}
+        known, receipts = self.known(options.store)
         yield known, receipts
         batches = run(
             self.model,
             self.rendered,
             self.interventions,
             self.all_layers,
-            cells=self.cells if options.shard is None else options.shard.of(self.cells, self.rendered),
+            cells=self.wanted(options.shard),
             known=frozenset(known),
             batch_size=options.batch_size,
             batch_tokens=options.batch_tokens,
@@ -244,11 +263,28 @@ def tables(
     Each has the columns of `score`, and `layer` where more than the output was asked for (-1 is the stream before
     block 0). The other arguments are those of `score`. Raises what `score` raises.
     """
-    found = Job.of(model, requests).tables(Options(batch_size, batch_tokens, progress, store, shard))
+    rows = Job.of(model, requests).rows(Options(batch_size, batch_tokens, progress, store, shard))
+    return finished_tables(requests, rows)
+
+
+def finished_tables(requests: Sequence[Request], rows: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Return the tables of some requests from their rows; `layer` only where more than the output was asked for."""
     return [
-        table.drop(columns="layer") if request.layers is None else table
-        for request, table in zip(requests, found, strict=True)
+        finish(found).drop(columns="layer") if request.layers is None else finish(found)
+        for request, found in zip(requests, rows, strict=True)
     ]
+
+
+def finish(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of one request's rows, those of all its shards put together: with shifts, in its order."""
+    table = rows.sort_index()
+    if len(table):
+        references = table.loc[table["reference"], "intervention"]
+        keys = [name for name in ("conversation", "layer") if name in table]
+        table = add_shifts(table, keys, references.iloc[0] if len(references) else CLEAN.name)
+    table = table[table["asked"].astype(bool)].drop(columns=["asked", "reference"]).reset_index(drop=True)
+    table.attrs["receipts"] = rows.attrs.get("receipts", [])
+    return table
 
 
 def _listed(request: Request) -> tuple[list[Conversation], list[Intervention]]:

@@ -14,7 +14,7 @@ from mechint.capture import EMBED, check_layers
 from mechint.chat import Conversation
 from mechint.engine import Progress
 from mechint.interventions import Intervention
-from mechint.job import Job, Options, Request
+from mechint.job import Job, Options, Request, finish
 from mechint.model import Model
 from mechint.shards import Shard
 from mechint.tokens import Answers
@@ -45,7 +45,11 @@ def logit_lens(
     chosen = (EMBED, *range(model.n_layers)) if layers is None else tuple(layers)
     check_layers(chosen, model.n_layers, lowest=EMBED)
     job = Job.of(model, [Request(conversations, interventions, answers, chosen)])
-    (table,) = job.tables(Options(batch_size, batch_tokens, progress, store, shard))
+    (rows,) = job.rows(Options(batch_size, batch_tokens, progress, store, shard))
+    return with_labels(finish(rows))
+
+
+def with_labels(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with its layers named: "embed" for the stream before the first block."""
     labels = [EMBED_LABEL if layer == EMBED else int(layer) for layer in table["layer"]]
-    table["layer"] = pd.Series(labels, index=table.index, dtype=object)
-    return table
+    return table.assign(layer=pd.Series(labels, index=table.index, dtype=object))

@@ -20,7 +20,7 @@ import pandas as pd
 from mechint.engine import Progress
 from mechint.errors import MechintError, PrerequisiteError, UsageError, WorkerError
 from mechint.interventions import Intervention, Swap
-from mechint.job import Job, Options, Readings, ReceiptDict, Request
+from mechint.job import Job, Options, Readings, ReceiptDict, Request, finished_tables
 from mechint.model import LoadArguments, Model
 from mechint.shards import Shard
 from mechint.store import CellStore
@@ -62,22 +62,36 @@ def ray_tables(
     lost is given to another. Raises PrerequisiteError without Ray, UsageError for models that were not loaded by
     `load`, WorkerError if a shard fails again and again, and what `tables` raises.
     """
-    ray = _ray()
-    if workers < 1:
-        raise UsageError(f"{workers} workers", "1 or more", "choose a positive number")
-    job, sent = Job.of(model, requests), [_sent(request) for request in requests]
+    options = Options(batch_size, batch_tokens, progress)
     with TemporaryDirectory() as temporary:
-        kept = CellStore(temporary if store is None else store)
-        pool = _Pool(ray, _arguments(model), sent, Options(batch_size, batch_tokens), workers)
-        for cells, receipts in pool.results(_missing(job, kept, workers * SHARDS_PER_WORKER)):
-            kept.add(cells, receipts)
-            if progress is not None:
-                progress(len(cells), 0)
-        found = job.tables(Options(batch_size, batch_tokens, store=kept.directory))
-    return [
-        table.drop(columns="layer") if request.layers is None else table
-        for request, table in zip(requests, found, strict=True)
-    ]
+        kept, job = replace(options, store=temporary if store is None else store), Job.of(model, requests)
+        fill(job, requests, workers, kept)
+        rows = job.rows(replace(kept, progress=None))
+    return finished_tables(requests, rows)
+
+
+def fill(job: Job, requests: Sequence[Request], workers: int, options: Options) -> None:
+    """Let Ray workers compute what the store in `options` lacks of the job of these requests.
+
+    Raises what `ray_tables` raises.
+    """
+    ray = _ray()
+    if workers < 1 or options.store is None or options.shard is not None:
+        raise UsageError(
+            given=f"{workers} workers, store {options.store}, shard {options.shard}",
+            allowed="1 or more workers that fill one store with a whole table: they divide it among themselves",
+            advice="choose a positive number, and leave the shard out",
+        )
+    kept = CellStore(options.store)
+    missing = _missing(job, kept, workers * SHARDS_PER_WORKER)
+    if not missing:
+        return
+    sent = [_sent(request) for request in requests]
+    alone = replace(options, progress=None, store=None)
+    for cells, receipts in _Pool(ray, _arguments(job.model), sent, alone, workers).results(missing):
+        kept.add(cells, receipts)
+        if options.progress is not None:
+            options.progress(len(cells), 0)
 
 
 class Worker:

@@ -21,20 +21,20 @@ def receipts_of(
 
     Raises ReceiptError if what was touched is not what was asked for.
     """
-    first = _first_of_each_prefix(step, rendered)
-    cells = sorted(cell for cell in step.cells if cell[0] in first and cell[1] != SUPPORT)
+    cells = _first_of_each_prefix(step, rendered)
     return [_receipt(step, done, cell, rendered[cell[0]], interventions[cell[1]]) for cell in cells]
 
 
-def _first_of_each_prefix(step: Step, rendered: Sequence[Rendered]) -> set[int]:
-    """Return the first conversation with each set of marks, among those whose prefill ends with this step."""
-    found: dict[tuple[tuple[int, bool], ...], int] = {}
-    for member in step.node.members:
-        n_pos = rendered[member].prefix_length
-        if step.node.stop == n_pos if n_pos else step.node.start == 0:
-            marks = tuple((s.stop, s.add_injection) for s in rendered[member].segments if s.stop <= n_pos)
-            found.setdefault(marks, member)
-    return set(found.values())
+def _first_of_each_prefix(step: Step, rendered: Sequence[Rendered]) -> list[Cell]:
+    """Return one cell for each intervention and each set of marks, among those whose prefill ends with this step."""
+    found: dict[tuple[object, int], Cell] = {}
+    for cell in sorted(step.cells):
+        n_pos = rendered[cell[0]].prefix_length
+        ends_here = step.node.stop == n_pos if n_pos else step.node.start == 0
+        if ends_here and cell[1] != SUPPORT:
+            marks = tuple((s.stop, s.add_injection) for s in rendered[cell[0]].segments if s.stop <= n_pos)
+            found.setdefault((marks, cell[1]), cell)
+    return sorted(found.values())
 
 
 def _receipt(

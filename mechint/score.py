@@ -10,7 +10,7 @@ import pandas as pd
 from mechint.chat import Conversation
 from mechint.engine import Progress
 from mechint.interventions import Intervention
-from mechint.job import Job, Options, Request
+from mechint.job import Request, tables
 from mechint.model import Model
 from mechint.shards import Shard
 from mechint.tokens import Answers
@@ -43,5 +43,14 @@ def score(
 
     Raises what `render`, `prefill` and `tokens.single_token` raise, before the first pass where it can be known then.
     """
-    job = Job.of(model, [Request(conversations, interventions, answers)])
-    return job.tables(Options(batch_size, batch_tokens, progress, store, shard))[0].drop(columns="layer")
+    requests = [Request(conversations, interventions, answers)]
+    (table,) = tables(
+        model,
+        requests,
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+        progress=progress,
+        store=store,
+        shard=shard,
+    )
+    return table

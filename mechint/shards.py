@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mechint.errors import UsageError
-from mechint.plan import Cell
-from mechint.render import Rendered
+
+if TYPE_CHECKING:  # command lines check a shard before anything heavy is imported
+    from mechint.plan import Cell
+    from mechint.render import Rendered
 
 
 @dataclass(frozen=True)

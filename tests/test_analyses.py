@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import pytest
 from conftest import conversation
 
 import mechint as mi
+from analyses import ANALYSES, asked, cli, injected, logit_lens, merge
 from analyses import all as gallery
-from analyses import asked, cli, injected, logit_lens, run
 from analyses.injected import Placement, sweep_placements
 from mechint.chat import Conversation, save_conversations
 from mechint.errors import LayerRangeError
+from mechint.store import CellStore
 
 ROOT = Path(__file__).resolve().parent.parent
 N_LAYERS = 4
@@ -151,17 +153,17 @@ def test_csv_and_parquet_agree(finished: Path, table: pd.DataFrame) -> None:
 
 
 def _interrupting(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
-    """Make the lens raise KeyboardInterrupt once it was called `after` times; returns the list of its calls."""
-    real, calls = mi.logit_lens, []
+    """Let `after` passes be kept and raise KeyboardInterrupt at the next; returns the list of those kept."""
+    real, kept = CellStore.add, []
 
-    def lens(*arguments: object, **options: object) -> pd.DataFrame:
-        calls.append(len(calls))
-        if len(calls) > after:
+    def add(store: CellStore, *arguments: object) -> Path:
+        if len(kept) == after:
             raise KeyboardInterrupt
-        return real(*arguments, **options)
+        kept.append(len(kept))
+        return real(store, *arguments)
 
-    monkeypatch.setattr("mechint.lens.logit_lens", lens)
-    return calls
+    monkeypatch.setattr(CellStore, "add", add)
+    return kept
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
@@ -171,46 +173,43 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(logit_lens, "_INJECTIONS_PER_CHUNK", 3)
-    argv = [*inputs, "--layer-sweep", "--out", str(tmp_path)]
+    argv = [*inputs, "--layer-sweep", "--batch-tokens", "24", "--out"]
+    with monkeypatch.context() as patch:
+        in_one_go = _interrupting(patch, after=1000)
+        assert logit_lens.main([*argv, str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patch:
         _interrupting(patch, after=2)
-        assert logit_lens.main(argv) == cli.INTERRUPTED
+        assert logit_lens.main([*argv, str(tmp_path)]) == cli.INTERRUPTED
     assert "interrupted" in capsys.readouterr().err
     assert len(list((tmp_path / "logit_lens" / ".partial").rglob("*.parquet"))) == 2
     assert not (tmp_path / "logit_lens" / "table.parquet").exists()
     with monkeypatch.context() as patch:
-        calls = _interrupting(patch, after=1000)
-        assert logit_lens.main(argv) == 0
-    n_chunks = 1 + 4 + 4  # of 3: two concepts in the main part, at 5 sweep placements; two random vectors at all 6
-    assert len(calls) == n_chunks - 2
+        kept = _interrupting(patch, after=1000)
+        assert logit_lens.main([*argv, str(tmp_path)]) == 0
+    assert len(kept) == len(in_one_go) - 2 > 0
     assert not (tmp_path / "logit_lens" / ".partial").exists()
     resumed = pd.read_parquet(tmp_path / "logit_lens" / "table.parquet")
-    keys = ["conversation", "intervention", "layer"]
-    pd.testing.assert_frame_equal(
-        resumed.sort_values(keys, ignore_index=True), table.sort_values(keys, ignore_index=True), rtol=1e-5, atol=1e-6
-    )
+    pd.testing.assert_frame_equal(resumed, table, rtol=1e-5, atol=1e-6)
     receipts = json.loads((tmp_path / "logit_lens" / "run.json").read_text())["receipts"]
     assert {receipt["intervention"] for receipt in receipts} >= set(resumed["intervention"])
 
 
 _KILLED = """
 import os, signal, sys
-import mechint.lens
 from analyses import logit_lens
-real, calls, limit = mechint.lens.logit_lens, [], int(sys.argv[1])
-def lens(*arguments, **options):
-    calls.append(1)
-    if len(calls) > limit:
+from mechint.store import CellStore
+real, kept, limit = CellStore.add, [], int(sys.argv[1])
+def add(*arguments):
+    if len(kept) == limit:
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **options)
-mechint.lens.logit_lens = lens
-logit_lens._INJECTIONS_PER_CHUNK = 3
+    kept.append(1)
+    return real(*arguments)
+CellStore.add = add
 import plotly.io
 def refuse(*_, **__): raise RuntimeError("no browser")
 plotly.io.write_images = refuse
 code = logit_lens.main(sys.argv[2:])
-sys.stdout.write(f"calls {len(calls)}\\n")
+sys.stdout.write(f"kept {len(kept)}\\n")
 sys.exit(code)
 """
 
@@ -223,43 +222,73 @@ def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_table(inputs: list[str], tmp_path: Path) -> None:
     def attempt(limit: int) -> subprocess.CompletedProcess[str]:
-        return _python("-c", _KILLED, str(limit), *inputs, "--out", str(tmp_path / "killed"))
+        return _python("-c", _KILLED, str(limit), *inputs, "--batch-tokens", "64", "--out", str(tmp_path / "killed"))
 
     assert attempt(1).returncode == -signal.SIGKILL
     resumed = attempt(1000)
     assert resumed.returncode == 0, resumed.stderr
-    assert "calls 1\n" in resumed.stdout
     assert logit_lens.main([*inputs, "--out", str(tmp_path / "whole")]) == 0
     tables = [pd.read_parquet(tmp_path / name / "logit_lens" / "table.parquet") for name in ("killed", "whole")]
     pd.testing.assert_frame_equal(*tables, rtol=1e-6, atol=1e-6)
 
 
-def test_other_inputs_never_meet_stored_chunks(tmp_path: Path) -> None:
-    stores = [run.Store.open(tmp_path, ["model", 1]), run.Store.open(tmp_path, ["model", 2])]
-    assert stores[0].directory != stores[1].directory
-    assert stores[0] == run.Store.open(tmp_path, ["model", 1])
+def test_a_run_says_what_it_has_cost(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert logit_lens.main([*inputs, "--out", str(tmp_path)]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "distinct" in line]
+    cells, passed, distinct, alone = (
+        int(re.search(rf"([\d,]+) {what}", line)[1].replace(",", ""))
+        for what in ("cells", "tokens passed", "distinct", "if every cell")
+    )
+    assert cells == 3 * 3 + 3  # clean and two concepts; random vectors, and clean, are asked one question
+    assert distinct <= passed < alone
 
 
-def test_chunks_are_computed_once_and_discarded_chunks_again(tmp_path: Path) -> None:
-    calls: list[int] = []
+def test_shards_merged_make_the_same_results(
+    inputs: list[str], finished: Path, table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*inputs, "--layer-sweep"]
+    parts = []
+    for index in (2, 0, 1):  # as from three machines
+        out = tmp_path / str(index)
+        assert logit_lens.main([*argv, "--shard", f"{index}/3", "--out", str(out)]) == 0
+        parts.append(Path(capsys.readouterr().out.strip()))
+        assert parts[-1] == out / "logit_lens" / "parts" / f"{index}-of-3.parquet"
+        assert not (out / "logit_lens" / ".partial").exists()
+    assert merge.main([str(parts[0]), str(tmp_path / "0"), "--out", str(tmp_path / "all")]) == 2
+    assert "parts 1 of 3 are missing" in capsys.readouterr().err
+    assert merge.main([*map(str, parts), str(parts[0].parent), str(tmp_path / "2"), "--out", str(tmp_path / "2")]) == 0
+    merged = tmp_path / "2" / "logit_lens"
+    assert {path.name for path in merged.iterdir()} - {"parts"} == {path.name for path in finished.iterdir()}
+    pd.testing.assert_frame_equal(pd.read_parquet(merged / "table.parquet"), table, rtol=1e-5, atol=1e-6)
+    assert not list((merged / "parts").iterdir())
+    assert parts[1].exists(), "parts elsewhere are left alone"
+    receipts = [json.loads((folder / "run.json").read_text())["receipts"] for folder in (merged, finished)]
+    names = [sorted((r["conversation"], r["intervention"]) for r in found) for found in receipts]
+    assert set(names[0]) == set(names[1])
 
-    def chunk(number: int) -> run.Chunk:
-        def compute(progress: run.Progress) -> pd.DataFrame:
-            calls.append(number)
-            progress(2, 0)
-            return pd.DataFrame({"number": [number], "value": [np.nan]})
 
-        return run.Chunk(2, compute)
+def test_parts_of_different_runs_are_not_merged(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, strength in enumerate(("2", "3")):
+        argv = [*inputs, "--strength", strength, "--shard", f"{index}/2", "--out", str(tmp_path)]
+        assert logit_lens.main(argv) == 0
+    assert merge.main([str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "different runs" in capsys.readouterr().err
+    assert len(list((tmp_path / "logit_lens" / "parts").iterdir())) == 2, "nothing is lost"
+    assert merge.main([str(tmp_path / "nowhere")]) == 2
+    other = tmp_path / "0-of-1.parquet"
+    pd.DataFrame({"a": [1]}).to_parquet(other)
+    assert merge.main([str(other)]) == 2
+    assert "not a part" in capsys.readouterr().err
 
-    store = run.Store.open(tmp_path, "x")
-    for _ in range(2):
-        found = run.run_chunks([chunk(0), chunk(1)], store, "test")
-        assert found["number"].tolist() == [0, 1]
-    assert calls == [0, 1]
-    store.discard()
-    assert not (tmp_path / ".partial").exists()
-    run.run_chunks([chunk(0)], store, "test")
-    assert calls == [0, 1, 0]
+
+def test_ray_workers_make_the_same_table(inputs: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    for engine in ("local", "ray"):
+        assert logit_lens.main([*inputs, "--engine", engine, "--out", str(tmp_path / engine)]) == 0
+    tables = [pd.read_parquet(tmp_path / engine / "logit_lens" / "table.parquet") for engine in ("local", "ray")]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
 
 
 def test_a_second_run_removes_what_it_does_not_write(inputs: list[str], tmp_path: Path) -> None:
@@ -288,8 +317,9 @@ def test_vectors_come_from_the_model_and_are_kept_where_none_are_given(
 
 
 def test_the_gallery_shows_every_figure_with_its_command(
-    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gallery, "ANALYSES", {"logit_lens": ANALYSES["logit_lens"]})
     assert gallery.main([*inputs, "--concepts", "cats", "--n-random", "0", "--out", str(tmp_path)]) == 0
     page = (tmp_path / "index.html").read_text()
     assert str(tmp_path / "index.html") in capsys.readouterr().out

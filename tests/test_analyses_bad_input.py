@@ -174,9 +174,9 @@ def test_memory_that_runs_out_suggests_a_smaller_batch(
     def fail(*_: object, **__: object) -> None:
         raise problem
 
-    monkeypatch.setattr("mechint.lens.logit_lens", fail)
+    monkeypatch.setattr("mechint.job.Job.rows", fail)
     assert logit_lens.main(_argv(files)) == 2
-    assert "--batch-size" in capsys.readouterr().err
+    assert "--batch-tokens" in capsys.readouterr().err
 
 
 def test_other_errors_are_not_swallowed() -> None:

@@ -1,0 +1,59 @@
+"""Join the parts that runs with --shard have left, and write table and figures as one run would have."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analyses import ANALYSES, cli, parts, run
+from mechint.errors import UsageError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    options = cli.Parser(prog="python -m analyses.merge", description=__doc__, allow_abbrev=False)
+    options.add_argument(
+        "paths", type=Path, nargs="*", default=[Path("figures")], help="part files, or directories below which they are"
+    )
+    options.add_argument("--out", type=Path, default=Path("figures"), help="where results are written")
+    return options
+
+
+def merge(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Write the results of every analysis with parts at `paths`, and remove parts below `out`; returns their paths."""
+    from analyses import tables
+
+    clock, files = run.Clock(), parts.files(paths)
+    written: list[Path] = []
+    for name, (rows, record) in parts.read(files).items():
+        if name not in ANALYSES:
+            raise UsageError(f"parts of {name!r}", ", ".join(ANALYSES), "use the version that has made them")
+        module = importlib.import_module(f"analyses.{name}")
+        asked = module.Config(**vars(module.parser().parse_args(record.argv)))
+        config = dataclasses.replace(asked, out=out, shard=None)
+        written += tables.conclude(
+            name, module.draw, rows, config=config, argv=record.argv, clock=clock, found=record.found
+        )
+    for file in files:
+        if file.resolve().is_relative_to(out.resolve()):
+            file.unlink()
+    return written
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    given = sys.argv[1:] if argv is None else list(argv)
+
+    def task() -> None:
+        options = parser().parse_args(given)
+        cli.list_figures(merge(options.paths, options.out))
+
+    return cli.guarded(task)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

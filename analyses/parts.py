@@ -1,0 +1,110 @@
+"""Parts: what each shard of a table leaves on disk, and putting them together again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechint.errors import UsageError
+from mechint.files import JSON, replace_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechint.shards import Shard
+
+FOLDER = "parts"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a part belongs to: the analysis, its options, a key of the run that shards of one table share."""
+
+    analysis: str
+    argv: tuple[str, ...]
+    key: str
+    found: Mapping[str, JSON]
+
+
+def write(rows: pd.DataFrame, directory: Path, shard: Shard, record: Record) -> Path:
+    """Write the rows of one shard; returns the path."""
+    table = rows.rename_axis("place").reset_index()
+    about = {"shard": [shard.index, shard.count], **dataclasses.asdict(record)}
+    table.attrs = {"receipts": rows.attrs["receipts"], "part": about}
+    path = directory / FOLDER / f"{shard.index}-of-{shard.count}.parquet"
+    return replace_atomically(path, partial(table.to_parquet, index=False))
+
+
+def files(given: Sequence[Path]) -> list[Path]:
+    """Return the part files that some paths name: files, `parts` directories, or directories of results.
+
+    Raises UsageError where there is none.
+    """
+    found: list[Path] = []
+    for path in given:
+        here = (
+            [path]
+            if path.is_file()
+            else sorted({*path.glob("*-of-*.parquet"), *path.glob(f"**/{FOLDER}/*-of-*.parquet")})
+        )
+        if not here:
+            raise UsageError(f"{path}: no parts", "what runs with --shard have left", "check the path")
+        found += here
+    return list(dict.fromkeys(found))
+
+
+def read(given: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, Record]]:
+    """Return by analysis the rows of all its parts and what they belong to.
+
+    Raises UsageError for parts of different runs, and for parts that are missing.
+    """
+    import pandas as pd
+
+    by_analysis: dict[str, list[tuple[Path, pd.DataFrame]]] = {}
+    for file in given:
+        table = pd.read_parquet(file)
+        if "part" not in table.attrs:
+            raise UsageError(f"{file}: not a part of a table", "what runs with --shard have left", "check the path")
+        by_analysis.setdefault(str(table.attrs["part"]["analysis"]), []).append((file, table))
+    return {name: _joined(found) for name, found in by_analysis.items()}
+
+
+def _joined(found: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, Record]:
+    import pandas as pd
+
+    abouts = [table.attrs.pop("part") for _, table in found]
+    shards = [tuple(about.pop("shard")) for about in abouts]
+    _check(found, abouts, shards)
+    receipts = {json.dumps(r, sort_keys=True): r for _, table in found for r in table.attrs.pop("receipts")}
+    tables = [table for _, table in found]
+    rows = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True).set_index("place")
+    rows.attrs["receipts"] = list(receipts.values())
+    about = abouts[0]
+    return rows, Record(about["analysis"], tuple(about["argv"]), about["key"], about["found"])
+
+
+def _check(
+    found: Sequence[tuple[Path, pd.DataFrame]], abouts: Sequence[Mapping[str, JSON]], shards: Sequence[tuple[int, int]]
+) -> None:
+    first = found[0][0]
+    for (file, _), about, shard in zip(found, abouts, shards, strict=True):
+        if about["key"] != abouts[0]["key"] or shard[1] != shards[0][1]:
+            raise UsageError(
+                given=f"{first} and {file}, which are parts of different runs",
+                allowed="parts made with the same options, model and version, but for --shard",
+                advice="remove those that are out of date",
+            )
+    count = shards[0][1]
+    numbers = [index for index, _ in shards]
+    missing = sorted(set(range(count)) - set(numbers))
+    if missing or len(numbers) > count:
+        problem = f"parts {', '.join(map(str, missing))} of {count} are missing" if missing else "a part is there twice"
+        raise UsageError(
+            given=f"{first.parent}: {problem}",
+            allowed=f"each of 0/{count} to {count - 1}/{count} once",
+            advice="run what is missing, or name each part once",
+        )

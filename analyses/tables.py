@@ -1,0 +1,182 @@
+"""Computing an analysis' rows with the engine: whole or a shard, here or on Ray, going on where it was interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from analyses import parts, run
+from analyses.cli import Common
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+    from tqdm import tqdm
+
+    from mechint.explain import Explanation
+    from mechint.files import JSON
+    from mechint.job import Job, Request
+    from mechint.job import Options as JobOptions
+    from mechint.model import Model
+
+Options = TypeVar("Options", bound=Common)
+# Figures, and what `run.json` says besides.
+Drawn = tuple[Mapping[str, "go.Figure"], Mapping[str, "JSON"]]
+# Draws a finished table, from what the run has found besides.
+Draw = Callable[["pd.DataFrame", Options, Mapping[str, "JSON"]], Drawn]
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Requests to one model; `about` adds to the rows of one of them (its number, its rows) what each row's cell is."""
+
+    model: Model
+    requests: Sequence[Request]
+    about: Callable[[int, pd.DataFrame], pd.DataFrame]
+
+
+def compute(config: Common, name: str, asked: Sequence[Asked]) -> pd.DataFrame:
+    """Return the rows of all requests, unfinished (see `mechint.job.finish`), `request` telling them apart.
+
+    `attrs["receipts"]` holds the receipts. An interrupted call leaves its finished cells for the next one.
+    """
+    import pandas as pd
+
+    begun, passed, costs = time.monotonic(), 0, []
+    found: list[pd.DataFrame] = []
+    receipts: list[JSON] = []
+    for one in asked:
+        with run.sparing_threads(one.model):
+            rows, cost, tokens = _rows(config, name, one)
+        passed += tokens
+        costs.append(cost)
+        for number, part in enumerate(rows):
+            for receipt in part.attrs["receipts"]:  # requests that share a prefill have the same one
+                if (short := run.short_receipt(receipt) | {"model": one.model.name}) not in receipts:
+                    receipts.append(short)
+            found.append(one.about(number, part).assign(request=len(found)))
+    _tell(name, costs, passed, time.monotonic() - begun)
+    table = pd.concat([part for part in found if len(part)] or found[:1])  # a shard may have nothing of a request
+    table.attrs["receipts"] = receipts
+    return table
+
+
+def complete(
+    name: str,
+    draw: Draw[Options],
+    rows: pd.DataFrame,
+    *,
+    config: Options,
+    argv: Sequence[str],
+    clock: run.Clock,
+    found: Mapping[str, JSON],
+) -> list[Path]:
+    """Write the results of a run, or the part that a shard leaves for `analyses.merge`; returns the paths."""
+    directory = config.out / name
+    if config.shard is not None:
+        record = parts.Record(name, tuple(argv), run.key(config, found), found)
+        written = [parts.write(rows, directory, config.shard, record)]
+    else:
+        written = conclude(name, draw, rows, config=config, argv=argv, clock=clock, found=found)
+    run.discard_store(directory, config.shard)
+    return written
+
+
+def conclude(
+    name: str,
+    draw: Draw[Options],
+    rows: pd.DataFrame,
+    *,
+    config: Options,
+    argv: Sequence[str],
+    clock: run.Clock,
+    found: Mapping[str, JSON],
+) -> list[Path]:
+    """Finish a complete table and write it with its figures and its record; returns the paths."""
+    import mechint as mi
+
+    directory, table = config.out / name, finished(rows)
+    receipts = table.attrs.pop("receipts")
+    paths = run.write_table(table, directory)
+    figures, more = draw(table, config, found)
+    paths += mi.figures.save_all(figures, directory)
+    everything = {**found, **more, "receipts": receipts}
+    return run.finish(directory, paths, config=config, argv=argv, clock=clock, found=everything)
+
+
+def finished(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of all requests' rows: with shifts, each request's in its order."""
+    import pandas as pd
+
+    from mechint.job import finish
+
+    table = pd.concat([finish(part) for _, part in rows.groupby("request", sort=True)], ignore_index=True)
+    table = table.drop(columns="request")
+    table.attrs["receipts"] = rows.attrs["receipts"]
+    return table
+
+
+def _rows(config: Common, name: str, asked: Asked) -> tuple[list[pd.DataFrame], Explanation, int]:
+    """Return the rows of one model's requests, what they were to cost, and how many tokens were passed."""
+    from mechint.explain import cost_of
+    from mechint.job import Job
+    from mechint.job import Options as JobOptions
+
+    store = run.store_directory(config.out / name, config.shard)
+    options = JobOptions(config.batch_size, config.batch_tokens, store=store, shard=config.shard)
+    job = Job.of(asked.model, asked.requests)
+    cost, on_ray = cost_of(job, options), config.engine == "ray"
+    with _progress(name, cost, by_cells=on_ray) as count:
+        options = dataclasses.replace(options, progress=count)
+        if on_ray:
+            _fill(job, asked, config.workers, options)
+        return job.rows(options), cost, count.tokens
+
+
+def _fill(job: Job, asked: Asked, workers: int, options: JobOptions) -> None:
+    from mechint.ray_engine import fill
+
+    fill(job, asked.requests, workers, options)
+
+
+@dataclasses.dataclass
+class _Count:
+    """Moves a bar along: by tokens, which all take the same time, or by cells where tokens are not known."""
+
+    bar: tqdm[NoReturn]
+    cells: int
+    of_cells: int
+    by_cells: bool
+    tokens: int = 0
+
+    def __call__(self, cells: int, tokens: int) -> None:
+        self.cells += cells
+        self.tokens += tokens
+        self.bar.set_postfix_str(f"{self.cells:,}/{self.of_cells:,} cells", refresh=False)
+        self.bar.update(cells if self.by_cells else tokens)
+
+
+@contextmanager
+def _progress(name: str, cost: Explanation, *, by_cells: bool) -> Iterator[_Count]:
+    from tqdm import tqdm
+
+    total, unit = (cost.cells - cost.known, "cell") if by_cells else (cost.passed_tokens, "token")
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(total=total, desc=name, unit=unit, unit_scale=not by_cells, mininterval=interval) as bar:
+        yield _Count(bar, cost.known, cost.cells, by_cells)
+
+
+def _tell(name: str, costs: Sequence[Explanation], passed: int, seconds: float) -> None:
+    """Write what a run has cost."""
+    cells, alone, distinct = (
+        sum(getattr(cost, field) for cost in costs) for field in ("cells", "alone_tokens", "distinct_tokens")
+    )
+    sys.stderr.write(
+        f"{name}: {cells:,} cells in {seconds:.1f} s; {passed:,} tokens passed, {distinct:,} distinct, "
+        f"{alone:,} if every cell were run by itself\n"
+    )
