@@ -42,6 +42,7 @@ class Common:
     n_random: int
     batch_size: int | None
     batch_tokens: int | None
+    offload: bool
     engine: Literal["local", "ray"]
     workers: int
     shard: Shard | None
@@ -77,7 +78,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 def _add_model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--model", default="organism", help="embedded model, hub id, or checkpoint directory")
     group.add_argument("--backend", choices=("bridge", "hooked"), default="bridge", help="TransformerLens class")
-    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps; auto: over all GPUs")
     group.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the weights; readouts are float32")
 
 
@@ -111,6 +112,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
 def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch-tokens", type=whole_number(1), help="tokens computed at once (default: what fits)")
     group.add_argument("--batch-size", type=whole_number(1), help="rows computed at once (default: what fits)")
+    group.add_argument("--offload", action="store_true", help="keep caches in the computer's memory, not the device's")
     group.add_argument("--shard", type=Shard.parse, help="i/n: compute part i of n; analyses.merge joins the parts")
     group.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or Ray workers")
     group.add_argument("--workers", type=whole_number(1), default=2, help="Ray workers, each with a model of its own")

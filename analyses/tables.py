@@ -128,7 +128,9 @@ def _rows(config: Common, name: str, asked: Asked) -> tuple[list[pd.DataFrame], 
     from mechint.job import Options as JobOptions
 
     store = run.store_directory(config.out / name, config.shard)
-    options = JobOptions(config.batch_size, config.batch_tokens, store=store, shard=config.shard)
+    options = JobOptions(
+        config.batch_size, config.batch_tokens, store=store, shard=config.shard, offload=config.offload
+    )
     job = Job.of(asked.model, asked.requests)
     cost, on_ray = cost_of(job, options), config.engine == "ray"
     with _progress(name, cost, by_cells=on_ray) as count:

@@ -1,4 +1,4 @@
-"""How time grows with concepts, prompts and layer ranges: it should grow with the distinct tokens, not with the cells."""
+"""How time grows with concepts, prompts and layer ranges: with the distinct work, it should be, not with the cells."""
 
 from __future__ import annotations
 

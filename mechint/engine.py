@@ -56,15 +56,16 @@ def run(
     known: Set[Cell] = frozenset(),
     batch_size: int | None = None,
     batch_tokens: int | None = None,
+    offload: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[CellBatch]:
     """Yield some cells once each, except where all that a pass would tell is `known` already.
 
     Leaving passes out does not change what the others compute, so a table that is gone on with ends as if it had been
-    made in one go. A block is given at most `batch_tokens` tokens and `batch_size` rows at once. Raises UsageError,
-    ReceiptError and MemoryLimitError.
+    made in one go. A block is given at most `batch_tokens` tokens and `batch_size` rows at once; with `offload`, caches
+    wait in the computer's memory. Raises UsageError, ReceiptError and MemoryLimitError.
     """
-    budget = make_budget(model, batch_size, batch_tokens)
+    budget = make_budget(model, batch_size, batch_tokens, offload=offload)
     depth = depth_of(interventions, layers)
     for plan in make_plans(rendered, interventions, cells, depth):
         yield from _Run(model, plan, rendered, interventions, tuple(layers), budget, known, progress).batches()
@@ -158,12 +159,12 @@ def depth_of(interventions: Sequence[Intervention], layers: Sequence[int]) -> in
     return max([*layers, *(layer for term in terms for layer in term.layers or ())]) + 1
 
 
-def make_budget(model: Model, batch_size: int | None, batch_tokens: int | None) -> Budget:
+def make_budget(model: Model, batch_size: int | None, batch_tokens: int | None, *, offload: bool = False) -> Budget:
     """Return the budget of a run; tokens are chosen from the memory at hand. Raises UsageError for numbers below 1."""
     for name, value in (("batch size", batch_size), ("batch tokens", batch_tokens)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}", "1 or more", "choose a positive number")
-    return Budget(batch_tokens or _fitting_tokens(model), batch_size, _cached(model))
+    return Budget(batch_tokens or _fitting_tokens(model, offload=offload), batch_size, _cached(model), offload)
 
 
 def _cached(model: Model) -> float:
@@ -171,9 +172,10 @@ def _cached(model: Model) -> float:
     return 2 * max(model.cache_widths) / (_COPIES * model.d_model)
 
 
-def _fitting_tokens(model: Model) -> int:
+def _fitting_tokens(model: Model, *, offload: bool) -> int:
     """Return a power of two, so that a run which is gone on with later divides its work alike."""
-    per_token = (_COPIES * model.d_model + _LEVELS * sum(model.cache_widths)) * model.backend.dtype.itemsize
-    fitting = int(_SHARE * free_memory(model.device)) // per_token
+    kept = 0 if offload else _LEVELS * sum(model.cache_widths)
+    per_token = (_COPIES * model.d_model + kept) * model.backend.dtype.itemsize
+    fitting = int(_SHARE * min(free_memory(device) for device in model.devices)) // per_token
     most = _MOST_TOKENS_CPU if model.device.type == "cpu" else _MOST_TOKENS
     return 1 << (min(max(fitting, _FEWEST_TOKENS), most).bit_length() - 1)

@@ -77,6 +77,7 @@ def explain(
     layers: Sequence[int] | None = None,
     batch_size: int | None = None,
     batch_tokens: int | None = None,
+    offload: bool = False,
     store: str | Path | None = None,
     shard: Shard | None = None,
 ) -> Explanation:
@@ -86,13 +87,13 @@ def explain(
     pass. Raises what `score` raises for input that it refuses.
     """
     job = Job.of(model, _requests(conversations, interventions, layers))
-    return cost_of(job, Options(batch_size, batch_tokens, store=store, shard=shard))
+    return cost_of(job, Options(batch_size, batch_tokens, store=store, shard=shard, offload=offload))
 
 
 def cost_of(job: Job, options: Options) -> Explanation:
     """Return what a job will cost, but for passes all of whose cells its store has."""
     cells, known = job.wanted(options.shard), frozenset(job.known(options.store)[0])
-    budget = make_budget(job.model, options.batch_size, options.batch_tokens)
+    budget = make_budget(job.model, options.batch_size, options.batch_tokens, offload=options.offload)
     depth = depth_of(job.interventions, job.all_layers)
     plans = make_plans(job.rendered, job.interventions, cells, depth)
     finest = make_plans(job.rendered, job.interventions, cells, depth, min_shared=1)
@@ -162,12 +163,13 @@ class _Memory:
         return resid + at_once * (2 * past + n_pos) * max(self._cached)
 
 
-def _bytes(count: float) -> str:
+def _bytes(count: int) -> str:
+    size = float(count)
     for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
 
 
 def _distinct(plan: Plan) -> int:

@@ -41,6 +41,7 @@ class Options:
     progress: Progress | None = None
     store: str | Path | None = None
     shard: Shard | None = None
+    offload: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,7 @@ class Job:
             known=frozenset(known),
             batch_size=options.batch_size,
             batch_tokens=options.batch_tokens,
+            offload=options.offload,
             progress=options.progress,
         )
         for batch in batches:
@@ -254,6 +256,7 @@ def tables(
     *,
     batch_size: int | None = None,
     batch_tokens: int | None = None,
+    offload: bool = False,
     progress: Progress | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
@@ -263,7 +266,7 @@ def tables(
     Each has the columns of `score`, and `layer` where more than the output was asked for (-1 is the stream before
     block 0). The other arguments are those of `score`. Raises what `score` raises.
     """
-    rows = Job.of(model, requests).rows(Options(batch_size, batch_tokens, progress, store, shard))
+    rows = Job.of(model, requests).rows(Options(batch_size, batch_tokens, progress, store, shard, offload))
     return finished_tables(requests, rows)
 
 

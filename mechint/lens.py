@@ -31,6 +31,7 @@ def logit_lens(
     layers: Sequence[int] | None = None,
     batch_size: int | None = None,
     batch_tokens: int | None = None,
+    offload: bool = False,
     progress: Progress | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
@@ -45,7 +46,7 @@ def logit_lens(
     chosen = (EMBED, *range(model.n_layers)) if layers is None else tuple(layers)
     check_layers(chosen, model.n_layers, lowest=EMBED)
     job = Job.of(model, [Request(conversations, interventions, answers, chosen)])
-    (rows,) = job.rows(Options(batch_size, batch_tokens, progress, store, shard))
+    (rows,) = job.rows(Options(batch_size, batch_tokens, progress, store, shard, offload))
     return with_labels(finish(rows))
 
 

@@ -29,9 +29,9 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
 
 
 def load_hf(
-    source: Source, dtype: torch.dtype, device: torch.device, adapter: str | Path | None = None
+    source: Source, dtype: torch.dtype, device: torch.device | None, adapter: str | Path | None = None
 ) -> PreTrainedModel:
-    """Return the Hugging Face model on `device` in `dtype`, read there directly, without a second copy.
+    """Return the Hugging Face model on `device` (None: spread over all) in `dtype`, read there directly, not copied.
 
     Adapters, the source's own and then `adapter`, are merged into the weights.
     Raises UnknownModelError or ModelValidationError with the loader's own first words.
@@ -40,7 +40,7 @@ def load_hf(
     from transformers import AutoModelForCausalLM
 
     check_reachable(source)
-    placement = {} if device.type == "cpu" else {"device_map": {"": device}}
+    placement = _placement(device)
     try:
         loaded: tuple[PreTrainedModel, dict[str, set[str]]] = AutoModelForCausalLM.from_pretrained(
             source.location,
@@ -61,6 +61,12 @@ def load_hf(
     for location in (source.adapter, None if adapter is None else adapter_location(adapter)):
         model = model if location is None else _with_adapter(model, location)
     return model.eval().requires_grad_(False)
+
+
+def _placement(device: torch.device | None) -> dict[str, str | dict[str, torch.device]]:
+    if device is None:
+        return {"device_map": "auto"}
+    return {} if device.type == "cpu" else {"device_map": {"": device}}
 
 
 def _with_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTO = "auto"
 BACKENDS = ("bridge", "hooked")
 
 # Values taken from each weight for the model's identity; enough to tell any two trainings apart.
@@ -108,6 +109,11 @@ class Model:
         return self.readout.weight.T
 
     @cached_property
+    def devices(self) -> frozenset[torch.device]:
+        """All devices that hold weights: several for a model that was loaded with device="auto"."""
+        return frozenset(weight.device for _, weight in self.backend.parameters())
+
+    @cached_property
     def cache_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of keys and values at each layer for one token of one row."""
         cache = self.forward(torch.zeros((1, 1), dtype=torch.long))
@@ -175,15 +181,18 @@ def load(
 ) -> Model:
     """Return a validated model: an embedded organism, the directory of a checkpoint or of a LoRA adapter, or a hub id.
 
-    `adapter` is a PEFT LoRA (directory, hub id or embedded) that is merged into the weights. Code that comes with a
-    checkpoint is never run. Raises UnknownModelError, ModelValidationError, MemoryLimitError or UsageError.
+    `adapter` is a PEFT LoRA (directory, hub id or embedded) that is merged into the weights. With device="auto" the
+    blocks are spread over all GPUs that are there, for models too large for one (bridge backend). Code that comes with
+    a checkpoint is never run. Raises UnknownModelError, ModelValidationError, MemoryLimitError or UsageError.
     """
     from mechint import loading
 
     source = resolve(name_or_path)
-    torch_dtype, torch_device = _dtype(dtype), _device(device)
+    torch_dtype, torch_device = _dtype(dtype), None if device == AUTO else _device(device)
     if backend not in BACKENDS:
         raise UsageError(f"backend={backend!r}", " or ".join(BACKENDS), "choose one of the two")
+    if torch_device is None and backend != "bridge":
+        raise UsageError(f"device={AUTO!r} with backend={backend!r}", "backend='bridge'", "name a device, or change it")
     try:
         tokenizer = loading.load_tokenizer(source)
         hf_model = loading.load_hf(source, torch_dtype, torch_device, adapter)
@@ -256,11 +265,11 @@ def _engine(
     tokenizer: PreTrainedTokenizerBase,
     source: Source,
     backend: str,
-    device: torch.device,
+    device: torch.device | None,
 ) -> Backend:
     from mechint.backends import bridge, convert, hooked
 
-    if backend == "bridge":
+    if backend == "bridge" or device is None:
         return bridge.BridgeBackend(bridge.boot(hf_model, tokenizer, source.location))
     converted = hooked.HookedBackend(convert.to_hooked(hf_model, device))
     from mechint.validation import check_conversion

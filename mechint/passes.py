@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechint.backends.blocks import BlockPass, KeyValues
+from mechint.backends.blocks import BlockPass, KeyValues, moved
 from mechint.capture import EMBED
 from mechint.interventions import Injection
 from mechint.model import Model, is_out_of_memory, out_of_memory
@@ -37,12 +37,14 @@ class Done:
 class Budget:
     """How many tokens (and rows, if that is limited) a block is given at once; halved when memory runs out.
 
-    A cached position that is attended to counts as `cached` of a token.
+    A cached position that is attended to counts as `cached` of a token. With `offload`, caches that later passes need
+    are kept in the computer's memory instead of the device's.
     """
 
     tokens: int
     max_rows: int | None = None
     cached: float = 0.0
+    offload: bool = False
 
     def rows(self, n_pos: int, past: int) -> int:
         """Rows of `n_pos` tokens after `past` cached ones that fit."""
@@ -79,7 +81,9 @@ class Pass:
             for result, (start, stop), step in zip(results, self._spans(layer), self.steps, strict=True):
                 if step.children:
                     keys, values = (side[start:stop, :, : step.n_tokens] for side in cached)
-                    result.stored[layer] = (keys, values)
+                    result.stored[layer] = (
+                        moved((keys, values), torch.device("cpu")) if self.budget.offload else (keys, values)
+                    )
             if out is not None:
                 self._keep(results, layer, out, layers)
                 resid = self._parted(results, layer, out)

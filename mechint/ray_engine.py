@@ -21,7 +21,7 @@ from mechint.engine import Progress
 from mechint.errors import MechintError, PrerequisiteError, UsageError, WorkerError
 from mechint.interventions import Intervention, Swap
 from mechint.job import Job, Options, Readings, ReceiptDict, Request, finished_tables
-from mechint.model import LoadArguments, Model
+from mechint.model import AUTO, LoadArguments, Model
 from mechint.shards import Shard
 from mechint.store import CellStore
 
@@ -54,6 +54,7 @@ def ray_tables(
     store: str | Path | None = None,
     batch_size: int | None = None,
     batch_tokens: int | None = None,
+    offload: bool = False,
     progress: Progress | None = None,
 ) -> list[pd.DataFrame]:
     """Return what `tables` returns, computed by `workers` Ray workers that each load the model once.
@@ -62,7 +63,7 @@ def ray_tables(
     lost is given to another. Raises PrerequisiteError without Ray, UsageError for models that were not loaded by
     `load`, WorkerError if a shard fails again and again, and what `tables` raises.
     """
-    options = Options(batch_size, batch_tokens, progress)
+    options = Options(batch_size, batch_tokens, progress, offload=offload)
     with TemporaryDirectory() as temporary:
         kept, job = replace(options, store=temporary if store is None else store), Job.of(model, requests)
         fill(job, requests, workers, kept)
@@ -130,7 +131,7 @@ class _Pool:
         self.ray, self.workers = ray, workers
         if not ray.is_initialized():
             ray.init(log_to_driver=False, include_dashboard=False)
-        gpus = 1 if arguments.device.startswith("cuda") else 0
+        gpus = _gpus(arguments.device, int(ray.cluster_resources().get("GPU", 0)), workers)
         threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
         remote = ray.remote(num_gpus=gpus, num_cpus=0)(kind)
         self._start: Callable[[], ActorHandle[Worker]] = lambda: remote.remote(arguments, list(sent), options, threads)
@@ -160,6 +161,13 @@ class _Pool:
         finally:
             for worker in (*idle, *(worker for worker, _, _ in running.values())):
                 self.ray.kill(worker)
+
+
+def _gpus(device: str, present: int, workers: int) -> int:
+    """Return how many GPUs each worker needs: one, or its share where a model is spread over all that it sees."""
+    if device == AUTO:
+        return present // workers
+    return 1 if device.startswith("cuda") else 0
 
 
 def _next_try(error: Exception, shard: Shard, tries: int) -> int:

@@ -24,6 +24,7 @@ def score(
     answers: Answers | None = None,
     batch_size: int | None = None,
     batch_tokens: int | None = None,
+    offload: bool = False,
     progress: Progress | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
@@ -39,7 +40,8 @@ def score(
     `store` is a directory that keeps finished cells: a call that was interrupted goes on there, and a cell that was
     computed from the same inputs is not computed again. With `shard`, only that part of the cells is computed and the
     table has the cells that the store has by then. A block is given at most `batch_tokens` tokens (chosen from the
-    memory at hand) and `batch_size` rows at once.
+    memory at hand) and `batch_size` rows at once. With `offload`, caches that later passes need wait in the computer's
+    memory, not the device's.
 
     Raises what `render`, `prefill` and `tokens.single_token` raise, before the first pass where it can be known then.
     """
@@ -49,6 +51,7 @@ def score(
         requests,
         batch_size=batch_size,
         batch_tokens=batch_tokens,
+        offload=offload,
         progress=progress,
         store=store,
         shard=shard,

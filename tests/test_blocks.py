@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import pytest
 import tiny
 import torch
 from torch import Tensor
 
 import mechint as mi
-from mechint.backends.twin import TwinBlocks
+from mechint.backends.twin import TwinBlocks, TwinPass
 from mechint.errors import ModelValidationError
 
 BACKENDS = ("bridge", "hooked")
@@ -98,3 +101,17 @@ def test_blocks_that_compute_something_else_are_noticed_on_load(tiny_checkpoint,
     monkeypatch.setattr(twin.TwinPass, "block", other)
     with pytest.raises(ModelValidationError, match="block by block"):
         mi.load(tiny_checkpoint("gpt2"))
+
+
+def test_a_block_is_given_everything_on_its_own_device(tiny_model):
+    """As where a model is spread over several; one without memory stands for a second one here."""
+    model = tiny_model("qwen2")
+    prepared = model.blocks.begin(torch.tensor([[3, 4, 5]]), torch.tensor([2]))
+    assert isinstance(prepared, TwinPass)
+    elsewhere = copy.deepcopy(prepared.blocks[0]).to("meta")
+    moved = dataclasses.replace(prepared, blocks=[elsewhere])
+    before = model.blocks.begin(torch.tensor([[1, 2]]), torch.tensor([0]))
+    _, past = before.block(0, before.resid, torch.tensor([0]), None)
+    out, cached = moved.block(0, prepared.resid, torch.tensor([0]), past)
+    assert out is not None
+    assert {tensor.device.type for tensor in (out, *cached)} == {"meta"}

@@ -59,8 +59,8 @@ def steer_of(model: mi.Model, number: int, seed: int, first: int, count: int, st
     return Injection(vector(model, seed), layers=layers, name=str(number), segments=segments, **amount)
 
 
-def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Injection) -> float:
-    """The logit difference of a cell without cache, batch or TransformerLens."""
+def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Injection) -> tuple[float, float]:
+    """The logit difference and P(yes) of a cell without cache, batch or TransformerLens."""
     rendered = render(model.tokenizer, one)
     marked = rendered.marked().nonzero()[:, 0].tolist()
     span = rendered.segments[1]
@@ -75,7 +75,7 @@ def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Inj
         added.append(reference.Addition(layer, row * scale, positions))
     logits = reference.logits(hf, rendered.tokens, added)
     yes, no = (model.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in (" yes", " no"))
-    return (logits[yes] - logits[no]).item()
+    return (logits[yes] - logits[no]).item(), logits.softmax(-1)[yes].item()
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -85,9 +85,10 @@ def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Inj
     batch_tokens=st.none() | st.integers(1, 120),
     batch_size=st.none() | st.integers(1, 5),
     backend=st.sampled_from(["bridge", "hooked"]),
+    offload=st.booleans(),
 )
 def test_any_table_equals_the_naive_recomputation(
-    chats, choices, batch_tokens, batch_size, backend, tiny_model, plain_hf
+    chats, choices, batch_tokens, batch_size, backend, offload, tiny_model, plain_hf
 ):
     model, hf = tiny_model("qwen2", backend), plain_hf("qwen2")
     conversations = [asked(*chat, label=str(n)) for n, chat in enumerate(chats)]
@@ -97,11 +98,14 @@ def test_any_table_equals_the_naive_recomputation(
             conversations = [c for c in conversations if c.messages[2].add_injection]
     if not conversations:
         return
-    table = mi.score(model, conversations, steers, batch_tokens=batch_tokens, batch_size=batch_size)
+    limits = {"batch_tokens": batch_tokens, "batch_size": batch_size, "offload": offload}
+    table = mi.score(model, conversations, steers, **limits)
     for one in conversations:
         for steer in steers:
-            found = table[(table.conversation == one.label) & (table.intervention == steer.name)].logit_diff.item()
-            assert found == pytest.approx(naive(model, hf, one, steer), abs=2e-4), (one.label, steer)
+            cell = table[(table.conversation == one.label) & (table.intervention == steer.name)]
+            logit_diff, p_yes = naive(model, hf, one, steer)
+            assert cell.logit_diff.item() == pytest.approx(logit_diff, abs=2e-4), (one.label, steer)
+            assert cell.p_yes.item() == pytest.approx(p_yes, abs=1e-5), (one.label, steer)
 
 
 def table_of(model: mi.Model, **options: object) -> pd.DataFrame:
@@ -297,6 +301,30 @@ def test_requests_that_share_first_turns_share_their_caches(model):
     cost = mi.explain(model, requests)
     assert cost.distinct_tokens <= cost.passed_tokens == sum(passed)
     assert cost.passes == len(passed)
+
+
+def test_every_request_gets_the_receipts_of_its_interventions(model):
+    """Also of those that other requests with the same first turns have not asked for."""
+    chats = [asked(0, q, (True, True), str(q)) for q in range(2)]
+    steers = [Injection(vector(model, n), strength=1.0, name=str(n)) for n in range(2)]
+    found = mi.tables(model, [mi.Request(chats, [CLEAN, steers[0]]), mi.Request(chats[1], steers[1])])
+    names = [sorted(receipt["intervention"] for receipt in table.attrs["receipts"]) for table in found]
+    assert names == [["0", "clean"], ["1"]], "the clean prefill is told of once"
+
+
+def test_explain_leaves_out_what_a_store_has(model, tmp_path):
+    chats = [asked(s, 0, (True, True), str(s)) for s in range(3)]
+    steer = Injection(vector(model), strength=1.0, name="x")
+    whole = mi.explain(model, chats, steer, store=tmp_path)
+    mi.score(model, chats[:2], steer, store=tmp_path)
+    rest = mi.explain(model, chats, steer, store=tmp_path)
+    passed: list[int] = []
+    mi.score(model, chats, steer, store=tmp_path, batch_tokens=30, progress=lambda _, tokens: passed.append(tokens))
+    assert (whole.known, rest.known, rest.cells) == (0, 4, 6)
+    assert "4 in the store" in str(rest)
+    done = mi.explain(model, chats, steer, store=tmp_path)
+    assert (done.known, done.passed_tokens, done.passes) == (6, 0, 0)
+    assert 0 < rest.passed_tokens <= whole.passed_tokens
 
 
 def test_a_job_computes_equal_cells_once(model):

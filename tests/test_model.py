@@ -336,3 +336,14 @@ def test_missing_weights_are_not_made_up(tiny_checkpoint, tmp_path):
     save_file(weights, holed / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelValidationError, match=r"missing model\.layers\.1\.mlp\.up_proj"):
         mi.load(holed)
+
+
+def test_a_model_spread_over_what_is_there_gives_the_same_numbers(tiny_checkpoint):
+    """On a machine without GPUs, all of it is put on the CPU."""
+    path = tiny_checkpoint("qwen2")
+    tokens = torch.tensor([[3, 4, 5, 6]])
+    spread, plain = mi.load(path, device="auto"), mi.load(path)
+    assert spread.devices == {torch.device("cpu")} or torch.cuda.is_available()
+    assert (spread.logits(tokens).cpu() - plain.logits(tokens)).abs().max() < 1e-5
+    with pytest.raises(UsageError, match="backend"):
+        mi.load(path, device="auto", backend="hooked")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -47,7 +47,19 @@ class Blocks(Protocol):
 
 
 class KeysFound(Exception):  # noqa: N818 - a signal, not an error
-    """Ends a block as soon as its keys and values are there, where nobody needs its output."""
+    """Ends a pass as soon as what it was for is there."""
+
+
+_T = TypeVar("_T")
+
+
+def moved(value: _T, device: torch.device) -> _T:
+    """Return tensors, alone or in tuples, on a device; anything else as it is."""
+    if isinstance(value, Tensor):
+        return cast("_T", value.to(device))
+    if isinstance(value, tuple):
+        return cast("_T", tuple(moved(item, device) for item in value))
+    return value
 
 
 def attended(tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> Bool[Tensor, "row total"] | None:

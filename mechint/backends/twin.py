@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mechint.backends.blocks import KeysFound, KeyValues, attended, taken
+from mechint.backends.blocks import KeysFound, KeyValues, attended, moved, taken
 from mechint.errors import ModelValidationError
 
 if TYPE_CHECKING:
@@ -120,17 +120,26 @@ class TwinPass:
         *,
         keys_only: bool = False,
     ) -> tuple[Float[Tensor, "out pos d_model"] | None, KeyValues]:
-        """Return `resid_post` of a block (None if `keys_only`), and the keys and values of the new positions."""
+        """Return `resid_post` of a block (None if `keys_only`), and the keys and values of the new positions.
+
+        Both are on the block's own device: a large model may be spread over several.
+        """
         from mechint.backends.hf_cache import Appending
 
-        cache = Appending(past, keys_only=keys_only)
+        device = next(self.blocks[layer].parameters()).device
+        cache = Appending(None if past is None else moved(past, device), keys_only=keys_only)
         args, kwargs = self.calls[layer]
-        count = len(self.resid)
-        args = tuple(cache if _is_cache(value) else taken(value, rows, count) for value in args)
-        kwargs = {key: cache if _is_cache(value) else taken(value, rows, count) for key, value in kwargs.items()}
+
+        def prepared(value: object) -> object:
+            return cache if _is_cache(value) else moved(taken(value, rows, len(self.resid)), device)
+
         out: Tensor | tuple[Tensor, ...] | None = None
         with torch.no_grad(), suppress(KeysFound):
-            out = self.blocks[layer](resid, *args, **kwargs)
+            out = self.blocks[layer](
+                resid.to(device),
+                *(prepared(value) for value in args),
+                **{key: prepared(value) for key, value in kwargs.items()},
+            )
         if cache.new is None:
             raise ModelValidationError(
                 given=f"block {layer} keeps no keys and values (recurrent or hybrid)",
@@ -181,12 +190,18 @@ def _recorded(blocks: Sequence[nn.Module], tuples: bool) -> Iterator[list[Call]]
 
 
 def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
-    """Whether blocks return the stream in a tuple, found out by running the model on one token."""
+    """Whether blocks return the stream in a tuple, found out by running the first on one token."""
     seen: list[bool] = []
-    handle = block.register_forward_hook(lambda _module, _args, out: seen.append(isinstance(out, tuple)))
+
+    def look(_module: nn.Module, _args: tuple[object, ...], out: object) -> None:
+        seen.append(isinstance(out, tuple))
+        raise KeysFound
+
+    handle = block.register_forward_hook(look)
+    token = torch.zeros((1, 1), dtype=torch.long, device=model.get_input_embeddings().weight.device)
     try:
-        with torch.no_grad():
-            model.base_model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False)
+        with torch.no_grad(), suppress(KeysFound):
+            model.base_model(input_ids=token, use_cache=False)
     finally:
         handle.remove()
     return seen[0]
