@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
 
-.PHONY: demo test check figures prompts clean
+.PHONY: demo test check figures bench prompts clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## run the main job on the embedded model and write its figures
@@ -22,6 +22,13 @@ check: $(READY)  ## lint, formatting and types
 
 figures: $(READY)  ## regenerate every figure and figures/index.html
 	$(PY) -m analyses.all
+
+BENCHMARKS := published_suite layer_ranges scaling memory precision
+
+bench: $(READY)  ## time and memory, side by side with the naive way; writes benchmarks/results and docs/benchmarks.md
+	for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name || exit $$?; done
+	$(PY) -m benchmarks.gpu_32b --if-possible
+	$(PY) -m benchmarks.report
 
 prompts: $(READY)  ## render the prompt sets again after a change of wording
 	$(PY) -m mechint.prompts

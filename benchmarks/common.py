@@ -24,7 +24,7 @@ from mechint.organisms import organism_path
 from mechint.render import Rendered
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, Qwen2Config
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -45,15 +45,24 @@ SMALL = Shape(d_model=256, n_layers=9, d_mlp=704, n_heads=8, n_key_value_heads=2
 
 def checkpoint(directory: Path, shape: Shape, seed: int = 0) -> Path:
     """Write a random checkpoint with the embedded models' tokenizer, unless it is there; return its directory."""
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoTokenizer, Qwen2ForCausalLM
 
     path = directory / f"qwen2-{shape.d_model}-{shape.n_layers}"
     if path.exists():
         return path
     tokenizer = AutoTokenizer.from_pretrained(organism_path("organism"))
     torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
+    Qwen2ForCausalLM(configuration(shape, len(tokenizer))).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def configuration(shape: Shape, d_vocab: int, *, tied: bool = True) -> Qwen2Config:
+    """Return the configuration of a Qwen2 of some shape."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(
+        vocab_size=d_vocab,
         hidden_size=shape.d_model,
         intermediate_size=shape.d_mlp,
         num_hidden_layers=shape.n_layers,
@@ -61,11 +70,8 @@ def checkpoint(directory: Path, shape: Shape, seed: int = 0) -> Path:
         num_key_value_heads=shape.n_key_value_heads,
         max_position_embeddings=4096,
         initializer_range=0.05,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
-    Qwen2ForCausalLM(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
 
 
 def plain_model(path: Path) -> PreTrainedModel:
@@ -83,17 +89,29 @@ class Naive:
     model: PreTrainedModel
     lens: bool = False
 
-    def cell(self, rendered: Rendered, added: dict[int, torch.Tensor]) -> torch.Tensor:
-        """Return the logits after the last token (at every layer if `lens`); `added` is what is added by layer."""
+    def cell(self, rendered: Rendered, added: dict[int, torch.Tensor], padding: int = 0) -> torch.Tensor:
+        """Return the logits after the last token (at every layer if `lens`); `added` is what is added by layer.
+
+        `padding` masked tokens are put before the first, which changes nothing but the order of sums.
+        """
         from transformers import DynamicCache
 
-        cache, stop = DynamicCache(), rendered.prefix_length
-        tokens = rendered.token_tensor().to(self.model.device)
+        cache, stop = DynamicCache(), rendered.prefix_length + padding
+        tokens = torch.nn.functional.pad(rendered.token_tensor(), (padding, 0)).to(self.model.device)
+        mask = torch.ones_like(tokens)
+        mask[:, :padding] = 0
         with torch.no_grad():
             with self._steered(added):
-                self.model(tokens[:, :stop], past_key_values=cache, use_cache=True, logits_to_keep=1)
+                self.model(
+                    tokens[:, :stop],
+                    attention_mask=mask[:, :stop] if padding else None,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
             out = self.model(
                 tokens[:, stop:],
+                attention_mask=mask if padding else None,
                 past_key_values=cache,
                 use_cache=True,
                 output_hidden_states=self.lens,

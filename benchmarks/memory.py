@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -21,8 +20,8 @@ from mechint.files import JSON
 from mechint.prompt_design import PromptDesign
 from mechint.prompts import introspection
 
-WIDE = Shape(d_model=512, n_layers=12, d_mlp=1536, n_heads=8, n_key_value_heads=8)
-BATCH_TOKENS = (2048, 8192, 32_768)
+WIDE = Shape(d_model=256, n_layers=12, d_mlp=704, n_heads=8, n_key_value_heads=8)
+BATCH_TOKENS = (1024, 4096, 16_384)
 # Every freed tensor goes back to the system, so that the process holds what is alive and no more.
 _GIVING_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
@@ -35,14 +34,14 @@ def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
     for batch_tokens in BATCH_TOKENS:
         found = [_in_own_process(path, batch_tokens) for _ in range(sample)]
         peak = min(one["peak"] for one in found)
-        points.append({"batch_tokens": batch_tokens, **found[0], "peak": peak})
+        points.append({**found[0], "batch_tokens": batch_tokens, "peak": peak})
         ratios.append(peak / found[0]["foretold"])
     return {"points": points}, "peak over foretold: " + ", ".join(f"{ratio:.2f}" for ratio in ratios)
 
 
 def _in_own_process(path: Path, batch_tokens: int) -> dict[str, int]:
-    command_line = [sys.executable, "-m", "benchmarks.memory", "--child", str(path), str(batch_tokens)]
-    done = subprocess.run(command_line, env=os.environ | _GIVING_BACK, capture_output=True, text=True, check=True)
+    line = [sys.executable, "-m", "benchmarks.memory", "--child", str(path), str(batch_tokens)]
+    done = subprocess.run(line, env=os.environ | _GIVING_BACK, capture_output=True, text=True, check=True)
     found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -51,14 +50,19 @@ def child(path: Path, batch_tokens: int) -> dict[str, int]:
     """Return what a table was foretold to need, and what it needed, in bytes."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = mi.load(path, device=device)
-    chats = introspection(PromptDesign.load("full"), formats=["yes-no"])[:12]
-    steers = [mi.CLEAN, *injections(WIDE.d_model, WIDE.n_layers, range(3, 6), 9)]
+    chats = introspection(PromptDesign.load("full"), formats=["yes-no"])[:8]
+    steers: list[mi.Injection] = injections(WIDE.d_model, WIDE.n_layers, range(3, 6), 9)
     cost = mi.explain(model, chats, steers, batch_tokens=batch_tokens)
-    mi.score(model, chats[:1], steers[:2])  # what is allocated once, on first use, is not the table's
+    mi.score(model, chats[:1], steers[:1])  # what is allocated once, on first use, is not the table's
     before = _now(device, start=True)
     mi.score(model, chats, steers, batch_tokens=batch_tokens)
-    told = {name: value for name, value in asdict(cost).items() if name.endswith("bytes")}
-    return {**told, "foretold": cost.cache_bytes + cost.pass_bytes, "peak": _now(device) - before}
+    foretold = cost.cache_bytes + cost.pass_bytes
+    return {
+        "caches": cost.cache_bytes,
+        "largest_pass": cost.pass_bytes,
+        "foretold": foretold,
+        "peak": _now(device) - before,
+    }
 
 
 def _now(device: str, *, start: bool = False) -> int:

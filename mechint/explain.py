@@ -15,6 +15,9 @@ from mechint.passes import Budget
 from mechint.plan import Cell, Plan, Step, make_plans
 from mechint.shards import Shard
 
+# Of an attention mask for each pair of positions: as it is, and as the kernel adds it.
+_MASK_BYTES = 5
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -135,6 +138,7 @@ class _Memory:
         size = model.backend.dtype.itemsize
         self._cached = [size * width for width in model.cache_widths]
         self._resid = size * model.d_model
+        self._mlp = size * model.backend.d_mlp
         self.live = self.peak = self.largest = self.passed = self.blocks = self.passes = 0
 
     def visit(self, steps: Sequence[Step]) -> None:
@@ -156,11 +160,18 @@ class _Memory:
             self.live -= stored
 
     def _pass(self, chunk: Sequence[Step], rows: Sequence[int], n_pos: int) -> int:
-        """Bytes of residuals (before a block, after it, and after rows have parted) and of the caches it reads."""
+        """Bytes that the largest block of a pass needs: residuals of all rows (before it, after it, and once rows have
+        parted), and for the rows that are computed at once its MLP, or its attention with the past that it reads.
+        """
         past = max(step.node.start for step in chunk)
         at_once = min(max(rows), self.budget.rows(n_pos, past))
-        resid = 3 * max(rows) * n_pos * self._resid
-        return resid + at_once * (2 * past + n_pos) * max(self._cached)
+        resid = (2 * max(rows) + at_once) * n_pos * self._resid
+        new = max(rows) * n_pos * max(self._cached)
+        mlp = at_once * n_pos * (2 * self._resid + 3 * self._mlp)
+        past_copies = at_once * (2 * past + n_pos) * max(self._cached)
+        mask = at_once * n_pos * (past + n_pos) * _MASK_BYTES
+        attention = at_once * n_pos * 4 * self._resid + past_copies + mask
+        return resid + new + max(mlp, attention)
 
 
 def _bytes(count: int) -> str:

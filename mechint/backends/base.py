@@ -34,6 +34,7 @@ class Backend(Protocol):
     kind: str
     n_layers: int
     d_model: int
+    d_mlp: int
     d_vocab: int
     n_ctx: int | None
     device: torch.device

@@ -56,6 +56,7 @@ class BridgeBackend:
         for part, holder in (("num_hidden_layers", config), ("hidden_size", config), ("ln_final", bridge)):
             _require(part, getattr(holder, part, None), type(self.hf_model).__name__)
         self.n_layers, self.d_model = int(config.num_hidden_layers), int(config.hidden_size)
+        self.d_mlp = int(bridge.cfg.d_mlp or 4 * self.d_model)
         self.n_ctx = _learned_context(config)
         head = self.hf_model.get_output_embeddings()
         _require("output embeddings", head, type(self.hf_model).__name__)

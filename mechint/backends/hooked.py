@@ -29,6 +29,7 @@ class HookedBackend:
         self.handle = model
         cfg = model.cfg
         self.n_layers, self.d_model, self.d_vocab = cfg.n_layers, cfg.d_model, cfg.d_vocab_out
+        self.d_mlp = int(cfg.d_mlp or 4 * cfg.d_model)
         self.n_ctx: int | None = cfg.n_ctx
         self.device, self.dtype = model.W_U.device, model.W_U.dtype
         self.readout = _readout(model)

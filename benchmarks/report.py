@@ -1,0 +1,201 @@
+"""Write `docs/benchmarks.md` and its figure from the results that are there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+import mechint as mi
+from benchmarks.common import RESULTS
+from mechint.figures.style import BLUE, GREEN, VERMILION, finish
+from mechint.files import JSON, write_atomically
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+_SYMBOLS = {"concepts": ("circle", BLUE), "prompts": ("square", VERMILION), "layer ranges": ("diamond", GREEN)}
+Result = dict[str, JSON]
+
+
+def results() -> dict[str, Result]:
+    """Return all results by benchmark."""
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))}
+
+
+def page(found: dict[str, Result]) -> str:
+    """Return the page of all results that are there."""
+    parts = [
+        "# Benchmarks\n",
+        "Written by `make bench` (`python -m benchmarks.report` alone writes it again) from `benchmarks/results/`. "
+        "Every ratio compares two things that were timed in one run on one machine; the naive loop is timed on a "
+        "sample of cells and scaled to all of them by its tokens.\n",
+    ]
+    for name, section in (
+        ("published_suite", _suite),
+        ("layer_ranges", _ranges),
+        ("scaling", _scaling),
+        ("memory", _memory),
+        ("precision", _precision),
+        ("gpu_32b", _gpu),
+    ):
+        if name in found:
+            parts += [section(found[name]), f"`python -m benchmarks.{name}`; {_machine(found[name])}.\n"]
+    return "\n".join(parts)
+
+
+def _mapping(value: JSON) -> dict[str, JSON]:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: JSON) -> float:
+    return float(str(value))
+
+
+def _machine(result: Result) -> str:
+    machine = _mapping(result["machine"])
+    where = machine["gpu"] or f"{machine['cores']} cores ({machine['cpu']}), {machine['threads']} of them used"
+    return f"Python {machine['python']}, torch {machine['torch']}, {where}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _suite(result: Result) -> str:
+    naive, engine, floor = (_number(result[f"{name}_seconds"]) for name in ("naive", "engine", "floor"))
+    rows = [
+        ["naive loop", f"{result['naive_tokens']:,}", f"{naive:.0f}", f"{naive / engine:.1f}"],
+        ["engine", f"{result['passed_tokens']:,}", f"{engine:.0f}", "1"],
+        [
+            "plain passes over the distinct tokens",
+            f"{result['distinct_tokens']:,}",
+            f"{floor:.0f}",
+            f"{floor / engine:.2f}",
+        ],
+    ]
+    about = (
+        "## The published suite's shape\n\n40 yes/no prompts, 1,360 control prompts, 20 lens prompts and 100 ten-way "
+        f"prompts under 9 concepts: {result['cells']:,} rows on a random Qwen2 of {result['parameters']:,} parameters. "
+        "The naive loop runs one row at a time, clean and injected for every concept. The last row is the floor: plain "
+        "Hugging Face forward passes in the fastest of several batch shapes.\n\n"
+    )
+    return about + _table(["", "tokens", "seconds", "of the engine's time"], rows)
+
+
+def _ranges(result: Result) -> str:
+    rows = [
+        [what, f"{naive:,.0f}", f"{engine:,.0f}", f"{engine / naive:.3f}"]
+        for what, naive, engine in (
+            (what, _number(result[f"naive_{key}"]), _number(result[f"engine_{key}"]))
+            for what, key in (("token x block", "blocks"), ("seconds", "seconds"))
+        )
+    ]
+    about = (
+        f"## All layer ranges\n\nOne vector in all {result['ranges']} ranges of {result['layers']} layers, on "
+        f"{result['prompts']} prompts, steered from their first token on, so that only layers can be shared.\n\n"
+    )
+    return about + _table(["", "naive", "engine", "engine / naive"], rows)
+
+
+def _points(result: Result) -> list[dict[str, JSON]]:
+    points = result["points"]
+    return [_mapping(point) for point in points] if isinstance(points, list) else []
+
+
+def _scaling(result: Result) -> str:
+    rows = [
+        [
+            f"{point['size']} {point['axis']}",
+            *(f"{point[key]:,}" for key in ("cells", "alone_tokens", "distinct_tokens", "distinct_blocks")),
+            f"{_number(point['seconds']):.2f}",
+        ]
+        for point in _points(result)
+    ]
+    head = ["", "cells", "tokens, each cell by itself", "distinct tokens", "token x block", "seconds"]
+    return "## How time grows\n\n![Seconds against cells, and against distinct work](benchmarks.png)\n\n" + _table(
+        head, rows
+    )
+
+
+def _memory(result: Result) -> str:
+    rows = [
+        [
+            f"{point['batch_tokens']:,}",
+            *(f"{_number(point[key]) / 1e6:.0f}" for key in ("caches", "largest_pass", "foretold", "peak")),
+            f"{_number(point['peak']) / _number(point['foretold']):.2f}",
+        ]
+        for point in _points(result)
+    ]
+    head = ["batch tokens", "caches", "largest pass", "foretold", "measured", "measured / foretold"]
+    return "## Memory\n\nPeak of a table against what `mi.explain` says beforehand, in MB.\n\n" + _table(head, rows)
+
+
+def _precision(result: Result) -> str:
+    keys = ("p_yes_max", "p_yes_padding_max", "logit_diff_max", "logit_diff_padding_max")
+    rows = [
+        [name, *(f"{_number(_mapping(found)[key]):.1e}" for key in keys)]
+        for name, found in _mapping(result["models"]).items()
+    ]
+    head = ["", "P(yes): engine", "plain, padded", "logit_diff: engine", "plain, padded"]
+    return (
+        "## Precision\n\nLargest differences to plain passes over one row at a time, in the same dtype: of the engine, "
+        "and of plain passes over the same row with 17 masked tokens before it, which change nothing but the order of "
+        f"sums. {result['sample']} cells each.\n\n" + _table(head, rows)
+    )
+
+
+def _gpu(result: Result) -> str:
+    rows = [
+        [name, f"{_number(result[key]) / scale:,.{digits}f}"]
+        for name, key, scale, digits in (
+            ("tokens per second, plain passes", "plain_tokens_per_second", 1, 0),
+            ("tokens per second, engine", "engine_tokens_per_second", 1, 0),
+            ("seconds for the table", "table_seconds", 1, 1),
+            ("GB of weights", "weights_bytes", 1e9, 1),
+            ("GB at most while loading", "loading_peak_bytes", 1e9, 1),
+            ("GB at most, table", "table_peak_bytes", 1e9, 1),
+            ("GB foretold", "foretold_bytes", 1e9, 1),
+        )
+    ]
+    about = f"## 32B on one GPU\n\nRandom weights, bfloat16; {result['prompts']} prompts x 9 concepts and clean.\n\n"
+    return about + _table(["", ""], rows)
+
+
+def figure(result: Result) -> go.Figure:
+    """Return seconds against cells, and against the distinct work, which they should be proportional to."""
+    drawn = make_subplots(rows=1, cols=2, shared_yaxes=True, subplot_titles=["<b>asked for</b>", "<b>distinct</b>"])
+    for axis, (symbol, color) in _SYMBOLS.items():
+        points = [point for point in _points(result) if point["axis"] == axis]
+        for column, key in ((1, "cells"), (2, "distinct_blocks")):
+            trace = go.Scatter(
+                x=[point[key] for point in points],
+                y=[point["seconds"] for point in points],
+                mode="lines+markers",
+                name=f"more {axis}",
+                legendgroup=axis,
+                showlegend=column == 1,
+                marker={"symbol": symbol, "size": 11, "color": color},
+                line={"color": color},
+            )
+            drawn.add_trace(trace, row=1, col=column)
+    drawn.update_xaxes(type="log", title="cells of the table", row=1, col=1)
+    drawn.update_xaxes(type="log", title="distinct work, token x block", row=1, col=2)
+    drawn.update_yaxes(type="log", title="seconds", row=1, col=1)
+    title = "Time grows with the distinct work, not with the cells that are asked for"
+    return finish(drawn, title, "Tables of growing size along three axes, on a random Qwen2 of 9 layers.", height=320)
+
+
+def main() -> None:
+    """Write the page and the figure."""
+    found = results()
+    paths = [write_atomically(DOCS / "benchmarks.md", page(found))]
+    if "scaling" in found:
+        paths += mi.figures.save(figure(found["scaling"]), DOCS / "benchmarks")
+    sys.stdout.write("".join(f"{path}\n" for path in paths))
+
+
+if __name__ == "__main__":
+    main()
