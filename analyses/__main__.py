@@ -17,7 +17,7 @@ def summary(name: str) -> str:
 
 def main() -> int:
     """Write the list."""
-    lines = [f"  python -m analyses.{name:<12} {summary(name)}" for name in (*ANALYSES, "all")]
+    lines = [f"  python -m analyses.{name:<12} {summary(name)}" for name in (*ANALYSES, "all", "merge")]
     sys.stdout.write("\n".join(["Analyses (--help tells each one's options):", *lines, ""]))
     return 0
 

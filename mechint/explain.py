@@ -6,6 +6,8 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from mechint.chat import Conversation
 from mechint.engine import all_known, chunks, depth_of, make_budget
 from mechint.interventions import Intervention
@@ -138,6 +140,7 @@ class _Memory:
         size = model.backend.dtype.itemsize
         self._cached = [size * width for width in model.cache_widths]
         self._resid = size * model.d_model
+        self._float32 = torch.float32.itemsize * model.d_model
         self._mlp = size * model.backend.d_mlp
         self.live = self.peak = self.largest = self.passed = self.blocks = self.passes = 0
 
@@ -160,18 +163,22 @@ class _Memory:
             self.live -= stored
 
     def _pass(self, chunk: Sequence[Step], rows: Sequence[int], n_pos: int) -> int:
-        """Bytes that the largest block of a pass needs: residuals of all rows (before it, after it, and once rows have
-        parted), and for the rows that are computed at once its MLP, or its attention with the past that it reads.
+        """Bytes that a pass needs at most, besides the caches that are kept.
+
+        A block needs the stream of all rows before and after it (twice while its batches are joined), the new keys and
+        values likewise, and for the rows that are computed at once its MLP, or its attention with the past it reads.
+        Then rows part: the stream before and after, those rows to which something is added, and that in float32.
         """
         past = max(step.node.start for step in chunk)
         at_once = min(max(rows), self.budget.rows(n_pos, past))
-        resid = (2 * max(rows) + at_once) * n_pos * self._resid
-        new = max(rows) * n_pos * max(self._cached)
+        resid, new = (max(rows) * n_pos * each for each in (self._resid, max(self._cached)))
         mlp = at_once * n_pos * (2 * self._resid + 3 * self._mlp)
-        past_copies = at_once * (2 * past + n_pos) * max(self._cached)
         mask = at_once * n_pos * (past + n_pos) * _MASK_BYTES
-        attention = at_once * n_pos * 4 * self._resid + past_copies + mask
-        return resid + new + max(mlp, attention)
+        attention = at_once * (4 * n_pos * self._resid + (2 * past + n_pos) * max(self._cached)) + mask
+        joined = 1 if at_once == max(rows) else 2
+        block = (1 + joined) * resid + joined * new + max(mlp, attention)
+        added = max(rows) * n_pos * self._float32
+        return max(block, 3 * resid + (2 if self._resid == self._float32 else 3) * added + new)
 
 
 def _bytes(count: int) -> str:

@@ -80,13 +80,14 @@ class Pass:
             out, cached = self._block(layer, resid, keys_only=not ahead)
             for result, (start, stop), step in zip(results, self._spans(layer), self.steps, strict=True):
                 if step.children:
-                    keys, values = (side[start:stop, :, : step.n_tokens] for side in cached)
-                    result.stored[layer] = (
-                        moved((keys, values), torch.device("cpu")) if self.budget.offload else (keys, values)
-                    )
-            if out is not None:
-                self._keep(results, layer, out, layers)
-                resid = self._parted(results, layer, out)
+                    kept = (cached[0][start:stop, :, : step.n_tokens], cached[1][start:stop, :, : step.n_tokens])
+                    result.stored[layer] = moved(kept, torch.device("cpu")) if self.budget.offload else kept
+            if out is None:
+                break
+            resid = out
+            del out  # the stream is the largest thing in a pass: none may stay that is not needed
+            self._keep(results, layer, resid, layers)
+            resid = self._parted(results, layer, resid)
         return results
 
     def _spans(self, level: int) -> list[tuple[int, int]]:

@@ -123,7 +123,8 @@ class _Addition:
         delta = self._delta(activation)
         changed = activation + delta.to(activation.dtype)
         self.touched = delta.ne(0).any(-1)
-        self.before = activation.float().norm(dim=-1)
+        del delta  # as large as the stream itself
+        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32)
         self.change = (changed.float() - activation.float()).norm(dim=-1)
         return changed
 
