@@ -151,13 +151,7 @@ def execute(config: Config, argv: Sequence[str]) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-
-    def task() -> None:
-        paths = execute(Config(**vars(parser().parse_args(argv))), argv)
-        sys.stdout.write("".join(f"{path}\n" for path in paths if path.suffix == ".html"))
-
-    return cli.guarded(task)
+    return cli.run_analysis(argv, lambda given: Config(**vars(parser().parse_args(given))), execute)
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def ray_tables(
 ) -> list[pd.DataFrame]:
     """Return what `tables` returns, computed by `workers` Ray workers that each load the model once.
 
-    A cluster is used if `ray.init` was called or RAY_ADDRESS names one, this machine otherwise. A shard whose worker is
-    lost is given to another. Raises PrerequisiteError without Ray, UsageError for models that were not loaded by
-    `load`, WorkerError if a shard fails again and again, and what `tables` raises.
+    A cluster is used if `ray.init` was called or RAY_ADDRESS names one, this machine otherwise, for as long as it
+    takes. A shard whose worker is lost is given to another. Raises PrerequisiteError without Ray, UsageError for models
+    that were not loaded by `load`, WorkerError if a shard fails again and again, and what `tables` raises.
     """
     options = Options(batch_size, batch_tokens, progress, offload=offload)
     with TemporaryDirectory() as temporary:
@@ -128,8 +128,8 @@ class _Pool:
         workers: int,
         kind: type[Worker] = Worker,
     ) -> None:
-        self.ray, self.workers = ray, workers
-        if not ray.is_initialized():
+        self.ray, self.workers, self.started = ray, workers, not ray.is_initialized()
+        if self.started:
             ray.init(log_to_driver=False, include_dashboard=False)
         gpus = _gpus(arguments.device, int(ray.cluster_resources().get("GPU", 0)), workers)
         threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
@@ -161,6 +161,8 @@ class _Pool:
         finally:
             for worker in (*idle, *(worker for worker, _, _ in running.values())):
                 self.ray.kill(worker)
+            if self.started:
+                self.ray.shutdown()
 
 
 def _gpus(device: str, present: int, workers: int) -> int:
