@@ -272,21 +272,27 @@ def tables(
 
 def finished_tables(requests: Sequence[Request], rows: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """Return the tables of some requests from their rows; `layer` only where more than the output was asked for."""
-    return [
-        finish(found).drop(columns="layer") if request.layers is None else finish(found)
-        for request, found in zip(requests, rows, strict=True)
-    ]
+    tables = []
+    for request, found in zip(requests, rows, strict=True):
+        table = finish(found)
+        if request.layers is None:
+            del table["layer"]
+        tables.append(table)
+    return tables
 
 
 def finish(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the table of one request's rows, those of all its shards put together: with shifts, in its order."""
-    table = rows.sort_index()
+    receipts = rows.attrs.get("receipts", [])
+    table = rows.copy(deep=False)
+    table.attrs = {}  # pandas would copy thousands of receipts at every step
+    table = table.sort_index()
     if len(table):
         references = table.loc[table["reference"], "intervention"]
         keys = [name for name in ("conversation", "layer") if name in table]
         table = add_shifts(table, keys, references.iloc[0] if len(references) else CLEAN.name)
     table = table[table["asked"].astype(bool)].drop(columns=["asked", "reference"]).reset_index(drop=True)
-    table.attrs["receipts"] = rows.attrs.get("receipts", [])
+    table.attrs["receipts"] = receipts
     return table
 
 
