@@ -29,6 +29,8 @@ class Checkpoint:
 
 def check_common(config: Common, analysis: str) -> Checkpoint:
     """Raise for every bad common option that can be known without a model, and for an --out that cannot be written."""
+    if config.engine == "ray" and config.shard is not None:
+        raise UsageError("--engine ray with --shard", "one of them: Ray divides the table itself", "leave one out")
     source = resolve(config.model)
     check_reachable(source)
     checkpoint = _checkpoint(source)

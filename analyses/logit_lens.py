@@ -146,7 +146,7 @@ def execute(config: Config, argv: Sequence[str]) -> list[Path]:
         "vectors": {cell.vector: cell.injection.vector.fingerprint() for cell in cells},
         "conversations": [conversation.label for conversation in conversations],
     }
-    return tables.complete(NAME, draw, rows, config=config, argv=argv, clock=clock, found=found)
+    return tables.complete(tables.Run(NAME, draw, config, argv, clock, found), rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -35,9 +35,7 @@ def merge(paths: Sequence[Path], out: Path) -> list[Path]:
         module = importlib.import_module(f"analyses.{name}")
         asked = module.Config(**vars(module.parser().parse_args(record.argv)))
         config = dataclasses.replace(asked, out=out, shard=None)
-        written += tables.conclude(
-            name, module.draw, rows, config=config, argv=record.argv, clock=clock, found=record.found
-        )
+        written += tables.conclude(tables.Run(name, module.draw, config, record.argv, clock, record.found), rows)
     for file in files:
         if file.resolve().is_relative_to(out.resolve()):
             file.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mechint.errors import UsageError
 from mechint.files import JSON, replace_atomically
+from mechint.store import each_once
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,10 +79,10 @@ def _joined(found: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, R
     abouts = [table.attrs.pop("part") for _, table in found]
     shards = [tuple(about.pop("shard")) for about in abouts]
     _check(found, abouts, shards)
-    receipts = {json.dumps(r, sort_keys=True): r for _, table in found for r in table.attrs.pop("receipts")}
+    receipts = each_once(receipt for _, table in found for receipt in table.attrs.pop("receipts"))
     tables = [table for _, table in found]
     rows = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True).set_index("place")
-    rows.attrs["receipts"] = list(receipts.values())
+    rows.attrs["receipts"] = receipts
     about = abouts[0]
     return rows, Record(about["analysis"], tuple(about["argv"]), about["key"], about["found"])
 

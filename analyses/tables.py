@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from analyses import parts, run
 from analyses.cli import Common
+from mechint.store import each_once
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,64 +50,56 @@ def compute(config: Common, name: str, asked: Sequence[Asked]) -> pd.DataFrame:
 
     begun, passed, costs = time.monotonic(), 0, []
     found: list[pd.DataFrame] = []
-    receipts: list[JSON] = []
+    receipts: list[dict[str, JSON]] = []
     for one in asked:
         with run.sparing_threads(one.model):
             rows, cost, tokens = _rows(config, name, one)
         passed += tokens
         costs.append(cost)
         for number, part in enumerate(rows):
-            for receipt in part.attrs["receipts"]:  # requests that share a prefill have the same one
-                if (short := run.short_receipt(receipt) | {"model": one.model.name}) not in receipts:
-                    receipts.append(short)
+            receipts += [run.short_receipt(receipt) | {"model": one.model.name} for receipt in part.attrs["receipts"]]
             found.append(one.about(number, part).assign(request=len(found)))
     _tell(name, costs, passed, time.monotonic() - begun)
     table = pd.concat([part for part in found if len(part)] or found[:1])  # a shard may have nothing of a request
-    table.attrs["receipts"] = receipts
+    table.attrs["receipts"] = each_once(receipts)
     return table
 
 
-def complete(
-    name: str,
-    draw: Draw[Options],
-    rows: pd.DataFrame,
-    *,
-    config: Options,
-    argv: Sequence[str],
-    clock: run.Clock,
-    found: Mapping[str, JSON],
-) -> list[Path]:
+@dataclasses.dataclass(frozen=True)
+class Run(Generic[Options]):
+    """A run of an analysis: what was asked for, when it began, what it has found besides rows, and how it is drawn."""
+
+    name: str
+    draw: Draw[Options]
+    config: Options
+    argv: Sequence[str]
+    clock: run.Clock
+    found: Mapping[str, JSON]
+
+
+def complete(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
     """Write the results of a run, or the part that a shard leaves for `analyses.merge`; returns the paths."""
-    directory = config.out / name
-    if config.shard is not None:
-        record = parts.Record(name, tuple(argv), run.key(config, found), found)
-        written = [parts.write(rows, directory, config.shard, record)]
+    directory, shard = of.config.out / of.name, of.config.shard
+    if shard is not None:
+        record = parts.Record(of.name, tuple(of.argv), run.key(of.config, of.found), of.found)
+        written = [parts.write(rows, directory, shard, record)]
     else:
-        written = conclude(name, draw, rows, config=config, argv=argv, clock=clock, found=found)
-    run.discard_store(directory, config.shard)
+        written = conclude(of, rows)
+    run.discard_store(directory, shard)
     return written
 
 
-def conclude(
-    name: str,
-    draw: Draw[Options],
-    rows: pd.DataFrame,
-    *,
-    config: Options,
-    argv: Sequence[str],
-    clock: run.Clock,
-    found: Mapping[str, JSON],
-) -> list[Path]:
+def conclude(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
     """Finish a complete table and write it with its figures and its record; returns the paths."""
     import mechint as mi
 
-    directory, table = config.out / name, finished(rows)
+    directory, table = of.config.out / of.name, finished(rows)
     receipts = table.attrs.pop("receipts")
     paths = run.write_table(table, directory)
-    figures, more = draw(table, config, found)
+    figures, more = of.draw(table, of.config, of.found)
     paths += mi.figures.save_all(figures, directory)
-    everything = {**found, **more, "receipts": receipts}
-    return run.finish(directory, paths, config=config, argv=argv, clock=clock, found=everything)
+    found = {**of.found, **more, "receipts": receipts}
+    return run.finish(directory, paths, config=of.config, argv=of.argv, clock=of.clock, found=found)
 
 
 def finished(rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +24,7 @@ from mechint.plan import Cell
 from mechint.prefill import check_fits, check_readable
 from mechint.render import Rendered, render_all
 from mechint.shards import Shard
-from mechint.store import CellStore
+from mechint.store import CellStore, each_once
 from mechint.tokens import Answers
 
 Readings = Mapping[int, Mapping[str, float]]
@@ -144,12 +143,11 @@ class Job:
         against, `asked` if it is shown. `finish` makes a table of them.
         """
         found: dict[Cell, Readings] = {}
-        receipts: dict[str, ReceiptDict] = {}
+        receipts: list[ReceiptDict] = []
         for readings, of_those in self.run(options):
             found |= readings
-            for receipt in of_those:
-                receipts.setdefault(json.dumps(receipt, sort_keys=True), receipt)
-        return [self._rows(part, found, list(receipts.values())) for part in self.parts]
+            receipts += of_those
+        return [self._rows(part, found, each_once(receipts)) for part in self.parts]
 
     def _rows(self, part: Part, found: Mapping[Cell, Readings], receipts: Sequence[ReceiptDict]) -> pd.DataFrame:
         places = product(part.cells, part.layers)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 # More shards than workers, so that a slow one holds up little and a lost one costs little.
 SHARDS_PER_WORKER = 4
 TRIES = 3
-Finished = tuple[dict[str, Readings], list[ReceiptDict]]
+# Cells by key, receipts, and how many tokens were passed.
+Finished = tuple[dict[str, Readings], list[ReceiptDict], int]
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ def fill(job: Job, requests: Sequence[Request], workers: int, options: Options) 
         return
     sent = [_sent(request) for request in requests]
     alone = replace(options, progress=None, store=None)
-    for cells, receipts in _Pool(ray, _arguments(job.model), sent, alone, workers).results(missing):
+    for cells, receipts, tokens in _Pool(ray, _arguments(job.model), sent, alone, workers).results(missing):
         kept.add(cells, receipts)
         if options.progress is not None:
-            options.progress(len(cells), 0)
+            options.progress(len(cells), tokens)
 
 
 class Worker:
@@ -107,13 +108,15 @@ class Worker:
         self.options = options
 
     def run(self, shard: Shard) -> Finished:
-        """Return the finished cells of a shard by key, and the receipts of its prefills."""
+        """Return the finished cells of a shard by key, the receipts of its prefills, and the tokens passed for them."""
         cells: dict[str, Readings] = {}
         receipts: list[ReceiptDict] = []
-        for found, of_those in self.job.run(replace(self.options, shard=shard)):
+        passed: list[int] = []
+        options = replace(self.options, shard=shard, progress=lambda _, tokens: passed.append(tokens))
+        for found, of_those in self.job.run(options):
             cells |= {self.job.keys[cell]: readings for cell, readings in found.items()}
             receipts += of_those
-        return cells, receipts
+        return cells, receipts, sum(passed)
 
 
 class _Pool:

@@ -54,16 +54,15 @@ class CellStore:
         Raises UsageError for a file that is none of a store's.
         """
         cells: dict[str, dict[int, dict[str, float]]] = {}
-        receipts: dict[str, ReceiptDict] = {}
+        receipts: list[ReceiptDict] = []
         for file in self.files():
             if (table := _read(file)) is None:
                 continue
-            for receipt in table.attrs.get("receipts", []):
-                receipts.setdefault(json.dumps(receipt, sort_keys=True), receipt)
+            receipts += table.attrs.get("receipts", [])
             names = [str(name) for name in table.columns if name not in ("key", "layer")]
             for key, layer, *values in table[["key", "layer", *names]].itertuples(index=False):
                 cells.setdefault(key, {})[int(layer)] = dict(zip(names, values, strict=True))
-        return cells, list(receipts.values())
+        return cells, each_once(receipts)
 
     def compact(self) -> None:
         """Put many small files into one; interrupted, it leaves cells twice, which is the same as once."""
@@ -88,6 +87,11 @@ class CellStore:
             mine |= fresh
             count += len(fresh)
         return count
+
+
+def each_once(receipts: Iterable[ReceiptDict]) -> list[ReceiptDict]:
+    """Return receipts without repetitions: requests that share a prefill, and shards, tell of it more than once."""
+    return list({json.dumps(receipt, sort_keys=True): receipt for receipt in receipts}.values())
 
 
 def _read(file: Path) -> pd.DataFrame | None:

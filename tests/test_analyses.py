@@ -267,6 +267,10 @@ def test_shards_merged_make_the_same_results(
     assert set(names[0]) == set(names[1])
 
 
+def _err(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err
+
+
 def test_parts_of_different_runs_are_not_merged(
     inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,10 +287,14 @@ def test_parts_of_different_runs_are_not_merged(
     assert "not a part" in capsys.readouterr().err
 
 
-def test_ray_workers_make_the_same_table(inputs: list[str], tmp_path: Path) -> None:
+def test_ray_workers_make_the_same_table(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ray")
     for engine in ("local", "ray"):
         assert logit_lens.main([*inputs, "--engine", engine, "--out", str(tmp_path / engine)]) == 0
+    local, on_ray = (int(count.replace(",", "")) for count in re.findall(r"([\d,]+) tokens passed", _err(capsys)))
+    assert on_ray >= local > 0, "shards fill some clean caches again"
+    assert logit_lens.main([*inputs, "--engine", "ray", "--shard", "0/2", "--out", str(tmp_path)]) == 2
+    assert "--engine ray with --shard" in _err(capsys)
     tables = [pd.read_parquet(tmp_path / engine / "logit_lens" / "table.parquet") for engine in ("local", "ray")]
     pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mechint as mi
-from mechint import job
+from mechint import job, passes
 from mechint.errors import UsageError
 from mechint.interventions import CLEAN, Injection, Swap
 from mechint.render import render
@@ -310,6 +310,25 @@ def test_every_request_gets_the_receipts_of_its_interventions(model):
     found = mi.tables(model, [mi.Request(chats, [CLEAN, steers[0]]), mi.Request(chats[1], steers[1])])
     names = [sorted(receipt["intervention"] for receipt in table.attrs["receipts"]) for table in found]
     assert names == [["0", "clean"], ["1"]], "the clean prefill is told of once"
+
+
+def test_offloaded_caches_leave_the_device_and_come_back(model, monkeypatch):
+    """On a CPU nothing moves, so that what is asked to move is looked at."""
+    asked_for: list[torch.device] = []
+
+    def spy(value, device):
+        asked_for.append(device)
+        return real(value, device)
+
+    real = passes.moved
+    monkeypatch.setattr(passes, "moved", spy)
+    tables = [table_of(model, offload=offload) for offload in (False, True)]
+    pd.testing.assert_frame_equal(*tables)
+    kept_layers = len(asked_for)
+    assert kept_layers >= model.n_layers - 1
+    assert set(asked_for) == {torch.device("cpu")}
+    table_of(model)
+    assert len(asked_for) == kept_layers, "without offload nothing is moved"
 
 
 def test_explain_leaves_out_what_a_store_has(model, tmp_path):
