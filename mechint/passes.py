@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechint.backends.blocks import BlockPass, KeyValues, moved
+from mechint.backends.blocks import BlockPass, moved
+from mechint.backends.past import KeyValues, Past, Piece, take
 from mechint.capture import EMBED
 from mechint.interventions import Injection
 from mechint.model import Model, is_out_of_memory, out_of_memory
@@ -135,7 +136,7 @@ class Pass:
             at = 0
             while at < len(mine):
                 rows = mine[at : at + self.budget.rows(self.n_pos, self.longest)]
-                chosen = _take(resid, rows)
+                chosen = take(resid, rows)
                 try:
                     out, cached = prepared.block(
                         layer, chosen, source[list(rows)], self._past_of(layer, rows), keys_only=keys_only
@@ -151,30 +152,28 @@ class Pass:
                 at += len(rows)
         return _joined(outs, caches, order)
 
-    def _past_of(self, layer: int, rows: Sequence[int]) -> KeyValues | None:
+    def _past_of(self, layer: int, rows: Sequence[int]) -> Past | None:
         """Return what some rows have cached before this pass, shorter pasts padded on the left."""
         if not self.longest:
             return None
-        parts = []
-        chosen = np.asarray(rows)
+        pieces: list[Piece] = []
+        padding: list[tuple[slice, int]] = []
+        chosen, at = np.asarray(rows), 0
         for step, (start, stop) in zip(self.steps, self._spans(layer), strict=True):
             mine = chosen[(chosen >= start) & (chosen < stop)] - start
             if len(mine):
-                parts.append(self._line(step, layer, mine))
-        return _catenated(parts, 0)
+                here = slice(at, at + len(mine))
+                at = here.stop
+                padding.append((here, self.longest - step.node.start))
+                pieces += self._pieces(step, layer, mine, here)
+        return Past(self.longest, pieces, padding)
 
-    def _line(self, step: Step, layer: int, rows: Indices) -> KeyValues:
-        """Return what some rows of one step have cached, from all steps before it."""
-        pieces = [
-            (_take(keys, there[rows].tolist()), _take(values, there[rows].tolist()))
-            for before, there in step.past(layer)
-            for keys, values in [self.done[before].stored[layer]]
-        ]
-        missing = self.longest - step.node.start
-        if missing:
-            (keys, values), pad = pieces[0], (0, 0, missing, 0)
-            pieces[0] = (torch.nn.functional.pad(keys, pad), torch.nn.functional.pad(values, pad))
-        return _catenated(pieces, 2)
+    def _pieces(self, step: Step, layer: int, rows: Indices, here: slice) -> Iterator[Piece]:
+        """Yield what all steps before a step have cached for some of its rows, which become the rows `here`."""
+        start = self.longest - step.node.start
+        for before, there in step.past(layer):
+            yield Piece(self.done[before].stored[layer], there[rows].tolist(), here, start)
+            start += before.n_tokens
 
     def _keep(self, results: Sequence[Done], layer: int, resid: Tensor, layers: Sequence[int]) -> None:
         if layer in layers:
@@ -188,7 +187,7 @@ class Pass:
             [step.rows.origin[layer] + start for step, (start, _) in zip(self.steps, self._spans(layer), strict=True)]
         )
         if not any(step.rows.steered[layer] for step in self.steps):
-            return _take(out, origin.tolist())
+            return take(out, origin.tolist())
         following = out[torch.from_numpy(origin)]
         spans = zip(self._spans(layer), self._spans(layer + 1), strict=True)
         for result, step, ((before, _), (after, _)) in zip(results, self.steps, spans, strict=True):
@@ -235,31 +234,13 @@ def _touches(steering: Steering, rows: Mapping[int, int]) -> Iterator[tuple[int,
             yield row, touch
 
 
-def _take(tensor: Tensor, rows: Sequence[int]) -> Tensor:
-    """Return some rows; without copying where these are all rows in order, or one row over and over."""
-    if len(rows) == len(tensor) and all(row == index for index, row in enumerate(rows)):
-        return tensor
-    if len(set(rows)) == 1:
-        return tensor[rows[0] : rows[0] + 1].expand(len(rows), *tensor.shape[1:])
-    if rows[-1] - rows[0] == len(rows) - 1 and all(row == rows[0] + index for index, row in enumerate(rows)):
-        return tensor[rows[0] : rows[-1] + 1]
-    return tensor.index_select(0, torch.tensor(rows, device=tensor.device))
-
-
-def _catenated(parts: Sequence[KeyValues], dim: int) -> KeyValues:
-    if len(parts) == 1:
-        return parts[0]
-    keys, values = (torch.cat([part[side] for part in parts], dim=dim) for side in (0, 1))
-    return keys, values
-
-
 def _joined(
     outs: Sequence[Tensor | None], caches: Sequence[KeyValues], order: Sequence[int]
 ) -> tuple[Tensor | None, KeyValues]:
     """Return the results of all batches of rows, put back into the order of the rows."""
-    cached = _catenated(caches, 0)
+    cached = caches[0] if len(caches) == 1 else tuple(torch.cat(side) for side in zip(*caches, strict=True))
     tensors = [out for out in outs if out is not None]
     out = None if not tensors else tensors[0] if len(tensors) == 1 else torch.cat(tensors)
     back = np.argsort(np.asarray(order)).tolist()
-    keys, values = (_take(side, back) for side in cached)
-    return None if out is None else _take(out, back), (keys, values)
+    keys, values = (take(side, back) for side in cached)
+    return None if out is None else take(out, back), (keys, values)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mechint.backends.past import Past, Piece
 from mechint.errors import ModelValidationError
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def _check_blocks(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) -> 
     before, after = filling.resid, reading.resid[row]
     for layer in range(model.n_layers):
         filled, cached = filling.block(layer, before, row, None)
-        keys, values = (torch.nn.functional.pad(side, (0, 0, 1, 0)) for side in cached)
-        read, _ = reading.block(layer, after, row, (keys, values))
+        padded = Past(_SPLIT + 1, [Piece(cached, [0], slice(1), start=1)], [(slice(1), 1)])
+        read, _ = reading.block(layer, after, row, padded)
         if filled is None or read is None:
             _refuse(model.name, f"block {layer} gives no output by itself", "blocks that can be run one by one")
         else:

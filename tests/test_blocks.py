@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import mechint as mi
+from mechint.backends.past import Past, Piece
 from mechint.backends.twin import TwinBlocks, TwinPass
 from mechint.errors import ModelValidationError
 
@@ -56,12 +57,12 @@ def test_ragged_rows_equal_whole_passes(arch, backend, tiny_model):
     prepared, rows = model.blocks.begin(new, torch.tensor(LENGTHS)), torch.tensor([2, 0, 1, 0])
     resid = prepared.resid[rows]
     for layer in range(model.n_layers):
-        padded = [
-            [torch.nn.functional.pad(side[0], (0, 0, max(LENGTHS) - LENGTHS[row], 0)) for side in pasts[row][layer]]
-            for row in rows.tolist()
-        ]
-        keys, values = (torch.stack([pair[side] for pair in padded]) for side in (0, 1))
-        out, _ = prepared.block(layer, resid, rows, (keys, values))
+        pieces, padding = [], []
+        for at, row in enumerate(rows.tolist()):
+            missing = max(LENGTHS) - LENGTHS[row]
+            pieces.append(Piece(pasts[row][layer], [0], slice(at, at + 1), missing))
+            padding.append((slice(at, at + 1), missing))
+        out, _ = prepared.block(layer, resid, rows, Past(max(LENGTHS), pieces, padding))
         assert out is not None
         for found, row in zip(out, rows.tolist(), strict=True):
             wanted = expected[row][layer][LENGTHS[row] :]
@@ -111,7 +112,24 @@ def test_a_block_is_given_everything_on_its_own_device(tiny_model):
     elsewhere = copy.deepcopy(prepared.blocks[0]).to("meta")
     moved = dataclasses.replace(prepared, blocks=[elsewhere])
     before = model.blocks.begin(torch.tensor([[1, 2]]), torch.tensor([0]))
-    _, past = before.block(0, before.resid, torch.tensor([0]), None)
+    _, cached = before.block(0, before.resid, torch.tensor([0]), None)
+    past = Past(2, [Piece(cached, [0], slice(1), start=0)])
     out, cached = moved.block(0, prepared.resid, torch.tensor([0]), past)
     assert out is not None
     assert {tensor.device.type for tensor in (out, *cached)} == {"meta"}
+
+
+def test_a_past_is_joined_from_pieces_in_their_places():
+    cached = [tuple(torch.randn(2, 1, n, 3) for _ in "kv") for n in (2, 1)]
+    new = (torch.randn(3, 1, 2, 3), torch.randn(3, 1, 2, 3))
+    pieces = [
+        Piece(cached[0], [1, 0], slice(0, 2), 0),
+        Piece(cached[1], [0, 0], slice(0, 2), 2),
+        Piece(cached[1], [1], slice(2, 3), 2),
+    ]
+    past = Past(3, pieces, [(slice(0, 2), 0), (slice(2, 3), 2)])
+    for side, whole in enumerate(past.joined(new)):
+        (long, short), added = (piece[side] for piece in cached), new[side]
+        assert torch.equal(whole[0], torch.cat([long[1], short[0], added[0]], dim=1))
+        assert torch.equal(whole[1], torch.cat([long[0], short[0], added[1]], dim=1))
+        assert torch.equal(whole[2], torch.cat([torch.zeros(1, 2, 3), short[1], added[2]], dim=1))

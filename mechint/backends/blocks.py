@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-KeyValues = tuple[Tensor, Tensor]
+from mechint.backends.past import KeyValues, Past
 
 
 @runtime_checkable
@@ -22,14 +22,14 @@ class BlockPass(Protocol):
         layer: int,
         resid: Float[Tensor, "out pos d_model"],
         rows: Int[Tensor, " out"],
-        past: KeyValues | None,
+        past: Past | None,
         *,
         keys_only: bool = False,
     ) -> tuple[Float[Tensor, "out pos d_model"] | None, KeyValues]:
         """Return `resid_post` of a block (None if `keys_only`), and the keys and values of the new positions.
 
         `rows` says to which row of the pass's tokens each row of `resid` belongs, `past` holds the keys and values
-        (`out heads past d_head`) that these rows have before this pass.
+        that these rows have before this pass.
         """
         ...
 

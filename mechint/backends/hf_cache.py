@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from mechint.backends.blocks import KeysFound, KeyValues
+from mechint.backends.blocks import KeysFound
+from mechint.backends.past import KeyValues, Past
 
 
 class Appending(DynamicCache):  # type: ignore[misc]
     """The cache of one block: gives its attention the past and the new positions, and keeps the new ones."""
 
-    def __init__(self, past: KeyValues | None, *, keys_only: bool) -> None:
+    def __init__(self, past: Past | None, *, keys_only: bool) -> None:
         super().__init__()
         self._past, self._keys_only = past, keys_only
         self.new: KeyValues | None = None
@@ -24,10 +25,7 @@ class Appending(DynamicCache):  # type: ignore[misc]
         self.new = (key_states, value_states)
         if self._keys_only:
             raise KeysFound
-        if self._past is None:
-            return self.new
-        keys, values = (torch.cat(pair, dim=2) for pair in zip(self._past, self.new, strict=True))
-        return keys, values
+        return self.new if self._past is None else self._past.joined(self.new)
 
 
 def pretended(n_pos: int, n_layers: int) -> DynamicCache:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechint.backends.blocks import KeysFound, KeyValues, attended, moved, taken
+from mechint.backends.blocks import KeysFound, attended, taken
+from mechint.backends.past import KeyValues, Past
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -57,14 +58,13 @@ class HookedPass:
         layer: int,
         resid: Float[Tensor, "out pos d_model"],
         rows: Int[Tensor, " out"],
-        past: KeyValues | None,
+        past: Past | None,
         *,
         keys_only: bool = False,
     ) -> tuple[Float[Tensor, "out pos d_model"] | None, KeyValues]:
         """Return `resid_post` of a block (None if `keys_only`), and the keys and values of the new positions."""
         from mechint.backends.hooked_cache import entry_of
 
-        past = None if past is None else moved(past, resid.device)  # they may have been kept elsewhere
         entry = entry_of(self.model, len(resid), past, keys_only=keys_only)
         out: Tensor | None = None
         with torch.no_grad(), suppress(KeysFound):

@@ -6,13 +6,15 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
-from mechint.backends.blocks import KeysFound, KeyValues
+from mechint.backends.blocks import KeysFound
+from mechint.backends.past import KeyValues, Past
 
 
 class Entry(TransformerLensKeyValueCacheEntry):  # type: ignore[misc]
     """The cache of one block: gives its attention the past and the new positions, and keeps the new ones."""
 
     new: KeyValues
+    past: Past | None = None
     keys_only: bool = False
 
     def append(self, new_keys: Tensor, new_values: Tensor) -> KeyValues:
@@ -20,14 +22,16 @@ class Entry(TransformerLensKeyValueCacheEntry):  # type: ignore[misc]
         self.new = (new_keys.transpose(1, 2), new_values.transpose(1, 2))
         if self.keys_only:
             raise KeysFound
-        whole: KeyValues = super().append(new_keys, new_values)
-        return whole
+        if self.past is None:
+            return new_keys, new_values
+        keys, values = self.past.joined(self.new)
+        return keys.transpose(1, 2), values.transpose(1, 2)
 
 
-def entry_of(model: HookedTransformer, rows: int, past: KeyValues | None, *, keys_only: bool) -> Entry:
-    """Return the cache of a block for some rows, with their past (`row heads past d_head`)."""
-    blank = TransformerLensKeyValueCacheEntry.init_cache_entry(model.cfg, model.W_U.device, rows)
-    keys, values = (blank.past_keys, blank.past_values) if past is None else (side.transpose(1, 2) for side in past)
-    entry = Entry(keys, values)
-    entry.keys_only = keys_only
+def entry_of(model: HookedTransformer, rows: int, past: Past | None, *, keys_only: bool) -> Entry:
+    """Return the cache of a block for some rows with a past; all that it shows of that is how long it is."""
+    n_heads, n_pos = model.cfg.n_key_value_heads or model.cfg.n_heads, 0 if past is None else past.n_pos
+    length = model.W_U.new_zeros(1, 1, 1, 1).expand(rows, n_pos, n_heads, model.cfg.d_head)
+    entry = Entry(length, length)
+    entry.past, entry.keys_only = past, keys_only
     return entry

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mechint.backends.blocks import KeysFound, KeyValues, attended, moved, taken
+from mechint.backends.blocks import KeysFound, attended, moved, taken
+from mechint.backends.past import KeyValues, Past
 from mechint.errors import ModelValidationError
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class TwinPass:
         layer: int,
         resid: Float[Tensor, "out pos d_model"],
         rows: Int[Tensor, " out"],
-        past: KeyValues | None,
+        past: Past | None,
         *,
         keys_only: bool = False,
     ) -> tuple[Float[Tensor, "out pos d_model"] | None, KeyValues]:
@@ -127,7 +128,7 @@ class TwinPass:
         from mechint.backends.hf_cache import Appending
 
         device = next(self.blocks[layer].parameters()).device
-        cache = Appending(None if past is None else moved(past, device), keys_only=keys_only)
+        cache = Appending(past, keys_only=keys_only)
         args, kwargs = self.calls[layer]
 
         def prepared(value: object) -> object:
