@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Row = dict[str, str | int | float]
 
 # Characters before an answer that its tokenization is checked in; more would cost and change nothing.
-_CONTEXT = 200
+_CONTEXT = 32
 SHIFTED = ("p_yes", "p_no", "logit_diff")
 
 
@@ -53,6 +53,20 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, answers: 
         for texts in (answers.yes, answers.no, answers.choices)
     )
     return AnswerIds(yes, no, tuple(zip(answers.choices, choices, strict=True)), answers.reduce)
+
+
+def all_answer_ids(
+    tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered], answers: Answers | None
+) -> list[AnswerIds]:
+    """Return what `answer_ids` returns for each conversation; those that end alike and have like answers ask once."""
+    known: dict[tuple[str, str | None, str | None], AnswerIds] = {}
+    found = []
+    for item in rendered:
+        key = (item.text[-_CONTEXT:], item.conversation.yes_token, item.conversation.no_token)
+        if key not in known:
+            known[key] = answer_ids(tokenizer, item, answers)
+        found.append(known[key])
+    return found
 
 
 def column_names(ids: AnswerIds) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechint.answers import AnswerIds, Row, add_shifts, answer_ids, column_names, read_rows
+from mechint.answers import AnswerIds, Row, add_shifts, all_answer_ids, column_names, read_rows
 from mechint.chat import Conversation
 from mechint.engine import CellBatch, Progress, run
 from mechint.errors import UsageError
@@ -118,7 +118,7 @@ class Job:
                 )
             )
             rendered += texts
-            answers += [answer_ids(model.tokenizer, item, request.answers) for item in texts]
+            answers += all_answer_ids(model.tokenizer, texts, request.answers)
         return cls(model, tuple(rendered), tuple(answers), tuple(interventions), tuple(parts))
 
     @cached_property

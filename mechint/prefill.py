@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,8 @@ class Receipt:
         """Return the receipt as JSON data, positions as start:stop spans."""
         runs = [list(run) for _, run in groupby(enumerate(self.positions), lambda pair: pair[1] - pair[0])]
         spans: list[JSON] = [f"{run[0][1]}:{run[-1][1] + 1}" for run in runs]
-        layers: list[JSON] = [asdict(layer) for layer in self.layers]
-        return {**asdict(self), "positions": spans, "layers": layers}
+        layers: list[JSON] = [dict(vars(layer)) for layer in self.layers]
+        return {**vars(self), "positions": spans, "layers": layers}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Put in place of a text to find out where a template writes it; letters only, so that no template changes it.
 _SENTINEL = "mechintSentinelQuxZorp"
 
+# The tokens of first messages, closed.
+Known = dict[tuple[Message, ...], list[int]]
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -75,19 +78,17 @@ class Rendered:
 
 def render_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> tuple[Rendered, ...]:
     """Return what `render` makes of each conversation; first turns that several share are tokenized once."""
-    known: dict[str, list[int]] = {}
+    known: Known = {}
     return tuple(render(tokenizer, conversation, known) for conversation in conversations)
 
 
-def render(
-    tokenizer: PreTrainedTokenizerBase, conversation: Conversation, known: dict[str, list[int]] | None = None
-) -> Rendered:
+def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, known: Known | None = None) -> Rendered:
     """Return the tokens and segments of `conversation`, ready to be read at its last position.
 
     The last message stays open if it says continue_msg; otherwise the template's generation prompt is appended (after
     a closed assistant message too: it is then the next answer that is read). For a template without a system role an
     empty system message is left out, and any other put at the head of the first user message, with a warning.
-    `known` remembers the tokens of texts between calls with the same tokenizer.
+    `known` remembers the tokens of first messages between calls with the same tokenizer.
 
     Raises ChatTemplateError if there is no template, if it breaks the prefix property, if it does not write
     an open message literally, or if the BOS token comes out doubled.
@@ -116,11 +117,13 @@ def _prefix_stop(
     messages: Sequence[Message],
     index: int,
     tokens: Sequence[int],
-    known: dict[str, list[int]],
+    known: Known,
 ) -> int:
     """Length of the first index+1 messages in tokens, which must begin the whole sequence."""
-    text = _template(tokenizer, messages[: index + 1])
-    part = known[text] = known[text] if text in known else _encode(tokenizer, text)
+    first = tuple(messages[: index + 1])
+    if first not in known:
+        known[first] = _encode(tokenizer, _template(tokenizer, first))
+    part = known[first]
     if list(tokens[: len(part)]) != part:
         at = next((i for i, (a, b) in enumerate(zip(part, tokens, strict=False)) if a != b), len(tokens))
         raise ChatTemplateError(
