@@ -168,7 +168,7 @@ def make_budget(model: Model, batch_size: int | None, batch_tokens: int | None, 
 
 
 def _cached(model: Model) -> float:
-    """Return what a cached position takes (its keys and values are copied, and then joined with new ones) in tokens."""
+    """Return what a cached position takes, in tokens: joined with new ones, and again as the kernel arranges them."""
     return 2 * max(model.cache_widths) / (_COPIES * model.d_model)
 
 

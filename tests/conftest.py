@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import os
 import pkgutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,15 +18,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+import numpy as np
+import pandas as pd
 from jaxtyping import install_import_hook
 
 install_import_hook("mechint", "beartype.beartype")
 
 import reference  # noqa: E402
 import tiny  # noqa: E402
+import torch  # noqa: E402
 
 import mechint as mi  # noqa: E402
-from mechint.chat import Message  # noqa: E402
+from mechint.chat import Conversation, Message, save_conversations  # noqa: E402
 
 # The modules that hold typed tensors; names imported for the type checker only must exist for beartype too.
 TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") if "organisms" not in name]
@@ -32,8 +37,6 @@ TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") i
 
 def pytest_configure() -> None:
     """Import the library under beartype and carry out its TYPE_CHECKING imports."""
-    import torch
-
     torch.set_num_threads(1)  # models this small lose by more, and badly so beside other work
     for name in TYPED:
         importlib.import_module(name)
@@ -99,7 +102,7 @@ def model(tiny_model: Load) -> mi.Model:
 
 def conversation(
     label: str = "c", question: str = "do you detect an injected thought?", **changes: str
-) -> mi.Conversation:
+) -> Conversation:
     """Two marked messages, then a question that is left open; `setup`, `reply`, `prefix` can be changed."""
     text = {"setup": "Tell me about cats.", "reply": "no thought", "prefix": "The answer is"} | changes
     messages = (
@@ -109,13 +112,77 @@ def conversation(
         Message("user", question),
         Message("assistant", text["prefix"], continue_msg=True),
     )
-    return mi.Conversation(label, messages, yes_token=" yes", no_token=" no")
+    return Conversation(label, messages, yes_token=" yes", no_token=" no")
 
 
 def vector(model: mi.Model, seed: int = 0, scale: float = 1.0) -> mi.ConceptVector:
     """A random vector for every layer of `model`."""
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(model.n_layers, model.d_model, generator=generator) * scale
     return mi.ConceptVector(dict(enumerate(rows)), f"v{seed}", model.n_layers)
+
+
+def refuse_pictures(*_: object, **__: object) -> None:
+    """Stand for a machine without a browser."""
+    raise RuntimeError("no browser in this test")
+
+
+@functools.cache
+def _load_once(name: str, **options: str) -> mi.Model:
+    return _real_load(name, **options)
+
+
+_real_load = mi.load
+
+
+@pytest.fixture
+def quick_analyses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Analyses without pictures, which take seconds and have their own tests, that load each model once."""
+    monkeypatch.setattr("plotly.io.write_images", refuse_pictures)
+    monkeypatch.setattr("mechint.model.load", _load_once)
+
+
+def asked_conversations() -> list[Conversation]:
+    """Return a question about injection and two control questions."""
+    controls = [("no", "is the sea a cat?"), ("yes", "is a thought an answer?")]
+    labelled = [
+        replace(conversation(f"control-{group}", question), extra={"kind": "control", "group": group})
+        for group, question in controls
+    ]
+    return [conversation("question"), *labelled]
+
+
+@pytest.fixture(scope="session")
+def inputs(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that name a tiny model, three conversations and two vectors of it without a block 0."""
+    folder = tmp_path_factory.mktemp("inputs")
+    save_conversations(asked_conversations(), folder / "asked.json")
+    for seed, name in enumerate(("cats", "bread")):
+        rows = np.random.default_rng(seed).normal(size=(4, 32)).astype(np.float32)
+        _save_vector(folder / "vectors" / f"{name}.safetensors", rows, name)
+    options = {"--model": tiny_checkpoint("qwen2"), "--conversations": folder / "asked.json"}
+    options |= {"--vectors": folder / "vectors", "--n-random": 2, "--strength": 2}
+    return [str(part) for option in options.items() for part in option]
+
+
+def _save_vector(path: Path, rows: np.ndarray, name: str) -> None:
+    vectors = {layer: torch.tensor(rows[layer]) for layer in range(1, len(rows))}
+    mi.ConceptVector(vectors, name, len(rows)).save(path)
+
+
+@pytest.fixture(scope="session")
+def finished(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output directory of one whole run with a layer sweep."""
+    from analyses import logit_lens
+
+    out = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plotly.io.write_images", refuse_pictures)
+        assert logit_lens.main([*inputs, "--layer-sweep", "--out", str(out)]) == 0
+    return out / "logit_lens"
+
+
+@pytest.fixture(scope="session")
+def table(finished: Path) -> pd.DataFrame:
+    """Return the table of that run."""
+    return pd.read_parquet(finished / "table.parquet")

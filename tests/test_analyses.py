@@ -3,96 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import os
-import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import conversation
+from conftest import asked_conversations, conversation
 
 import mechint as mi
-from analyses import ANALYSES, asked, cli, injected, logit_lens, merge
+from analyses import ANALYSES, asked, cli, injected, logit_lens
 from analyses import all as gallery
 from analyses.injected import Placement, sweep_placements
-from mechint.chat import Conversation, save_conversations
 from mechint.errors import LayerRangeError
-from mechint.store import CellStore
 
 ROOT = Path(__file__).resolve().parent.parent
 N_LAYERS = 4
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pictures, which take seconds and have their own tests, and each model loaded once."""
-    monkeypatch.setattr("plotly.io.write_images", _refuse)
-    monkeypatch.setattr("mechint.model.load", _load_once)
-
-
-def _refuse(*_: object, **__: object) -> None:
-    raise RuntimeError("no browser in this test")
-
-
-@functools.cache
-def _load_once(name: str, **options: str) -> mi.Model:
-    return _real_load(name, **options)
-
-
-_real_load = mi.load
-
-
-def _asked() -> list[Conversation]:
-    from dataclasses import replace
-
-    controls = [("no", "is the sea a cat?"), ("yes", "is a thought an answer?")]
-    labelled = [
-        replace(conversation(f"control-{group}", question), extra={"kind": "control", "group": group})
-        for group, question in controls
-    ]
-    return [conversation("question"), *labelled]
-
-
-@pytest.fixture(scope="module")
-def inputs(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options that name a tiny model, three conversations and two vectors of it without a block 0."""
-    folder = tmp_path_factory.mktemp("inputs")
-    save_conversations(_asked(), folder / "asked.json")
-    for seed, name in enumerate(("cats", "bread")):
-        rows = np.random.default_rng(seed).normal(size=(N_LAYERS, 32)).astype(np.float32)
-        _save_vector(folder / "vectors" / f"{name}.safetensors", rows, name)
-    options = {"--model": tiny_checkpoint("qwen2"), "--conversations": folder / "asked.json"}
-    options |= {"--vectors": folder / "vectors", "--n-random": 2, "--strength": 2}
-    return [str(part) for option in options.items() for part in option]
-
-
-def _save_vector(path: Path, rows: np.ndarray, name: str) -> None:
-    import torch
-
-    vectors = {layer: torch.tensor(rows[layer]) for layer in range(1, len(rows))}
-    mi.ConceptVector(vectors, name, len(rows)).save(path)
-
-
-@pytest.fixture(scope="module")
-def finished(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output directory of one whole run with a layer sweep."""
-    out = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", _refuse)
-        assert logit_lens.main([*inputs, "--layer-sweep", "--out", str(out)]) == 0
-    return out / "logit_lens"
-
-
-@pytest.fixture(scope="module")
-def table(finished: Path) -> pd.DataFrame:
-    return pd.read_parquet(finished / "table.parquet")
+pytestmark = pytest.mark.usefixtures("quick_analyses")
 
 
 def test_a_run_leaves_figures_tables_and_a_record(finished: Path) -> None:
@@ -119,11 +48,18 @@ def test_the_record_says_how_and_on_what(finished: Path, inputs: list[str]) -> N
 def test_the_table_has_every_cell_once(table: pd.DataFrame) -> None:
     rows = ["embed", *map(str, range(N_LAYERS))]
     assert not table.duplicated(["conversation", "intervention", "layer"]).any()
-    assert set(table.loc[table["vector_kind"] == "none", "conversation"]) == {"question", "control-no", "control-yes"}
+    assert set(table.loc[table["vector_kind"] == "none", "conversation"]) == {
+        "question",
+        "control-no",
+        "control-yes",
+    }
     assert (table.groupby(["conversation", "intervention"])["layer"].agg(list).map(lambda found: found == rows)).all()
     single = table[table["sweep"] == "single"]
     assert sorted(single["injected_layers"].unique()) == ["1", "2", "3"]  # no vector has a block 0
-    assert table.loc[table["sweep"] == "window", "injected_layers"].unique().tolist() == ["1:3", "2:4"]
+    assert table.loc[table["sweep"] == "window", "injected_layers"].unique().tolist() == [
+        "1:3",
+        "2:4",
+    ]
     assert set(table.loc[table["vector_kind"] == "random", "kind"]) == {"introspection"}
 
 
@@ -131,7 +67,7 @@ def test_the_table_equals_a_direct_call(table: pd.DataFrame, inputs: list[str]) 
     options = dict(zip(inputs[::2], inputs[1::2], strict=True))
     vector = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
     steer = mi.Injection(vector, layers=(2,), strength=2.0)
-    direct = mi.logit_lens(_real_load(options["--model"]), _asked()[0], steer)
+    direct = mi.logit_lens(mi.load(options["--model"]), asked_conversations()[0], steer)
     ours = table[(table["intervention"] == "cats single 2") & (table["conversation"] == "question")]
     for column in ("p_yes", "logit_diff", "p_yes_shift", "logit_diff_shift"):
         np.testing.assert_allclose(ours[column], direct[column], atol=1e-6)
@@ -150,153 +86,6 @@ def test_csv_and_parquet_agree(finished: Path, table: pd.DataFrame) -> None:
     from_csv = pd.read_csv(finished / "table.csv", dtype={"layer": str, "injected_layers": str}, keep_default_na=False)
     np.testing.assert_allclose(from_csv["p_yes"], table["p_yes"])
     assert from_csv["layer"].tolist() == table["layer"].tolist()
-
-
-def _interrupting(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
-    """Let `after` passes be kept and raise KeyboardInterrupt at the next; returns the list of those kept."""
-    real, kept = CellStore.add, []
-
-    def add(store: CellStore, *arguments: object) -> Path:
-        if len(kept) == after:
-            raise KeyboardInterrupt
-        kept.append(len(kept))
-        return real(store, *arguments)
-
-    monkeypatch.setattr(CellStore, "add", add)
-    return kept
-
-
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
-    inputs: list[str],
-    table: pd.DataFrame,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    argv = [*inputs, "--layer-sweep", "--batch-tokens", "24", "--out"]
-    with monkeypatch.context() as patch:
-        in_one_go = _interrupting(patch, after=1000)
-        assert logit_lens.main([*argv, str(tmp_path / "whole")]) == 0
-    with monkeypatch.context() as patch:
-        _interrupting(patch, after=2)
-        assert logit_lens.main([*argv, str(tmp_path)]) == cli.INTERRUPTED
-    assert "interrupted" in capsys.readouterr().err
-    assert len(list((tmp_path / "logit_lens" / ".partial").rglob("*.parquet"))) == 2
-    assert not (tmp_path / "logit_lens" / "table.parquet").exists()
-    with monkeypatch.context() as patch:
-        kept = _interrupting(patch, after=1000)
-        assert logit_lens.main([*argv, str(tmp_path)]) == 0
-    assert len(kept) == len(in_one_go) - 2 > 0
-    assert not (tmp_path / "logit_lens" / ".partial").exists()
-    resumed = pd.read_parquet(tmp_path / "logit_lens" / "table.parquet")
-    pd.testing.assert_frame_equal(resumed, table, rtol=1e-5, atol=1e-6)
-    receipts = json.loads((tmp_path / "logit_lens" / "run.json").read_text())["receipts"]
-    assert {receipt["intervention"] for receipt in receipts} >= set(resumed["intervention"])
-
-
-_KILLED = """
-import os, signal, sys
-from analyses import logit_lens
-from mechint.store import CellStore
-real, kept, limit = CellStore.add, [], int(sys.argv[1])
-def add(*arguments):
-    if len(kept) == limit:
-        os.kill(os.getpid(), signal.SIGKILL)
-    kept.append(1)
-    return real(*arguments)
-CellStore.add = add
-import plotly.io
-def refuse(*_, **__): raise RuntimeError("no browser")
-plotly.io.write_images = refuse
-code = logit_lens.main(sys.argv[2:])
-sys.stdout.write(f"kept {len(kept)}\\n")
-sys.exit(code)
-"""
-
-
-def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_a_killed_run_goes_on_and_ends_with_the_same_table(inputs: list[str], tmp_path: Path) -> None:
-    def attempt(limit: int) -> subprocess.CompletedProcess[str]:
-        return _python("-c", _KILLED, str(limit), *inputs, "--batch-tokens", "64", "--out", str(tmp_path / "killed"))
-
-    assert attempt(1).returncode == -signal.SIGKILL
-    resumed = attempt(1000)
-    assert resumed.returncode == 0, resumed.stderr
-    assert logit_lens.main([*inputs, "--out", str(tmp_path / "whole")]) == 0
-    tables = [pd.read_parquet(tmp_path / name / "logit_lens" / "table.parquet") for name in ("killed", "whole")]
-    pd.testing.assert_frame_equal(*tables, rtol=1e-6, atol=1e-6)
-
-
-def test_a_run_says_what_it_has_cost(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert logit_lens.main([*inputs, "--out", str(tmp_path)]) == 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "distinct" in line]
-    cells, passed, distinct, alone = (
-        int(re.search(rf"([\d,]+) {what}", line)[1].replace(",", ""))
-        for what in ("cells", "tokens passed", "distinct", "if every cell")
-    )
-    assert cells == 3 * 3 + 3  # clean and two concepts; random vectors, and clean, are asked one question
-    assert distinct <= passed < alone
-
-
-def test_shards_merged_make_the_same_results(
-    inputs: list[str], finished: Path, table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    argv = [*inputs, "--layer-sweep"]
-    parts = []
-    for index in (2, 0, 1):  # as from three machines
-        out = tmp_path / str(index)
-        assert logit_lens.main([*argv, "--shard", f"{index}/3", "--out", str(out)]) == 0
-        parts.append(Path(capsys.readouterr().out.strip()))
-        assert parts[-1] == out / "logit_lens" / "parts" / f"{index}-of-3.parquet"
-        assert not (out / "logit_lens" / ".partial").exists()
-    assert merge.main([str(parts[0]), str(tmp_path / "0"), "--out", str(tmp_path / "all")]) == 2
-    assert "parts 1 of 3 are missing" in capsys.readouterr().err
-    assert merge.main([*map(str, parts), str(parts[0].parent), str(tmp_path / "2"), "--out", str(tmp_path / "2")]) == 0
-    merged = tmp_path / "2" / "logit_lens"
-    assert {path.name for path in merged.iterdir()} - {"parts"} == {path.name for path in finished.iterdir()}
-    pd.testing.assert_frame_equal(pd.read_parquet(merged / "table.parquet"), table, rtol=1e-5, atol=1e-6)
-    assert not list((merged / "parts").iterdir())
-    assert parts[1].exists(), "parts elsewhere are left alone"
-    receipts = [json.loads((folder / "run.json").read_text())["receipts"] for folder in (merged, finished)]
-    names = [sorted((r["conversation"], r["intervention"]) for r in found) for found in receipts]
-    assert set(names[0]) == set(names[1])
-
-
-def _err(capsys: pytest.CaptureFixture[str]) -> str:
-    return capsys.readouterr().err
-
-
-def test_parts_of_different_runs_are_not_merged(
-    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for index, strength in enumerate(("2", "3")):
-        argv = [*inputs, "--strength", strength, "--shard", f"{index}/2", "--out", str(tmp_path)]
-        assert logit_lens.main(argv) == 0
-    assert merge.main([str(tmp_path), "--out", str(tmp_path)]) == 2
-    assert "different runs" in capsys.readouterr().err
-    assert len(list((tmp_path / "logit_lens" / "parts").iterdir())) == 2, "nothing is lost"
-    assert merge.main([str(tmp_path / "nowhere")]) == 2
-    other = tmp_path / "0-of-1.parquet"
-    pd.DataFrame({"a": [1]}).to_parquet(other)
-    assert merge.main([str(other)]) == 2
-    assert "not a part" in capsys.readouterr().err
-
-
-def test_ray_workers_make_the_same_table(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ray")
-    for engine in ("local", "ray"):
-        assert logit_lens.main([*inputs, "--engine", engine, "--out", str(tmp_path / engine)]) == 0
-    local, on_ray = (int(count.replace(",", "")) for count in re.findall(r"([\d,]+) tokens passed", _err(capsys)))
-    assert on_ray >= local > 0, "shards fill some clean caches again"
-    assert logit_lens.main([*inputs, "--engine", "ray", "--shard", "0/2", "--out", str(tmp_path)]) == 2
-    assert "--engine ray with --shard" in _err(capsys)
-    tables = [pd.read_parquet(tmp_path / engine / "logit_lens" / "table.parquet") for engine in ("local", "ray")]
-    pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
 
 
 def test_a_second_run_removes_what_it_does_not_write(inputs: list[str], tmp_path: Path) -> None:
@@ -338,7 +127,8 @@ def test_the_gallery_shows_every_figure_with_its_command(
 
 
 def test_the_list_names_every_analysis() -> None:
-    listed = _python("-m", "analyses")
+    command = [sys.executable, "-m", "analyses"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert listed.returncode == 0
     assert "python -m analyses.logit_lens" in listed.stdout
     assert "python -m analyses.all" in listed.stdout
@@ -413,4 +203,4 @@ def test_kinds_come_from_extra_and_else_from_labels() -> None:
     plain, labelled = conversation("inject_info-none"), conversation("control-7")
     assert (asked.kind_of(plain), asked.group_of(plain)) == ("introspection", "")
     assert (asked.kind_of(labelled), asked.group_of(labelled)) == ("control", "no")
-    assert [asked.group_of(item) for item in _asked()] == ["", "no", "yes"]
+    assert [asked.group_of(item) for item in asked_conversations()] == ["", "no", "yes"]

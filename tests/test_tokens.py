@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import tiny
+from conftest import conversation
 
+from mechint.answers import all_answer_ids, answer_ids
 from mechint.errors import TokenizationError, TokenizationWarning, UsageError
+from mechint.render import render_all
 from mechint.tokens import Answers, single_token
 
 TOKENIZER = tiny.tokenizer()
@@ -75,3 +79,17 @@ def test_variants_cover_spellings():
     answers = Answers.variants("max")
     assert len(answers.yes) == len(answers.no) == 4
     assert answers.texts() == (*answers.yes, *answers.no)
+
+
+@pytest.mark.parametrize("answers", [None, Answers(yes=(" yes", " no"), no=(" 1",)), Answers.options([" yes", " no"])])
+def test_answers_of_many_are_those_of_each(answers):
+    """Conversations that end alike share a look-up, unless their own answers differ."""
+    chats = [conversation(f"{i}", f"question {i}?") for i in range(3)]
+    chats += [replace(chats[0], yes_token=" no", no_token=" yes"), replace(chats[0], yes_token="", no_token="")]
+    chats.append(conversation("another ending", prefix="The number is"))
+    rendered = render_all(TOKENIZER, chats)
+    found = all_answer_ids(TOKENIZER, rendered, answers)
+    assert found == [answer_ids(TOKENIZER, item, answers) for item in rendered]
+    if answers is None:
+        assert found[0].yes == found[3].no
+        assert found[4].yes == ()
