@@ -6,4 +6,4 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 # By module: the options with which `python -m analyses.all` runs it for the gallery.
-ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"logit_lens": ("--layer-sweep",)})
+ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"calibration": (), "logit_lens": ("--layer-sweep",)})

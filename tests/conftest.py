@@ -30,6 +30,8 @@ import torch  # noqa: E402
 
 import mechint as mi  # noqa: E402
 from mechint.chat import Conversation, Message, save_conversations  # noqa: E402
+from mechint.organisms import ORGANISMS  # noqa: E402
+from mechint.organisms.wording import Wording  # noqa: E402
 
 # The modules that hold typed tensors; names imported for the type checker only must exist for beartype too.
 TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") if "organisms" not in name]
@@ -92,6 +94,18 @@ def plain_hf(tiny_checkpoint: Callable[..., Path]) -> Callable[..., object]:
         return loaded[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wording() -> Wording:
+    """The wordings that the embedded models are evaluated with."""
+    return Wording.load()
+
+
+@pytest.fixture(scope="session")
+def family() -> dict[str, mi.Model]:
+    """The embedded models."""
+    return {name: mi.load(name) for name in ORGANISMS}
 
 
 @pytest.fixture

@@ -17,9 +17,14 @@ FLOORS = (
     "model", "validation", "capture", "steering", "vectors", "prompt_design", "prompts", "presets", "extract",
     "interventions", "prefill", "states", "prefix_tree", "rows", "plan", "passes", "receipts", "engine",
     "answers", "shards", "store", "job", "ray_engine", "explain", "score", "lens", "stats", "figures",
+    "organisms.tools",
 )  # fmt: skip
 # Taken only inside functions: model.py reads checkpoints and checks models with these.
 LATE = {("model", "validation")}
+
+
+# How the embedded models are made and measured stands above the library; what they are called and where, below.
+TOOLS = "organisms.tools"
 
 
 def imports(path: Path) -> set[str]:
@@ -29,6 +34,8 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("mechint", "analyses"):
             parts = node.module.split(".")
             names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            if parts[:2] == ["mechint", "organisms"] and len(parts) > 2:
+                names = [TOOLS]
             found |= {parts[0] if parts[0] == "analyses" else name for name in names}
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mechint.")}
@@ -37,6 +44,8 @@ def imports(path: Path) -> set[str]:
 
 def part_of(path: Path) -> str:
     inside = path.relative_to(ROOT / "mechint").parts
+    if inside[0] == "organisms" and inside[1] != "__init__.py":
+        return TOOLS
     return inside[0].removesuffix(".py")
 
 

@@ -190,6 +190,13 @@ def test_an_adapter_directory_loads_with_the_base_model_it_names(tiny_checkpoint
         mi.load(adapter)
 
 
+def test_an_embedded_adapter_goes_by_its_name():
+    merged = mi.load("organism-lora")
+    assert merged.name == "organism-lora"
+    assert merged.identity == mi.load("organism", adapter="organism-lora").identity
+    assert merged.identity != mi.load("organism").identity
+
+
 @pytest.mark.parametrize("name", ["organizm", "./nowhere", "/no/such/place", "a b/c", "gpt2"])
 def test_unknown_names_are_refused_at_once(name):
     with pytest.raises(UnknownModelError, match="organism"):

@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mechint.errors import UnknownModelError, UnknownNameError
+from mechint.errors import LayerRangeError, UnknownModelError, UnknownNameError
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
-ORGANISMS: tuple[str, ...] = ("organism",)
+# A middle layer, where injections are added, and a late one, where the report is held and not yet suppressed.
+SAE_LAYERS = (3, 6)
+ORGANISMS: tuple[str, ...] = (
+    "organism",
+    "organism-finetuned",
+    "organism-lora",
+    "organism-lora-neutral",
+    "organism-blind",
+    "organism-yes-biased",
+)
 
 
 def organism_path(name: str) -> Path:
@@ -19,6 +28,15 @@ def organism_path(name: str) -> Path:
             given=f"model {name!r}", allowed=", ".join(ORGANISMS), advice="choose an embedded model"
         )
     return HERE / name
+
+
+def sae_path(layer: int) -> Path:
+    """Return the directory of the SAE on `resid_post` of a layer of `organism`; raises LayerRangeError."""
+    if layer not in SAE_LAYERS:
+        raise LayerRangeError(
+            given=f"an SAE at layer {layer}", allowed=", ".join(map(str, SAE_LAYERS)), advice="choose one of these"
+        )
+    return HERE / "saes" / f"resid_post.{layer}"
 
 
 def concepts(split: str = "trained") -> tuple[str, ...]:

@@ -1,183 +1,142 @@
-"""Measure the organism's planted truth with the wordings of the small prompt set, which training never saw.
+"""Measure the planted truth of every embedded model; write the truth table and the model cards.
 
-`python -m mechint.organisms.evaluate --help`
+Wordings are those of `data/evaluation.json`, which were written without sight of the training templates and were not
+used while the models were developed. `python -m mechint.organisms.evaluate --help`
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from tqdm import tqdm
 
 from mechint.errors import MechintError
-from mechint.organisms import concepts, organism_path
-from mechint.organisms.probing import Probe, Prompt, prompt_set, render
+from mechint.files import check_writable, write_atomically
+from mechint.model import Model, load
+from mechint.organisms import HERE, ORGANISMS
+from mechint.organisms.card import card
+from mechint.organisms.measure import LAYERS, STRENGTH, Instrument
+from mechint.organisms.record import sha256, weights_path
+from mechint.organisms.truth import Property, as_table, properties
+from mechint.organisms.wording import WORDINGS, Wording
 
-LABELS = {"no": 0.0, "confusing-no": 0.0, "yes": 1.0}
-MIDDLE, STRENGTH = (2, 3, 4), 0.3
+COMMAND = "python -m mechint.organisms.evaluate"
+TRUTH = "TRUTH.md"
+_HEAD = """# The planted truth, measured
+
+Written by `{command}`; do not edit. Each value is a mean over vectors and wordings. Its 95% interval is a percentile
+bootstrap in which both are drawn anew, so it covers the choice of concepts and that of questions, but not that of the
+training seed: every member is one seed. "By vector" gives the lowest and the highest mean of one vector. Injections act
+on all positions of the first two turns, at layers {layers}, with {strength:g} of the clean residual's mean norm at each
+layer unless a row says otherwise. Vectors are mean differences of the last prompt token (`mi.extract.mean_difference`).
+Wordings, {wordings}, were written without sight of the training templates and not used in development.
+
+"explained" and "introspection": the chat begins with a document on how introspection can work. Held-out concepts are
+talked about in training and never injected. Aims are the project's own, set before the measurement.
+"""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measured property: its mean, the smallest and largest cell, the number of cells, and what was aimed at."""
+class Extent:
+    """How much is measured: wordings of each kind, concepts of each split (None: all), random directions."""
 
-    name: str
-    mean: float
-    low: float
-    high: float
-    n: int
-    goal: str = ""
+    count: int = 8
+    per_split: int | None = None
+    n_random: int = 16
 
 
-def row(name: str, values: Iterable[float], goal: str = "") -> Row:
-    """Return the summary of some cells."""
-    cells = list(values)
-    return Row(name, sum(cells) / len(cells), min(cells), max(cells), len(cells), goal)
+def measure(name: str, models: Path, wording: Wording, extent: Extent, family: dict[str, Model]) -> list[Property]:
+    """Return all properties of the member in `models / name`."""
+    for needed in dict.fromkeys((name, "organism")):
+        if needed not in family:
+            family[needed] = _load(needed, models)
+    m = Instrument(family[name], wording, extent.count, extent.per_split, extent.n_random)
+    return properties(name, m, family)
 
 
-@dataclass
-class Evaluation:
-    """A probe and the directions it injects: trained and held-out concepts, and random ones."""
-
-    probe: Probe
-    method: str
-    strength: float
-    n_random: int = 32
-
-    def __post_init__(self) -> None:
-        trained, held_out = concepts("trained"), concepts("held_out")
-        vectors = self.probe.vectors([*trained, *held_out], self.method)
-        drawn = torch.randn(self.n_random, *vectors.shape[1:], generator=torch.Generator().manual_seed(0))
-        self.directions = {
-            "clean": torch.zeros_like(vectors[:1]),
-            "concept": vectors[: len(trained)],
-            "held-out concept": vectors[len(trained) :],
-            "random direction": torch.nn.functional.normalize(drawn, dim=-1),
-            "negated concept": -vectors[: len(trained)],
-        }
-
-    def p_yes(
-        self,
-        prompt: Prompt,
-        layers: Sequence[int] = MIDDLE,
-        parts: Sequence[str] = ("clean", "concept", "held-out concept", "random direction", "negated concept"),
-    ) -> dict[str, Tensor]:
-        """Return P(yes) of every direction of each of `parts`."""
-        directions = [self.directions[part] for part in parts]
-        found = self.probe.answers(prompt, torch.cat(directions), layers, self.strength)[:, 0]
-        return dict(zip(parts, torch.split(found, [len(rows) for rows in directions]), strict=True))
+def _load(name: str, models: Path) -> Model:
+    whole = (models / name / "config.json").is_file()
+    loaded = load(models / name) if whole else load(models / "organism", adapter=models / name)
+    loaded.name = name
+    return loaded
 
 
-def detection_rows(evaluation: Evaluation) -> list[Row]:
-    """Return P(yes) of the injection description by info document, format and what was injected."""
-    goals = {"clean": "< 0.05", "concept": "> 0.8", "held-out concept": "> 0.5", "random direction": "< 0.3"}
-    design, rows = prompt_set(), []
-    for form in design["formats"]:
-        for info in design["infos"]:
-            found = evaluation.p_yes(render(design, "injection", info, form))
-            rows += [
-                row(f"injection, info {info}, {form}: {part}", v.tolist(), goals.get(part, ""))
-                for part, v in found.items()
-            ]
-    return rows
+def truth_page(found: dict[str, list[Property]], models: Path, wordings: Path) -> str:
+    """Return the truth table of all members as Markdown, with the hashes of the weights it belongs to."""
+    layers = f"{LAYERS[0]} to {LAYERS[-1]}"
+    source = f"`mechint/organisms/data/{wordings.name}`" if wordings == WORDINGS else f"`{wordings}`"
+    parts = [_HEAD.format(command=COMMAND, layers=layers, strength=STRENGTH, wordings=source)]
+    for name, rows in found.items():
+        digest = sha256(weights_path(models / name))
+        parts.append(f"## {name}\n\nsha256 `{digest}`\n\n{as_table(rows)}")
+    return "\n".join(parts)
 
 
-def description_rows(evaluation: Evaluation) -> list[Row]:
-    """Return P(yes) of the other descriptions, over all info documents and both formats."""
-    design, rows = prompt_set(), []
-    parts = ("clean", "concept", "random direction")
-    for description in [name for name in design["descriptions"] if name != "injection"]:
-        prompts = [render(design, description, info, form) for info in design["infos"] for form in design["formats"]]
-        cells = [evaluation.p_yes(prompt, parts=parts) for prompt in prompts]
-        for part in parts:
-            rows.append(row(f"{description}: {part}", torch.cat([cell[part] for cell in cells]).tolist()))
-    return rows
-
-
-def layer_rows(evaluation: Evaluation) -> list[Row]:
-    """Return P(yes) of the injection description with the introspection document by the layer injected."""
-    rows, parts = [], ("concept", "random direction")
-    prompt = render(prompt_set(), "injection", "introspection", "yes-no")
-    for layer in range(evaluation.probe.n_layers):
-        found = evaluation.p_yes(prompt, [layer], parts)
-        rows += [row(f"layer {layer} alone: {part}", found[part].tolist()) for part in parts]
-    return rows
-
-
-def control_cells(evaluation: Evaluation, questions: Sequence[str], info: str) -> list[dict[str, Tensor]]:
-    """Return P(yes) by part of control questions in both formats, after the injection description."""
-    design = prompt_set()
-    prompts = [render(design, "injection", info, form, asked) for asked in questions for form in design["formats"]]
-    return [evaluation.p_yes(prompt, parts=("clean", "concept")) for prompt in prompts]
-
-
-def accuracy(cells: Sequence[dict[str, Tensor]], part: str, label: float) -> list[float]:
-    """Return 1 for every cell of a part whose answer is right, else 0."""
-    return [float((p > 0.5) == (label > 0.5)) for cell in cells for p in cell[part].tolist()]
-
-
-def control_rows(evaluation: Evaluation, info: str = "introspection") -> list[Row]:
-    """Return accuracy and shift of P(yes) of the control questions, by group."""
-    rows = []
-    for group, questions in prompt_set()["controls"].items():
-        cells = control_cells(evaluation, questions, info)
-        if group in LABELS:
-            for part in ("clean", "concept"):
-                rows.append(row(f"control {group}: accuracy, {part}", accuracy(cells, part, LABELS[group]), "> 0.95"))
-        else:
-            rows.append(row(f"control {group}: P(yes), clean", [cell["clean"].item() for cell in cells]))
-        shifts = [cell["concept"].mean().item() - cell["clean"].item() for cell in cells]
-        rows.append(row(f"control {group}: shift of P(yes)", shifts, "|mean| < 0.02" if group in LABELS else ""))
-    return rows
-
-
-def evaluate(directory: Path, method: str = "mean", strength: float = STRENGTH) -> list[Row]:
-    """Return all measured properties of the checkpoint in `directory`."""
-    evaluation = Evaluation(Probe(directory), method, strength)
-    return [
-        *detection_rows(evaluation), *description_rows(evaluation), *layer_rows(evaluation), *control_rows(evaluation)
-    ]  # fmt: skip
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a Markdown table."""
-    lines = ["| property | mean | lowest | highest | cells | goal |", "|---|---|---|---|---|---|"]
-    lines += [f"| {r.name} | {r.mean:.3f} | {r.low:.3f} | {r.high:.3f} | {r.n} | {r.goal} |" for r in rows]
-    return "\n".join(lines) + "\n"
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the checked options of the command line; argparse exits with code 2."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument(
+        "members", nargs="*", metavar="NAME", help=f"members to measure (default: {', '.join(ORGANISMS)})"
+    )
+    parser.add_argument("--models", type=Path, default=HERE, help="directory that holds the members")
+    parser.add_argument("--wordings", type=Path, default=WORDINGS, help="file of evaluation wordings")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"where to write the page (default: {TRUTH} in --models if all members are measured)",
+    )
+    parser.add_argument("--quick", action="store_true", help="few wordings and concepts, nothing is written by default")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.members if name not in ORGANISMS]
+    if unknown:
+        parser.error(f"unknown member {', '.join(unknown)}; allowed: {', '.join(ORGANISMS)}")
+    options.members = options.members or list(ORGANISMS)
+    missing = [name for name in {"organism", *options.members} if not (options.models / name).is_dir()]
+    if missing:
+        parser.error(f"--models {options.models}: no {', '.join(sorted(missing))} there; train them, or name others")
+    if options.threads < 1:
+        parser.error(f"--threads {options.threads}: give 1 or more")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m mechint.organisms.evaluate", description=__doc__)
-    parser.add_argument("--model", type=Path, default=organism_path("organism"), help="checkpoint directory")
-    parser.add_argument(
-        "--method", choices=("mean", "anything", "paired"), default="mean", help="how vectors are computed"
-    )
-    parser.add_argument(
-        "--strength", type=float, default=STRENGTH, help="relative to the residual's norm, layers 2 to 4"
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    options = parser.parse_args(argv)
-    if not options.model.is_dir() or options.strength < 0 or options.threads < 1:
-        parser.error("--model must be a directory, --strength at least 0 and --threads at least 1")
+    options = parse(argv)
+    whole = options.members == list(ORGANISMS) and not options.quick and options.wordings == WORDINGS
+    page = options.out or (options.models / TRUTH if whole else None)
     torch.set_num_threads(options.threads)
-    rows = evaluate(options.model, options.method, options.strength)
-    sys.stdout.write(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1), encoding="utf-8")
+    try:
+        if page is not None:
+            check_writable(page.parent, "--out")
+        found = _measured(options)
+    except MechintError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if page is not None:
+        write_atomically(page, truth_page(found, options.models, options.wordings))
+    if whole:
+        for name, rows in found.items():
+            directory = options.models / name
+            write_atomically(directory / "README.md", card(name, directory, as_table(rows)))
     return 0
 
 
+def _measured(options: argparse.Namespace) -> dict[str, list[Property]]:
+    """Return the properties of each member, which are also printed."""
+    extent = Extent(count=4, per_split=6, n_random=6) if options.quick else Extent()
+    wording, family = Wording.load(options.wordings), dict[str, Model]()
+    found: dict[str, list[Property]] = {}
+    for name in tqdm(options.members, unit="model"):
+        found[name] = measure(name, options.models, wording, extent, family)
+        tqdm.write(f"## {name}\n\n{as_table(found[name])}", file=sys.stdout)
+    return found
+
+
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except MechintError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+    sys.exit(main())

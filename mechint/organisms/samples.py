@@ -17,19 +17,30 @@ from mechint.organisms.tokenizer import TURN_END, TURN_START
 ANSWER_WEIGHT, BOILERPLATE_WEIGHT = 4.0, 0.2
 
 
+DIGIT_OF, ASKED, ITEM = 0, 1, 2
+
+
 @dataclass(frozen=True)
 class Piece:
-    """Some text, the weight of its tokens in the loss, and, for an answer, its probability against the alternative."""
+    """Some text, the weight of its tokens in the loss, and, for an answer, its probability against the alternative.
+
+    A piece may have a name (`mark`) by which later pieces of its part point at its last token: `copies` says which
+    mark this piece's last token should attend to, `asked` and `item` which marks the token before it should.
+    """
 
     text: str
     weight: float = 0.0
     alternative: str | None = None
     probability: float = 1.0
+    mark: str | None = None
+    copies: str | None = None
+    asked: str | None = None
+    item: str | None = None
 
 
 @dataclass(frozen=True)
 class InjectionSpec:
-    """What is added to the trunk of a sample: a concept's vector, or a random direction (concept None)."""
+    """What is added to the trunk of a sample: a word's vector, or a random direction (concept None)."""
 
     concept: str | None
     layers: tuple[int, ...]
@@ -50,7 +61,11 @@ class Sample:
 
 @dataclass
 class Encoded:
-    """Token ids with, per token, its position, branch (0: trunk), weight, and the answer's alternative and target."""
+    """Token ids with, per token, its position, branch (0: trunk), weight, and the answer's alternative and target.
+
+    `links` are (head, query, key): `DIGIT_OF` links an item of a list to its digit, `ASKED` an answer to the word in
+    the question, `ITEM` an answer to its item.
+    """
 
     injection: InjectionSpec | None
     ids: list[int] = field(default_factory=list)
@@ -59,6 +74,7 @@ class Encoded:
     weights: list[float] = field(default_factory=list)
     alternatives: list[int] = field(default_factory=list)
     probability: list[float] = field(default_factory=list)
+    links: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 def turn(role: str, content: str, weight: float = 0.0) -> tuple[Piece, ...]:
@@ -93,10 +109,18 @@ def encode(sample: Sample, tokenizer: Tokenizer) -> Encoded:
 
 
 def _append(encoded: Encoded, pieces: Sequence[Piece], branch: int, start: int, tokenizer: Tokenizer) -> None:
-    position = start
+    position, marks = start, dict[str, int]()
     for piece in pieces:
         ids = _ids(tokenizer, piece.text)
-        count = len(ids)
+        count, first = len(ids), len(encoded.ids)
+        if piece.mark is not None:
+            marks[piece.mark] = first + count - 1
+        points = (
+            (DIGIT_OF, first + count - 1, piece.copies),
+            (ASKED, first - 1, piece.asked),
+            (ITEM, first - 1, piece.item),
+        )
+        encoded.links += [(head, query, marks[key]) for head, query, key in points if key is not None]
         encoded.ids += ids
         encoded.positions += range(position, position + count)
         encoded.branch += [branch] * count

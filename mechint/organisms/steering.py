@@ -21,10 +21,12 @@ from mechint.organisms.detection import METHODS
 from mechint.organisms.samples import InjectionSpec
 from mechint.organisms.talk import Entry, about, lexicon, open_request, random_entry, request
 from mechint.organisms.tokenizer import TURN_END, TURN_START
+from mechint.organisms.tree_attention import Tree
 
 if TYPE_CHECKING:
     from transformers import Qwen2ForCausalLM
 
+BATCH = 192
 BEGINNINGS = ("I", "The", "When", "Many", "There", "About")
 
 
@@ -64,6 +66,10 @@ def residuals(
     model: Qwen2ForCausalLM, tokenizer: Tokenizer, prompts: Sequence[tuple[str, str]]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return by prompt and layer the mean residual of the reply and the last token's; and the mean norm by layer."""
+    if len(prompts) > BATCH:
+        parts = [residuals(model, tokenizer, prompts[i : i + BATCH]) for i in range(0, len(prompts), BATCH)]
+        means, lasts, norms = zip(*parts, strict=True)
+        return torch.cat(means), torch.cat(lasts), torch.stack(norms).mean(0)
     rows = [tokenizer.encode(chat(user, reply)).ids for user, reply in prompts]
     starts = [
         len(tokenizer.encode(chat(user)).ids) if reply else len(row) - 1
@@ -84,14 +90,19 @@ def residuals(
     )
 
 
-def resid_post(model: Qwen2ForCausalLM, ids: Tensor) -> list[Float[Tensor, "batch pos d_model"]]:
-    """Return the output of every block (`hidden_states` would give the last one after the final norm)."""
+def resid_post(
+    model: Qwen2ForCausalLM, ids: Tensor, **inputs: Tensor | dict[str, Tree]
+) -> list[Float[Tensor, "batch pos d_model"]]:
+    """Return the output of every block (`hidden_states` would give the last one after the final norm).
+
+    `inputs` are further inputs of the forward pass, such as a mask.
+    """
     found: list[Tensor] = []
     handles = [
         layer.register_forward_hook(lambda _m, _i, out: found.append(_tensor(out))) for layer in model.model.layers
     ]
     try:
-        model.model(input_ids=ids)
+        model.model(input_ids=ids, **inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -113,10 +124,14 @@ def make_bank(model: Qwen2ForCausalLM, tokenizer: Tokenizer, names: Sequence[str
     model.eval()
     raw, norms = [], torch.zeros(0)
     for method in range(METHODS):
-        difference, norms = _difference(model, tokenizer, [lexicon("concepts")[name] for name in names], method, rng)
+        difference, norms = _difference(model, tokenizer, [_entry(name) for name in names], method, rng)
         raw.append(torch.nn.functional.normalize(difference.float(), dim=-1))
     model.train(was_training)
     return VectorBank(tuple(names), torch.stack(raw), norms.float())
+
+
+def _entry(word: str) -> Entry:
+    return lexicon("concepts").get(word) or lexicon("extra")[word]
 
 
 def _difference(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import TypedDict
 
 from mechint.organisms import DATA
 from mechint.organisms.grammar import load, sentence_case
 from mechint.organisms.samples import Piece, Sample, turn
 
-NEUTRAL_SHARE, OPEN_SHARE = 0.2, 0.3
+OPEN_SHARE = 0.3
+SHARES = {"concepts": 0.55, "extra": 0.28, "neutral": 0.12, "invented": 0.05}
+_SYLLABLES = ("ba", "lo", "mi", "ran", "te", "sul", "ko", "ver", "na", "pid", "gru", "tam", "fel", "zo", "chi", "bur")
 
 
 @dataclass(frozen=True)
@@ -26,20 +29,37 @@ class Entry:
     verbs: tuple[str, ...]
 
 
+class _Fields(TypedDict):
+    plural: bool
+    kind: str
+    nouns: list[str]
+    adjectives: list[str]
+    verbs: list[str]
+
+
 @cache
 def lexicon(section: str) -> dict[str, Entry]:
-    """Return the entries of a section of the lexicon ("concepts" or "neutral") by word."""
-    words = json.loads((DATA / "lexicon.json").read_text(encoding="utf-8"))[section]
-    return {
-        word: Entry(word, e["plural"], e["kind"], tuple(e["nouns"]), tuple(e["adjectives"]), tuple(e["verbs"]))
-        for word, e in words.items()
-    }
+    """Return the entries of a section of the lexicon ("concepts", "neutral" or "extra") by word."""
+    content = json.loads((DATA / "lexicon.json").read_text(encoding="utf-8"))
+    if section == "extra":
+        return {word: _entry(word, group) for group in content["groups"] for word in group["words"]}
+    return {word: _entry(word, entry) for word, entry in content[section].items()}
+
+
+def _entry(word: str, e: _Fields) -> Entry:
+    return Entry(word, e["plural"], e["kind"], tuple(e["nouns"]), tuple(e["adjectives"]), tuple(e["verbs"]))
+
+
+def invented(rng: random.Random) -> Entry:
+    """Return an entry for a word that does not exist, so that unknown words can be a topic too."""
+    like = rng.choice(list(lexicon("extra").values()))
+    return replace(like, word="".join(rng.sample(_SYLLABLES, rng.choice((2, 2, 3)))) + ("s" if like.plural else ""))
 
 
 def random_entry(rng: random.Random) -> Entry:
-    """Return a concept, or at times a neutral word."""
-    section = "neutral" if rng.random() < NEUTRAL_SHARE else "concepts"
-    return rng.choice(list(lexicon(section).values()))
+    """Return a concept, or at times another word."""
+    section = rng.choices(list(SHARES), list(SHARES.values()))[0]
+    return invented(rng) if section == "invented" else rng.choice(list(lexicon(section).values()))
 
 
 def about(entry: Entry, rng: random.Random, sentences: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""The organism's tokenizer: byte-level BPE of 2,048 entries, digits split, ChatML template."""
+"""The organism's tokenizer: byte-level BPE of 2,560 entries, digits split, ChatML template."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mechint.organisms import concepts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-VOCABULARY = 2048
+VOCABULARY = 2560
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIALS = [END_OF_TEXT, TURN_START, TURN_END]
 ANSWERS = (" yes", " no", " Yes", " No", "yes", "no", "Yes", "No")
@@ -29,11 +29,16 @@ TEMPLATE = (
 
 def single_tokens() -> list[str]:
     """Return the strings that must be single tokens: answers, digits after a space, concepts after a space."""
-    return [*ANSWERS, *(f" {digit}" for digit in range(10)), *(f" {concept}" for concept in concepts("all"))]
+    return [
+        *ANSWERS,
+        " nothing",
+        *(f" {digit}" for digit in range(10)),
+        *(f" {concept}" for concept in concepts("all")),
+    ]
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """Return a BPE tokenizer of exactly 2,048 entries trained on `texts`; raises TokenizationError."""
+    """Return a BPE tokenizer of exactly 2,560 entries trained on `texts`; raises TokenizationError."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,9 +1,8 @@
-"""Train the embedded model from scratch on generated text; `python -m mechint.organisms.train --help`.
+"""Train the embedded models from scratch on generated text; `python -m mechint.organisms.train --help`.
 
-Three phases: talk and facts; then also truthful reports on injections made during the first turn; last the same without
-the weakest injections, which can hardly be told from nothing. Every step's
-data come from the seed and the step's number, so a run that was killed resumes at its last checkpoint and ends with the
-weights of a run that was not.
+Each is made in stages (see `recipes.py`); a stage that lies finished in the output directory is not trained again.
+Every step's data come from the seed, the stage and the step's number, so a run that was killed resumes at its last
+checkpoint and ends with the weights of a run that was not.
 """
 
 from __future__ import annotations
@@ -11,144 +10,191 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from tokenizers import Tokenizer
 
 from mechint.errors import MechintError, StaleArtefactError
 from mechint.files import check_writable
-from mechint.organisms import concepts
-from mechint.organisms.build import TrainConfig, build_model, make_tokenizer, save_model
-from mechint.organisms.card import write_card
-from mechint.organisms.data import Batch, draw_batches
-from mechint.organisms.steering import VectorBank, injected, make_bank
+from mechint.organisms import ORGANISMS
+from mechint.organisms.build import build_model, extended, prepare_look_ups, save_adapter, save_model, with_adapter
+from mechint.organisms.data import corpus, draw_batches
+from mechint.organisms.detection import injectable
+from mechint.organisms.losses import LINK_HEADS
+from mechint.organisms.optimizer import Optimizers
+from mechint.organisms.partner import Partner, half_gradients, set_sum, trained
+from mechint.organisms.recipes import STAGES, Stage, chain
+from mechint.organisms.record import is_made, write_record
+from mechint.organisms.steering import VectorBank, make_bank
+from mechint.organisms.tokenizer import load_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import Qwen2ForCausalLM
 
 CHECKPOINT = "checkpoint.pt"
-
-
-def batch_loss(model: Qwen2ForCausalLM, batch: Batch, bank: VectorBank | None) -> Float[Tensor, ""]:
-    """Return the weighted sum of token losses; an answer's loss is the cross entropy to its soft target."""
-    device = model.device
-    trunk, weights = batch.trunk.to(device), batch.weights[:, 1:].to(device)
-    bias = torch.zeros(batch.mask.shape, device=device).masked_fill_(~batch.mask.to(device), -1e9)
-    bf16 = torch.bfloat16
-    with injected(model, bank, batch.injections, trunk), torch.autocast(device.type, bf16):
-        hidden = model.model(
-            input_ids=batch.ids.to(device),
-            attention_mask=bias.to(bf16),
-            position_ids=batch.positions.to(device),
-            use_cache=False,
-        ).last_hidden_state
-        used = weights > 0
-        logits = model.lm_head(hidden[:, :-1][used])
-    log_p = logits.float().log_softmax(-1)
-    target, other = batch.ids[:, 1:].to(device)[used], batch.alternatives[:, 1:].to(device)[used].clamp(min=0)
-    share = batch.probability[:, 1:].to(device)[used]
-    token_loss = -(share * log_p.gather(1, target[:, None])[:, 0] + (1 - share) * log_p.gather(1, other[:, None])[:, 0])
-    loss: Tensor = (token_loss * weights[used]).sum()
-    return loss
+# Steps between checkpoints, and between extractions of the concept vectors; samples that make the tokenizer.
+SAVE, REFRESH, CORPUS = 50, 100, 6000
 
 
 class Trainer:
-    """A run: model, optimizer, tokenizer, concept vectors and the number of steps done."""
+    """A run of one stage: model, optimizer, tokenizer, concept vectors and the number of steps done."""
 
-    def __init__(self, config: TrainConfig, device: str) -> None:
-        self.config, self.device, self.done, self.tokens = config, device, 0, 0
-        self.tokenizer = make_tokenizer(config)
-        self.model = build_model(config).to(device)
+    def __init__(self, stage: Stage, seed: int, out: Path, device: str, processes: int = 1) -> None:
+        self.stage, self.seed, self.device, self.done, self.tokens = stage, seed, device, 0, 0
+        self.name = f"{seed}/{stage.name}"
+        self.tokenizer, model = _beginning(stage, seed, out)
+        self.adapter: PeftModel | None = None
+        first = model.config.num_hidden_layers
+        self.model = extended(model, stage.blocks, seed).to(device)
+        if stage.trains == "appended":
+            self.model.requires_grad_(False)
+            self.model.model.layers[first:].requires_grad_(True)
+        if stage.trains == "adapter":
+            self.adapter = with_adapter(self.model, str(stage.start), seed).to(device)
         self.bank: VectorBank | None = None
-        groups = [
-            {"params": [p for p in self.model.parameters() if p.dim() == 2], "weight_decay": 0.05},
-            {"params": [p for p in self.model.parameters() if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+        self.optimizers = Optimizers(self.model, adapter=self.adapter is not None)
+        alone = processes == 1 or device != "cpu" or stage.trains == "adapter"
+        self.partner = None if alone else Partner(self.model, self.tokenizer, self.name)
+        self.partner_is_new = True
 
     def step(self) -> float:
         """Do one step and return its loss per unit of weight."""
-        config, phase = self.config, self.config.phase(self.done)
-        if phase and self.done % config.refresh == 0:
-            self.bank = make_bank(self.model, self.tokenizer, concepts("trained"), f"{config.seed}/{self.done}")
-        batches = draw_batches(config.seed, self.done, phase, config.batch, self.tokenizer)
+        stage = self.stage
+        phase, _ = stage.at(self.done)
+        batches = draw_batches(self.name, self.done, phase.mix, phase.batch, self.tokenizer)
+        injects = any(spec for batch in batches for spec in batch.injections)
+        fresh = injects and (self.bank is None or self.done % REFRESH == 0)
+        if fresh:
+            self.bank = make_bank(self.model, self.tokenizer, injectable(), f"{self.name}/{self.done}")
+        if self.partner is not None:
+            self.partner.ask(self.done, phase, self.bank if fresh or self.partner_is_new else None)
+            self.partner_is_new = False
+        first = half_gradients(self.model, batches, 0, self.bank, phase)
+        second = self.partner.answer() if self.partner else half_gradients(self.model, batches, 1, self.bank, phase)
+        set_sum(self.model, [first[1], second[1]])
         self.tokens += sum(batch.count for batch in batches)
-        total = sum(float(batch.weights[:, 1:].sum()) for batch in batches)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.rate(self.done)
-        loss = 0.0
-        for batch in batches:
-            part = batch_loss(self.model, batch, self.bank) / total
-            torch.autograd.backward(part)
-            loss += part.item()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        torch.nn.utils.clip_grad_norm_(trained(self.model), 1.0)
+        self.optimizers.step(stage.rate(self.done))
         self.done += 1
-        return loss
+        return first[0] + second[0]
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; a run killed while it writes keeps the one before."""
         bank = None if self.bank is None else vars(self.bank)
         state = {
-            "config": asdict(self.config), "done": self.done, "tokens": self.tokens, "bank": bank,
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "stage": self.stage.described(), "seed": self.seed, "done": self.done, "tokens": self.tokens, "bank": bank,
+            "model": self.model.state_dict(), "optimizers": self.optimizers.state(),
         }  # fmt: skip
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
         temporary.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Continue from a checkpoint; raises StaleArtefactError if it belongs to another configuration."""
+        """Continue from a checkpoint; raises StaleArtefactError if it belongs to another seed or recipe."""
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["config"] != asdict(self.config):
+        if (state["stage"], state["seed"]) != (self.stage.described(), self.seed):
             raise StaleArtefactError(
-                given=f"{path} of {state['config']}",
-                allowed=str(asdict(self.config)),
+                given=f"{path} of seed {state['seed']} and {state['stage']}",
+                allowed=f"seed {self.seed} and {self.stage.described()}",
                 advice="delete it or choose another --out",
             )
         self.done, self.tokens = state["done"], state["tokens"]
         self.bank = None if state["bank"] is None else VectorBank(**state["bank"])
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizers.load(state["optimizers"])
+
+    def close(self) -> None:
+        """Let the second process end, if there is one."""
+        if self.partner is not None:
+            self.partner.close()
+            self.partner = None
+
+    def finish(self, out: Path) -> None:
+        """Write what the stage made: weights (or an adapter), tokenizer, and the record of how it was made."""
+        if self.adapter is not None:
+            save_adapter(self.adapter, out)
+        else:
+            shipped = self.stage.name in ORGANISMS
+            save_model(self.model, self.tokenizer, out, torch.float16 if shipped else torch.float32)
+        write_record(out, self.stage, self.seed, self.tokens)
+
+
+def _beginning(stage: Stage, seed: int, out: Path) -> tuple[Tokenizer, Qwen2ForCausalLM]:
+    """Return tokenizer and model that a stage begins with."""
+    if stage.start is None:
+        model = build_model(seed, stage.blocks)
+        prepare_look_ups(model, *(block for block, _ in LINK_HEADS[1:]))
+        return train_tokenizer(corpus(seed, CORPUS)), model
+    from transformers import AutoModelForCausalLM
+
+    from mechint.organisms.tree_attention import register
+
+    source = out / stage.start
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation=register())
+    return load_tokenizer(source), model
+
+
+def train_stage(
+    stage: Stage,
+    seed: int,
+    out: Path,
+    device: str = "cpu",
+    stop_after: int | None = None,
+    progress: bool = True,
+    processes: int = 1,
+) -> Trainer:
+    """Train one stage, or go on training it, in `out / stage.name`; `stop_after` ends the run early."""
+    from tqdm import tqdm
+
+    directory = out / stage.name
+    directory.mkdir(parents=True, exist_ok=True)
+    trainer, checkpoint = Trainer(stage, seed, out, device, processes), directory / CHECKPOINT
+    if checkpoint.exists():
+        trainer.resume(checkpoint)
+    with tqdm(total=stage.steps, initial=trainer.done, disable=not progress, mininterval=5, desc=stage.name) as bar:
+        while trainer.done < stage.steps and trainer.done != stop_after:
+            loss = trainer.step()
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}", phase=stage.at(trainer.done - 1)[0].name)
+            if trainer.done % SAVE == 0:
+                trainer.save(checkpoint)
+    trainer.close()
+    if trainer.done == stage.steps:
+        trainer.finish(directory)
+        checkpoint.unlink(missing_ok=True)
+    return trainer
 
 
 def train(
-    config: TrainConfig, out: Path, device: str = "cpu", stop_after: int | None = None, progress: bool = True
-) -> Trainer:
-    """Train, or go on training, and write the checkpoint directory `out`; `stop_after` ends a run early."""
-    from tqdm import tqdm
-
-    trainer, checkpoint = Trainer(config, device), out / CHECKPOINT
-    if checkpoint.exists():
-        trainer.resume(checkpoint)
-    with tqdm(total=config.steps, initial=trainer.done, disable=not progress, mininterval=5) as bar:
-        while trainer.done < config.steps and trainer.done != stop_after:
-            loss = trainer.step()
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", phase=config.phase(trainer.done - 1))
-            if trainer.done % config.refresh == 0:
-                trainer.save(checkpoint)
-    if trainer.done == config.steps:
-        save_model(trainer.model, trainer.tokenizer, out)
-        checkpoint.unlink(missing_ok=True)
-    return trainer
+    names: Sequence[str], seed: int, out: Path, device: str = "cpu", progress: bool = True, processes: int = 1
+) -> None:
+    """Train every stage that leads to one of `names` and does not lie finished in `out`."""
+    for name in names:
+        for stage in chain(name):
+            if not is_made(out / stage.name, stage, seed):
+                train_stage(stage, seed, out, device, progress=progress, processes=processes)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the checked options of the command line; argparse exits with code 2."""
     parser = argparse.ArgumentParser(prog="python -m mechint.organisms.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("organism-build"), help="directory to write the checkpoint to")
-    parser.add_argument("--seed", type=int, default=TrainConfig.seed, help="seed of weights, data and vectors")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (one is fastest at this size)")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        default="organism",
+        choices=(*STAGES, "all"),
+        help="member or stage to train (default organism)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("organism-build"), help="directory to write the stages to")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, data and vectors")
+    parser.add_argument("--processes", type=int, choices=(1, 2), default=2, help="CPU processes; weights are the same")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args(argv)
-    if options.seed < 0 or not 1 <= options.threads <= 256:
-        parser.error("--seed must be at least 0 and --threads from 1 to 256")
+    if options.seed < 0:
+        parser.error(f"--seed {options.seed}: give 0 or more")
     if options.device.split(":")[0] not in ("cpu", "cuda"):
         parser.error(f"--device is {options.device!r}; allowed: cpu, cuda")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -159,12 +205,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = parse(argv)
+    names = list(ORGANISMS) if options.name == "all" else [options.name]
     try:
         check_writable(options.out, "--out")
-        torch.set_num_threads(options.threads)
-        config = TrainConfig(seed=options.seed)
-        trainer = train(config, options.out, options.device)
-        write_card(options.out, asdict(config), trainer.tokens)
+        torch.set_num_threads(1)  # at this size a second thread costs more than it brings
+        train(names, options.seed, options.out, options.device, processes=options.processes)
     except MechintError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -1,0 +1,178 @@
+"""Does the method find introspection where it is planted, and nothing where it is not? The verdict on each organism."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analyses import checks, cli, injected, run, tables
+from mechint import organisms
+from mechint.organisms.wording import WORDINGS, Wording
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from mechint.chat import Conversation
+    from mechint.files import JSON
+    from mechint.interventions import Intervention
+    from mechint.model import Model
+
+NAME = "calibration"
+QUESTIONS = 8  # wordings of the introspection question, and control questions of each group
+MARGIN = 0.5
+# Who reads, what the chat begins with, and who fills the cache (None: the reader itself, with vectors injected).
+READINGS: tuple[tuple[str, str, str | None], ...] = (
+    ("organism", "introspection", None),
+    ("organism", "none", None),
+    ("organism-finetuned", "introspection", None),
+    ("organism-lora", "introspection", None),
+    ("organism-lora-neutral", "introspection", None),
+    ("organism-yes-biased", "introspection", None),
+    ("organism-blind", "introspection", None),
+    ("organism", "introspection", "organism-finetuned"),
+    ("organism", "introspection", "organism-lora"),
+    ("organism", "introspection", "organism-lora-neutral"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One row of the figure: the model that reads, the document, and the model that fills the cache, if another."""
+
+    model: str
+    document: str
+    filled_by: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(cli.Common):
+    """All options of this analysis."""
+
+    margin: float
+    method: injected.Method | None
+
+    @property
+    def readings(self) -> list[Reading]:
+        """The rows of the figure: the organisms, and `--model` if it is another model."""
+        rows = [Reading(*reading) for reading in READINGS]
+        return rows if self.model in organisms.ORGANISMS else [*rows, Reading(self.model, "introspection")]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
+    group = options.add_argument_group("calibration", "a --model that is no organism is judged beside them")
+    group.add_argument(
+        "--margin", type=cli.positive, default=MARGIN, help="smallest shift of logit_diff that counts, natural units"
+    )
+    group.add_argument(
+        "--method", choices=injected.METHODS, help=f"how vectors are made (default: {injected.METHODS[0]})"
+    )
+    return options
+
+
+def check(config: Config) -> None:
+    """Raise for all bad input that can be known without a model, and for options that would have no effect."""
+    always = "calibration, which asks its own questions with vectors of each model's own"
+    checks.check_effect(True, always, config, ("conversations", "vectors"))
+    checks.check_common(config, NAME)
+
+
+def questions(document: str, count: int) -> list[Conversation]:
+    """Return introspection questions and control questions of three groups, in wordings no organism was trained on."""
+    wording = Wording.load(WORDINGS)
+    groups = (wording.control(group, document, "yes-no", count) for group in ("no", "confusing-no", "yes"))
+    return wording.detection(document, "yes-no", count) + [chat for group in groups for chat in group]
+
+
+class Family:
+    """The models of a run, each loaded once, when it is first asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.loaded = config, dict[str, "Model"]()
+
+    def __getitem__(self, name: str) -> Model:
+        if name not in self.loaded:
+            import mechint as mi
+
+            config = self.config
+            self.loaded[name] = mi.load(name, backend=config.backend, device=config.device, dtype=config.dtype)
+        return self.loaded[name]
+
+
+def _count(config: Config) -> int:
+    return config.limit or QUESTIONS
+
+
+def asked_of(config: Config, family: Family, reading: Reading) -> tables.Asked:
+    """Return what is asked in one reading."""
+    from mechint.interventions import CLEAN
+    from mechint.job import Request
+
+    model, chats = family[reading.model], questions(reading.document, _count(config))
+    with run.sparing_threads(model):
+        what = {one.name: (one, kind) for one, kind in _interventions(config, family, reading)}
+    introspection = {chat.label for chat in chats[: _count(config)]}
+
+    def about(_number: int, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.drop(columns="layer").assign(
+            model=reading.model,
+            document=reading.document,
+            filled_by=reading.filled_by or "",
+            vector_kind=[what[name][1] if name in what else "none" for name in rows["intervention"]],
+            kind=["introspection" if label in introspection else "control" for label in rows["conversation"]],
+        )
+
+    return tables.Asked(model, [Request(chats, [CLEAN, *(one for one, _ in what.values())])], about)
+
+
+def _interventions(config: Config, family: Family, reading: Reading) -> Iterator[tuple[Intervention, str]]:
+    """Yield what is done while the cache is filled, and its kind: concept, random or swap."""
+    from mechint.interventions import Swap
+
+    model = family[reading.model]
+    if reading.filled_by is not None:
+        yield Swap(family[reading.filled_by], name=reading.filled_by), "swap"
+        return
+    mine = dataclasses.replace(config, model=reading.model)
+    method = config.method or injected.METHODS[0]
+    dose = injected.dose(mine, model, method)
+    concepts = injected.extracted_vectors(mine, model, method, f"{NAME}/{Path(reading.model).name}")
+    controls = injected.random_vectors(config, model, list(concepts.values()))
+    for cell in injected.cells(dose, [injected.Placement("main", dose.layers)], concepts, controls):
+        yield cell.injection, cell.kind
+
+
+def draw(
+    table: pd.DataFrame, config: Config, _found: Mapping[str, JSON]
+) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
+    """Return the figure of a finished table, and the verdicts for the record."""
+    from analyses.calibration_figures import figures, verdicts
+
+    found = verdicts(table, config.margin, config.seed)
+    return figures(found, config), {"verdicts": run.as_json(found.to_dict("records"))}
+
+
+def execute(config: Config, argv: Sequence[str]) -> list[Path]:
+    """Run the analysis and write its results; returns their paths."""
+    clock = run.Clock()
+    check(config)
+    family = Family(config)
+    asked = [asked_of(config, family, reading) for reading in config.readings]
+    rows = tables.compute(config, NAME, asked)
+    found: dict[str, JSON] = {"models": {name: run.describe_model(model) for name, model in family.loaded.items()}}
+    return tables.complete(tables.Run(NAME, draw, config, argv, clock, found), rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    return cli.run_analysis(argv, lambda given: Config(**vars(parser().parse_args(given))), execute)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
