@@ -56,6 +56,21 @@ def controls(
     return [_render(design, cell, question) for cell, question in product(cells, questions)]
 
 
+def first_turns(design: PromptDesign, description: str, info: str) -> tuple[Message, ...]:
+    """Return the turns that are marked: the info document with what was done, and the assistant's reply.
+
+    Raises UnknownNameError for names that the design does not have.
+    """
+    _check_names("description", [description], list(design.descriptions))
+    _check_names("info document", [info], list(design.infos))
+    what, document = design.descriptions[description], design.infos[info]
+    return (
+        Message("system", design.system),
+        Message("user", f"{document}\n\n{what.setup}" if document else what.setup, add_injection=True),
+        Message("assistant", what.reply, add_injection=True),
+    )
+
+
 def rendered_files(design: PromptDesign) -> dict[str, list[Conversation]]:
     """Return what the committed files in `mechint/prompt_sets/<name of the design>/` hold, by file name."""
     return {
@@ -65,13 +80,10 @@ def rendered_files(design: PromptDesign) -> dict[str, list[Conversation]]:
 
 
 def _render(design: PromptDesign, cell: Cell, control: tuple[str, int] | None = None) -> Conversation:
-    description, info, answer = design.descriptions[cell[0]], design.infos[cell[1]], design.formats[cell[2]]
-    question = design.controls[control[0]][control[1]] if control else description.question
-    first = f"{info}\n\n{description.setup}" if info else description.setup
+    answer = design.formats[cell[2]]
+    question = design.controls[control[0]][control[1]] if control else design.descriptions[cell[0]].question
     messages = (
-        Message("system", design.system),
-        Message("user", first, add_injection=True),
-        Message("assistant", description.reply, add_injection=True),
+        *first_turns(design, cell[0], cell[1]),
         Message("user", f"{question} {answer.instruction}"),
         Message("assistant", answer.prefix, continue_msg=True),
     )
