@@ -35,6 +35,7 @@ SERIES = {
     "yes": Series("control, answer yes", ORANGE, "longdashdot", "triangle-down"),
     "ambiguous": Series("control, ambiguous", PURPLE, "dash", "x"),
 }
+PUBLISHED = Series("published value (Qwen2.5-Coder-32B-Instruct)", PURPLE, "dot", "star-open")
 CONTROL_GROUPS = ("no", "confusing-no", "yes", "ambiguous")
 MINUS = "\N{MINUS SIGN}"
 METRICS = {"p_yes": "P(yes)", "logit_diff": f"logit(yes) {MINUS} logit(no)"}

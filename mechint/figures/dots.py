@@ -1,0 +1,191 @@
+"""Rows of dots with intervals: a row for each condition, a colour and a shape for each series, panels side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mechint.figures.style import INK, Series, finish, rgba
+
+_ROW = 26  # pixels for each series of a row
+_TICKS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5)
+_SPAN = 0.8  # of a row, that its series take
+
+
+@dataclass(frozen=True)
+class DotPanel:
+    """One panel: `key` finds its rows, `label` is its axis; probabilities can be shown on an axis of log-odds.
+
+    `arrows` joins two series by a line, e.g. clean and injected, which then share a lane in every panel.
+    """
+
+    key: str
+    title: str
+    label: str
+    log_odds: bool = False
+    arrows: tuple[str, str] | None = None
+    zero: bool = True
+
+
+def dots(
+    summary: pd.DataFrame,
+    units: pd.DataFrame,
+    panels: Sequence[DotPanel],
+    series: Mapping[str, Series],
+    *,
+    title: str,
+    subtitle: str,
+    widths: Sequence[float] | None = None,
+    legend_lines: int = 1,
+) -> go.Figure:
+    """Return the figure; rows and series come in the order in which `summary` and `series` name them.
+
+    `summary`: panel, row, series, mean, low, high (bounds may be NaN). `units`: panel, row, series, unit, value, drawn
+    small; may be empty. A column `label` in `units` is written beside its dot where it is not empty.
+    """
+    rows = list(dict.fromkeys(summary["row"]))
+    used = [name for name in series if (summary["series"] == name).any()]
+    lanes = _lanes(used, panels)
+    place = _places(rows, lanes)
+    figure = make_subplots(
+        rows=1, cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04, column_widths=widths,
+        subplot_titles=[f"<b>{panel.title}</b>" for panel in panels],
+    )  # fmt: skip
+    for column, panel in enumerate(panels, start=1):
+        mine, small = (frame[frame["panel"] == panel.key] for frame in (summary, units))
+        for trace in _traces(panel, mine, small, place, {name: series[name] for name in used}, column == 1):
+            figure.add_trace(trace, row=1, col=column)
+        _value_axis(figure, panel, mine, small, column)
+    _row_axis(figure, rows)
+    height = 60 + _ROW * (max(lanes.values(), default=0) + 1.4) * len(rows)
+    done = finish(figure, title, subtitle, height=round(height), bottom=80 + 22 * legend_lines)
+    done.update_yaxes(automargin=True)
+    return done
+
+
+def _lanes(used: Sequence[str], panels: Sequence[DotPanel]) -> dict[str, int]:
+    """Return the lane of each series, counted from the top; a series that an arrow starts from has that of its end."""
+    ends = dict(panel.arrows for panel in panels if panel.arrows is not None)
+    own = [name for name in used if ends.get(name) not in used]
+    return {name: own.index(name if name in own else ends[name]) for name in used}
+
+
+def _places(rows: Sequence[str], lanes: Mapping[str, int]) -> dict[tuple[str, str], float]:
+    """Return the height of each series of each row; the first row is the highest, and so is the first lane."""
+    step = _SPAN / (max(lanes.values(), default=0) + 1)
+    heights = {name: _SPAN / 2 - step * (lane + 0.5) for name, lane in lanes.items()}
+    return {(row, name): len(rows) - 1 - at + height for at, row in enumerate(rows) for name, height in heights.items()}
+
+
+def _traces(
+    panel: DotPanel,
+    summary: pd.DataFrame,
+    units: pd.DataFrame,
+    place: Mapping[tuple[str, str], float],
+    series: Mapping[str, Series],
+    first: bool,
+) -> list[go.Scatter]:
+    traces = [] if panel.arrows is None else [_arrows(panel, summary, place)]
+    for name, style in series.items():
+        small, large = (frame[frame["series"] == name] for frame in (units, summary))
+        if len(small):
+            traces.append(_small(panel, small, place, style))
+        # A series that this panel has not still stands in the legend, which the first panel writes.
+        traces.append(_large(panel, large, place, style, legend=first))
+    return traces
+
+
+def _small(panel: DotPanel, rows: pd.DataFrame, place: Mapping[tuple[str, str], float], style: Series) -> go.Scatter:
+    return go.Scatter(
+        x=_shown(panel, rows["value"]),
+        y=[place[key] for key in zip(rows["row"], rows["series"], strict=True)],
+        mode="markers+text" if "label" in rows else "markers",
+        text=rows.get("label"),
+        textposition=["middle left" if far else "middle right" for far in _far(rows["value"])],
+        cliponaxis=False,
+        textfont={"size": 10, "color": "#555555"},
+        marker={"color": rgba(style.color, 0.35), "size": 5, "symbol": style.symbol},
+        customdata=np.column_stack([rows["unit"], rows["value"]]),
+        hovertemplate=f"{style.label}, %{{customdata[0]}}: %{{customdata[1]:.4g}}<extra></extra>",
+        legendgroup=style.label,
+        showlegend=False,
+    )
+
+
+def _far(values: pd.Series) -> pd.Series:
+    """Return which values lie on the far side, where text would run out of the panel on their right."""
+    return values > (values.max() + values.min()) / 2 + 0.2 * (values.max() - values.min())
+
+
+def _large(
+    panel: DotPanel, rows: pd.DataFrame, place: Mapping[tuple[str, str], float], style: Series, *, legend: bool
+) -> go.Scatter:
+    x, low, high = (_shown(panel, rows[name]) for name in ("mean", "low", "high"))
+    return go.Scatter(
+        x=x if len(rows) else [None],
+        y=[place[key] for key in zip(rows["row"], rows["series"], strict=True)] if len(rows) else [None],
+        mode="markers",
+        name=style.label,
+        legendgroup=style.label,
+        showlegend=legend,
+        marker={"color": style.color, "symbol": style.symbol, "size": 10, "line": {"width": 1.5, "color": style.color}},
+        error_x={
+            "type": "data", "symmetric": False, "color": style.color, "thickness": 2, "width": 4,
+            "array": np.nan_to_num(high - x), "arrayminus": np.nan_to_num(x - low),
+        },
+        customdata=rows[["mean", "low", "high"]].to_numpy(),
+        hovertemplate=style.label
+        + " %{customdata[0]:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}]<extra></extra>",
+    )  # fmt: skip
+
+
+def _arrows(panel: DotPanel, summary: pd.DataFrame, place: Mapping[tuple[str, str], float]) -> go.Scatter:
+    """One line for each row that has both ends, with a head at the second."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    wide = summary.pivot_table(index="row", columns="series", values="mean", sort=False)
+    start, stop = panel.arrows or ("", "")
+    for row, values in wide.iterrows():
+        if start in values and stop in values and values[[start, stop]].notna().all():
+            x += [*_shown(panel, values[[start, stop]]), None]
+            y += [place[str(row), start], place[str(row), stop], None]
+    return go.Scatter(
+        x=x, y=y, mode="lines", line={"color": "#999999", "width": 1.5}, hoverinfo="skip", showlegend=False
+    )
+
+
+def _shown(panel: DotPanel, values: pd.Series) -> np.ndarray:
+    found = np.asarray(values, dtype=float)
+    if not panel.log_odds:
+        return found
+    inside = np.clip(found, 1e-12, 1 - 1e-12)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def _value_axis(figure: go.Figure, panel: DotPanel, summary: pd.DataFrame, units: pd.DataFrame, column: int) -> None:
+    figure.update_xaxes(title_text=panel.label, row=1, col=column)
+    if panel.log_odds:
+        shown = np.concatenate([_shown(panel, summary[name]) for name in ("mean", "low", "high")])
+        shown = np.concatenate([shown, _shown(panel, units["value"])]) if len(units) else shown
+        values, texts = _probability_ticks(float(np.nanmin(shown)), float(np.nanmax(shown)))
+        figure.update_xaxes(tickvals=values, ticktext=texts, row=1, col=column)
+    elif panel.zero:
+        figure.add_vline(0, row=1, col=column, line={"color": INK, "width": 1, "dash": "dot"})
+
+
+def _probability_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Return ticks of log-odds between two values, written as percentages."""
+    chances = [*_TICKS, *(1 - tick for tick in reversed(_TICKS[:-1]))]
+    ticks = [(float(np.log(p) - np.log1p(-p)), f"{100 * p:.10g}%") for p in chances]
+    kept = [tick for tick in ticks if low - 1 <= tick[0] <= high + 1]
+    return [value for value, _ in kept], [text for _, text in kept]
+
+
+def _row_axis(figure: go.Figure, rows: Sequence[str]) -> None:
+    places = [len(rows) - 1 - at for at in range(len(rows))]
+    figure.update_yaxes(tickvals=places, ticktext=list(rows), range=[-0.5, len(rows) - 0.5], showgrid=False, ticks="")
+    for at in range(1, len(rows)):
+        figure.add_hline(y=at - 0.5, line={"color": "#DDDDDD", "width": 1}, layer="below")

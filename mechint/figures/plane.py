@@ -1,0 +1,76 @@
+"""Units in a plane of two shifts, with what its diagonals mean."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from mechint import stats
+from mechint.figures.style import INK, Series, finish
+
+_HEIGHT = 620
+
+
+def plane(
+    points: pd.DataFrame,
+    series: Mapping[str, Series],
+    *,
+    x_label: str,
+    y_label: str,
+    diagonals: tuple[str, str],
+    title: str,
+    subtitle: str,
+) -> go.Figure:
+    """Return the figure of `series, unit, x, y`; `diagonals` name the rising and the falling one.
+
+    Both axes have one scale, so that the diagonals are where two shifts are equal, or equal and opposite.
+    """
+    figure = go.Figure()
+    limit = 1.15 * max(float(points[["x", "y"]].abs().to_numpy().max()), 0.05)
+    for name, rows in points.groupby("series", sort=False):
+        figure.add_trace(_dots(rows, series[str(name)]))
+        if len(rows) > 1:
+            figure.add_trace(_mean(rows, series[str(name)]))
+    for slope, text in zip((1, -1), diagonals, strict=True):
+        figure.add_trace(_line(limit, slope))
+        figure.add_annotation(
+            x=0.8 * limit, y=0.8 * slope * limit, text=text, showarrow=False, bgcolor="white",
+            font={"color": "#555555", "size": 12},
+        )  # fmt: skip
+    figure.add_hline(0, line={"color": INK, "width": 1, "dash": "dot"})
+    figure.add_vline(0, line={"color": INK, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title_text=x_label, range=[-limit, limit])
+    figure.update_yaxes(title_text=y_label, range=[-limit, limit])
+    return finish(figure, title, subtitle, height=_HEIGHT, bottom=100)
+
+
+def _dots(rows: pd.DataFrame, style: Series) -> go.Scatter:
+    return go.Scatter(
+        x=rows["x"], y=rows["y"], mode="markers", name=style.label, text=rows["unit"],
+        marker={"color": style.color, "symbol": style.symbol, "size": 8, "opacity": 0.6},
+        hovertemplate=f"{style.label}, %{{text}}: %{{x:.3f}}, %{{y:.3f}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _mean(rows: pd.DataFrame, style: Series) -> go.Scatter:
+    x, y = (stats.bootstrap_mean(np.asarray(rows[name], dtype=float)) for name in ("x", "y"))
+    bars = {
+        axis: {
+            "type": "data", "symmetric": False, "color": style.color, "thickness": 2.5, "width": 6,
+            "array": [float(found.high - found.mean)], "arrayminus": [float(found.mean - found.low)],
+        }
+        for axis, found in (("error_x", x), ("error_y", y))
+    }  # fmt: skip
+    return go.Scatter(
+        x=[float(x.mean)], y=[float(y.mean)], mode="markers", name=f"mean: {style.label}",
+        marker={"color": style.color, "symbol": "cross-thin-open", "size": 14, "line": {"width": 3}}, **bars,
+        hovertemplate=f"mean of {style.label}: %{{x:.3f}}, %{{y:.3f}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _line(limit: float, slope: int) -> go.Scatter:
+    return go.Scatter(
+        x=[-limit, limit], y=[-slope * limit, slope * limit], mode="lines", hoverinfo="skip", showlegend=False,
+        line={"color": "#999999", "width": 1, "dash": "dash"},
+    )  # fmt: skip
