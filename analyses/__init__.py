@@ -6,4 +6,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 # By module: the options with which `python -m analyses.all` runs it for the gallery.
-ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType({"calibration": (), "logit_lens": ("--layer-sweep",)})
+ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"calibration": (), "detection": (), "controls": (), "logit_lens": ("--layer-sweep",)}
+)

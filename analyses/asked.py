@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+WORDED = ("description", "info", "format")
 CONTROLS_IN_SWEEP = 3  # per group; a sweep asks each at dozens of placements
 
 
@@ -28,8 +30,21 @@ class Wording:
     info: str = "introspection"
     format: str = "yes-no"
 
+    @classmethod
+    def of(cls, **given: str | None) -> Wording:
+        """Return what the options say; the usual where they say nothing."""
+        return cls(**{name: value for name, value in given.items() if value is not None})
+
     def __str__(self) -> str:
         return f"description {self.description}, info {self.info}, format {self.format}"
+
+
+def add_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that choose a cell of the prompt set."""
+    usual = Wording()
+    group.add_argument("--description", help=f"what the prompt says was done (default: {usual.description})")
+    group.add_argument("--info", help=f"info document that the prompt starts with (default: {usual.info})")
+    group.add_argument("--format", help=f"answer format (default: {usual.format})")
 
 
 def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Conversation]:
@@ -87,7 +102,21 @@ def group_of(conversation: Conversation) -> str:
 
 
 def described(table: pd.DataFrame, asked: Sequence[Conversation]) -> pd.DataFrame:
-    """Add the columns `kind` and `group` of each row's conversation."""
-    kinds = {conversation.label: kind_of(conversation) for conversation in asked}
-    groups = {conversation.label: group_of(conversation) for conversation in asked}
-    return table.assign(kind=table["conversation"].map(kinds), group=table["conversation"].map(groups))
+    """Add `kind`, `group`, `question` (in words) of each row's conversation, and `description`, `info`, `format`.
+
+    The last three are "" for a conversation that does not say.
+    """
+    known = {chat.label: (kind_of(chat), group_of(chat), _question(chat), *_worded(chat)) for chat in asked}
+    rows = [known[label] for label in table["conversation"]]
+    names = ("kind", "group", "question", *WORDED)
+    return table.assign(**{name: [row[place] for row in rows] for place, name in enumerate(names)})
+
+
+def _worded(conversation: Conversation) -> tuple[str, ...]:
+    return tuple(str(conversation.extra.get(name) or "") for name in WORDED)
+
+
+def _question(conversation: Conversation) -> str:
+    """Return the control question as its design has it, else what the user said last."""
+    said = [message.content for message in conversation.messages if message.role == "user"]
+    return str(conversation.extra.get("control_question") or said[-1])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses import checks, cli, injected, run, tables
+from analyses import checks, cli, experiment, injected, run, tables
+from analyses.experiment import Condition, Group
 from mechint import organisms
 from mechint.organisms.wording import WORDINGS, Wording
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from mechint.chat import Conversation
     from mechint.files import JSON
-    from mechint.interventions import Intervention
     from mechint.model import Model
 
 NAME = "calibration"
@@ -54,7 +54,6 @@ class Config(cli.Common):
     """All options of this analysis."""
 
     margin: float
-    method: injected.Method | None
 
     @property
     def readings(self) -> list[Reading]:
@@ -69,9 +68,6 @@ def parser() -> argparse.ArgumentParser:
     group = options.add_argument_group("calibration", "a --model that is no organism is judged beside them")
     group.add_argument(
         "--margin", type=cli.positive, default=MARGIN, help="smallest shift of logit_diff that counts, natural units"
-    )
-    group.add_argument(
-        "--method", choices=injected.METHODS, help=f"how vectors are made (default: {injected.METHODS[0]})"
     )
     return options
 
@@ -111,41 +107,30 @@ def _count(config: Config) -> int:
 
 def asked_of(config: Config, family: Family, reading: Reading) -> tables.Asked:
     """Return what is asked in one reading."""
-    from mechint.interventions import CLEAN
-    from mechint.job import Request
-
     model, chats = family[reading.model], questions(reading.document, _count(config))
     with run.sparing_threads(model):
-        what = {one.name: (one, kind) for one, kind in _interventions(config, family, reading)}
-    introspection = {chat.label for chat in chats[: _count(config)]}
-
-    def about(_number: int, rows: pd.DataFrame) -> pd.DataFrame:
-        return rows.drop(columns="layer").assign(
-            model=reading.model,
-            document=reading.document,
-            filled_by=reading.filled_by or "",
-            vector_kind=[what[name][1] if name in what else "none" for name in rows["intervention"]],
-            kind=["introspection" if label in introspection else "control" for label in rows["conversation"]],
-        )
-
-    return tables.Asked(model, [Request(chats, [CLEAN, *(one for one, _ in what.values())])], about)
+        conditions = list(_conditions(config, family, reading))
+    of = experiment.ask(model, [Group(chats, conditions)])
+    about = {"model": reading.model, "document": reading.document, "filled_by": reading.filled_by or ""}
+    return dataclasses.replace(of, about=lambda number, rows: of.about(number, rows).assign(**about))
 
 
-def _interventions(config: Config, family: Family, reading: Reading) -> Iterator[tuple[Intervention, str]]:
-    """Yield what is done while the cache is filled, and its kind: concept, random or swap."""
-    from mechint.interventions import Swap
+def _conditions(config: Config, family: Family, reading: Reading) -> Iterator[Condition]:
+    """Yield what is done while the cache is filled."""
+    from mechint.interventions import Injection, Swap
 
     model = family[reading.model]
     if reading.filled_by is not None:
-        yield Swap(family[reading.filled_by], name=reading.filled_by), "swap"
+        yield Condition(Swap(family[reading.filled_by], name=reading.filled_by), reading.filled_by, "swap")
         return
     mine = dataclasses.replace(config, model=reading.model)
-    method = config.method or injected.METHODS[0]
-    dose = injected.dose(mine, model, method)
-    concepts = injected.extracted_vectors(mine, model, method, f"{NAME}/{Path(reading.model).name}")
-    controls = injected.random_vectors(config, model, list(concepts.values()))
-    for cell in injected.cells(dose, [injected.Placement("main", dose.layers)], concepts, controls):
-        yield cell.injection, cell.kind
+    dose = injected.dose(mine, model)
+    concepts = injected.extracted_vectors(mine, model, f"{NAME}/{Path(reading.model).name}")
+    randoms = injected.random_vectors(config, model, list(concepts.values()))
+    for kind, vectors in (("concept", concepts), ("random", randoms)):
+        for name, vector in vectors.items():
+            steer = Injection(vector, dose.layers, dose.strength, dose.relative_strength, name=name)
+            yield Condition(steer, name, kind)
 
 
 def draw(
@@ -158,21 +143,15 @@ def draw(
     return figures(found, config), {"verdicts": run.as_json(found.to_dict("records"))}
 
 
-def execute(config: Config, argv: Sequence[str]) -> list[Path]:
-    """Run the analysis and write its results; returns their paths."""
-    clock = run.Clock()
-    check(config)
+def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
+    """Return the rows of every reading, and the models."""
     family = Family(config)
-    asked = [asked_of(config, family, reading) for reading in config.readings]
-    rows = tables.compute(config, NAME, asked)
-    found: dict[str, JSON] = {"models": {name: run.describe_model(model) for name, model in family.loaded.items()}}
-    return tables.complete(tables.Run(NAME, draw, config, argv, clock, found), rows)
+    rows = tables.compute(config, NAME, [asked_of(config, family, reading) for reading in config.readings])
+    return rows, {"models": {name: run.describe_model(model) for name, model in family.loaded.items()}}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns its exit code."""
-    return cli.run_analysis(argv, lambda given: Config(**vars(parser().parse_args(given))), execute)
-
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)
+main = ANALYSIS.main
 
 if __name__ == "__main__":
     sys.exit(main())

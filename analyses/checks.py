@@ -39,6 +39,7 @@ def check_common(config: Common, analysis: str) -> Checkpoint:
     if config.conversations is not None:
         load_conversations(config.conversations)
     if config.vectors is not None:
+        check_effect(True, "--vectors", config, ("method",))
         vector_files(config.vectors, config.concepts)
     elif checkpoint.prompts == "small":
         select(dict.fromkeys(organisms.concepts("all")), config.concepts, "concept", UnknownConceptError)

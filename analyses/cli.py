@@ -20,6 +20,7 @@ from mechint.shards import Shard
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
 Options = TypeVar("Options", bound="Common")
+METHODS = ("paired_pca", "mean_difference")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -37,6 +38,7 @@ class Common:
     concepts: tuple[str, ...] | None
     conversations: Path | None
     vectors: Path | None
+    method: Literal["paired_pca", "mean_difference"] | None
     seed: int
     limit: int | None
     n_random: int
@@ -95,6 +97,7 @@ def _add_injection_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--concepts", type=_names, help="a,b,c (default: those of the prompt set or of --vectors)")
     group.add_argument("--vectors", type=Path, help="a .gguf or .safetensors file, or a directory of them")
+    group.add_argument("--method", choices=METHODS, help=f"how vectors are made (default: {METHODS[0]})")
     group.add_argument("--n-random", type=whole_number(0), default=8, help="random vectors of equal norm")
 
 

@@ -7,21 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from analyses.checks import check_layers, vector_files
-from analyses.cli import Common, format_layers
+from analyses.cli import METHODS, Common, format_layers
 from mechint import organisms, presets
 from mechint.errors import LayerRangeError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mechint.files import JSON
-    from mechint.interventions import Injection
     from mechint.model import Model
     from mechint.vectors import ConceptVector
 
-Method = Literal["paired_pca", "mean_difference"]
-METHODS: tuple[Method, ...] = ("paired_pca", "mean_difference")
-VectorKind = Literal["concept", "random"]
 Sweep = Literal["main", "single", "window"]
 
 # Embedded models are trained to report injections here; at this strength they still talk readably.
@@ -56,6 +50,10 @@ class Dose:
             return f"strength {self.strength:g}"
         return f"|added| = {self.relative_strength:g} |residual| at each layer"
 
+    def told(self) -> str:
+        """Return layers and strength as words for a subtitle."""
+        return f"injected at layers {format_layers(self.layers)} in the marked turns only, {self}"
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -65,17 +63,7 @@ class Placement:
     layers: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One injection and what the table says about it."""
-
-    injection: Injection
-    vector: str
-    kind: VectorKind
-    placement: Placement
-
-
-def dose(config: Common, model: Model, method: Method) -> Dose:
+def dose(config: Common, model: Model) -> Dose:
     """Return layers and strength: those of the options, else a preset's, else the middle third and relative strength.
 
     Embedded models have settings of their own. A preset's strength is for vectors like those it was published with, so
@@ -88,11 +76,16 @@ def dose(config: Common, model: Model, method: Method) -> Dose:
         return Dose(layers, config.strength, None, "--strength")
     if config.relative_strength is not None:
         return Dose(layers, None, config.relative_strength, "--relative-strength")
-    if preset is not None and (config.vectors is not None or method == "paired_pca"):
+    if preset is not None and (config.vectors is not None or method_of(config) == "paired_pca"):
         return Dose(layers, preset.strength, None, preset.source)
     if model.prompts == "small":
         return Dose(layers, None, EMBEDDED_RELATIVE_STRENGTH, "embedded model")
     return Dose(layers, None, presets.DEFAULT_RELATIVE_STRENGTH, "default")
+
+
+def method_of(config: Common) -> str:
+    """Return how vectors are made."""
+    return config.method or METHODS[0]
 
 
 def _usual_layers(preset: presets.Preset | None, model: Model) -> tuple[int, ...]:
@@ -110,12 +103,12 @@ def stored_vectors(config: Common) -> dict[str, ConceptVector]:
     return {name: ConceptVector.load(file) for name, file in vector_files(config.vectors, config.concepts).items()}
 
 
-def extracted_vectors(config: Common, model: Model, method: Method, analysis: str) -> dict[str, ConceptVector]:
+def extracted_vectors(config: Common, model: Model, analysis: str) -> dict[str, ConceptVector]:
     """Return vectors of `--concepts` from the model itself; kept with the results, reused if all is equal."""
     from mechint import extract
 
     concepts = config.concepts or default_concepts(model)
-    return extract.extract(model, concepts, method, directory=config.out / analysis / "vectors")
+    return extract.extract(model, concepts, method_of(config), directory=config.out / analysis / "vectors")
 
 
 def default_concepts(model: Model) -> tuple[str, ...]:
@@ -162,41 +155,3 @@ def check_window(window: int, n_layers: int) -> None:
 def common_layers(vectors: Mapping[str, ConceptVector]) -> list[int]:
     """Return the layers for which every vector has one; files from elsewhere may lack some."""
     return sorted(set.intersection(*(set(vector.layers) for vector in vectors.values())))
-
-
-def cells(
-    dose: Dose,
-    placements: Sequence[Placement],
-    concepts: Mapping[str, ConceptVector],
-    controls: Mapping[str, ConceptVector],
-) -> list[Cell]:
-    """Return one cell for each placement of each concept vector and each random vector."""
-    kinds: dict[str, VectorKind] = {**dict.fromkeys(concepts, "concept"), **dict.fromkeys(controls, "random")}
-    vectors = {**concepts, **controls}
-    return [
-        Cell(_injection(dose, vectors[name], name, placement), name, kind, placement)
-        for placement in placements
-        for name, kind in kinds.items()
-    ]
-
-
-def _injection(dose: Dose, vector: ConceptVector, name: str, placement: Placement) -> Injection:
-    from mechint.interventions import Injection
-
-    label = f"{name} {placement.sweep} {format_layers(placement.layers)}"
-    return Injection(vector, placement.layers, dose.strength, dose.relative_strength, name=label)
-
-
-def described(table: pd.DataFrame, shown: Sequence[Cell]) -> pd.DataFrame:
-    """Add what each row's intervention is: `vector`, `vector_kind`, `sweep`, `injected_layers`.
-
-    Clean rows have no vector, the kind `none`, and count for the main part.
-    """
-    columns = ("vector", "vector_kind", "sweep", "injected_layers")
-    clean = ("", "none", "main", "")
-    about = {
-        cell.injection.name: (cell.vector, cell.kind, cell.placement.sweep, format_layers(cell.placement.layers))
-        for cell in shown
-    }
-    rows = [about.get(name, clean) for name in table["intervention"]]
-    return table.assign(**{column: [row[place] for row in rows] for place, column in enumerate(columns)})

@@ -32,10 +32,9 @@ def merge(paths: Sequence[Path], out: Path) -> list[Path]:
     for name, (rows, record) in parts.read(files).items():
         if name not in ANALYSES:
             raise UsageError(f"parts of {name!r}", ", ".join(ANALYSES), "use the version that has made them")
-        module = importlib.import_module(f"analyses.{name}")
-        asked = module.Config(**vars(module.parser().parse_args(record.argv)))
-        config = dataclasses.replace(asked, out=out, shard=None)
-        written += tables.conclude(tables.Run(name, module.draw, config, record.argv, clock, record.found), rows)
+        analysis = importlib.import_module(f"analyses.{name}").ANALYSIS
+        config = dataclasses.replace(analysis.parsed(record.argv), out=out, shard=None)
+        written += tables.conclude(tables.Run(name, analysis.draw, config, record.argv, clock, record.found), rows)
     for file in files:
         if file.resolve().is_relative_to(out.resolve()):
             file.unlink()

@@ -145,6 +145,13 @@ def model_name(found: Mapping[str, JSON]) -> str:
     return str(model["name"]) if isinstance(model, Mapping) else str(model)
 
 
+def short_name(found: Mapping[str, JSON]) -> str:
+    """Return a model's name for a figure: a directory by its last part, any other model by its whole name."""
+    name = model_name(found)
+    path = Path(name)
+    return path.resolve().name if path.is_dir() else name
+
+
 def short_receipt(receipt: dict[str, JSON]) -> dict[str, JSON]:
     """Return a receipt with its layers as `layer: [norm added, residual norm, ratio]`, as there can be thousands."""
     layers = receipt.get("layers")

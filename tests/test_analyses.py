@@ -165,23 +165,24 @@ class _Deep:
 def test_published_settings_are_the_default_for_their_models_only(
     model: str, n_layers: int, layers: str, strength: float | None
 ) -> None:
-    config = logit_lens.Config(**vars(logit_lens.parser().parse_args(["--model", model])))
-    found = injected.dose(config, _Deep(n_layers), "paired_pca")
+    config = logit_lens.ANALYSIS.parsed(["--model", model])
+    found = injected.dose(config, _Deep(n_layers))
     assert cli.format_layers(found.layers) == layers
     assert found.strength == strength
     assert (found.relative_strength is None) == (strength is not None)
-    assert injected.dose(config, _Deep(n_layers), "mean_difference").strength is None
+    differences = dataclasses.replace(config, method="mean_difference")
+    assert injected.dose(differences, _Deep(n_layers)).strength is None
 
 
 def test_embedded_models_have_settings_of_their_own() -> None:
-    config = logit_lens.Config(**vars(logit_lens.parser().parse_args([])))
-    found = injected.dose(config, _Deep(8, "small"), "paired_pca")
+    config = logit_lens.ANALYSIS.parsed([])
+    found = injected.dose(config, _Deep(8, "small"))
     assert (found.layers, found.strength, found.relative_strength) == ((2, 3, 4), None, 0.3)
 
 
 def test_options_overrule_published_settings() -> None:
     argv = ["--model", "Qwen/Qwen2.5-Coder-32B-Instruct", "--layers", "3", "--relative-strength", "0.5"]
-    found = injected.dose(logit_lens.Config(**vars(logit_lens.parser().parse_args(argv))), _Deep(64), "paired_pca")
+    found = injected.dose(logit_lens.ANALYSIS.parsed(argv), _Deep(64))
     assert found == injected.Dose((3,), None, 0.5, "--relative-strength")
 
 

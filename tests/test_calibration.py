@@ -13,10 +13,11 @@ from analyses import calibration
 from analyses.calibration import Reading
 from analyses.calibration_figures import BIAS, NULL, REPORTS, UNDECIDED, figures, judge, verdicts
 from mechint.stats import Interval
+from mechint.store import CellStore
 
 
 def _config(*argv: str) -> calibration.Config:
-    return calibration.Config(**vars(calibration.parser().parse_args(argv)))
+    return calibration.ANALYSIS.parsed(argv)
 
 
 def _rows(model: str, kind: str, detection: float, control: float, spread: float) -> list[dict[str, object]]:
@@ -124,17 +125,17 @@ def test_a_run_writes_its_files_and_resumes(tmp_path: Path, monkeypatch):
     chosen = (("organism", "introspection", None), ("organism", "introspection", "organism-lora"))
     monkeypatch.setattr(calibration, "READINGS", chosen)
     argv = ["--limit", "2", "--concepts", "cats,bread", "--n-random", "2", "--out", str(tmp_path)]
-    real, calls = calibration._read, []
+    real, kept = CellStore.add, []
 
-    def broken(*arguments: object) -> pd.DataFrame:
-        if calls:
+    def broken(store: CellStore, *arguments: object) -> Path:
+        if kept:
             raise KeyboardInterrupt
-        calls.append(1)
-        return real(*arguments)
+        kept.append(1)
+        return real(store, *arguments)
 
-    monkeypatch.setattr(calibration, "_read", broken)
-    assert calibration.main(argv) == 130
-    monkeypatch.setattr(calibration, "_read", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(CellStore, "add", broken)
+        assert calibration.main(argv) == 130
     assert calibration.main(argv) == 0
     table = pd.read_parquet(tmp_path / "calibration" / "table.parquet")
     assert set(table.vector_kind) == {"none", "concept", "random", "swap"}

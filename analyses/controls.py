@@ -1,0 +1,93 @@
+"""Is it only a bias towards yes, or noise? Control questions of four groups under each injection."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from analyses import asked, checks, cli, experiment, injected, run, tables
+from analyses.experiment import Group, Setup
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from mechint.chat import Conversation
+    from mechint.files import JSON
+
+NAME = "controls"
+INFOS = ("none", "introspection")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(cli.Common):
+    """All options of this analysis."""
+
+    info: str
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
+    group = options.add_argument_group("controls")
+    group.add_argument("--info", choices=INFOS, default=INFOS[1], help="info document that the figures show")
+    return options
+
+
+def check(config: Config) -> None:
+    """Raise for all bad input that can be known without a model."""
+    questions(config, checks.check_common(config, NAME).prompts)
+
+
+def questions(config: Config, prompt_set: str) -> list[Conversation]:
+    """Return introspection questions and all control questions, with and without the info document, in both formats.
+
+    Or those of `--conversations`, among which there must be control questions. Raises UsageError.
+    """
+    from mechint import prompts
+    from mechint.errors import UsageError
+    from mechint.prompt_design import PromptDesign
+
+    if config.conversations is None:
+        design, usual = PromptDesign.load(prompt_set), asked.Wording()
+        cell = {"descriptions": [usual.description], "infos": list(INFOS)}
+        return prompts.introspection(design, **cell) + prompts.controls(design, **cell, limit=config.limit)
+    found = asked.conversations(config, asked.Wording(), prompt_set)
+    if not any(asked.kind_of(chat) == "control" for chat in found):
+        raise UsageError(
+            given=f"{config.conversations}: no control questions",
+            allowed="conversations with extra.kind control, or a label that begins with `control`",
+            advice="add control questions, or raise --limit",
+        )
+    return found
+
+
+def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
+    """Return the rows of every question, clean and under every concept and random vector."""
+    setup = Setup.of(config, NAME)
+    chats = questions(config, setup.model.prompts)
+    of = experiment.ask(setup.model, [Group(chats, setup.conditions())])
+    return tables.compute(config, NAME, [of]), setup.found(chats)
+
+
+def draw(
+    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
+    """Return the figures of a finished table, and the verdict on bias and noise for the record."""
+    from analyses.controls_figures import figures, verdict
+
+    about = f"{run.short_name(found)}; {injected.Dose.of(found['dose']).told()}"
+    own = config.conversations is not None
+    shown = table if own else table[table["info"] == config.info]
+    told = f"{about}; {'own conversations' if own else f'info document: {config.info}, both answer formats'}"
+    return figures(shown, told, config.seed), {"verdict": run.as_json(verdict(shown, config.seed))}
+
+
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)
+main = ANALYSIS.main
+
+if __name__ == "__main__":
+    sys.exit(main())

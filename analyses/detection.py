@@ -1,0 +1,86 @@
+"""Does injecting a concept shift " yes" over " no"? By concept, info document, wording and answer format."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from analyses import asked, checks, cli, experiment, injected, run, tables
+from analyses.experiment import Group, Setup
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from mechint.chat import Conversation
+    from mechint.files import JSON
+
+NAME = "detection"
+CONTROLS = 2  # of each group, for each info document and format: all of them are for analyses.controls
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(cli.Common):
+    """All options of this analysis."""
+
+    format: str | None
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
+    group = options.add_argument_group("detection")
+    group.add_argument("--format", help=f"answer format of the main figure (default: {asked.Wording().format})")
+    return options
+
+
+def check(config: Config) -> None:
+    """Raise for all bad input that can be known without a model."""
+    checks.check_effect(config.conversations is not None, "--conversations", config, ("format",))
+    checkpoint = checks.check_common(config, NAME)
+    questions(config, checkpoint.prompts)
+
+
+def questions(config: Config, prompt_set: str) -> list[Conversation]:
+    """Return the introspection question in every wording, and some control questions with the accurate description.
+
+    Or those of `--conversations`. Raises UnknownNameError for a format that the set does not have.
+    """
+    from mechint import prompts
+    from mechint.prompt_design import PromptDesign
+
+    usual = asked.Wording.of(format=config.format)
+    if config.conversations is not None:
+        return asked.conversations(config, usual, prompt_set)
+    design = PromptDesign.load(prompt_set)
+    prompts.introspection(design, formats=[usual.format])
+    controls = prompts.controls(design, descriptions=[usual.description], limit=config.limit or CONTROLS)
+    return prompts.introspection(design) + controls
+
+
+def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
+    """Return the rows of every question, clean and under every concept and random vector."""
+    setup = Setup.of(config, NAME)
+    chats = questions(config, setup.model.prompts)
+    of = experiment.ask(setup.model, [Group(chats, setup.conditions())])
+    return tables.compute(config, NAME, [of]), setup.found(chats)
+
+
+def draw(
+    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
+    """Return the figures of a finished table; nothing is added to the record."""
+    from analyses.detection_figures import figures
+
+    about = f"{run.short_name(found)}; {injected.Dose.of(found['dose']).told()}"
+    return figures(table, asked.Wording.of(format=config.format).format, about, config.seed), {}
+
+
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)
+main = ANALYSIS.main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""What analyses share: a model and what is injected into it, cells that say what they are, and a run of it all."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from analyses import asked, cli, injected, run, tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechint.chat import Conversation
+    from mechint.files import JSON
+    from mechint.interventions import Intervention
+    from mechint.model import Model
+    from mechint.vectors import ConceptVector
+
+Options = TypeVar("Options", bound=cli.Common)
+Value = str | int | float
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """One intervention and what the table says about it: whose vector, of what kind, and whatever else tells it apart.
+
+    `kind` is concept, random, swap, contrast, or none (clean).
+    """
+
+    intervention: Intervention
+    vector: str
+    kind: str
+    about: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Conversations, every one of which is asked under each of some conditions; `about` is said of all their rows."""
+
+    conversations: Sequence[Conversation]
+    conditions: Sequence[Condition]
+    about: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The model of a run, how strongly and where is injected, and the vectors."""
+
+    config: cli.Common
+    model: Model
+    dose: injected.Dose
+    concepts: Mapping[str, ConceptVector]
+    randoms: Mapping[str, ConceptVector]
+
+    @classmethod
+    def of(cls, config: cli.Common, analysis: str) -> Setup:
+        """Load the model and find dose and vectors; vectors in files are looked at before the model is loaded."""
+        stored = injected.stored_vectors(config)
+        import mechint as mi
+
+        model = mi.load(config.model, backend=config.backend, device=config.device, dtype=config.dtype)
+        with run.sparing_threads(model):
+            dose = injected.dose(config, model)
+            concepts = stored or injected.extracted_vectors(config, model, analysis)
+            for vector in concepts.values():
+                vector.check_fits(model.d_model, model.n_layers)
+            randoms = injected.random_vectors(config, model, list(concepts.values()))
+        return cls(config, model, dose, concepts, randoms)
+
+    def conditions(
+        self, kinds: Sequence[str] = ("concept", "random"), layers: Sequence[int] | None = None, **about: Value
+    ) -> list[Condition]:
+        """Return one condition for each vector of some kinds, at the dose.
+
+        `layers` are those of the dose where None; `about` is said of all, and its values are part of their names.
+        """
+        return [
+            self.condition(name, kind, self.dose, layers, **about)
+            for kind, vectors in (("concept", self.concepts), ("random", self.randoms))
+            if kind in kinds
+            for name in vectors
+        ]
+
+    def condition(
+        self, name: str, kind: str, dose: injected.Dose, layers: Sequence[int] | None = None, **about: Value
+    ) -> Condition:
+        """Return the condition of one vector at a dose."""
+        from mechint.interventions import Injection
+
+        vector = {**self.concepts, **self.randoms}[name]
+        label = " ".join([name, *(str(value) for value in about.values())])
+        chosen = tuple(layers or dose.layers)
+        return Condition(
+            Injection(vector, chosen, dose.strength, dose.relative_strength, name=label), name, kind, about
+        )
+
+    def found(self, conversations: Sequence[Conversation]) -> dict[str, JSON]:
+        """Return what `run.json` says of all this."""
+        vectors = {name: vector.fingerprint() for name, vector in {**self.concepts, **self.randoms}.items()}
+        return {
+            "model": run.describe_model(self.model),
+            "dose": run.as_json(self.dose),
+            "vectors": run.as_json(vectors),
+            "conversations": list(dict.fromkeys(chat.label for chat in conversations)),
+        }
+
+
+def ask(
+    model: Model,
+    groups: Sequence[Group],
+    *,
+    layers: Sequence[int] | None = None,
+    clean: Mapping[str, Value] | None = None,
+) -> tables.Asked:
+    """Return what is asked of a model: the clean cell of each conversation, once, and each group's cells.
+
+    Rows get the columns `vector`, `vector_kind` and those that conditions and groups name (clean rows have there what
+    `clean` says, else NaN), what `asked.described` says of conversations, and `layer` (as text) if layers are given.
+    """
+    from mechint.interventions import CLEAN
+    from mechint.job import Request
+
+    once = {chat.label: chat for group in groups for chat in group.conversations}
+    first = Group(list(once.values()), [Condition(CLEAN, "", "none", clean or {})])
+    every = [group for group in (first, *groups) if group.conditions and group.conversations]
+    requests = [
+        Request(group.conversations, [one.intervention for one in group.conditions], layers=layers) for group in every
+    ]
+
+    def about(number: int, rows: pd.DataFrame) -> pd.DataFrame:
+        named = rows.drop(columns="layer") if layers is None else _labelled(rows)
+        return asked.described(_described(named, every[number]), list(once.values()))
+
+    return tables.Asked(model, requests, about)
+
+
+def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Name layers, as texts: a column of a file has one type."""
+    from mechint.lens import with_labels
+
+    named = with_labels(rows)
+    return named.assign(layer=named["layer"].astype(str))
+
+
+def _described(rows: pd.DataFrame, group: Group) -> pd.DataFrame:
+    known = {
+        one.intervention.name: {"vector": one.vector, "vector_kind": one.kind, **one.about} for one in group.conditions
+    }
+    names = list(dict.fromkeys(name for row in known.values() for name in row))
+    # The clean cells that shifts are taken against are in every request, and are not shown again.
+    found = [known.get(name, {}) for name in rows["intervention"]]
+    columns = {name: [row.get(name, "") for row in found] for name in names}
+    return rows.assign(**columns, **group.about)
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis(Generic[Options]):
+    """One question: its options, how its rows are computed, and how they are drawn."""
+
+    name: str
+    config: type[Options]
+    parser: Callable[[], argparse.ArgumentParser]
+    check: Callable[[Options], None]
+    compute: Callable[[Options], tuple[pd.DataFrame, Mapping[str, JSON]]]
+    draw: tables.Draw[Options]
+
+    def parsed(self, argv: Sequence[str]) -> Options:
+        """Return the options of a command line."""
+        return self.config(**vars(self.parser().parse_args(argv)))
+
+    def execute(self, config: Options, argv: Sequence[str]) -> list[Path]:
+        """Run the analysis and write its results; returns their paths."""
+        clock = run.Clock()
+        self.check(config)
+        rows, found = self.compute(config)
+        return tables.complete(tables.Run(self.name, self.draw, config, argv, clock, found), rows)
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command line; returns its exit code."""
+        return cli.run_analysis(argv, self.parsed, self.execute)

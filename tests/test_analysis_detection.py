@@ -1,0 +1,170 @@
+"""Detection and controls: planted effects come out as figures and verdicts, runs equal direct calls, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import asked_conversations
+
+import mechint as mi
+from analyses import controls, detection, shifts
+from analyses.controls_figures import figures as controls_figures
+from analyses.controls_figures import verdict
+from analyses.detection_figures import ROWS
+from analyses.detection_figures import figures as detection_figures
+from mechint import published
+
+pytestmark = pytest.mark.usefixtures("quick_analyses")
+CONCEPTS = {"cats": 1.0, "bread": 2.0, "rain": 1.5}
+RANDOMS = {"random-0": 0.1, "random-1": -0.1}
+
+
+def _rows(question: str, about: dict[str, str], share: float) -> list[dict[str, object]]:
+    """Rows of one question, whose shift of logit_diff under a vector is `share` times the vector's own effect."""
+    vectors = {"": ("none", 0.0)} | {name: ("concept", size) for name, size in CONCEPTS.items()}
+    vectors |= {name: ("random", size) for name, size in RANDOMS.items()}
+    return [
+        {
+            "conversation": question, "intervention": name or "clean", "vector": name, "vector_kind": kind,
+            "question": question, **about, "p_yes": 0.1 + 0.1 * share * size, "p_no": 0.9 - 0.1 * share * size,
+            "logit_diff_shift": share * size, "entropy": 0.5 + share * size, "p_yes_shift": 0.1 * share * size,
+        }
+        for name, (kind, size) in vectors.items()
+    ]  # fmt: skip
+
+
+def _detection_table() -> pd.DataFrame:
+    rows = []
+    for share, (description, info) in zip((0.1, 3.0, 1.0, 0.5, 0.3), ROWS.values(), strict=True):
+        cell = {"description": description, "info": info, "format": "yes-no"}
+        rows += _rows(f"{description} {info}", {**cell, "kind": "introspection", "group": ""}, share)
+        rows += _rows(f"control {description} {info}", {**cell, "kind": "control", "group": "no"}, 0.01)
+    return pd.DataFrame(rows)
+
+
+def _controls_table(no: float, yes: float) -> pd.DataFrame:
+    """Control answers under a concept of size s move by no * s and yes * s."""
+    cell = {"description": "injection", "info": "introspection", "format": "yes-no"}
+    rows = _rows("introspection", {**cell, "kind": "introspection", "group": ""}, 2.0)
+    for group, share in (("no", no), ("confusing-no", no), ("yes", yes), ("ambiguous", 0.0)):
+        for number in range(4):
+            rows += _rows(f"{group} {number}", {**cell, "kind": "control", "group": group}, share)
+    return pd.DataFrame(rows)
+
+
+def test_the_main_figure_shows_the_planted_shifts() -> None:
+    drawn = detection_figures(_detection_table(), "yes-no", "a model", seed=0)
+    assert set(drawn) == {"detection_conditions", "detection_concepts", "detection_wordings", "detection_published"}
+    figure = drawn["detection_conditions"]
+    assert "info document (+4.50)" in figure.layout.title.text.replace("<br>", " ")
+    injected = next(trace for trace in figure.data if trace.name == "concept injected")
+    np.testing.assert_allclose(injected.x, 1.5 * np.array([0.1, 3.0, 1.0, 0.5, 0.3]))
+    stars = [trace for trace in figure.data if "published" in (trace.name or "") and trace.x[0] is not None]
+    odds = [np.log(p / (1 - p)) for p in (0.003575, 0.3667, 0.22266, 0.04199)]
+    np.testing.assert_allclose(sorted(stars[0].x), sorted(odds), atol=1e-3)
+
+
+def test_concepts_are_sorted_and_random_vectors_summed_up() -> None:
+    heatmap = detection_figures(_detection_table(), "yes-no", "a model", seed=0)["detection_concepts"].data[0]
+    assert list(heatmap.y) == ["bread", "rain", "cats", "random vectors (mean)"]
+    np.testing.assert_allclose(heatmap.z[:, 1], [6.0, 4.5, 3.0, 0.0], atol=1e-12)
+
+
+def test_the_table_has_published_lines_beside_ours_and_says_so() -> None:
+    cells = detection_figures(_detection_table(), "yes-no", "a model", seed=0)["detection_published"].data[0].cells
+    kinds, documents, vectors, yes, _ = cells.values
+    assert kinds[: len(ROWS)] == ["ours"] * len(ROWS)
+    assert all(kind.startswith("published") for kind in kinds[len(ROWS) :])
+    line = next(at for at, kind in enumerate(kinds) if kind == "published, experiment 2" and vectors[at] == "cat")
+    assert documents[line] == "info document"
+    assert yes[line] == "0.757% → 53.125% (+52.368%)"
+
+
+def test_published_values_are_those_of_the_write_up() -> None:
+    table = published.load("kv_fill_injection").set_index(["experiment", "vector", "info"])
+    assert table.loc[(1, "cat", "none"), "p_yes_injected"] == pytest.approx(0.00522)
+    assert table.loc[(7, "EM finetune", "introspection"), "p_no_injected"] == pytest.approx(0.9375)
+    with pytest.raises(mi.MechintError, match="kv_fill_injection"):
+        published.load("kv")
+
+
+@pytest.mark.parametrize(
+    ("no", "yes", "reading"),
+    [(0.5, 0.5, "bias"), (0.5, -0.5, "noise"), (0.0, 0.0, "neither"), (0.6, 0.1, "bias and noise")],
+)
+def test_a_bias_and_noise_are_told_apart(no: float, yes: float, reading: str) -> None:
+    found = verdict(_controls_table(no, yes))["injected"]
+    assert found["reading"] == reading
+    assert found["bias"] == pytest.approx(1.5 * (no + yes) / 2)
+    assert found["noise"] == pytest.approx(1.5 * (no - yes) / 2)
+    assert "injected" not in verdict(_controls_table(no, yes).query("group != 'yes'"))
+
+
+def test_the_score_is_detection_minus_factual() -> None:
+    figure = controls_figures(_controls_table(0.5, 0.1), "a model", seed=0)["controls_score"]
+    score = [trace for trace in figure.data if trace.name == "concept injected" and trace.xaxis == "x2"]
+    np.testing.assert_allclose(score[0].x, 1.5 * (2.0 - 0.5))
+
+
+def test_an_outlier_is_named() -> None:
+    table = _controls_table(0.1, 0.1)
+    odd = (table["conversation"] == "no 2") & (table["vector_kind"] == "concept")
+    table.loc[odd, "logit_diff_shift"] = 9.0
+    figure = controls_figures(table, "a model", seed=0)["controls_groups"]
+    texts = {text for trace in figure.data for text in (trace.text if trace.text is not None else ())}
+    assert texts == {"", "no 2"}
+
+
+def test_series_leave_out_controls_that_no_figure_shows() -> None:
+    series = shifts.series_of(_controls_table(0.1, 0.1))
+    assert set(series) == {"clean", "injected", "random", "no", "confusing-no", "yes", "ambiguous", ""}
+
+
+@pytest.mark.parametrize("analysis", [detection, controls])
+def test_a_run_equals_a_direct_call(analysis, inputs: list[str], tmp_path: Path) -> None:
+    assert analysis.main([*inputs, "--out", str(tmp_path)]) == 0
+    folder = tmp_path / analysis.NAME
+    table = pd.read_parquet(folder / "table.parquet")
+    assert set(table["vector_kind"]) == {"none", "concept", "random"}
+    assert len(table) == 3 * (1 + 2 + 2)
+    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    vector = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
+    steer = mi.Injection(vector, layers=(1, 2), strength=2.0, name="cats")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["dose"]["layers"] == [1, 2]
+    direct = mi.score(mi.load(options["--model"]), asked_conversations(), steer)
+    ours = table[table["vector"] == "cats"]
+    for column in ("p_yes", "logit_diff_shift", "entropy"):
+        np.testing.assert_allclose(ours[column], direct[column], atol=1e-6)
+
+
+def test_the_wordings_of_a_prompt_set_are_all_asked(inputs: list[str], tmp_path: Path) -> None:
+    at = inputs.index("--conversations")
+    argv = [*inputs[:at], *inputs[at + 2 :], "--concepts", "cats", "--limit", "1"]
+    argv[argv.index("--n-random") + 1] = "1"
+    assert detection.main([*argv, "--format", "one-zero", "--out", str(tmp_path)]) == 0
+    table = pd.read_parquet(tmp_path / "detection" / "table.parquet")
+    assert len(table) == (5 * 4 * 2 + 4 * 2 * 4) * 3
+    assert (tmp_path / "detection" / "detection_published.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("analysis", "argv", "words"),
+    [
+        (detection, ["--format", "maybe"], ["maybe", "yes-no"]),
+        (detection, ["--conversations", "{asked}", "--format", "yes-no"], ["--format", "--conversations"]),
+        (controls, ["--conversations", "{asked}", "--limit", "1"], ["no control questions"]),
+        (controls, ["--concepts", "unicorns"], ["unicorns"]),
+    ],
+)
+def test_bad_input_is_one_error(analysis, argv, words, tmp_path: Path, capsys) -> None:
+    asked = tmp_path / "asked.json"
+    mi.save_conversations(asked_conversations(), asked)
+    given = [part.format(asked=asked) for part in argv]
+    assert analysis.main([*given, "--out", str(tmp_path)]) == 2
+    found = capsys.readouterr().err
+    assert all(word in found for word in words), found
