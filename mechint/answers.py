@@ -40,11 +40,15 @@ class AnswerIds:
         return (*self.yes, *self.no, *(token for _, token in self.choices))
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, answers: Answers | None) -> AnswerIds:
-    """Return the ids of `answers`, or else of the conversation's own yes_token and no_token.
+def answer_ids(
+    tokenizer: PreTrainedTokenizerBase, rendered: Rendered, answers: Answers | AnswerIds | None
+) -> AnswerIds:
+    """Return the ids of `answers` (which may be ids), or else of the conversation's own yes_token and no_token.
 
     Raises TokenizationError for an answer that is not a single token, or two answers that are the same token.
     """
+    if isinstance(answers, AnswerIds):
+        return answers
     if answers is None:
         own = rendered.conversation
         answers = Answers(yes=(own.yes_token,) if own.yes_token else (), no=(own.no_token,) if own.no_token else ())
@@ -56,7 +60,7 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, answers: 
 
 
 def all_answer_ids(
-    tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered], answers: Answers | None
+    tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered], answers: Answers | AnswerIds | None
 ) -> list[AnswerIds]:
     """Return what `answer_ids` returns for each conversation; those that end alike and have like answers ask once."""
     known: dict[tuple[str, str | None, str | None], AnswerIds] = {}

@@ -16,8 +16,8 @@ from torch import Tensor
 from mechint.answers import AnswerIds, Row, add_shifts, all_answer_ids, column_names, read_rows
 from mechint.chat import Conversation
 from mechint.engine import CellBatch, Progress, run
-from mechint.errors import UsageError
 from mechint.files import JSON, sha256
+from mechint.given import listed_conversations, listed_interventions
 from mechint.interventions import CLEAN, Clean, Intervention
 from mechint.model import Model
 from mechint.plan import Cell
@@ -48,13 +48,24 @@ class Request:
     """One table: conversations and interventions, every pair of which is a cell.
 
     `answers` are the conversations' own where None; `layers` are those to read (-1 for the stream before block 0), the
-    output alone where None.
+    output alone where None. Each conversation is continued by the token ids `after` before it is read, to which answers
+    may be given as ids too.
     """
 
     conversations: Conversation | Sequence[Conversation]
     interventions: Intervention | Sequence[Intervention]
-    answers: Answers | None = None
+    answers: Answers | AnswerIds | None = None
     layers: Sequence[int] | None = None
+    after: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation with what is read of it; requests that agree in all of this share it."""
+
+    rendered: Rendered
+    answers: AnswerIds
+    layers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -93,14 +104,16 @@ class Job:
         Raises UsageError for an empty request and for labels or names that occur twice in one, and what `render`,
         `answer_ids` and the checks of `prefill` raise.
         """
-        rendered: list[Rendered] = []
-        answers: list[AnswerIds] = []
+        known: dict[Conversation, Rendered] = {}
+        chats: dict[Chat, int] = {}
         numbers: dict[tuple[str, str], int] = {}
         interventions: list[Intervention] = []
         parts = []
         for request in requests:
-            asked, wanted = _listed(request)
-            texts = render_all(model.tokenizer, asked)
+            asked, wanted = listed_conversations(request.conversations), listed_interventions(request.interventions)
+            fresh = [conversation for conversation in asked if conversation not in known]
+            known.update(zip(fresh, render_all(model.tokenizer, fresh), strict=True))
+            texts = _continued(model, [known[conversation] for conversation in asked], request.after)
             reference = next((i for i in wanted if isinstance(i, Clean)), CLEAN)
             complete = wanted if reference in wanted else [reference, *wanted]
             _check(model, texts, complete)
@@ -108,18 +121,20 @@ class Job:
                 key = (intervention.name, intervention.key)
                 if numbers.setdefault(key, len(interventions)) == len(interventions):
                     interventions.append(intervention)
+            layers = (model.n_layers - 1,) if request.layers is None else tuple(request.layers)
+            answers = all_answer_ids(model.tokenizer, texts, request.answers)
+            same = [Chat(text, ids, layers) for text, ids in zip(texts, answers, strict=True)]
             parts.append(
                 Part(
-                    conversations=tuple(range(len(rendered), len(rendered) + len(texts))),
+                    conversations=tuple(chats.setdefault(chat, len(chats)) for chat in same),
                     interventions=tuple(numbers[i.name, i.key] for i in complete),
-                    layers=(model.n_layers - 1,) if request.layers is None else tuple(request.layers),
+                    layers=layers,
                     reference=reference.name,
                     asked=frozenset(intervention.name for intervention in wanted),
                 )
             )
-            rendered += texts
-            answers += all_answer_ids(model.tokenizer, texts, request.answers)
-        return cls(model, tuple(rendered), tuple(answers), tuple(interventions), tuple(parts))
+        rendered, ids = (tuple(getattr(chat, name) for chat in chats) for name in ("rendered", "answers"))
+        return cls(model, rendered, ids, tuple(interventions), tuple(parts))
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -294,32 +309,15 @@ def finish(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _listed(request: Request) -> tuple[list[Conversation], list[Intervention]]:
-    one, wanted = request.conversations, request.interventions
-    asked = [one] if isinstance(one, Conversation) else list(one)
-    steers = [wanted] if isinstance(wanted, Intervention) else list(wanted)
-    if not asked or not steers:
-        raise UsageError("no conversations or no interventions", "one or more of each", "pass at least one")
-    return asked, steers
+def _continued(model: Model, rendered: Sequence[Rendered], after: Sequence[int]) -> Sequence[Rendered]:
+    return [item.continued(after, model.tokenizer.decode(list(after))) for item in rendered] if after else rendered
 
 
 def _check(model: Model, rendered: Sequence[Rendered], interventions: Sequence[Intervention]) -> None:
-    _check_unique("conversation labels", [item.label for item in rendered])
-    _check_unique("intervention names", [item.name for item in interventions])
     for intervention in interventions:
         check_fits(model, intervention)
     for item in rendered:
         check_readable(item, interventions)
-
-
-def _check_unique(what: str, names: Sequence[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if repeated:
-        raise UsageError(
-            given=f"{what} that occur more than once: {repeated[:5]}",
-            allowed="each once, since rows of the table are told apart by them",
-            advice="rename one (name=...), or leave it out",
-        )
 
 
 def _read_pairs(

@@ -31,7 +31,7 @@ Known = dict[tuple[Message, ...], list[int]]
 
 @dataclass(frozen=True)
 class Segment:
-    """Token positions `start:stop` of one message; `message` is None for the generation prompt after the last."""
+    """Token positions `start:stop` of one message; `message` is None for what comes after the last."""
 
     message: int | None
     role: str
@@ -62,6 +62,12 @@ class Rendered:
     def token_tensor(self) -> Int[Tensor, "1 pos"]:
         """The token ids as a batch of one."""
         return torch.tensor([self.tokens], dtype=torch.long)
+
+    def continued(self, tokens: Sequence[int], text: str) -> Rendered:
+        """Return the conversation with tokens of the model's answer after it, which are never steered."""
+        start = len(self.tokens)
+        segment = Segment(None, "assistant", start, start + len(tokens), False)
+        return replace(self, text=self.text + text, tokens=(*self.tokens, *tokens), segments=(*self.segments, segment))
 
     @cached_property
     def marked_bits(self) -> int:

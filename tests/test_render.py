@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import tiny
-from conftest import conversation
+from conftest import conversation, vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mechint as mi
 from mechint.chat import Message
-from mechint.errors import ChatTemplateError, ChatTemplateWarning
+from mechint.errors import ChatTemplateError, ChatTemplateWarning, UsageError
 from mechint.render import render
+from mechint.spans import positions_of
 
 
 @pytest.fixture(scope="module", params=list(tiny.TEMPLATES))
@@ -22,6 +25,9 @@ def tokenizer(request):
 @pytest.fixture(scope="module")
 def chatml():
     return tiny.tokenizer("chatml")
+
+
+tiny_tokenizer = functools.cache(tiny.tokenizer)
 
 
 def hugging_face(tokenizer, chat: list[dict[str, str]], **options: bool) -> list[int]:
@@ -159,3 +165,94 @@ def test_template_that_refuses_roles():
     strict.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(ChatTemplateError, match="roles must alternate"):
         render(strict, conversation())
+
+
+SENTENCES = ("Tell me about cats.", " I notice a thought!\n\n", "Yes or no? ", "About the sea,", " or nothing at all.")
+
+
+def test_sentences_have_their_own_tokens_and_together_all(tokenizer):
+    rendered = render(tokenizer, conversation(setup="".join(SENTENCES)))
+    found = [positions_of(tokenizer, rendered, sentence, message=1) for sentence in SENTENCES]
+    whole = positions_of(tokenizer, rendered, "".join(SENTENCES))
+    assert [position for part in found for position in part] == list(whole)
+    assert list(whole) == list(range(whole[0], whole[-1] + 1))
+    for sentence, part in zip(SENTENCES, found, strict=True):
+        assert tokenizer.decode([rendered.tokens[p] for p in part]).strip() == sentence.strip()
+    segment = rendered.segments[0]
+    assert segment.start < whole[0] <= whole[-1] < segment.stop
+    around = [*rendered.tokens[segment.start : whole[0]], *rendered.tokens[whole[-1] + 1 : segment.stop]]
+    assert "cats" not in tokenizer.decode(around)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), template=st.sampled_from(list(tiny.TEMPLATES)))
+def test_a_message_cut_anywhere_is_divided(data, template):
+    tok = tiny_tokenizer(template)
+    text = "x" + data.draw(st.text(alphabet="a cats\n.é🐈", min_size=3, max_size=14)) + "zq"
+    cut = data.draw(st.integers(1, len(text) - 1))
+    rendered = render(tok, conversation(setup=text))
+    last = sum(text.startswith(text[cut:], at) for at in range(len(text))) - 1
+    halves = [covered(tok, rendered, text[:cut], 0), covered(tok, rendered, text[cut:], last)]
+    assert (*halves[0], *halves[1]) == positions_of(tok, rendered, text, message=1)
+
+
+def covered(tok, rendered, text: str, occurrence: int) -> tuple[int, ...]:
+    """Positions in the first message; none for a piece that begins no token."""
+    try:
+        return positions_of(tok, rendered, text, message=1, occurrence=occurrence)
+    except UsageError:
+        return ()
+
+
+def test_a_token_belongs_to_its_first_character(chatml):
+    rendered = render(chatml, conversation(setup="no thought about cats"))
+    tokens = {text: positions_of(chatml, rendered, text, message=1) for text in ("no thought", "no thought ", " about")}
+    assert tokens["no thought"] == tokens["no thought "]  # the space is the next word's
+    assert chatml.decode([rendered.tokens[p] for p in tokens[" about"]]) == " about"
+    assert positions_of(chatml, rendered, "thou", message=1) == positions_of(chatml, rendered, "thought", message=1)
+    with pytest.raises(UsageError, match="begins no token"):
+        positions_of(chatml, rendered, "ought", message=1)
+
+
+def test_occurrences_are_counted_over_messages(chatml):
+    rendered = render(chatml, conversation(setup="a thought, a thought", reply="no thought"))
+    found = [positions_of(chatml, rendered, "thought", occurrence=k) for k in range(4)]  # the question has the last
+    assert found == sorted(set(found))
+    assert positions_of(chatml, rendered, "thought", message=2) == found[2]
+    for message, occurrence in ((None, 4), (None, -1), (2, 1), (0, 0)):
+        with pytest.raises(UsageError, match="stands at"):
+            positions_of(chatml, rendered, "thought", message=message, occurrence=occurrence)
+
+
+def test_positions_of_trimmed_and_moved_messages(tokenizer):
+    """Some templates cut white space off; those without a system role have its text in the first message."""
+    asked = conversation(setup="  about the sea  ").with_content(0, "Be brief.")
+    if "no system role" in str(tokenizer.chat_template) or "loop.last" in str(tokenizer.chat_template):
+        with pytest.warns(ChatTemplateWarning):
+            rendered = render(tokenizer, asked)
+    else:
+        rendered = render(tokenizer, asked)
+    for message, text in ((0, "Be brief."), (1, "about the sea"), (4, "The answer is")):
+        at = positions_of(tokenizer, rendered, text, message=message)
+        assert tokenizer.decode([rendered.tokens[p] for p in at]).strip() == text
+
+
+def test_positions_that_nobody_can_know(chatml):
+    rendered = render(chatml, conversation())
+    with pytest.raises(UsageError, match="other tokens"):
+        positions_of(chatml, rendered.continued([5], "x"), "cats")
+    with pytest.raises(UsageError, match="message 5"):
+        positions_of(chatml, rendered, "cats", message=5)
+    with pytest.raises(UsageError, match="stands at 0"):
+        positions_of(chatml, rendered, "")
+    with pytest.raises(UsageError, match="cannot be told"):
+        positions_of(chatml, render(chatml, conversation(reply="assistant")), "assistant", message=2)
+
+
+def test_an_injection_into_one_sentence_touches_it_alone(model):
+    setup = "".join(SENTENCES)
+    rendered = render(model.tokenizer, conversation(setup=setup))
+    at = positions_of(model.tokenizer, rendered, SENTENCES[3], message=1)
+    steer = mi.Injection(vector(model), layers=[1], strength=1.0, positions=at)
+    receipts = mi.score(model, conversation(setup=setup), steer).attrs["receipts"]
+    assert [one["positions"] for one in receipts if one["kind"] == "injected"] == [[f"{at[0]}:{at[-1] + 1}"]]
