@@ -8,7 +8,7 @@ after Zou et al., arXiv 2310.01405): the first principal component of centred pa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from mechint.render import render
 from mechint.vectors import ConceptVector, load_cached
 
 METHODS = ("paired_pca", "mean_difference")
+_MEAN = "mean_activations"
 
 _BATCH = 32
 
@@ -61,20 +62,72 @@ def model_contrast(
 ) -> ConceptVector:
     """Return the mean over prompts of `other`'s activations minus `model`'s, at the last token and every layer.
 
-    `other` is the finetuned copy. Raises SwapError if the two do not have the same shape and vocabulary.
+    `other` is the finetuned copy. Where only one of the two fits into memory, `mean_activations` of each and then
+    `contrast_of` give the same. Raises SwapError if the two do not have the same shape, vocabulary and chat template.
     """
-    if (model.n_layers, model.d_model) != (other.n_layers, other.d_model) or (
-        model.tokenizer.get_vocab() != other.tokenizer.get_vocab()
-    ):
-        raise SwapError(
-            f"{other!r}", f"the shape and vocabulary of {model!r}", "contrast a model with a finetuned copy of itself"
-        )
-    chats = [p if isinstance(p, Conversation) else _chat(p) for p in prompts]
-    difference = (_activations(other, chats) - _activations(model, chats)).mean(1)
+    _check_alike(f"{other!r}", f"{model!r}", _shape(other), _shape(model))
+    base = mean_activations(model, prompts)
+    return contrast_of(mean_activations(other, prompts), base, name)
+
+
+def mean_activations(
+    model: Model, prompts: Sequence[str | Conversation], name: str = "mean activations"
+) -> ConceptVector:
+    """Return the mean over prompts of `resid_post` at the last token, at every layer: one side of `contrast_of`.
+
+    It is saved and loaded as any vector is. Raises UsageError if there are no prompts.
+    """
+    listed = [prompts] if isinstance(prompts, str | Conversation) else list(prompts)
+    if not listed:
+        raise UsageError("no prompts", "one or more", "pass the texts or conversations to read")
+    chats = [p if isinstance(p, Conversation) else _chat(p) for p in listed]
+    mean = _activations(model, chats).mean(1)
     texts = json.dumps([chat.to_dict() for chat in chats])
-    about: dict[str, JSON] = {**_about(model), "other": other.name, "other_identity": other.identity}
-    about |= {"method": "model_contrast", "prompts_sha256": sha256(texts.encode())}
-    return _vector(model, difference, name, about)
+    tokens = json.dumps([render(model.tokenizer, chat).tokens for chat in chats])
+    about: dict[str, JSON] = {**_about(model), "method": _MEAN, "dtype": str(model.backend.dtype)}
+    about |= {"prompts_sha256": sha256(texts.encode()), "tokens_sha256": sha256(tokens.encode())}
+    return _vector(model, mean, name, about | {"vocabulary": model.vocabulary})
+
+
+def contrast_of(finetuned: ConceptVector, base: ConceptVector, name: str = "contrast") -> ConceptVector:
+    """Return the contrast vector of two models, from `mean_activations` of each on the same prompts.
+
+    Raises UsageError for vectors that are not such means or are means over different prompts, SwapError if the models
+    do not have the same shape, vocabulary and chat template.
+    """
+    theirs, ours = finetuned.provenance, base.provenance
+    for vector in (finetuned, base):
+        if vector.provenance.get("method") != _MEAN:
+            given = f"vector {vector.name!r}, made by {vector.provenance.get('method')!r}"
+            raise UsageError(given, "vectors that extract.mean_activations has made", "read both models with it")
+    models = (f"activations of {theirs['model']}", f"those of {ours['model']}")
+    _check_alike(*models, _shape_of(finetuned), _shape_of(base))
+    if theirs["prompts_sha256"] != ours["prompts_sha256"]:
+        raise UsageError(
+            f"{models[0]} and {models[1]} over other prompts", "the same prompts", "read both models again"
+        )
+    _check_alike(*models, {"tokens": theirs["tokens_sha256"]}, {"tokens": ours["tokens_sha256"]})
+    about = {**ours, "method": "model_contrast", "other": theirs["model"], "other_identity": theirs["identity"]}
+    difference = {layer: finetuned.vectors[layer] - base.vectors[layer] for layer in base.layers}
+    return ConceptVector(difference, name, base.n_layers, about)
+
+
+def _check_alike(found: str, allowed: str, theirs: Mapping[str, JSON], ours: Mapping[str, JSON]) -> None:
+    """Raise SwapError unless two models are told to be of the same make."""
+    if differing := [part for part in ours if theirs[part] != ours[part]]:
+        raise SwapError(
+            given=f"{found}, which has other {', '.join(differing)}",
+            allowed=f"the shape, vocabulary and chat template of {allowed}",
+            advice="contrast a model with a finetuned copy of itself",
+        )
+
+
+def _shape(model: Model) -> dict[str, JSON]:
+    return {"n_layers": model.n_layers, "d_model": model.d_model, "vocabulary": model.vocabulary}
+
+
+def _shape_of(mean: ConceptVector) -> dict[str, JSON]:
+    return {"n_layers": mean.n_layers, "d_model": mean.d_model, "vocabulary": mean.provenance["vocabulary"]}
 
 
 def random_controls(model: Model, n: int = 8, seed: int = 0, like: ConceptVector | None = None) -> list[ConceptVector]:

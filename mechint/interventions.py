@@ -1,4 +1,4 @@
-"""What to do during a prefill: nothing, add concept vectors, or let another model fill the cache.
+"""What to do during a prefill: nothing, add concept vectors, or let another model fill the cache (now, or before).
 
 Specifications only: frozen, composable, hashable by content. `prefill` carries them out.
 """
@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechint.errors import LayerRangeError, UsageError
+from jaxtyping import Float
+from torch import Tensor
+
+from mechint.errors import ConversationError, LayerRangeError, UsageError
 from mechint.files import sha256
+from mechint.fill_files import Filler, Prefix, StoredPrefix, read_fill
 from mechint.vectors import ConceptVector, check_not_zero
 
 if TYPE_CHECKING:
     from mechint.model import Model
+    from mechint.render import Rendered
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,14 @@ class Injection(_Addable):
         what = (self.layers, self.strength, self.relative_strength, self.positions, self.segments)
         return sha256(b"injection", self.vector.fingerprint().encode(), repr(what).encode())
 
+    def amount(self, layer: int, norm: float) -> Float[Tensor, " d_model"]:
+        """Return what is added at a layer; `norm` is the clean residual's mean norm there, if the strength needs it."""
+        vector: Tensor = self.vector.vectors[layer]
+        if self.strength is not None:
+            return vector * self.strength
+        scaled: Tensor = vector * ((self.relative_strength or 0.0) * norm / vector.norm().clamp_min(1e-30))
+        return scaled
+
     def renamed(self, name: str) -> Injection:
         """Return the same injection under another name."""
         return replace(self, name=name)
@@ -133,7 +147,44 @@ class Swap:
         return sha256(b"swap", self.identity.encode())
 
 
-Intervention = Clean | Injection | InjectionSum | Swap
+@dataclass(frozen=True)
+class Filled:
+    """Let the caches that `mi.fill` has left in `directory` stand for the marked segments: a swap's second phase.
+
+    Every conversation that is asked must have its prefix there (ConversationError), filled by a model of the same
+    backend, dtype, shape and vocabulary (CacheMismatchError). Files are read layer by layer, and checked as they are.
+    Raises UsageError for a directory that is no fill, StaleArtefactError for damaged files and for several fillers.
+    """
+
+    directory: str | Path
+    name: str = ""
+    filler: Filler = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", Path(self.directory).expanduser().resolve())
+        filler, name = read_fill(Path(self.directory))
+        object.__setattr__(self, "filler", filler)
+        if not self.name:
+            object.__setattr__(self, "name", f"filled({name})")
+
+    @property
+    def key(self) -> str:
+        """Hash of what this does to a cache: of the filling model, its intervention, backend and dtype."""
+        return sha256(b"filled", self.filler.fingerprint().encode())
+
+    def stored(self, rendered: Rendered) -> StoredPrefix:
+        """Return the file with the marked prefix of a conversation; raises ConversationError if there is none."""
+        found = StoredPrefix(Path(self.directory), self.filler, Prefix.of(rendered))
+        if not found.path.is_file():
+            raise ConversationError(
+                given=f"{self.name} has no cache of the first turns of conversation {rendered.label!r}",
+                allowed="conversations that mi.fill was given, with the same marks and as the same tokens",
+                advice="run mi.fill with this conversation too: only what is missing is filled",
+            )
+        return found
+
+
+Intervention = Clean | Injection | InjectionSum | Swap | Filled
 
 
 def _integers(name: str, value: Iterable[int]) -> tuple[int, ...]:

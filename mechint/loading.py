@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from mechint.errors import MechintError, ModelValidationError, PrerequisiteError
 from mechint.sources import Source, adapter_location, check_reachable
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -59,7 +61,7 @@ def load_hf(
         # transformers would fill them with random numbers and only log it.
         raise _unreadable(source, "its weights", ValueError(f"missing {', '.join(sorted(info['missing_keys'])[:3])}"))
     for location in (source.adapter, None if adapter is None else adapter_location(adapter)):
-        model = model if location is None else _with_adapter(model, location)
+        model = model if location is None else _merged(model, location)
     return model.eval().requires_grad_(False)
 
 
@@ -69,21 +71,39 @@ def _placement(device: torch.device | None) -> dict[str, str | dict[str, torch.d
     return {} if device.type == "cpu" else {"device_map": {"": device}}
 
 
-def _with_adapter(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+def attach(model: PreTrainedModel, adapter: str) -> PeftModel:
+    """Put a LoRA adapter on a model, whose layers it wraps in place, and return the two as one.
+
+    Raises PrerequisiteError without peft, and ModelValidationError for what is no adapter of this model.
+    """
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise PrerequisiteError("peft is not installed", "peft, for adapter=", "pip install peft") from error
+        raise PrerequisiteError("peft is not installed", "peft, for adapters", "pip install peft") from error
     try:
-        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelValidationError(
-            given=f"adapter {adapter!r} does not load: {_first_line(error)}",
-            allowed="a PEFT LoRA adapter (directory or hub id) that was trained on this model",
-            advice="check its path, and base_model_name_or_path in its adapter_config.json",
-        ) from error
-    result: PreTrainedModel = merged
-    return result
+        with warnings.catch_warnings():
+            # Weights that the adapter lacks would stay zero, and peft would only warn.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
+        raise _no_adapter(adapter, error) from error
+
+
+def _merged(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    attached = attach(model, adapter)
+    try:
+        merged: PreTrainedModel = attached.merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError) as error:
+        raise _no_adapter(adapter, error) from error
+    return merged
+
+
+def _no_adapter(adapter: str, error: Exception) -> ModelValidationError:
+    return ModelValidationError(
+        given=f"adapter {adapter!r} does not load: {_first_line(error)}",
+        allowed="a PEFT LoRA adapter (directory or hub id) that was trained on this model",
+        advice="check its path, and base_model_name_or_path in its adapter_config.json",
+    )
 
 
 def _unreadable(source: Source, what: str, error: Exception) -> MechintError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,25 +39,30 @@ EMBED_HOOK = "blocks.0.hook_resid_pre"
 
 @dataclass(frozen=True)
 class LoadArguments:
-    """What `load` was called with, so that another process can load the same."""
+    """What `load` was called with, so that another process can load the same.
+
+    `on_top` is the adapter of a model that came from `with_adapter`.
+    """
 
     name_or_path: str | Path
     backend: str = "bridge"
     device: str = "cpu"
     dtype: str = "float32"
     adapter: str | Path | None = None
+    on_top: str | Path | None = None
 
     def load(self) -> Model:
         """Load the model again."""
-        return load(self.name_or_path, self.backend, self.device, self.dtype, self.adapter)
+        model = load(self.name_or_path, self.backend, self.device, self.dtype, self.adapter)
+        return model if self.on_top is None else model.with_adapter(self.on_top)
 
 
 class Model:
     """A causal language model whose residual stream can be read and edited while its KV cache is filled.
 
-    `identity` is a hash of the weights in memory, `revision` the hub's commit where the model came from there;
-    `prompts` names the prompt set that fits the model's vocabulary, `arguments` what it was loaded with (None if it was
-    wrapped).
+    `identity` is a hash of the weights in memory (with what `adapted_by` tells of an adapter that runs on top of them),
+    `revision` the hub's commit where the model came from there; `prompts` names the prompt set that fits the model's
+    vocabulary, `arguments` what it was loaded with (None if it was wrapped).
     """
 
     def __init__(
@@ -67,10 +73,12 @@ class Model:
         prompts: str = "full",
         revision: str | None = None,
         arguments: LoadArguments | None = None,
+        adapted_by: str = "",
     ) -> None:
         self.backend, self.tokenizer, self.name = backend, tokenizer, name
         self.prompts, self.revision, self.arguments = prompts, revision, arguments
-        self.identity = _identity(backend)
+        weights = _identity(backend)
+        self.identity = sha256(weights.encode(), adapted_by.encode()) if adapted_by else weights
 
     def __repr__(self) -> str:
         return (
@@ -119,12 +127,28 @@ class Model:
         cache = self.forward(torch.zeros((1, 1), dtype=torch.long))
         return tuple(tuple(tensor.shape) for tensor in (*cache.keys, *cache.values))
 
+    @cached_property
+    def vocabulary(self) -> str:
+        """Hash of the tokenizer's words and their numbers."""
+        return sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
+
     @property
     def cache_widths(self) -> tuple[int, ...]:
         """Numbers that each layer caches for one token: its keys and its values."""
         shapes = self.cache_shapes
         half = len(shapes) // 2
         return tuple(prod(keys) + prod(values) for keys, values in zip(shapes[:half], shapes[half:], strict=True))
+
+    def with_adapter(self, adapter: str | Path) -> Model:
+        """Return a second model: this one's own weights (no copy) with a PEFT LoRA adapter run on top, unmerged.
+
+        `adapter` is a directory, a hub id or the name of an embedded one. This model is not changed. Raises UsageError
+        for the hooked backend, for several devices and for a second adapter, ModelValidationError for an adapter that
+        does not fit.
+        """
+        from mechint.adapters import adapted
+
+        return adapted(self, adapter)
 
     def resid_post(self, layer: int) -> str:
         """Name of the hook point at the output of block `layer`."""

@@ -14,12 +14,14 @@ from torch import Tensor
 from mechint.backends.blocks import BlockPass, moved
 from mechint.backends.past import KeyValues, Past, Piece, take
 from mechint.capture import EMBED
-from mechint.interventions import Injection
+from mechint.fill_files import StoredPrefix
+from mechint.interventions import Swap
 from mechint.model import Model, is_out_of_memory, out_of_memory
 from mechint.plan import Step
 from mechint.rows import Indices
 from mechint.states import State, as_positions
 from mechint.steering import LayerTouch, Steering, Term
+from mechint.stored_pass import StoredPass
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Pass:
         self.longest = int(self.past.max())
         rows = [torch.tensor(step.node.tokens) for step in steps]
         self.tokens: Int[Tensor, "step pos"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        self.passes: dict[Model, BlockPass] = {}
+        self.passes: dict[Model | StoredPrefix, BlockPass] = {}
 
     def run(self, depth: int, layers: Sequence[int]) -> list[Done]:
         """Run blocks 0 to `depth`, keeping the last position's residual at `layers` where a step is read."""
@@ -96,26 +98,32 @@ class Pass:
         stops = list(accumulate(step.rows.counts[level] for step in self.steps))
         return list(zip([0, *stops[:-1]], stops, strict=True))
 
-    def _filler(self, step: Step, state: State) -> Model:
-        """Return the model that fills a step's positions in a state."""
-        swapped = state.swap is not None and state.swapped >> step.node.start & 1
-        return state.swap.model if swapped and state.swap is not None else self.model
+    def _filler(self, step: Step, state: State) -> Model | StoredPrefix:
+        """Return what fills a step's positions in a state."""
+        if state.swap is None or not state.swapped >> step.node.start & 1:
+            return self.model
+        return state.swap.model if isinstance(state.swap, Swap) else state.swap
 
-    def _fillers(self, level: int) -> list[Model]:
-        """Return the model that each row of a level is run by."""
+    def _fillers(self, level: int) -> list[Model | StoredPrefix]:
+        """Return what each row of a level is filled by."""
         return [self._filler(step, step.states[state]) for step in self.steps for state in step.rows.example(level)]
 
     def _embedded(self) -> Float[Tensor, "row pos d_model"]:
         fillers = self._fillers(0)
-        for model in {id(model): model for model in fillers}.values():
-            self.passes[model] = model.blocks.begin(self.tokens, self.past)
+        for filler in dict.fromkeys(fillers):
+            self.passes[filler] = self._begun(filler)
         source = self._sources(0)
         if len(self.passes) == 1:
             return self.passes[fillers[0]].resid[source]
         parts = [
-            self.passes[model].resid[row].to(self.model.device) for model, row in zip(fillers, source, strict=True)
+            self.passes[filler].resid[row].to(self.model.device) for filler, row in zip(fillers, source, strict=True)
         ]
         return torch.stack(parts)
+
+    def _begun(self, filler: Model | StoredPrefix) -> BlockPass:
+        if isinstance(filler, Model):
+            return filler.blocks.begin(self.tokens, self.past)
+        return StoredPass(filler, self.past, self.n_pos, self.model)
 
     def _sources(self, level: int) -> Int[Tensor, " row"]:
         """Return the step that each row of a level belongs to."""
@@ -131,8 +139,8 @@ class Pass:
         caches: list[KeyValues] = []
         order: list[int] = []
         source, fillers = self._sources(layer), self._fillers(layer) if len(self.passes) > 1 else []
-        for model, prepared in self.passes.items():
-            mine = [row for row, filler in enumerate(fillers) if filler is model] if fillers else range(len(resid))
+        for filler, prepared in self.passes.items():
+            mine = [row for row, its in enumerate(fillers) if its == filler] if fillers else range(len(resid))
             at = 0
             while at < len(mine):
                 rows = mine[at : at + self.budget.rows(self.n_pos, self.longest)]
@@ -216,16 +224,8 @@ def _steering(step: Step, layer: int, states: Sequence[State], norm: float, d_mo
             if layer in term.keys and here:
                 mask = torch.zeros(step.n_tokens, dtype=torch.bool)
                 mask[here] = True
-                steering.add(Term(row, mask, {layer: _amount(term.injection, layer, norm)}))
+                steering.add(Term(row, mask, {layer: term.injection.amount(layer, norm)}))
     return steering
-
-
-def _amount(injection: Injection, layer: int, norm: float) -> Float[Tensor, " d_model"]:
-    vector = injection.vector.vectors[layer]
-    if injection.strength is not None:
-        return vector * injection.strength
-    scaled: Tensor = vector * ((injection.relative_strength or 0.0) * norm / vector.norm().clamp_min(1e-30))
-    return scaled
 
 
 def _touches(steering: Steering, rows: Mapping[int, int]) -> Iterator[tuple[int, LayerTouch]]:
@@ -237,10 +237,14 @@ def _touches(steering: Steering, rows: Mapping[int, int]) -> Iterator[tuple[int,
 def _joined(
     outs: Sequence[Tensor | None], caches: Sequence[KeyValues], order: Sequence[int]
 ) -> tuple[Tensor | None, KeyValues]:
-    """Return the results of all batches of rows, put back into the order of the rows."""
-    cached = caches[0] if len(caches) == 1 else tuple(torch.cat(side) for side in zip(*caches, strict=True))
+    """Return the results of all batches of rows, put back into the order of the rows, on the first one's device."""
+    cached = caches[0] if len(caches) == 1 else tuple(_together(side) for side in zip(*caches, strict=True))
     tensors = [out for out in outs if out is not None]
-    out = None if not tensors else tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    out = None if not tensors else tensors[0] if len(tensors) == 1 else _together(tensors)
     back = np.argsort(np.asarray(order)).tolist()
     keys, values = (take(side, back) for side in cached)
     return None if out is None else take(out, back), (keys, values)
+
+
+def _together(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.to(tensors[0].device) for tensor in tensors])

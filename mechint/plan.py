@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mechint.interventions import Clean, Intervention, Swap
+from mechint.interventions import Clean, Filled, Intervention, Swap
 from mechint.prefix_tree import MIN_SHARED, Node, Path, build_tree
 from mechint.render import Rendered
 from mechint.rows import Indices, Rows, build_rows
@@ -115,7 +115,7 @@ def make_plans(
 def _parts(interventions: Sequence[Intervention], cells: Sequence[Cell], size: int | None) -> Iterator[list[Cell]]:
     """Yield cells that are planned together: swaps apart from the rest, and each by at most `size` interventions."""
     used = sorted({i for _, i in cells}, key=lambda i: _order(interventions[i]))
-    swaps = [i for i in used if isinstance(interventions[i], Swap)]
+    swaps = [i for i in used if isinstance(interventions[i], Swap | Filled)]
     for group in (swaps, [i for i in used if i not in set(swaps)]):
         step = size or max(1, len(group))
         for start in range(0, len(group), step):
@@ -125,7 +125,7 @@ def _parts(interventions: Sequence[Intervention], cells: Sequence[Cell], size: i
 
 def _order(intervention: Intervention) -> tuple[object, ...]:
     """Put interventions next to each other that share most layers: same vector and strength, same first layer."""
-    if isinstance(intervention, Clean | Swap):
+    if isinstance(intervention, Clean | Swap | Filled):
         return (0,)
     return (1, *((term.vector.fingerprint(), repr(term.strength), term.layers) for term in intervention.terms))
 
@@ -175,9 +175,9 @@ class _Builder:
         cells: dict[Cell, int] = {}
         for cell in (cell for member in node.members for cell in self.cells[member]):
             state = self.states[cell]
-            known = (cell[1], state.before(node.stop))
+            known = (cell[1], state.before(node.stop), state.filler(node.stop))
             if known not in seen:
-                key = (state.filler(node.stop), tuple(sorted(state.added(node.stop).items())))
+                key = (known[2], tuple(sorted(state.added(node.stop).items())))
                 seen[known] = numbers.setdefault(key, len(numbers))
                 if seen[known] == len(examples):
                     examples.append(cell)

@@ -16,7 +16,7 @@ from mechint.capture import check_layers, mean_norms
 from mechint.chat import Conversation
 from mechint.errors import CacheMismatchError, ConversationError, ReceiptError, SwapError, UsageError
 from mechint.files import JSON
-from mechint.interventions import Clean, Injection, InjectionSum, Intervention, Swap
+from mechint.interventions import Clean, Filled, Injection, InjectionSum, Intervention, Swap
 from mechint.model import Model
 from mechint.render import Rendered, render
 from mechint.steering import LayerTouch, Steering, Term
@@ -71,9 +71,9 @@ def prefill(
     for intervention in interventions:
         check_fits(model, intervention)
     rows = range(len(interventions))
-    steered = [row for row in rows if not isinstance(interventions[row], Swap)]
+    steered = [row for row in rows if not isinstance(interventions[row], Swap | Filled)]
     parts = [_fill_steered(model, rendered, [interventions[row] for row in steered], norms or {})] if steered else []
-    parts += [_fill_swapped(model, rendered, swap) for swap in interventions if isinstance(swap, Swap)]
+    parts += [_fill_swapped(model, rendered, swap) for swap in interventions if isinstance(swap, Swap | Filled)]
     filled = [*steered, *(row for row in rows if row not in steered)]
     cache, receipts = _in_order(parts, [filled.index(row) for row in rows])
     return Prefilled(rendered, cache, tuple(replace(receipt, row=row) for row, receipt in enumerate(receipts)))
@@ -91,7 +91,7 @@ def clean_norms(model: Model, rendered: Rendered, interventions: Sequence[Interv
 
 
 def check_readable(rendered: Rendered, interventions: Sequence[Intervention]) -> None:
-    """Raise ConversationError if there is nothing to intervene on, or nothing left to read without intervention."""
+    """Raise ConversationError if there is nothing to intervene on, nothing left to read, or nothing filled for it."""
     if rendered.prefix_length == 0 and any(not isinstance(i, Clean) for i in interventions):
         raise ConversationError(
             given=f"conversation {rendered.label!r}: no message is marked add_injection",
@@ -104,15 +104,20 @@ def check_readable(rendered: Rendered, interventions: Sequence[Intervention]) ->
             allowed="an unmarked end, which is read after the intervention has been removed",
             advice="unmark the last message: what is read must not be steered itself",
         )
+    for intervention in interventions:
+        if isinstance(intervention, Filled):
+            intervention.stored(rendered)
 
 
 def check_fits(model: Model, intervention: Intervention) -> None:
-    """Raise LayerRangeError, VectorMismatchError or SwapError for an intervention that is not for this model."""
+    """Raise LayerRangeError, VectorMismatchError, SwapError or CacheMismatchError for what is not for this model."""
     for term in _terms([intervention]):
         term.vector.check_fits(model.d_model, model.n_layers)
         check_layers(term.layers or (), model.n_layers)
     if isinstance(intervention, Swap):
         _check_swap(model, intervention)
+    if isinstance(intervention, Filled):
+        intervention.filler.check_fits(model, intervention.name)
 
 
 def injected_positions(rendered: Rendered, term: Injection) -> Bool[Tensor, " pos"]:
@@ -153,29 +158,33 @@ def _fill_steered(
 
 
 def _term(rendered: Rendered, injection: Injection, row: int, norms: Mapping[int, float]) -> Term:
-    vector, layers = injection.vector, injection.layers or ()
-    if injection.strength is not None:
-        amounts = {layer: vector.vectors[layer] * injection.strength for layer in layers}
-    else:
-        lengths = {layer: vector.vectors[layer].norm().clamp_min(1e-30) for layer in layers}
-        scale = injection.relative_strength or 0.0
-        amounts = {layer: vector.vectors[layer] * (scale * norms[layer] / lengths[layer]) for layer in layers}
+    relative = injection.relative_strength is not None
+    amounts = {layer: injection.amount(layer, norms[layer] if relative else 0.0) for layer in injection.layers or ()}
     return Term(row, injected_positions(rendered, injection)[: rendered.prefix_length], amounts)
 
 
-def _fill_swapped(model: Model, rendered: Rendered, swap: Swap) -> tuple[KVCache, list[Receipt]]:
+def _fill_swapped(model: Model, rendered: Rendered, swap: Swap | Filled) -> tuple[KVCache, list[Receipt]]:
+    """Return what another model fills, or has filled, and unmarked segments filled by the model itself."""
+    if isinstance(swap, Swap):
+        cache = _filled_in_turns(model, rendered, swap.model)
+    else:
+        cache = swap.stored(rendered).cache().to(model.device)
+    if cache.n_pos != rendered.prefix_length or cache.n_layers != model.n_layers:
+        filled_wrongly = f"a swap that filled {cache.n_pos} positions of {cache.n_layers} layers"
+        raise ReceiptError(filled_wrongly, f"{rendered.prefix_length} of {model.n_layers}", "report this model")
+    filled = tuple(rendered.marked().nonzero()[:, 0].tolist())
+    return cache, [Receipt(rendered.label, swap.name, "swapped", cache.n_pos, filled, ())]
+
+
+def _filled_in_turns(model: Model, rendered: Rendered, other: Model) -> KVCache:
     """Fill marked segments with the other model and unmarked ones with the base model, in order."""
     tokens, marked = rendered.token_tensor()[:, : rendered.prefix_length], rendered.marked()[: rendered.prefix_length]
     cache = KVCache()
     for is_marked, run in groupby(range(rendered.prefix_length), lambda position: bool(marked[position])):
         positions = list(run)
-        filler = swap.model if is_marked else model
+        filler = other if is_marked else model
         cache = filler.forward(tokens[:, positions[0] : positions[-1] + 1], cache.to(filler.device)).to(model.device)
-    if cache.n_pos != rendered.prefix_length or cache.n_layers != model.n_layers:
-        filled_wrongly = f"a swap that filled {cache.n_pos} positions of {cache.n_layers} layers"
-        raise ReceiptError(filled_wrongly, f"{rendered.prefix_length} of {model.n_layers}", "report this model")
-    filled = tuple(marked.nonzero()[:, 0].tolist())
-    return cache, [Receipt(rendered.label, swap.name, "swapped", cache.n_pos, filled, ())]
+    return cache
 
 
 def _in_order(parts: Sequence[tuple[KVCache, list[Receipt]]], order: Sequence[int]) -> tuple[KVCache, list[Receipt]]:

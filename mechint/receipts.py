@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mechint.errors import ReceiptError
-from mechint.interventions import Clean, Intervention, Swap
+from mechint.interventions import Clean, Filled, Intervention, Swap
 from mechint.passes import Done
 from mechint.plan import SUPPORT, Cell, Step
 from mechint.prefill import Receipt
@@ -44,7 +44,7 @@ def _receipt(
     if isinstance(intervention, Clean):
         return Receipt(*name, "clean", n_pos, (), ())
     state = state_of(rendered, intervention, terms_of(intervention))
-    if isinstance(intervention, Swap):
+    if isinstance(intervention, Swap | Filled):
         return Receipt(*name, "swapped", n_pos, tuple(as_positions(state.swapped)), ())
     touched = 0
     for positions in state.positions:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mechint.interventions import Clean, Injection, Intervention, Swap
+from mechint.fill_files import StoredPrefix
+from mechint.interventions import Clean, Filled, Injection, Intervention, Swap
 from mechint.prefill import injected_positions
 from mechint.render import Rendered
 
@@ -30,16 +31,16 @@ class Term:
 class State:
     """What an intervention does to one conversation.
 
-    `positions[k]` are those that term k touches, as bits; `swapped` those that another model fills.
+    `positions[k]` are those that term k touches, as bits; `swapped` those that another model fills, or has filled.
     """
 
     terms: tuple[Term, ...] = ()
     positions: tuple[int, ...] = ()
-    swap: Swap | None = None
+    swap: Swap | StoredPrefix | None = None
     swapped: int = 0
 
     def before(self, stop: int) -> tuple[int, ...]:
-        """Return all touched positions before `stop`, as bits: what tells states of one intervention apart."""
+        """Return all touched positions before `stop`, as bits; with `filler` they tell one spec's states apart."""
         below = (1 << stop) - 1
         return (self.swapped & below, *(bits & below for bits in self.positions))
 
@@ -61,7 +62,7 @@ class State:
 
 def terms_of(intervention: Intervention) -> tuple[Term, ...]:
     """Return the injections of an intervention; reading their vectors takes time, so do it once for each."""
-    if isinstance(intervention, Clean | Swap):
+    if isinstance(intervention, Clean | Swap | Filled):
         return ()
     return tuple(_keyed(injection) for injection in intervention.terms)
 
@@ -69,10 +70,12 @@ def terms_of(intervention: Intervention) -> tuple[Term, ...]:
 def state_of(rendered: Rendered, intervention: Intervention, terms: tuple[Term, ...]) -> State:
     """Return what `intervention`, whose terms these are, does to `rendered`.
 
-    Raises UsageError for positions that are not marked.
+    Raises UsageError for positions that are not marked, ConversationError where nothing was filled for `rendered`.
     """
     if isinstance(intervention, Swap):
         return State(swap=intervention, swapped=rendered.marked_bits)
+    if isinstance(intervention, Filled):
+        return State(swap=intervention.stored(rendered), swapped=rendered.marked_bits)
     return State(terms, tuple(_touched(rendered, term.injection) for term in terms))
 
 

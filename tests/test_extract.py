@@ -139,6 +139,53 @@ def test_model_contrast(model, tiny_model, tiny_checkpoint):
         extract.model_contrast(model, mi.load(tiny_checkpoint("qwen2", n_layers=2)), ["x"])
 
 
+PROMPTS = ["Tell me about cats.", "yes or no?", "Tell me about bread, or about the sea."]
+
+
+def test_mean_activations_are_the_mean_over_prompts(model, plain_hf):
+    found = extract.mean_activations(model, PROMPTS)
+    expected = torch.stack([hugging_face_states(plain_hf("qwen2"), model, text) for text in PROMPTS]).mean(0)
+    for layer in range(3):
+        torch.testing.assert_close(found.vectors[layer], expected[layer], atol=1e-5, rtol=0)
+    one, listed = (extract.mean_activations(model, given) for given in (PROMPTS[0], PROMPTS[:1]))
+    assert one.fingerprint() == listed.fingerprint()
+    with pytest.raises(UsageError, match="no prompts"):
+        extract.mean_activations(model, [])
+
+
+@pytest.mark.parametrize("backend", ["bridge", "hooked"])
+def test_contrast_in_two_phases_is_exactly_the_direct_one(backend, tiny_model, tmp_path):
+    model, other = (tiny_model("qwen2", backend, seed=seed) for seed in (0, 1))
+    for name, one in (("base", model), ("finetuned", other)):
+        extract.mean_activations(one, PROMPTS).save(tmp_path / f"{name}.safetensors")
+    means = [mi.ConceptVector.load(tmp_path / f"{name}.safetensors") for name in ("finetuned", "base")]
+    found, direct = extract.contrast_of(*means), extract.model_contrast(model, other, PROMPTS)
+    assert found.fingerprint() == direct.fingerprint()
+    assert found.provenance == direct.provenance
+    assert (found.name, found.n_layers) == (direct.name, direct.n_layers) == ("contrast", 4)
+    assert found.provenance["identity"] == model.identity
+    assert found.provenance["other_identity"] == other.identity
+    assert found.provenance["method"] == "model_contrast"
+
+
+def test_contrast_of_what_does_not_belong_together(model, tiny_model, tiny_checkpoint):
+    mean = extract.mean_activations(model, PROMPTS)
+    with pytest.raises(UsageError, match="other prompts"):
+        extract.contrast_of(extract.mean_activations(model, PROMPTS[:2]), mean)
+    with pytest.raises(UsageError, match="random"):
+        extract.contrast_of(extract.random_controls(model, 1)[0], mean)
+    with pytest.raises(UsageError, match="None"):
+        extract.contrast_of(mean, mi.ConceptVector(dict(mean.vectors)))
+    with pytest.raises(SwapError, match="n_layers"):
+        extract.contrast_of(extract.mean_activations(mi.load(tiny_checkpoint("qwen2", n_layers=2)), PROMPTS), mean)
+    with pytest.raises(SwapError, match="tokens"):
+        extract.contrast_of(extract.mean_activations(tiny_model("qwen2", template="llama3"), PROMPTS), mean)
+    words = mi.load(tiny_checkpoint("qwen2"))
+    words.tokenizer.add_tokens(["newword"])
+    with pytest.raises(SwapError, match="vocabulary"):
+        extract.contrast_of(extract.mean_activations(words, PROMPTS), mean)
+
+
 @pytest.mark.parametrize("concepts", [[], ["cats", "cats"], [""], ["a/b"]])
 def test_bad_concepts(concepts, model, design):
     with pytest.raises(UnknownConceptError):

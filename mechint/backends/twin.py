@@ -32,21 +32,31 @@ def make_twin(bridge: TransformerBridge) -> tuple[PreTrainedModel, list[nn.Modul
     would leave out the cap. Raises ModelValidationError for a model that cannot be made again from its configuration.
     """
     wrapped = bridge.original_model
-    config = copy.deepcopy(wrapped.config)
-    config._attn_implementation = _attention(wrapped)
     try:
-        with torch.device("meta"):
-            twin: PreTrainedModel = type(wrapped)(config)
-        _share(wrapped, twin)
+        twin = plain_copy(wrapped, _attention(wrapped))
         names = {id(module): name for name, module in wrapped.named_modules()}
-        blocks = [twin.get_submodule(_plain(names[id(block.original_component)])) for block in bridge.blocks]
+        blocks = [twin.get_submodule(unwrapped(names[id(block.original_component)])) for block in bridge.blocks]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelValidationError(
             given=f"{type(wrapped).__name__}: its blocks cannot be run one by one: {str(error)[:200]}",
             allowed="models that transformers makes from their configuration, with one module for each block",
             advice="try backend='hooked', or report the architecture with this message",
         ) from error
-    return twin.eval().requires_grad_(False), blocks
+    return twin, blocks
+
+
+def plain_copy(wrapped: PreTrainedModel, attention: str) -> PreTrainedModel:
+    """Return the model that a bridge wraps, unwrapped and on the same weights, with the adapters that it carries."""
+    config = copy.deepcopy(wrapped.config)
+    config._attn_implementation = attention
+    with torch.device("meta"):
+        plain: PreTrainedModel = type(wrapped)(config)
+        for name, adapter in getattr(wrapped, "peft_config", {}).items():
+            from peft import inject_adapter_in_model
+
+            inject_adapter_in_model(copy.deepcopy(adapter), plain, name, low_cpu_mem_usage=True)
+    _share(wrapped, plain)
+    return plain.eval().requires_grad_(False)
 
 
 def _attention(wrapped: PreTrainedModel) -> str:
@@ -57,7 +67,8 @@ def _attention(wrapped: PreTrainedModel) -> str:
     return register() if wrapped.device.type == "cpu" and wrapped._supports_attention_backend else "sdpa"
 
 
-def _plain(name: str) -> str:
+def unwrapped(name: str) -> str:
+    """Return the name that a module or weight has in the plain model."""
     return f"{name}.".replace(_WRAPPER, "").removesuffix(".")
 
 
@@ -65,7 +76,7 @@ def _share(wrapped: nn.Module, twin: nn.Module) -> None:
     """Let every weight and buffer of `twin` be the tensor of the same name in `wrapped`."""
     found: dict[str, Tensor] = {}
     for name, tensor in (*wrapped.named_parameters(remove_duplicate=False), *wrapped.named_buffers()):
-        found.setdefault(_plain(name), tensor)
+        found.setdefault(unwrapped(name), tensor)
     for name, _ in [*twin.named_parameters(remove_duplicate=False)]:
         module, leaf = _leaf(twin, name)
         setattr(module, leaf, nn.Parameter(found[name].detach(), requires_grad=False))
