@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from mechint.chat import Conversation, Message, load_conversations, save_conversations
     from mechint.errors import MechintError
     from mechint.explain import Explanation, explain
-    from mechint.interventions import CLEAN, Injection, Swap
+    from mechint.fill import fill
+    from mechint.generate import generate
+    from mechint.interventions import CLEAN, Filled, Injection, Swap
     from mechint.job import Request, tables
     from mechint.lens import logit_lens
     from mechint.model import Model, load, wrap
+    from mechint.naming import name_log_probs
     from mechint.prefill import Receipt, prefill
     from mechint.render import render
     from mechint.score import score
     from mechint.shards import Shard
+    from mechint.spans import positions_of
     from mechint.store import CellStore
+    from mechint.text_loss import text_loss
     from mechint.tokens import Answers
     from mechint.vectors import ConceptVector
 
@@ -32,10 +37,12 @@ _MODULES = ("extract", "figures", "presets", "prompts", "stats")
 _HOME = {
     "KVCache": "cache", "Conversation": "chat", "Message": "chat", "load_conversations": "chat",
     "save_conversations": "chat", "MechintError": "errors", "CLEAN": "interventions", "Injection": "interventions",
-    "Swap": "interventions", "logit_lens": "lens", "Model": "model", "load": "model", "wrap": "model",
+    "Filled": "interventions", "Swap": "interventions", "fill": "fill", "logit_lens": "lens",
+    "Model": "model", "load": "model", "wrap": "model",
     "Receipt": "prefill", "prefill": "prefill", "render": "render", "score": "score", "Answers": "tokens",
     "ConceptVector": "vectors", "explain": "explain", "Explanation": "explain", "Shard": "shards", "CellStore": "store",
-    "Request": "job", "tables": "job",
+    "Request": "job", "tables": "job", "name_log_probs": "naming",
+    "positions_of": "spans", "generate": "generate", "text_loss": "text_loss",
 }  # fmt: skip
 
 __all__ = [
@@ -45,6 +52,7 @@ __all__ = [
     "ConceptVector",
     "Conversation",
     "Explanation",
+    "Filled",
     "Injection",
     "KVCache",
     "MechintError",
@@ -57,9 +65,13 @@ __all__ = [
     "explain",
     "extract",
     "figures",
+    "fill",
+    "generate",
     "load",
     "load_conversations",
     "logit_lens",
+    "name_log_probs",
+    "positions_of",
     "prefill",
     "presets",
     "prompts",
@@ -68,6 +80,7 @@ __all__ = [
     "score",
     "stats",
     "tables",
+    "text_loss",
     "wrap",
 ]
 

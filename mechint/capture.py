@@ -1,4 +1,4 @@
-"""Reading the residual stream at chosen positions, after an optional cache, with no intervention."""
+"""Reading the residual stream, after an optional cache: at chosen positions with no intervention, or going on."""
 
 from __future__ import annotations
 
@@ -39,6 +39,24 @@ def residuals(
     if missing := set(layers) - set(store):
         raise HookError(f"layers {sorted(missing)} did not fire", "every layer once", "report this architecture")
     return torch.stack([store[layer].to(model.device) for layer in layers])
+
+
+def read_on(
+    model: Model, tokens: Int[Tensor, "batch pos"], cache: KVCache | None = None, hooks: Sequence[Hook] = ()
+) -> tuple[KVCache, Float[Tensor, "batch pos d_model"]]:
+    """Return the longer cache and `resid_post` of the last block at all positions of `tokens`.
+
+    `hooks` are set for this pass alone; what they add at the last block is seen.
+    """
+    found: list[Tensor] = []
+
+    def keep(activation: Tensor, /, *, hook: HookPoint) -> None:
+        found.append(activation)
+
+    extended = model.forward(tokens, cache, hooks=[*hooks, (model.resid_post(model.n_layers - 1), keep)])
+    if len(found) != 1:
+        raise HookError(f"the last layer fired {len(found)} times", "every layer once", "report this architecture")
+    return extended, found[0]
 
 
 def mean_norms(

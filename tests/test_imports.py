@@ -13,14 +13,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Lowest first. A module may import those before it, and nothing after it.
 FLOORS = (
-    "errors", "files", "organisms", "sources", "chat", "render", "tokens", "cache", "readout", "backends", "loading",
-    "model", "validation", "capture", "steering", "vectors", "prompt_design", "prompts", "presets", "extract",
-    "interventions", "prefill", "states", "prefix_tree", "rows", "plan", "passes", "receipts", "engine",
-    "answers", "shards", "store", "job", "ray_engine", "explain", "score", "lens", "stats", "figures",
-    "organisms.tools",
+    "errors", "files", "organisms", "sources", "chat", "render", "spans", "tokens", "cache", "readout", "backends",
+    "loading", "model", "validation", "adapters", "capture", "steering", "vectors", "prompt_fields", "prompt_tasks",
+    "prompt_design", "prompts", "prompt_questions", "presets", "extract", "fill_files", "stored_pass",
+    "interventions", "prefill", "fill", "given", "active", "states", "prefix_tree", "rows", "plan", "passes",
+    "receipts", "engine", "answers", "shards", "store", "job", "naming", "ray_engine", "explain", "score", "lens",
+    "decode", "generate", "text_loss", "stats", "information", "published", "figures", "organisms.tools",
 )  # fmt: skip
-# Taken only inside functions: model.py reads checkpoints and checks models with these.
-LATE = {("model", "validation")}
+# Taken only inside functions: model.py checks models, and puts adapters on them, with these.
+LATE = {("model", "validation"), ("model", "adapters")}
 
 
 # How the embedded models are made and measured stands above the library; what they are called and where, below.

@@ -1,0 +1,176 @@
+"""Active steering: adding vectors at every position that a model reads or writes, and counting what was touched.
+
+Here the intervention is on while the text goes on, as in most work on steering; a prefill takes it away before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechint.cache import KVCache
+from mechint.capture import read_on
+from mechint.errors import ReceiptError, UsageError
+from mechint.interventions import Filled, Injection, InjectionSum, Intervention
+from mechint.model import Model
+from mechint.steering import LayerTouch
+
+if TYPE_CHECKING:
+    from transformer_lens.hook_points import HookPoint
+
+    from mechint.backends.base import Hook
+
+
+@dataclass(frozen=True)
+class SteeredRow:
+    """What is added to one row at every position, a vector by layer; and what it has felt in all passes so far."""
+
+    added: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
+    felt: dict[int, LayerTouch] = field(default_factory=dict)
+
+    def copy(self) -> SteeredRow:
+        """Return a row with the same past that counts on by itself."""
+        return SteeredRow(self.added, dict(self.felt))
+
+    @property
+    def touches(self) -> tuple[LayerTouch, ...]:
+        """What the row has felt, by layer; norms are means over the touched positions of all passes."""
+        return tuple(self.felt[layer] for layer in sorted(self.felt))
+
+
+class ActiveSteering:
+    """Rows of a batch that are read with vectors added at all of their positions."""
+
+    def __init__(self, rows: Sequence[SteeredRow]) -> None:
+        self.rows = tuple(rows)
+        layers = sorted({layer for row in rows for layer in row.added})
+        self._additions = {layer: _Addition(_stacked(rows, layer)) for layer in layers}
+
+    def select(self, rows: Sequence[int]) -> ActiveSteering:
+        """Return the steering of some of the rows, which go on counting."""
+        return ActiveSteering([self.rows[row] for row in rows])
+
+    def read(
+        self, model: Model, tokens: Int[Tensor, "batch pos"], cache: KVCache | None = None
+    ) -> tuple[KVCache, Float[Tensor, "batch pos d_model"]]:
+        """Return the longer cache and the last block's `resid_post` after one pass with the vectors added.
+
+        Raises ReceiptError unless each layer that is steered ran once over all rows and positions.
+        """
+        for layer, addition in self._additions.items():
+            addition.begin(layer, tokens.shape[1])
+        hooks: list[Hook] = [(model.resid_post(layer), addition) for layer, addition in self._additions.items()]
+        extended, resid = read_on(model, tokens, cache, hooks)
+        for layer, addition in self._additions.items():
+            self._count(layer, addition)
+        return extended, resid
+
+    def _count(self, layer: int, addition: _Addition) -> None:
+        if addition.firings != 1:
+            raise _not_as_asked(layer, f"{addition.firings} firings")
+        touched, change, before = addition.sums()
+        for row, count, changed, was in zip(self.rows, touched, change, before, strict=True):
+            if layer in row.added:
+                row.felt[layer] = _later(row.felt.get(layer), layer, count, changed, was)
+
+
+def added_vectors(intervention: Intervention, norms: Mapping[int, float]) -> dict[int, Float[Tensor, " d_model"]]:
+    """Return what an intervention adds at each layer; `norms` are what relative strengths are relative to.
+
+    Empty for anything but injections.
+    """
+    total: dict[int, Tensor] = {}
+    for term in _terms(intervention):
+        for layer in term.layers or ():
+            amount = term.amount(layer, 0.0 if term.relative_strength is None else norms[layer])
+            total[layer] = total[layer] + amount if layer in total else amount
+    return total
+
+
+def relative_layers(interventions: Sequence[Intervention]) -> list[int]:
+    """Return the layers at which some strength is relative to the clean residual."""
+    terms = [term for intervention in interventions for term in _terms(intervention)]
+    return sorted({layer for term in terms if term.relative_strength is not None for layer in term.layers or ()})
+
+
+def check_everywhere(interventions: Sequence[Intervention]) -> None:
+    """Raise UsageError for what cannot act at every position: caches filled before, injections narrowed to a part."""
+    for intervention in interventions:
+        if isinstance(intervention, Filled):
+            raise UsageError(
+                given=f"{intervention.name}: caches that were filled before",
+                allowed="clean, injections, and swaps whose model is loaded",
+                advice="use mi.Swap with the model that filled them",
+            )
+        for term in _terms(intervention):
+            if term.positions is not None or term.segments is not None:
+                raise UsageError(
+                    given=f"{term.name}: narrowed to {'positions' if term.segments is None else 'segments'}",
+                    allowed="injections that act at every position",
+                    advice="leave out positions= and segments=",
+                )
+
+
+def _terms(intervention: Intervention) -> tuple[Injection, ...]:
+    return intervention.terms if isinstance(intervention, Injection | InjectionSum) else ()
+
+
+def _stacked(rows: Sequence[SteeredRow], layer: int) -> Float[Tensor, "batch d_model"]:
+    """Return what is added to each row at one layer; zeros where that is nothing."""
+    nothing = torch.zeros_like(next(row.added[layer] for row in rows if layer in row.added))
+    return torch.stack([row.added.get(layer, nothing) for row in rows])
+
+
+def _later(before: LayerTouch | None, layer: int, count: int, change: float, was: float) -> LayerTouch:
+    """Return what a layer has felt after one more pass that touched `count` positions, with sums of their norms."""
+    if before is not None:
+        change, was = change + before.vector_norm * before.positions, was + before.residual_norm * before.positions
+        count += before.positions
+    firings = 1 if before is None else before.firings + 1
+    change, was = (change / count, was / count) if count else (0.0, 0.0)
+    return LayerTouch(layer, firings, count, change, was, change / was if was else 0.0)
+
+
+def _not_as_asked(layer: int, found: str) -> ReceiptError:
+    return ReceiptError(
+        given=f"layer {layer}: {found} in one pass of active steering",
+        allowed="one firing, over all rows and positions",
+        advice="the model does not run its blocks once: report its architecture",
+    )
+
+
+class _Addition:
+    """The hook of one layer: adds each row's vector at all positions of the pass."""
+
+    def __init__(self, vectors: Float[Tensor, "batch d_model"]) -> None:
+        self.vectors, self.live = vectors, vectors.ne(0).any(-1).tolist()
+        self.layer, self.n_pos, self.firings = 0, 0, 0
+        self.change = self.before = torch.zeros(len(vectors))
+
+    def begin(self, layer: int, n_pos: int) -> None:
+        """Forget the last pass; the next has `n_pos` positions."""
+        self.layer, self.n_pos, self.firings = layer, n_pos, 0
+
+    def __call__(self, activation: Tensor, /, *, hook: HookPoint) -> Tensor:
+        self.firings += 1
+        if activation.shape != (len(self.vectors), self.n_pos, self.vectors.shape[1]):
+            raise _not_as_asked(self.layer, f"activations shaped {tuple(activation.shape)}")
+        self.vectors = self.vectors.to(activation.device)
+        changed: Tensor = activation + self.vectors[:, None].to(activation.dtype)
+        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32).sum(-1)
+        self.change = (changed.float() - activation.float()).norm(dim=-1).sum(-1)
+        return changed
+
+    def sums(self) -> tuple[list[int], list[float], list[float]]:
+        """Return for each row: touched positions, and the sums over them of the change's and the stream's norms."""
+        touched = [self.n_pos * live for live in self.live]
+        change, before = (
+            [norm * live for norm, live in zip(norms.tolist(), self.live, strict=True)]
+            for norms in (self.change, self.before)
+        )
+        return touched, change, before
