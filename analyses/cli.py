@@ -97,7 +97,11 @@ def _add_injection_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--concepts", type=_names, help="a,b,c (default: those of the prompt set or of --vectors)")
     group.add_argument("--vectors", type=Path, help="a .gguf or .safetensors file, or a directory of them")
-    group.add_argument("--method", choices=METHODS, help=f"how vectors are made (default: {METHODS[0]})")
+    group.add_argument(
+        "--method",
+        choices=METHODS,
+        help="how vectors are made (default: as published, paired_pca; embedded models: mean_difference)",
+    )
     group.add_argument("--n-random", type=whole_number(0), default=8, help="random vectors of equal norm")
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mechint.chat import Conversation
     from mechint.files import JSON
     from mechint.interventions import Intervention
+    from mechint.job import Request
     from mechint.model import Model
     from mechint.vectors import ConceptVector
 
@@ -131,13 +132,21 @@ def ask(
     ]
 
     def about(number: int, rows: pd.DataFrame) -> pd.DataFrame:
-        named = rows.drop(columns="layer") if layers is None else _labelled(rows)
-        return asked.described(_described(named, every[number]), list(once.values()))
+        named = rows.drop(columns="layer") if layers is None else labelled(rows)
+        return asked.described(described(named, every[number]), list(once.values()))
 
     return tables.Asked(model, requests, about)
 
 
-def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
+def chats(requests: Sequence[Request]) -> list[Conversation]:
+    """Return the conversations of some requests, in order."""
+    from mechint.chat import Conversation
+
+    found = [request.conversations for request in requests]
+    return [chat for asked in found for chat in ([asked] if isinstance(asked, Conversation) else asked)]
+
+
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     """Name layers, as texts: a column of a file has one type."""
     from mechint.lens import with_labels
 
@@ -145,7 +154,8 @@ def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
     return named.assign(layer=named["layer"].astype(str))
 
 
-def _described(rows: pd.DataFrame, group: Group) -> pd.DataFrame:
+def described(rows: pd.DataFrame, group: Group) -> pd.DataFrame:
+    """Add what a group and its conditions say: `vector`, `vector_kind`, and whatever else they name."""
     known = {
         one.intervention.name: {"vector": one.vector, "vector_kind": one.kind, **one.about} for one in group.conditions
     }

@@ -76,16 +76,16 @@ def dose(config: Common, model: Model) -> Dose:
         return Dose(layers, config.strength, None, "--strength")
     if config.relative_strength is not None:
         return Dose(layers, None, config.relative_strength, "--relative-strength")
-    if preset is not None and (config.vectors is not None or method_of(config) == "paired_pca"):
+    if preset is not None and (config.vectors is not None or method_of(config, model) == "paired_pca"):
         return Dose(layers, preset.strength, None, preset.source)
     if model.prompts == "small":
         return Dose(layers, None, EMBEDDED_RELATIVE_STRENGTH, "embedded model")
     return Dose(layers, None, presets.DEFAULT_RELATIVE_STRENGTH, "default")
 
 
-def method_of(config: Common) -> str:
-    """Return how vectors are made."""
-    return config.method or METHODS[0]
+def method_of(config: Common, model: Model) -> str:
+    """Return how vectors are made where the options do not say: as published; an embedded model's as it was trained."""
+    return config.method or ("mean_difference" if model.prompts == "small" else METHODS[0])
 
 
 def _usual_layers(preset: presets.Preset | None, model: Model) -> tuple[int, ...]:
@@ -108,7 +108,7 @@ def extracted_vectors(config: Common, model: Model, analysis: str) -> dict[str, 
     from mechint import extract
 
     concepts = config.concepts or default_concepts(model)
-    return extract.extract(model, concepts, method_of(config), directory=config.out / analysis / "vectors")
+    return extract.extract(model, concepts, method_of(config, model), directory=config.out / analysis / "vectors")
 
 
 def default_concepts(model: Model) -> tuple[str, ...]:
