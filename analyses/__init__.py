@@ -7,5 +7,16 @@ from types import MappingProxyType
 
 # By module: the options with which `python -m analyses.all` runs it for the gallery.
 ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"calibration": (), "detection": (), "controls": (), "logit_lens": ("--layer-sweep",)}
+    {
+        "calibration": (),
+        "detection": (),
+        "controls": (),
+        "logit_lens": ("--layer-sweep", "--conditions"),
+        "model_swap": (),
+        "identification": (),
+        "location": (),
+        "published": (),
+    }
 )
+# These need no model: of the options that all others share they have --seed and --out.
+WITHOUT_MODEL = frozenset({"published"})

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analyses import ANALYSES, cli, gallery
+from analyses import ANALYSES, WITHOUT_MODEL, cli, gallery
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code of the first analysis that fails, or 0."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    out: list[Path] = []
-    code = cli.guarded(lambda: out.append(_parsed_out(argv)))
+    common: list[argparse.Namespace] = []
+    code = cli.guarded(lambda: common.append(_parsed(argv)))
     for name, options in ANALYSES.items():
         if code:
             return code
-        sys.stderr.write(f"python -m analyses.{name} {shlex.join([*argv, *options])}\n")
-        code = importlib.import_module(f"analyses.{name}").main([*argv, *options])
-    return code or cli.guarded(lambda: _write_index(out[0]))
+        given = [*(_without_model(common[0]) if name in WITHOUT_MODEL else argv), *options]
+        sys.stderr.write(f"python -m analyses.{name} {shlex.join(given)}\n")
+        code = importlib.import_module(f"analyses.{name}").main(given)
+    return code or cli.guarded(lambda: _write_index(common[0].out))
 
 
-def _parsed_out(argv: Sequence[str]) -> Path:
-    """Check the options, which are passed on to every analysis, and return where results go."""
-    out: Path = cli.common_parser("analyses.all", __doc__ or "").parse_args(argv).out
-    return out
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """Check the options, which are passed on to every analysis."""
+    return cli.common_parser("analyses.all", __doc__ or "").parse_args(argv)
+
+
+def _without_model(common: argparse.Namespace) -> list[str]:
+    return ["--seed", str(common.seed), "--out", str(common.out)]
 
 
 def _write_index(out: Path) -> None:

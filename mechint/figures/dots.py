@@ -19,15 +19,21 @@ _SPAN = 0.8  # of a row, that its series take
 class DotPanel:
     """One panel: `key` finds its rows, `label` is its axis; probabilities can be shown on an axis of log-odds.
 
-    `arrows` joins two series by a line, e.g. clean and injected, which then share a lane in every panel.
+    `arrows` joins series by lines, two by two, e.g. clean and injected, which then share a lane in every panel.
     """
 
     key: str
     title: str
     label: str
     log_odds: bool = False
-    arrows: tuple[str, str] | None = None
+    arrows: tuple[str, ...] | None = None
     zero: bool = True
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The series that lines join: where each begins and where it ends."""
+        names = self.arrows or ()
+        return list(zip(names[::2], names[1::2], strict=True))
 
 
 def dots(
@@ -40,27 +46,31 @@ def dots(
     subtitle: str,
     widths: Sequence[float] | None = None,
     legend_lines: int = 1,
+    packed: bool = False,
 ) -> go.Figure:
     """Return the figure; rows and series come in the order in which `summary` and `series` name them.
 
     `summary`: panel, row, series, mean, low, high (bounds may be NaN). `units`: panel, row, series, unit, value, drawn
-    small; may be empty. A column `label` in `units` is written beside its dot where it is not empty.
+    small; may be empty. A column `label` in `units` is written beside its dot where it is not empty, on the `side`
+    (left, right) that a column of that name has. `packed`: a row of a panel has lanes for its own series only.
     """
     rows = list(dict.fromkeys(summary["row"]))
     used = [name for name in series if (summary["series"] == name).any()]
     lanes = _lanes(used, panels)
-    place = _places(rows, lanes)
+    everywhere = _places(rows, lanes)
     figure = make_subplots(
         rows=1, cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04, column_widths=widths,
         subplot_titles=[f"<b>{panel.title}</b>" for panel in panels],
     )  # fmt: skip
     for column, panel in enumerate(panels, start=1):
         mine, small = (frame[frame["panel"] == panel.key] for frame in (summary, units))
+        place = _packed_places(rows, lanes, mine) if packed else everywhere
         for trace in _traces(panel, mine, small, place, {name: series[name] for name in used}, column == 1):
             figure.add_trace(trace, row=1, col=column)
         _value_axis(figure, panel, mine, small, column)
     _row_axis(figure, rows)
-    height = 60 + _ROW * (max(lanes.values(), default=0) + 1.4) * len(rows)
+    most = _most_lanes(summary, lanes) if packed else max(lanes.values(), default=0) + 1
+    height = 60 + _ROW * (most + 0.4) * len(rows)
     done = finish(figure, title, subtitle, height=round(height), bottom=80 + 22 * legend_lines)
     done.update_yaxes(automargin=True)
     return done
@@ -68,7 +78,7 @@ def dots(
 
 def _lanes(used: Sequence[str], panels: Sequence[DotPanel]) -> dict[str, int]:
     """Return the lane of each series, counted from the top; a series that an arrow starts from has that of its end."""
-    ends = dict(panel.arrows for panel in panels if panel.arrows is not None)
+    ends = dict(pair for panel in panels for pair in panel.pairs)
     own = [name for name in used if ends.get(name) not in used]
     return {name: own.index(name if name in own else ends[name]) for name in used}
 
@@ -80,6 +90,21 @@ def _places(rows: Sequence[str], lanes: Mapping[str, int]) -> dict[tuple[str, st
     return {(row, name): len(rows) - 1 - at + height for at, row in enumerate(rows) for name, height in heights.items()}
 
 
+def _packed_places(rows: Sequence[str], lanes: Mapping[str, int], panel: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Return heights as `_places` does, where a row of a panel is divided among the lanes of its own series there."""
+    found: dict[tuple[str, str], float] = {}
+    for at, row in enumerate(rows):
+        mine = [name for name in lanes if (panel.loc[panel["row"] == row, "series"] == name).any()]
+        dense = {lane: place for place, lane in enumerate(sorted({lanes[name] for name in mine}))}
+        alone = _places([row], {name: dense[lanes[name]] for name in mine})
+        found |= {key: height + len(rows) - 1 - at for key, height in alone.items()}
+    return found
+
+
+def _most_lanes(summary: pd.DataFrame, lanes: Mapping[str, int]) -> int:
+    return int(summary["series"].map(lanes).groupby([summary["panel"], summary["row"]]).nunique().max())
+
+
 def _traces(
     panel: DotPanel,
     summary: pd.DataFrame,
@@ -88,7 +113,7 @@ def _traces(
     series: Mapping[str, Series],
     first: bool,
 ) -> list[go.Scatter]:
-    traces = [] if panel.arrows is None else [_arrows(panel, summary, place)]
+    traces = [_arrows(panel, pair, summary, place) for pair in panel.pairs]
     for name, style in series.items():
         small, large = (frame[frame["series"] == name] for frame in (units, summary))
         if len(small):
@@ -104,7 +129,7 @@ def _small(panel: DotPanel, rows: pd.DataFrame, place: Mapping[tuple[str, str], 
         y=[place[key] for key in zip(rows["row"], rows["series"], strict=True)],
         mode="markers+text" if "label" in rows else "markers",
         text=rows.get("label"),
-        textposition=["middle left" if far else "middle right" for far in _far(rows["value"])],
+        textposition=("middle " + _sides(rows)).to_list(),
         cliponaxis=False,
         textfont={"size": 10, "color": "#555555"},
         marker={"color": rgba(style.color, 0.35), "size": 5, "symbol": style.symbol},
@@ -115,9 +140,11 @@ def _small(panel: DotPanel, rows: pd.DataFrame, place: Mapping[tuple[str, str], 
     )
 
 
-def _far(values: pd.Series) -> pd.Series:
-    """Return which values lie on the far side, where text would run out of the panel on their right."""
-    return values > (values.max() + values.min()) / 2 + 0.2 * (values.max() - values.min())
+def _sides(rows: pd.DataFrame) -> pd.Series:
+    """Return where text stands: as asked for, else on the left of values on whose right it would leave the panel."""
+    values = rows["value"]
+    far = values > (values.max() + values.min()) / 2 + 0.2 * (values.max() - values.min())
+    return rows["side"] if "side" in rows else far.map({True: "left", False: "right"})
 
 
 def _large(
@@ -134,7 +161,7 @@ def _large(
         marker={"color": style.color, "symbol": style.symbol, "size": 10, "line": {"width": 1.5, "color": style.color}},
         error_x={
             "type": "data", "symmetric": False, "color": style.color, "thickness": 2, "width": 4,
-            "array": np.nan_to_num(high - x), "arrayminus": np.nan_to_num(x - low),
+            "array": _bounds(high - x), "arrayminus": _bounds(x - low),
         },
         customdata=rows[["mean", "low", "high"]].to_numpy(),
         hovertemplate=style.label
@@ -142,12 +169,19 @@ def _large(
     )  # fmt: skip
 
 
-def _arrows(panel: DotPanel, summary: pd.DataFrame, place: Mapping[tuple[str, str], float]) -> go.Scatter:
-    """One line for each row that has both ends, with a head at the second."""
+def _bounds(lengths: np.ndarray) -> list[float | str]:
+    """Return the lengths of error bars; a text where there is none, since Plotly draws caps for 0 and for None."""
+    return ["none" if np.isnan(length) else float(length) for length in lengths]
+
+
+def _arrows(
+    panel: DotPanel, pair: tuple[str, str], summary: pd.DataFrame, place: Mapping[tuple[str, str], float]
+) -> go.Scatter:
+    """One line for each row that has both ends."""
     x: list[float | None] = []
     y: list[float | None] = []
     wide = summary.pivot_table(index="row", columns="series", values="mean", sort=False)
-    start, stop = panel.arrows or ("", "")
+    start, stop = pair
     for row, values in wide.iterrows():
         if start in values and stop in values and values[[start, stop]].notna().all():
             x += [*_shown(panel, values[[start, stop]]), None]

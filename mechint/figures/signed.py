@@ -1,0 +1,81 @@
+"""Curves over a strength that may be negative, panels side by side, with levels that do not depend on it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from mechint.figures.style import INK, MINUS, Series, finish, rgba
+
+_HEIGHT = 360
+
+
+@dataclass(frozen=True)
+class SignedPanel:
+    """One panel: `key` finds its curves and levels."""
+
+    key: str
+    title: str
+
+
+def signed_curves(
+    curves: pd.DataFrame,
+    levels: pd.DataFrame,
+    panels: Sequence[SignedPanel],
+    series: Mapping[str, Series],
+    *,
+    title: str,
+    subtitle: str,
+    x_label: str,
+    y_label: str,
+    legend_lines: int = 1,
+) -> go.Figure:
+    """Return the figure of `panel, series, strength, mean, low, high`; all panels share both axes.
+
+    `levels` (`panel, series, mean, low, high`) are drawn across the panel, with a band where bounds are no NaN.
+    """
+    figure = make_subplots(
+        rows=1, cols=len(panels), shared_yaxes="all", horizontal_spacing=0.04,
+        subplot_titles=[f"<b>{panel.title}</b>" for panel in panels],
+    )  # fmt: skip
+    every = sorted(set(curves["strength"]))
+    ends = [every[0], every[-1]]
+    for column, panel in enumerate(panels, start=1):
+        across = levels[levels["panel"] == panel.key]
+        wide = pd.concat([across.assign(strength=end) for end in ends]) if len(across) else across
+        for name, style in series.items():
+            for frame, marked in ((wide, False), (curves[curves["panel"] == panel.key], True)):
+                for trace in _curve(frame[frame["series"] == name], style, marked=marked, legend=column == 1):
+                    figure.add_trace(trace, row=1, col=column)
+        for line in (figure.add_hline, figure.add_vline):
+            line(0, line={"color": INK, "width": 1, "dash": "dot"}, row=1, col=column)
+        figure.update_xaxes(title_text=x_label, tickvals=every, ticktext=[_signed(at) for at in every], col=column)
+    figure.update_yaxes(title_text=y_label, col=1)
+    return finish(figure, title, subtitle, height=_HEIGHT, bottom=60 + 24 * legend_lines)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+g}".replace("-", MINUS) if value else "0"
+
+
+def _curve(curve: pd.DataFrame, style: Series, *, marked: bool, legend: bool) -> list[go.Scatter]:
+    if curve.empty:
+        return []
+    curve = curve.sort_values("strength", kind="stable")
+    line = go.Scatter(
+        x=curve["strength"], y=curve["mean"], mode="lines+markers" if marked else "lines", name=style.label,
+        legendgroup=style.label, showlegend=legend, marker={"symbol": style.symbol, "size": 8, "color": style.color},
+        line={"color": style.color, "dash": style.dash, "width": style.width},
+        customdata=curve[["low", "high"]].to_numpy(),
+        hovertemplate=f"{style.label}, %{{x:g}}: %{{y:.3f}} [%{{customdata[0]:.3f}}, %{{customdata[1]:.3f}}]"
+        "<extra></extra>",
+    )  # fmt: skip
+    bounded = curve[curve["low"].notna()]
+    band = go.Scatter(
+        x=[*bounded["strength"], *bounded["strength"][::-1]], y=[*bounded["high"], *bounded["low"][::-1]],
+        fill="toself", fillcolor=rgba(style.color, 0.16), line={"width": 0}, mode="lines", legendgroup=style.label,
+        showlegend=False, hoverinfo="skip",
+    )  # fmt: skip
+    return [band, line] if len(bounded) else [line]
