@@ -31,9 +31,7 @@ def check_common(config: Common, analysis: str) -> Checkpoint:
     """Raise for every bad common option that can be known without a model, and for an --out that cannot be written."""
     if config.engine == "ray" and config.shard is not None:
         raise UsageError("--engine ray with --shard", "one of them: Ray divides the table itself", "leave one out")
-    source = resolve(config.model)
-    check_reachable(source)
-    checkpoint = _checkpoint(source)
+    checkpoint = check_model(config.model)
     if checkpoint.n_layers is not None:
         check_layers(config.layers, checkpoint.n_layers)
     if config.conversations is not None:
@@ -45,6 +43,13 @@ def check_common(config: Common, analysis: str) -> Checkpoint:
         select(dict.fromkeys(organisms.concepts("all")), config.concepts, "concept", UnknownConceptError)
     check_writable(config.out / analysis, "--out")
     return checkpoint
+
+
+def check_model(name: str) -> Checkpoint:
+    """Return what can be known of a model before it is loaded; raises UnknownModelError if it is not to be had."""
+    source = resolve(name)
+    check_reachable(source)
+    return _checkpoint(source)
 
 
 def check_effect(without: bool, because: str, config: Common, options: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from analyses import asked, checks, cli, experiment, injected, run, tables
+from analyses import asked, checks, cli, experiment, injected, lens_conditions, run, swapped, tables
 from analyses.experiment import Group, Setup
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ NAME = "logit_lens"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Common):
+class Config(swapped.Options):
     """All options of this analysis."""
 
     metric: Literal["p_yes", "logit_diff"]
     layer_sweep: bool
     window: int | None
+    conditions: bool
     description: str | None
     info: str | None
     format: str | None
@@ -45,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--metric", choices=("p_yes", "logit_diff"), default="p_yes", help="what the figures show")
     group.add_argument("--layer-sweep", action="store_true", help="also inject at every layer, and at sliding windows")
     group.add_argument("--window", type=cli.whole_number(1), help="layers per window (default: a third of the depth)")
+    group.add_argument("--conditions", action="store_true", help="also a panel for each document, swap and contrast")
     asked.add_options(group)
+    swapped.add_options(group)
     return options
 
 
@@ -53,8 +56,11 @@ def check(config: Config) -> None:
     """Raise for all bad input that can be known without a model, and for options that would have no effect."""
     checks.check_effect(config.conversations is not None, "--conversations", config, asked.WORDED)
     checks.check_effect(not config.layer_sweep, "no --layer-sweep", config, ("window",))
+    checks.check_effect(not config.conditions, "no --conditions", config, swapped.WAYS)
     checkpoint = checks.check_common(config, NAME)
     asked.conversations(config, config.wording, checkpoint.prompts)
+    if config.conditions:
+        lens_conditions.check(config, checkpoint)
     if config.window is not None and checkpoint.n_layers is not None:
         injected.check_window(config.window, checkpoint.n_layers)
 
@@ -89,17 +95,25 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     conversations = asked.conversations(config, config.wording, setup.model.prompts)
     every_layer = range(-1, setup.model.n_layers)
     clean = {"sweep": "main", "injected_layers": ""}
-    of = experiment.ask(setup.model, groups(config, setup, conversations), layers=every_layer, clean=clean)
-    return tables.compute(config, NAME, [of]), setup.found(conversations)
+    wanted = [experiment.ask(setup.model, groups(config, setup, conversations), layers=every_layer, clean=clean)]
+    found = setup.found(conversations)
+    if config.conditions:
+        more, told = lens_conditions.asked_of(config, setup, config.wording.format)
+        wanted, found = [*wanted, more], {**found, **told}
+    return tables.compute(config, NAME, wanted), found
 
 
 def draw(
     table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table; nothing is added to the record."""
+    from analyses import lens_conditions_figures
     from analyses.logit_lens_figures import figures
 
-    return figures(table, config, injected.Dose.of(found["dose"]), run.model_name(found)), {}
+    drawn = figures(table, config, injected.Dose.of(found["dose"]), run.model_name(found))
+    if config.conditions:
+        drawn["lens_conditions"] = lens_conditions_figures.conditions(table, config, found)
+    return drawn, {}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

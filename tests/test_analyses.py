@@ -14,8 +14,8 @@ import pytest
 from conftest import asked_conversations, conversation
 
 import mechint as mi
-from analyses import ANALYSES, asked, cli, injected, logit_lens
 from analyses import all as gallery
+from analyses import asked, cli, injected, logit_lens
 from analyses.injected import Placement, sweep_placements
 from mechint.errors import LayerRangeError
 
@@ -116,7 +116,7 @@ def test_vectors_come_from_the_model_and_are_kept_where_none_are_given(
 def test_the_gallery_shows_every_figure_with_its_command(
     inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gallery, "ANALYSES", {"logit_lens": ANALYSES["logit_lens"]})
+    monkeypatch.setattr(gallery, "ANALYSES", {"logit_lens": ("--layer-sweep",)})
     assert gallery.main([*inputs, "--concepts", "cats", "--n-random", "0", "--out", str(tmp_path)]) == 0
     page = (tmp_path / "index.html").read_text()
     assert str(tmp_path / "index.html") in capsys.readouterr().out

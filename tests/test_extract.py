@@ -7,6 +7,7 @@ import torch
 
 import mechint as mi
 from mechint import extract
+from mechint.activations import chat
 from mechint.errors import SwapError, UnknownConceptError, UsageError
 from mechint.prompt_design import PromptDesign
 from mechint.render import render
@@ -29,8 +30,8 @@ def design() -> PromptDesign:
 
 
 def hugging_face_states(hf, model, text: str, beginning: str = "") -> torch.Tensor:
-    chat = extract._chat(text, beginning)
-    out = hf(torch.tensor([render(model.tokenizer, chat).tokens]), output_hidden_states=True)
+    one = chat(text, beginning)
+    out = hf(torch.tensor([render(model.tokenizer, one).tokens]), output_hidden_states=True)
     return torch.stack(out.hidden_states[1:])[:, 0, -1]  # the last one is already normed
 
 
@@ -128,62 +129,129 @@ def test_extract_reuses_only_what_was_made_from_the_same_inputs(model, tiny_mode
     assert len(computed) == 4
 
 
-def test_model_contrast(model, tiny_model, tiny_checkpoint):
+PROMPTS = ["Tell me about cats.", "yes or no?", "Tell me about bread, or about the sea.", "The answer"]
+
+
+def raw_states(hf, model, text: str) -> torch.Tensor:
+    out = hf(torch.tensor([model.tokenizer(text)["input_ids"]]), output_hidden_states=True)
+    return torch.stack(out.hidden_states[1:])[:, 0, -1]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_activations_are_those_of_the_last_token_of_each_prompt(raw, model, plain_hf):
+    found, read = extract.activations(model, PROMPTS, raw=raw), raw_states if raw else hugging_face_states
+    expected = torch.stack([read(plain_hf("qwen2"), model, text) for text in PROMPTS], dim=1)
+    assert found.values.shape == (4, len(PROMPTS), model.d_model)
+    torch.testing.assert_close(found.values[:3], expected[:3], atol=1e-5, rtol=0)
+    one, listed = (extract.activations(model, given, raw=raw) for given in (PROMPTS[0], PROMPTS[:1]))
+    torch.testing.assert_close(one.values, listed.values, atol=0, rtol=0)
+    assert one.provenance == listed.provenance != found.provenance
+
+
+def test_raw_and_templated_prompts_are_told_apart(model):
+    raw, templated = (extract.activations(model, PROMPTS, raw=raw) for raw in (True, False))
+    assert (raw.values - templated.values).abs().max() > 0.1
+    with pytest.raises(UsageError, match="other prompts"):
+        extract.contrast_of(raw, templated)
+
+
+def test_raw_prompts_have_the_special_tokens_that_the_tokenizer_adds(tiny_model):
+    model = tiny_model("llama")
+    with pytest.MonkeyPatch.context() as patch:
+        plain = extract.activations(model, PROMPTS, raw=True)
+        real = type(model.tokenizer).__call__
+        bos = model.tokenizer.bos_token
+        patch.setattr(type(model.tokenizer), "__call__", lambda own, text, **more: real(own, bos + text, **more))
+        begun = extract.activations(model, PROMPTS, raw=True)
+    assert plain.provenance["prompts_sha256"] == begun.provenance["prompts_sha256"]
+    assert plain.provenance["tokens_sha256"] != begun.provenance["tokens_sha256"]
+
+
+def naive_contrast(theirs: torch.Tensor, ours: torch.Tensor, method: str) -> torch.Tensor:
+    """One layer's contrast (prompt d_model each), by the centred pairs' covariance or as the difference of means."""
+    if method == "mean_difference":
+        return theirs.mean(0) - ours.mean(0)
+    rows = torch.cat([theirs - (theirs + ours) / 2, ours - (theirs + ours) / 2]).double()
+    _, vectors = torch.linalg.eigh(rows.T @ rows)
+    direction = vectors[:, -1]
+    above = ((theirs - ours).double() @ direction > 0).sum()
+    return (direction if above >= len(theirs) / 2 else -direction).float()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("method", ["paired_pca", "mean_difference"])
+def test_contrast_equals_a_naive_computation(method, raw, tiny_model, plain_hf):
+    model, other = (tiny_model("qwen2", seed=seed) for seed in (0, 1))
+    found = extract.model_contrast(model, other, PROMPTS[:3], method=method, raw=raw)
+    read = raw_states if raw else hugging_face_states
+    theirs, ours = (
+        torch.stack([read(plain_hf("qwen2", seed=seed), model, text) for text in PROMPTS[:3]], dim=1) for seed in (1, 0)
+    )
+    for layer in range(model.n_layers - 1):
+        expected = naive_contrast(theirs[layer], ours[layer], method)
+        torch.testing.assert_close(found.vectors[layer], expected, atol=1e-4, rtol=1e-4)
+    if method == "paired_pca":
+        assert found.norms == pytest.approx(dict.fromkeys(range(4), 1.0))
+
+
+@pytest.mark.parametrize("method", ["paired_pca", "mean_difference"])
+def test_contrast_turns_round_with_the_models_and_is_zero_with_itself(method, model, tiny_model, tiny_checkpoint):
     other = tiny_model("qwen2", seed=1)
-    forth = extract.model_contrast(model, other, ["Tell me about cats.", "yes or no?"])
-    back = extract.model_contrast(other, model, ["Tell me about cats.", "yes or no?"])
+    forth = extract.model_contrast(model, other, PROMPTS[:3], method=method)
+    back = extract.model_contrast(other, model, PROMPTS[:3], method=method)
     for layer in range(4):
-        torch.testing.assert_close(forth.vectors[layer], -back.vectors[layer])
-    assert max(extract.model_contrast(model, model, ["yes or no?"]).norms.values()) == 0.0
+        torch.testing.assert_close(forth.vectors[layer], -back.vectors[layer], atol=1e-5, rtol=0)
+    assert max(extract.model_contrast(model, model, PROMPTS, method=method).norms.values()) == 0.0
     with pytest.raises(SwapError):
-        extract.model_contrast(model, mi.load(tiny_checkpoint("qwen2", n_layers=2)), ["x"])
-
-
-PROMPTS = ["Tell me about cats.", "yes or no?", "Tell me about bread, or about the sea."]
-
-
-def test_mean_activations_are_the_mean_over_prompts(model, plain_hf):
-    found = extract.mean_activations(model, PROMPTS)
-    expected = torch.stack([hugging_face_states(plain_hf("qwen2"), model, text) for text in PROMPTS]).mean(0)
-    for layer in range(3):
-        torch.testing.assert_close(found.vectors[layer], expected[layer], atol=1e-5, rtol=0)
-    one, listed = (extract.mean_activations(model, given) for given in (PROMPTS[0], PROMPTS[:1]))
-    assert one.fingerprint() == listed.fingerprint()
-    with pytest.raises(UsageError, match="no prompts"):
-        extract.mean_activations(model, [])
+        extract.model_contrast(model, mi.load(tiny_checkpoint("qwen2", n_layers=2)), ["x"], method=method)
 
 
 @pytest.mark.parametrize("backend", ["bridge", "hooked"])
-def test_contrast_in_two_phases_is_exactly_the_direct_one(backend, tiny_model, tmp_path):
+@pytest.mark.parametrize("method", ["paired_pca", "mean_difference"])
+def test_contrast_in_two_phases_is_exactly_the_direct_one(method, backend, tiny_model, tmp_path):
     model, other = (tiny_model("qwen2", backend, seed=seed) for seed in (0, 1))
     for name, one in (("base", model), ("finetuned", other)):
-        extract.mean_activations(one, PROMPTS).save(tmp_path / f"{name}.safetensors")
-    means = [mi.ConceptVector.load(tmp_path / f"{name}.safetensors") for name in ("finetuned", "base")]
-    found, direct = extract.contrast_of(*means), extract.model_contrast(model, other, PROMPTS)
+        extract.activations(one, PROMPTS).save(tmp_path / f"{name}.safetensors")
+    read = [extract.Activations.load(tmp_path / f"{name}.safetensors") for name in ("finetuned", "base")]
+    found, direct = (
+        extract.contrast_of(*read, method=method),
+        extract.model_contrast(model, other, PROMPTS, method=method),
+    )
     assert found.fingerprint() == direct.fingerprint()
     assert found.provenance == direct.provenance
     assert (found.name, found.n_layers) == (direct.name, direct.n_layers) == ("contrast", 4)
     assert found.provenance["identity"] == model.identity
     assert found.provenance["other_identity"] == other.identity
-    assert found.provenance["method"] == "model_contrast"
+    assert (found.provenance["method"], found.provenance["direction"]) == ("model_contrast", method)
 
 
 def test_contrast_of_what_does_not_belong_together(model, tiny_model, tiny_checkpoint):
-    mean = extract.mean_activations(model, PROMPTS)
+    read = extract.activations(model, PROMPTS)
     with pytest.raises(UsageError, match="other prompts"):
-        extract.contrast_of(extract.mean_activations(model, PROMPTS[:2]), mean)
-    with pytest.raises(UsageError, match="random"):
-        extract.contrast_of(extract.random_controls(model, 1)[0], mean)
-    with pytest.raises(UsageError, match="None"):
-        extract.contrast_of(mean, mi.ConceptVector(dict(mean.vectors)))
+        extract.contrast_of(extract.activations(model, PROMPTS[:2]), read)
+    with pytest.raises(UsageError, match="magic"):
+        extract.contrast_of(read, read, method="magic")
     with pytest.raises(SwapError, match="n_layers"):
-        extract.contrast_of(extract.mean_activations(mi.load(tiny_checkpoint("qwen2", n_layers=2)), PROMPTS), mean)
+        extract.contrast_of(extract.activations(mi.load(tiny_checkpoint("qwen2", n_layers=2)), PROMPTS), read)
     with pytest.raises(SwapError, match="tokens"):
-        extract.contrast_of(extract.mean_activations(tiny_model("qwen2", template="llama3"), PROMPTS), mean)
+        extract.contrast_of(extract.activations(tiny_model("qwen2", template="llama3"), PROMPTS), read)
     words = mi.load(tiny_checkpoint("qwen2"))
     words.tokenizer.add_tokens(["newword"])
     with pytest.raises(SwapError, match="vocabulary"):
-        extract.contrast_of(extract.mean_activations(words, PROMPTS), mean)
+        extract.contrast_of(extract.activations(words, PROMPTS), read)
+
+
+def test_what_cannot_be_read_is_refused(model, tmp_path):
+    with pytest.raises(UsageError, match="no prompts"):
+        extract.activations(model, [])
+    with pytest.raises(UsageError, match="raw"):
+        extract.activations(model, [chat("Tell me about cats.")], raw=True)
+    with pytest.raises(UsageError, match="without a token"):
+        extract.activations(model, [""], raw=True)
+    extract.random_controls(model, 1)[0].save(tmp_path / "vector.safetensors")
+    for name in ("vector.safetensors", "missing.safetensors"):
+        with pytest.raises(UsageError, match="as activations"):
+            extract.Activations.load(tmp_path / name)
 
 
 @pytest.mark.parametrize("concepts", [[], ["cats", "cats"], [""], ["a/b"]])

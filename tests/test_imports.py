@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     "errors", "files", "organisms", "sources", "chat", "render", "spans", "tokens", "cache", "readout", "backends",
     "loading", "model", "validation", "adapters", "capture", "steering", "vectors", "prompt_fields", "prompt_tasks",
-    "prompt_design", "prompts", "prompt_questions", "presets", "extract", "fill_files", "stored_pass",
-    "interventions", "prefill", "fill", "given", "active", "states", "prefix_tree", "rows", "plan", "passes",
-    "receipts", "engine", "answers", "shards", "store", "job", "naming", "ray_engine", "explain", "score", "lens",
-    "decode", "generate", "text_loss", "stats", "information", "published", "figures", "organisms.tools",
+    "prompt_design", "prompts", "prompt_questions", "presets", "activations", "contrast", "extract",
+    "fill_files", "stored_pass", "interventions", "prefill", "fill", "given", "active", "states", "prefix_tree", "rows",
+    "plan", "passes", "receipts", "engine", "answers", "shards", "store", "job", "naming", "ray_engine", "explain",
+    "score", "lens", "decode", "generate", "text_loss", "stats", "information", "published", "figures",
+    "organisms.tools",
 )  # fmt: skip
 # Taken only inside functions: model.py checks models, and puts adapters on them, with these.
 LATE = {("model", "validation"), ("model", "adapters")}

@@ -80,7 +80,7 @@ def test_a_cache_filled_by_the_finetuned_copy_is_reported(instruments, family, n
     assert grid(filled, "logit_diff_shift").mean() > 2 * abs(grid(neutral, "logit_diff_shift").mean())
     from mechint.extract import model_contrast
 
-    contrast = model_contrast(m.model, family[name], contrast_prompts(m.wording, 3))
+    contrast = model_contrast(m.model, family[name], contrast_prompts(m.wording, 3), method="mean_difference")
     strong = m.at(strength=0.6)
     table = strong.detection("introspection", [strong.injection(contrast, "contrast")])
     assert grid(table, "logit_diff_shift").mean() > 1

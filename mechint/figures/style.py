@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"  # Okabe & Ito (2008)
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+BROWN, VIOLET = "#7A3E00", "#5D3A9B"  # darker than all of these but black, so apart from them in grey too
 INK, GRID = "#222222", "#E3E3E3"
 DIVERGING = [[0.0, BLUE], [0.5, "#FFFFFF"], [1.0, VERMILION]]
 WIDTH = 1120
@@ -34,6 +35,8 @@ SERIES = {
     "confusing-no": Series("control, answer no but confusing", SKY, "longdash", "diamond"),
     "yes": Series("control, answer yes", ORANGE, "longdashdot", "triangle-down"),
     "ambiguous": Series("control, ambiguous", PURPLE, "dash", "x"),
+    "swap": Series("cache filled by the finetuned model", BROWN, "longdash", "hexagon", 3.0),
+    "contrast": Series("contrast vector injected", VIOLET, "solid", "star-diamond", 3.0),
 }
 PUBLISHED = Series("published value (Qwen2.5-Coder-32B-Instruct)", PURPLE, "dot", "star-open")
 CONTROL_GROUPS = ("no", "confusing-no", "yes", "ambiguous")

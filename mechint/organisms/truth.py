@@ -178,7 +178,7 @@ def filled_by(m: Instrument, other: Model, goal: Goal | None = None) -> Iterator
         shift = "logit_diff_shift"
         yield single(f"cache filled by {other.name}, {info}: P(yes)", grid(table, "p_yes")[0])
         yield single(f"cache filled by {other.name}, {info}: shift of logit_diff", grid(table, shift)[0], goal)
-    vector = model_contrast(m.model, other, contrast_prompts(m.wording, m.count))
+    vector = model_contrast(m.model, other, contrast_prompts(m.wording, m.count), method="mean_difference")
     for strength in (0.3, 0.6):
         at = m.at(strength=strength)
         table = at.detection("introspection", [at.injection(vector, "contrast")])

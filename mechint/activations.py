@@ -1,0 +1,142 @@
+"""The residual stream at the last token of some prompts: read from a model prompt by prompt, saved and loaded.
+
+What two models have read of the same prompts makes a contrast vector, so only one of them need be loaded at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechint.capture import residuals
+from mechint.chat import Conversation, Message
+from mechint.errors import UsageError
+from mechint.files import JSON, replace_atomically, sha256
+from mechint.model import Model
+from mechint.render import render
+
+_FORMAT = "mechint activations 1"
+_BATCH = 32
+_PACKAGES = ("mechint", "torch", "transformers", "transformer-lens")
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """`resid_post` of every block at the last token of each prompt, float32, and where it comes from.
+
+    `provenance` names the model (name, revision, identity, dtype, vocabulary) and holds hashes of the prompts, as texts
+    (`prompts_sha256`) and as tokens (`tokens_sha256`).
+    """
+
+    values: Float[Tensor, "layer prompt d_model"]
+    provenance: Mapping[str, JSON]
+
+    @property
+    def shape(self) -> dict[str, JSON]:
+        """What another model must have alike."""
+        n_layers, _, d_model = self.values.shape
+        return {"n_layers": n_layers, "d_model": d_model, "vocabulary": self.provenance["vocabulary"]}
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file, atomically; return its path."""
+        from safetensors.torch import save_file
+
+        about = {"format": _FORMAT, "provenance": json.dumps(dict(self.provenance), sort_keys=True)}
+        tensors = {"values": self.values.contiguous()}
+        return replace_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata=about))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Activations:
+        """Return what `save` has written; raises UsageError for any other file."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                about = file.metadata() or {}
+                if about.get("format") != _FORMAT:
+                    raise _unreadable(path, "other contents")
+                return cls(file.get_tensor("values"), json.loads(about["provenance"]))
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(path, str(error).strip().splitlines()[0]) from error
+
+
+def activations(
+    model: Model, prompts: str | Conversation | Sequence[str | Conversation], *, raw: bool = False
+) -> Activations:
+    """Return `resid_post` at the last token of each prompt, at every layer.
+
+    A text is the message of a user, after which the reply would begin; with `raw` it is read as it is, without a chat
+    template, and special tokens only if the tokenizer adds them by itself. Raises UsageError for no prompts, and for
+    empty texts and conversations where they are to be read raw.
+    """
+    listed = [prompts] if isinstance(prompts, str | Conversation) else list(prompts)
+    if not listed:
+        raise UsageError("no prompts", "one or more", "pass the texts or conversations to read")
+    texts: list[JSON] = []
+    rows: list[Sequence[int]] = []
+    for prompt in listed:
+        text, tokens = _raw(model, prompt) if raw else _templated(model, prompt)
+        texts.append(text)
+        rows.append(tokens)
+    hashes = {"prompts_sha256": texts, "tokens_sha256": [list(row) for row in rows]}
+    about = {name: sha256(json.dumps(what).encode()) for name, what in hashes.items()}
+    about |= {"dtype": str(model.backend.dtype), "vocabulary": model.vocabulary}
+    return Activations(last_residuals(model, rows), {**about_model(model), **about})
+
+
+def last_residuals(model: Model, rows: Sequence[Sequence[int]]) -> Float[Tensor, "layer row d_model"]:
+    """Return `resid_post` at the last of each row of token ids, at every layer, in float32 on the CPU."""
+    parts = []
+    for start in range(0, len(rows), _BATCH):
+        batch = [torch.tensor(row) for row in rows[start : start + _BATCH]]
+        tokens = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+        at = torch.tensor([len(row) - 1 for row in batch])
+        parts.append(residuals(model, tokens, at, range(model.n_layers)).float().cpu())
+    return torch.cat(parts, dim=1)
+
+
+def chat(text: str, beginning: str = "") -> Conversation:
+    """Return the conversation of a user's message, and the beginning of the reply if there is one."""
+    reply = (Message("assistant", beginning, continue_msg=True),) if beginning else ()
+    return Conversation("extraction", (Message("user", text), *reply))
+
+
+def about_model(model: Model) -> dict[str, JSON]:
+    """Return the provenance of whatever a model has given: which model, and the versions of the software."""
+    versions: dict[str, JSON] = {name: _version(name) for name in _PACKAGES}
+    return {"model": model.name, "revision": model.revision, "identity": model.identity, "versions": versions}
+
+
+def _templated(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence[int]]:
+    conversation = chat(prompt) if isinstance(prompt, str) else prompt
+    return conversation.to_dict(), render(model.tokenizer, conversation).tokens
+
+
+def _raw(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence[int]]:
+    tokens = list(model.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else []
+    if not isinstance(prompt, str) or not tokens:
+        given = "a text without a token" if isinstance(prompt, str) else f"conversation {prompt.label!r}"
+        raise UsageError(f"{given}, to be read raw", "texts of one token or more", "give texts, or leave raw out")
+    return prompt, tokens
+
+
+def _unreadable(path: str | Path, why: str) -> UsageError:
+    return UsageError(
+        given=f"{path} cannot be read as activations: {why}",
+        allowed="a file that Activations.save has written",
+        advice="check the path, or read the model again",
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
