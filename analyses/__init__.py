@@ -15,6 +15,8 @@ ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "model_swap": (),
         "identification": (),
         "location": (),
+        "layer_strength": ("--ranges",),
+        "steering": (),
         "published": (),
     }
 )

@@ -16,12 +16,15 @@ from torch import Tensor
 
 from mechint.active import ActiveSteering, SteeredRow, added_vectors, check_everywhere, relative_layers
 from mechint.capture import mean_norms
+from mechint.chat import Conversation
 from mechint.engine import Progress
 from mechint.errors import UsageError
 from mechint.given import check_at_least, check_context, listed_interventions
 from mechint.interventions import Intervention, Swap
 from mechint.model import Model
 from mechint.prefill import check_fits
+from mechint.render import render
+from mechint.spans import positions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +38,7 @@ _POSITIONS = 128
 
 def text_loss(
     model: Model,
-    texts: str | Sequence[str],
+    texts: str | Conversation | Sequence[str | Conversation],
     interventions: Intervention | Sequence[Intervention],
     *,
     words: Mapping[str, str] = MappingProxyType({}),
@@ -44,36 +47,38 @@ def text_loss(
 ) -> pd.DataFrame:
     """Return one row per (text, intervention): the loss of the text's tokens, each predicted from those before it.
 
-    Texts are read without a chat template; special tokens are added only if the tokenizer adds them by itself. An
-    injection acts at every position, and a relative strength is relative to the mean clean residual norm over all of
-    them. Under a swap the loss is the other model's. `batch_size` texts are read at once; `progress` is told after each
-    batch how many rows are done, and how many tokens they have.
+    Texts are read without a chat template; special tokens are added only if the tokenizer adds them by itself. A
+    conversation may stand for a text: that of its last message, read after all that stands before it. An injection acts
+    at every position, and a relative strength is relative to the mean clean residual norm over all of them. Under a
+    swap the loss is the other model's. `batch_size` texts are read at once; `progress` is told after each batch how
+    many rows are done, and how many tokens they have.
 
-    Columns: `text` (its number), `intervention`, `n_tokens` (those that are predicted: all but the first), `loss` (mean
-    negative log-likelihood, nats per token, from float32 logits), `perplexity` (exp of the loss). For each of `words`, by
-    label, there is `log_p_<label>`: the log-probability (natural) of its first token, as the tokenizer writes it by
-    itself (" cats" begins with a space), averaged over the positions from which a token is predicted. It tells how near
-    a word is to being said, whatever the text says.
+    Columns: `text` (its number), `intervention`, `n_tokens` (those that are predicted: all but the first; of a
+    conversation those of its last message), `loss` (mean negative log-likelihood, nats per token, from float32 logits),
+    `perplexity` (exp of the loss). For each of `words`, by label, there is `log_p_<label>`: the log-probability
+    (natural) of its first token, as the tokenizer writes it by itself (" cats" begins with a space), averaged over the
+    positions from which a token is predicted. It tells how near a word is to being said, whatever the text says.
 
-    Raises UsageError for words without a token, for texts of less than two tokens or too long for the model, names that occur twice, narrowed
-    injections and `Filled`; VectorMismatchError or SwapError for interventions that do not fit.
+    Raises UsageError for words without a token, for texts without a token to predict or too long for the model, names
+    that occur twice, narrowed injections and `Filled`; VectorMismatchError or SwapError for interventions that do not
+    fit; and for conversations what `render` and `positions_of` raise.
     """
     wanted = listed_interventions(interventions)
     check_at_least("batch_size", batch_size)
     for intervention in wanted:
         check_fits(model, intervention)
     check_everywhere(wanted)
-    tokens = _tokens(model, [texts] if isinstance(texts, str) else texts)
-    norms, watched = _norms(model, tokens, wanted), _first_tokens(model.tokenizer, words)
+    found_texts = _texts(model, [texts] if isinstance(texts, str | Conversation) else texts)
+    norms, watched = _norms(model, found_texts, wanted), _first_tokens(model.tokenizer, words)
     rows = [
-        _Row(text, intervention, tokens[text], norms[text])
-        for text, intervention in product(range(len(tokens)), wanted)
+        _Row(number, intervention, found_texts[number], norms[number])
+        for number, intervention in product(range(len(found_texts)), wanted)
     ]
     found: dict[int, _Means] = {}
     for places in _batches(model, rows, batch_size):
         found |= dict(zip(places, _means(model, [rows[place] for place in places], watched), strict=True))
         if progress is not None:
-            progress(len(places), sum(len(rows[place].tokens) for place in places))
+            progress(len(places), sum(len(rows[place].text.tokens) for place in places))
     return pd.DataFrame([_columns(row, found[place], list(words)) for place, row in enumerate(rows)])
 
 
@@ -86,12 +91,26 @@ class _Means:
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One text under one intervention."""
+class _Text:
+    """What is read, and which tokens of it are predicted: those at `start:stop`, from the positions before them."""
 
-    text: int
-    intervention: Intervention
     tokens: Tokens
+    start: int
+    stop: int
+
+    @property
+    def predicted(self) -> Tokens:
+        """The tokens that are predicted."""
+        return self.tokens[self.start : self.stop]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One text, number `number`, under one intervention."""
+
+    number: int
+    intervention: Intervention
+    text: _Text
     norms: Mapping[int, float]
 
     def reader(self, model: Model) -> Model:
@@ -99,24 +118,34 @@ class _Row:
         return self.intervention.model if isinstance(self.intervention, Swap) else model
 
 
-def _tokens(model: Model, texts: Sequence[str]) -> list[Tokens]:
-    """Return the token ids of each text."""
+def _texts(model: Model, texts: Sequence[str | Conversation]) -> list[_Text]:
+    """Return each text as tokens."""
     if not texts:
         raise UsageError("no texts", "one or more", "pass at least one")
-    found = [_encoded(model.tokenizer, text) for text in texts]
-    for number, ids in enumerate(found):
-        if len(ids) < 2:
+    found = [
+        _of_conversation(model, text) if isinstance(text, Conversation) else _encoded(model.tokenizer, text)
+        for text in texts
+    ]
+    for number, (text, given) in enumerate(zip(found, texts, strict=True)):
+        if text.start >= text.stop:
             raise UsageError(
-                given=f"text {number} ({texts[number][:40]!r}) of {len(ids)} tokens",
+                given=f"text {number} ({str(given)[:40]!r}) of {len(text.tokens)} tokens",
                 allowed="two tokens or more: the first is not predicted",
                 advice="leave it out, or join it to another",
             )
-        check_context(model, len(ids), f"text {number}")
+        check_context(model, len(text.tokens), f"text {number}")
     return found
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
-    return torch.tensor(list(tokenizer(text)["input_ids"]), dtype=torch.long)
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> _Text:
+    ids = list(tokenizer(text)["input_ids"])
+    return _Text(torch.tensor(ids, dtype=torch.long), 1, len(ids))
+
+
+def _of_conversation(model: Model, conversation: Conversation) -> _Text:
+    rendered, last = render(model.tokenizer, conversation), len(conversation.messages) - 1
+    said = positions_of(model.tokenizer, rendered, conversation.messages[last].content, message=last)
+    return _Text(torch.tensor(rendered.tokens, dtype=torch.long), max(1, said[0]), said[-1] + 1)
 
 
 def _first_tokens(tokenizer: PreTrainedTokenizerBase, words: Mapping[str, str]) -> list[int]:
@@ -127,16 +156,17 @@ def _first_tokens(tokenizer: PreTrainedTokenizerBase, words: Mapping[str, str]) 
     return [int(of_it[0]) for of_it in ids]
 
 
-def _norms(model: Model, tokens: Sequence[Tokens], interventions: Sequence[Intervention]) -> list[dict[int, float]]:
+def _norms(model: Model, texts: Sequence[_Text], interventions: Sequence[Intervention]) -> list[dict[int, float]]:
     """Return for each text the mean clean residual norms that relative strengths need, by layer."""
     layers = relative_layers(interventions)
+    tokens = [text.tokens for text in texts]
     return [mean_norms(model, ids[None], torch.arange(len(ids)), layers) if layers else {} for ids in tokens]
 
 
 def _batches(model: Model, rows: Sequence[_Row], batch_size: int) -> Iterator[list[int]]:
     """Yield places of rows that one model reads together, alike in length."""
     places: dict[Model, list[int]] = {}
-    for place in sorted(range(len(rows)), key=lambda place: len(rows[place].tokens)):
+    for place in sorted(range(len(rows)), key=lambda place: len(rows[place].text.tokens)):
         places.setdefault(rows[place].reader(model), []).append(place)
     for mine in places.values():
         for start in range(0, len(mine), batch_size):
@@ -146,20 +176,16 @@ def _batches(model: Model, rows: Sequence[_Row], batch_size: int) -> Iterator[li
 def _means(model: Model, rows: Sequence[_Row], watched: Sequence[int]) -> list[_Means]:
     """Return the means of each row. Padding on the right does not matter to what stands before it."""
     reader = rows[0].reader(model)
-    padded = torch.nn.utils.rnn.pad_sequence([row.tokens for row in rows], batch_first=True)
+    padded = torch.nn.utils.rnn.pad_sequence([row.text.tokens for row in rows], batch_first=True)
     steering = ActiveSteering([SteeredRow(added_vectors(row.intervention, row.norms)) for row in rows])
     _, stream = steering.read(reader, padded)
-    return [
-        _mean(reader, resid[: len(row.tokens)], row.tokens, watched) for resid, row in zip(stream, rows, strict=True)
-    ]
+    return [_mean(reader, resid, row.text, watched) for resid, row in zip(stream, rows, strict=True)]
 
 
-def _mean(
-    model: Model, resid: Float[Tensor, "pos d_model"], tokens: Int[Tensor, " pos"], watched: Sequence[int]
-) -> _Means:
+def _mean(model: Model, resid: Float[Tensor, "pos d_model"], text: _Text, watched: Sequence[int]) -> _Means:
     loss, log_p = 0.0, torch.zeros(len(watched), dtype=torch.float64)
-    predicted = tokens[1:].to(model.device)
-    for here, there in zip(torch.split(resid[:-1], _POSITIONS), torch.split(predicted, _POSITIONS), strict=True):
+    predicted, before = text.predicted.to(model.device), resid[text.start - 1 : text.stop - 1]
+    for here, there in zip(torch.split(before, _POSITIONS), torch.split(predicted, _POSITIONS), strict=True):
         logits = model.readout.logits(here)
         loss += torch.nn.functional.cross_entropy(logits, there.to(logits.device), reduction="sum").item()
         if watched:
@@ -170,6 +196,6 @@ def _mean(
 def _columns(row: _Row, found: _Means, words: Sequence[str]) -> dict[str, str | int | float]:
     # Beyond the largest number that a float holds, e to that power is as good as infinite.
     perplexity = math.exp(found.loss) if found.loss < 700 else math.inf
-    columns: dict[str, str | int | float] = {"text": row.text, "intervention": row.intervention.name}
-    columns |= {"n_tokens": len(row.tokens) - 1, "loss": found.loss, "perplexity": perplexity}
+    columns: dict[str, str | int | float] = {"text": row.number, "intervention": row.intervention.name}
+    columns |= {"n_tokens": len(row.text.predicted), "loss": found.loss, "perplexity": perplexity}
     return columns | {f"log_p_{word}": value for word, value in zip(words, found.log_p, strict=True)}

@@ -126,6 +126,19 @@ def test_the_gallery_shows_every_figure_with_its_command(
     assert "--layer-sweep" in page
 
 
+def test_all_leaves_out_what_its_options_do_not_suit(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "ANALYSES", {"calibration": (), "model_swap": (), "controls": ()})
+    assert gallery.main([*inputs, "--concepts", "cats", "--n-random", "0", "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().err
+    assert "left out: python -m analyses.calibration" in told
+    assert "left out: python -m analyses.model_swap" in told
+    assert "analyses.controls" in (tmp_path / "index.html").read_text()
+    assert gallery.main(["--model", "organizm", "--out", str(tmp_path)]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
 def test_the_list_names_every_analysis() -> None:
     command = [sys.executable, "-m", "analyses"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

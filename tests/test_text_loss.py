@@ -6,10 +6,11 @@ import itertools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import reference
 import torch
-from conftest import Load, vector
+from conftest import Load, conversation, vector
 from torch import nn
 
 import mechint as mi
@@ -140,6 +141,32 @@ def test_progress_counts_rows(model: mi.Model):
     mi.text_loss(model, TEXTS, CLEAN, batch_size=2, progress=lambda *counts: told.append(counts))
     assert [count for count, _ in told] == [2, 1]
     assert sum(tokens for _, tokens in told) == sum(len(model.tokenizer(text)["input_ids"]) for text in TEXTS)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_conversation_stands_for_its_last_message(backend: str, tiny_model: Load, plain_hf: Plain):
+    """The loss is that of the last message's tokens alone, and so is what words are averaged over."""
+    model, plain = tiny_model("llama", backend), plain_hf("llama")
+    chat = conversation(prefix="The answer is yes")
+    steer = Injection(vector(model), layers=[1, 3], strength=1.5, name="v")
+    words = {"cats": " cats", "sea": " sea"}
+    table = mi.text_loss(model, [TEXTS[0], chat], [CLEAN, steer], words=words).set_index(["text", "intervention"])
+    rendered = mi.render(model.tokenizer, chat)
+    ids, n = torch.tensor([rendered.tokens]), len(model.tokenizer(" The answer is yes")["input_ids"])
+    additions = [reference.Addition(layer, steer.vector.vectors[layer] * 1.5, range(len(ids[0]))) for layer in (1, 3)]
+    for name, added in (("clean", []), ("v", additions)):
+        with reference.added(plain, added), torch.no_grad():
+            log_p = plain(ids).logits[0].log_softmax(-1)
+        row, at = table.loc[1, name], range(ids.shape[1] - n - 1, ids.shape[1] - 1)
+        assert row["n_tokens"] == n
+        assert row["loss"] == pytest.approx(-np.mean([float(log_p[i, ids[0, i + 1]]) for i in at]), abs=1e-4)
+        for label, word in words.items():
+            token = model.tokenizer(word)["input_ids"][0]
+            assert row[f"log_p_{label}"] == pytest.approx(float(log_p[list(at), token].mean()), abs=1e-4)
+    alone = mi.text_loss(model, TEXTS[0], steer, words=words)
+    np.testing.assert_allclose(alone["log_p_sea"].item(), table.loc[0, "v"]["log_p_sea"], atol=1e-5)
+    with pytest.raises(UsageError, match="words without a token"):
+        mi.text_loss(model, TEXTS[0], CLEAN, words={"nothing": ""})
 
 
 def test_bad_input_is_refused(model: mi.Model, tiny_model: Load):

@@ -1,0 +1,110 @@
+"""Tables of longer texts: every cell wraps, a row is as high as its longest cell needs, words can stand out."""
+
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from mechint.figures.style import GRID, INK, WIDTH, finish
+
+_MARGIN, _PADDING, _LINE = 20, 9, 17  # pixels
+_TITLES = 30  # pixels that other figures have for the titles of panels
+# Widths of letters at 12 pixels, by kind; what is not named has that of "".
+_WIDTHS = {"iljtfr.,:;'|!()[] ": 3.9, "mwMW@%": 10.5, "ABCDEFGHIJKLNOPQRSTUVXYZ": 8.6, "": 6.8}
+
+
+@dataclass(frozen=True)
+class TextCell:
+    """A text; what a regular expression finds in it (in any case) is bold."""
+
+    text: str
+    bold: str = ""
+
+
+def wrapped_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[TextCell]],
+    *,
+    widths: Sequence[float],
+    title: str,
+    subtitle: str,
+    rules: Sequence[int] = (),
+) -> go.Figure:
+    """Return the table; `widths` are relative, a thicker line stands above each row whose number is in `rules`."""
+    shares = [width / sum(widths) for width in widths]
+    starts = [sum(shares[:at], 0.0) for at in range(len(shares))]
+    table = [[TextCell(heading, ".+") for heading in headings], *rows]
+    cells = [[_lines(cell, share) for cell, share in zip(row, shares, strict=True)] for row in table]
+    heights = [max(map(len, row)) * _LINE + 2 * _PADDING for row in cells]
+    tops = [sum(heights[:at]) for at in range(len(heights) + 1)]
+    notes = [
+        _note(lines, x, top)
+        for row, top in zip(cells, tops, strict=False)
+        for lines, x in zip(row, starts, strict=True)
+    ]
+    thick = {1, *(rule + 1 for rule in rules)}
+    lines = [_rule(y, 1.5 if at in thick else 1.0, INK if at in thick else GRID) for at, y in enumerate(tops)]
+    figure = go.Figure().update_layout(annotations=notes, shapes=lines)
+    done = finish(figure, title, subtitle, height=tops[-1], bottom=_MARGIN)
+    done.update_xaxes(range=[0, 1], visible=False)
+    done.update_yaxes(range=[tops[-1], 0], visible=False)
+    # No panel titles stand above a table.
+    top, height = (int(done.layout[name]) - _TITLES for name in ("margin.t", "height"))
+    return done.update_layout(margin={"l": _MARGIN, "r": _MARGIN, "t": top}, height=height)
+
+
+def _lines(cell: TextCell, share: float) -> list[str]:
+    """Return a cell's text in lines that fit, marked up."""
+    room = share * (WIDTH - 2 * _MARGIN) - 2 * _PADDING
+    parts = [part for text in cell.text.split("\n") for part in _wrapped(text, room)]
+    return [_marked(part, cell.bold) for part in parts]
+
+
+def _wrapped(text: str, room: float) -> list[str]:
+    """Return a text in lines of `room` pixels, broken at spaces, or anywhere in a word that is longer."""
+    lines = [""]
+    for piece in re.findall(r"\s*\S+", text):
+        word = piece if lines[-1] else piece.lstrip()
+        if lines[-1] and _width(lines[-1] + word) > room:
+            lines.append("")
+            word = piece.lstrip()
+        for letter in word:
+            if lines[-1] and _width(lines[-1] + letter) > room:
+                lines.append("")
+            lines[-1] += letter
+    return lines
+
+
+def _width(text: str) -> float:
+    """Return about how many pixels a text is wide."""
+    return sum(_of_letter(letter) for letter in text)
+
+
+def _of_letter(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 12.5
+    return next(width for kind, width in _WIDTHS.items() if letter in kind or not kind)
+
+
+def _marked(text: str, bold: str) -> str:
+    """Escape a text and mark what is to be bold."""
+    if not bold:
+        return html.escape(text, quote=False)
+    found = re.split(f"({bold})", text, flags=re.IGNORECASE)
+    pieces = [html.escape(piece, quote=False) for piece in found]
+    return "".join(f"<b>{piece}</b>" if at % 2 else piece for at, piece in enumerate(pieces) if piece)
+
+
+def _note(lines: Sequence[str], x: float, top: int) -> dict[str, object]:
+    return {
+        "x": x, "y": top + _PADDING - 3, "xref": "x", "yref": "y", "xanchor": "left", "yanchor": "top", "align": "left",
+        "text": "<br>".join(lines), "showarrow": False, "font": {"size": 12, "color": INK}, "xshift": _PADDING,
+    }  # fmt: skip
+
+
+def _rule(y: int, width: float, color: str) -> dict[str, object]:
+    place = {"x0": 0, "x1": 1, "y0": y, "y1": y, "xref": "x", "yref": "y"}
+    return {"type": "line", **place, "line": {"color": color, "width": width}}
