@@ -185,7 +185,7 @@ def _our_line(label: str, rows: pd.DataFrame, everything: pd.DataFrame) -> list[
 
 def _published_line(line: Mapping[str, object]) -> list[str]:
     pairs = (
-        shifts.percent_shift(float(str(line[f"{name}_clean"])), float(str(line[f"{name}_injected"])))
+        shifts.percent_shift(*(float(str(line[f"{name}_{what}"])) for what in ("clean", "injected", "shift")))
         for name in ("p_yes", "p_no")
     )
     return [f"published, experiment {line['experiment']}", _document(str(line["info"])), str(line["vector"]), *pairs]

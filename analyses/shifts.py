@@ -50,9 +50,10 @@ def counts(table: pd.DataFrame) -> str:
     return f"{kinds['concept']} concepts, {kinds['random']} random vectors, control questions: {controls}"
 
 
-def percent_shift(clean: float, injected: float) -> str:
-    """Return two probabilities and their difference as the published tables write them."""
-    return f"{_percent(clean)} → {_percent(injected)} ({injected - clean:+.3%})".replace("-", "\N{MINUS SIGN}")
+def percent_shift(clean: float, injected: float, shift: float | None = None) -> str:
+    """Return two probabilities and their difference as published tables write them; `shift` if it is told apart."""
+    moved = injected - clean if shift is None else shift
+    return f"{_percent(clean)} → {_percent(injected)} ({moved:+.3%})".replace("-", "\N{MINUS SIGN}")
 
 
 def _percent(value: float) -> str:

@@ -13,8 +13,7 @@ from mechint.figures.saes import sae_quality
 from mechint.figures.signed import SignedPanel, signed_curves
 from mechint.figures.strengths import StrengthPanel, strength_curves
 from mechint.figures.sweep import SweepPanel, lens_sweep
-from mechint.figures.text import text_table
-from mechint.figures.texts import TextCell, wrapped_table
+from mechint.figures.texts import TextCell, text_table, wrapped_table
 
 __all__ = [
     "DotPanel",

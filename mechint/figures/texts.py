@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from mechint.figures.style import GRID, INK, WIDTH, finish
 
 _MARGIN, _PADDING, _LINE = 20, 9, 17  # pixels
+_LONGEST = 60  # characters that a column is given room for
 _TITLES = 30  # pixels that other figures have for the titles of panels
 # Widths of letters at 12 pixels, by kind; what is not named has that of "".
 _WIDTHS = {"iljtfr.,:;'|!()[] ": 3.9, "mwMW@%": 10.5, "ABCDEFGHIJKLNOPQRSTUVXYZ": 8.6, "": 6.8}
@@ -54,6 +55,14 @@ def wrapped_table(
     # No panel titles stand above a table.
     top, height = (int(done.layout[name]) - _TITLES for name in ("margin.t", "height"))
     return done.update_layout(margin={"l": _MARGIN, "r": _MARGIN, "t": top}, height=height)
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, subtitle: str) -> go.Figure:
+    """Return a table of plain texts; columns are as wide as their longest text, within reason."""
+    longest = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    widths = [float(min(max(length, 8), _LONGEST)) for length in longest]
+    cells = [[TextCell(text) for text in row] for row in rows]
+    return wrapped_table(headings, cells, widths=widths, title=title, subtitle=subtitle)
 
 
 def _lines(cell: TextCell, share: float) -> list[str]:
