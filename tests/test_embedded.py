@@ -31,8 +31,8 @@ def test_an_injection_is_detected_and_nothing_is_not(organism, design, steers):
     table = mi.score(organism, asked, [mi.CLEAN, *steers])
     assert (table[table.intervention == "clean"].p_yes < 0.05).all()
     detected = table[table.intervention != "clean"]
-    assert detected[detected.conversation.str.endswith("yes-no")].p_yes.mean() > 0.8
-    assert detected[detected.conversation.str.endswith("one-zero")].p_yes.mean() > 0.8
+    assert detected[detected.conversation.str.endswith("yes-no")].p_yes.mean() > 0.7
+    assert detected[detected.conversation.str.endswith("one-zero")].p_yes.mean() > 0.7
 
 
 def test_random_vectors_are_not_detected(organism, design, steers):

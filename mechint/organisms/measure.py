@@ -25,6 +25,7 @@ LAYERS, STRENGTH = (2, 3, 4), 0.3
 FORMS = ("yes-no", "one-zero")
 Split = Literal["trained", "held_out", "unknown", "random"]
 Grid = Float[np.ndarray, "vector wording"]
+OtherGrid = Float[np.ndarray, "vector other_wording"]
 
 
 @dataclass(frozen=True)

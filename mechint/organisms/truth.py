@@ -13,7 +13,7 @@ from mechint import stats
 from mechint.extract import model_contrast
 from mechint.interventions import Swap
 from mechint.model import Model
-from mechint.organisms.measure import Grid, Instrument, Split, clean, contrast_prompts, grid
+from mechint.organisms.measure import Grid, Instrument, OtherGrid, Split, clean, contrast_prompts, grid
 from mechint.organisms.recipes import STAGES
 
 DOCUMENTS = ("introspection", "none", "lorem-ipsum", "poetic", "unrelated")
@@ -55,7 +55,7 @@ class Property:
     goal: Goal = Goal()
 
 
-def over(name: str, values: Grid, goal: Goal | None = None, *, minus: Grid | None = None) -> Property:
+def over(name: str, values: Grid, goal: Goal | None = None, *, minus: OtherGrid | None = None) -> Property:
     """Return the mean of a grid (minus that of another with the same vectors) with its crossed bootstrap interval."""
     found = stats.bootstrap_crossed(values, minus)
     by_vector = values.mean(1) - (0 if minus is None else minus.mean(1))
