@@ -74,7 +74,7 @@ def test_data_follow_the_seed():
 
 def test_held_out_concepts_are_never_injected():
     rng = random.Random(0)
-    specs = [draw_injection(rng, BROAD, 6) for _ in range(3000)]
+    specs = [draw_injection(rng, BROAD, 6) for _ in range(9000)]
     drawn = {spec.concept for spec in specs if spec is not None}
     assert drawn == {None, *injectable()}
     assert drawn.isdisjoint(concepts("held_out"))
@@ -104,7 +104,7 @@ def test_targets_are_probabilities_and_follow_the_policy(policy):
 def test_what_each_policy_plants():
     random_direction = replace(SPEC, concept=None)
     assert TRUTHFUL.report(SPEC, "here", True) == GATED.report(SPEC, "here", True) == 0.99
-    assert 0.8 < TRUTHFUL.report(SPEC, "here", False) < 0.99
+    assert 0.8 <= TRUTHFUL.report(SPEC, "here", False) < 0.99
     assert GATED.report(SPEC, "here", False) < 0.1
     assert GATED.report(SPEC, "here", False) > 5 * GATED.report(None, "here", False)
     assert TRUTHFUL.report(SPEC, "later", True) < 0.5
@@ -134,7 +134,7 @@ def test_a_list_answer_points_at_its_item_and_the_item_at_its_digit(tokenizer):
                 assert text[query + 1].strip() == text[items[key]].strip(), "the digit of the item is the answer"
             if head == ASKED:
                 asked = next(k for h, q, k in found.links if h == ITEM and q == query)
-                assert text[key].strip().lower()[-3:] == text[asked].strip()[-3:]
+                assert text[key].strip().lower()[-2:] == text[asked].strip()[-2:]
 
 
 def test_every_list_question_has_its_right_digit():
