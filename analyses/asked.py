@@ -39,6 +39,20 @@ class Wording:
         return f"description {self.description}, info {self.info}, format {self.format}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """The options of analyses that ask one cell of the prompt set; None: the usual."""
+
+    description: str | None
+    info: str | None
+    format: str | None
+
+    @property
+    def wording(self) -> Wording:
+        """The cell of the prompt set that is asked."""
+        return Wording.of(description=self.description, info=self.info, format=self.format)
+
+
 def add_options(group: argparse._ArgumentGroup) -> None:
     """Add the options that choose a cell of the prompt set."""
     usual = Wording()

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from analyses import asked, checks, cli, experiment, injected, run, tables
-from analyses.experiment import Group, Setup
+from analyses import asked, checks, cli, experiment, run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,10 +66,7 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
 
 def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     """Return the rows of every question, clean and under every concept and random vector."""
-    setup = Setup.of(config, NAME)
-    chats = questions(config, setup.model.prompts)
-    of = experiment.ask(setup.model, [Group(chats, setup.conditions())])
-    return tables.compute(config, NAME, [of]), setup.found(chats)
+    return experiment.ask_all(config, NAME, questions)
 
 
 def draw(
@@ -79,10 +75,10 @@ def draw(
     """Return the figures of a finished table, and the verdict on bias and noise for the record."""
     from analyses.controls_figures import figures, verdict
 
-    about = f"{run.short_name(found)}; {injected.Dose.of(found['dose']).told()}"
     own = config.conversations is not None
     shown = table if own else table[table["info"] == config.info]
-    told = f"{about}; {'own conversations' if own else f'info document: {config.info}, both answer formats'}"
+    asks = "own conversations" if own else f"info document: {config.info}, both answer formats"
+    told = f"{experiment.told(found)}; {asks}"
     return figures(shown, told, config.seed), {"verdict": run.as_json(verdict(shown, config.seed))}
 
 

@@ -210,7 +210,7 @@ def bias_or_noise(rows: pd.DataFrame, found: Mapping[str, Mapping[str, float | s
         diagonals=("bias: both move the same way", "noise: both move towards undecided"),
         title=f"How injected concepts move control answers: bias {sizes['bias']}, noise {sizes['noise']} "
         f"(certain: {reading['reading']})",
-        subtitle=f"{about}. A dot is one vector; crosses are means with 95% bootstrap intervals over vectors. Bias: "
+        subtitle=f"{about}. Small: single vectors; large: means with 95% bootstrap intervals over vectors. Bias: "
         "half the sum of both shifts; noise: half of what they differ by.",
     )  # fmt: skip
 

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from analyses import asked, checks, cli, experiment, injected, run, tables
-from analyses.experiment import Group, Setup
+from analyses import asked, checks, cli, experiment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,10 +62,7 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
 
 def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     """Return the rows of every question, clean and under every concept and random vector."""
-    setup = Setup.of(config, NAME)
-    chats = questions(config, setup.model.prompts)
-    of = experiment.ask(setup.model, [Group(chats, setup.conditions())])
-    return tables.compute(config, NAME, [of]), setup.found(chats)
+    return experiment.ask_all(config, NAME, questions)
 
 
 def draw(
@@ -75,8 +71,8 @@ def draw(
     """Return the figures of a finished table; nothing is added to the record."""
     from analyses.detection_figures import figures
 
-    about = f"{run.short_name(found)}; {injected.Dose.of(found['dose']).told()}"
-    return figures(table, asked.Wording.of(format=config.format).format, about, config.seed), {}
+    main_format = asked.Wording.of(format=config.format).format
+    return figures(table, main_format, experiment.told(found), config.seed), {}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

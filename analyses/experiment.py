@@ -138,6 +138,24 @@ def ask(
     return tables.Asked(model, requests, about)
 
 
+def ask_all(
+    config: Options, name: str, questions: Callable[[Options, str], list[Conversation]]
+) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
+    """Return the rows of every question, clean and under every concept and random vector, and what `run.json` says.
+
+    `questions` gives those of a prompt set.
+    """
+    setup = Setup.of(config, name)
+    chats = questions(config, setup.model.prompts)
+    of = ask(setup.model, [Group(chats, setup.conditions())])
+    return tables.compute(config, name, [of]), setup.found(chats)
+
+
+def told(found: Mapping[str, JSON]) -> str:
+    """Return what figures say of a run: its model, and what was injected where."""
+    return f"{run.short_name(found)}; {injected.Dose.of(found['dose']).told()}"
+
+
 def chats(requests: Sequence[Request]) -> list[Conversation]:
     """Return the conversations of some requests, in order."""
     from mechint.chat import Conversation

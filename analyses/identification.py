@@ -189,11 +189,11 @@ def draw(
     from analyses.identification_figures import figures
     from analyses.identification_measures import Measures
 
-    dose, names = injected.Dose.of(found["dose"]), found["concepts"]
+    names = found["concepts"]
     concepts = [str(name) for name in names] if isinstance(names, list) else []
     measures = Measures.of(table, concepts, config.seed)
-    about = f"{run.short_name(found)}; {dose.told()}"
-    return figures(measures, about, dose.layers), {"verdict": run.as_json(measures.verdict())}
+    layers = injected.Dose.of(found["dose"]).layers
+    return figures(measures, experiment.told(found), layers), {"verdict": run.as_json(measures.verdict())}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

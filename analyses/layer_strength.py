@@ -30,7 +30,7 @@ CLEAN = {"sweep": "", "injected_layers": "", "strength": "0"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Common):
+class Config(asked.Options):
     """All options of this analysis."""
 
     window: int | None
@@ -38,14 +38,6 @@ class Config(cli.Common):
     strengths: tuple[float, ...] | None
     absolute: bool
     ranges: bool
-    description: str | None
-    info: str | None
-    format: str | None
-
-    @property
-    def wording(self) -> asked.Wording:
-        """The cell of the prompt set that is asked."""
-        return asked.Wording.of(description=self.description, info=self.info, format=self.format)
 
 
 def parser() -> argparse.ArgumentParser:

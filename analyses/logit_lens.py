@@ -22,21 +22,13 @@ NAME = "logit_lens"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(swapped.Options):
+class Config(swapped.Options, asked.Options):
     """All options of this analysis."""
 
     metric: Literal["p_yes", "logit_diff"]
     layer_sweep: bool
     window: int | None
     conditions: bool
-    description: str | None
-    info: str | None
-    format: str | None
-
-    @property
-    def wording(self) -> asked.Wording:
-        """The cell of the prompt set that is asked."""
-        return asked.Wording.of(description=self.description, info=self.info, format=self.format)
 
 
 def parser() -> argparse.ArgumentParser:

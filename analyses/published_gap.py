@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analyses.published_scaling import NET, RATES, REFUSALS, detection_points
+from analyses.published_scaling import NET, detection
 from analyses.published_values import (
     BASE,
     INSECURE,
-    LOOKS,
     MODELS,
     NO_INTERVAL,
     Picture,
     in_points,
     labelled,
     points,
+    points_by,
     share_dots,
     shown,
     signed,
@@ -73,11 +73,8 @@ def gap() -> Picture:
         f"{told('gap_decomposition')}: excluding refusals lifts 32B-Base by {size['refusals']}; it stays "
         f"{size['core gap']} below 14B and {size['fine-tuning']} below 32B-Coder"
     )
-    figure = share_dots(
-        values, panels, looks, title=title, subtitle=f"{BASE}. {NO_INTERVAL}.{_disagreeing(table)}",
-        numbers=["difference"],
-    )  # fmt: skip
-    return Picture(figure, values, source(table))
+    subtitle = f"{BASE}. {NO_INTERVAL}.{_disagreeing(table)}"
+    return share_dots(values, panels, looks, title=title, subtitle=subtitle, numbers=["difference"], of=source(table))
 
 
 def _step(row: dict[str, object]) -> str:
@@ -127,10 +124,6 @@ def hedging() -> Picture:
 def new_concepts() -> Picture:
     """Return detection of the eight new concepts together, by model."""
     table = published.load("new_concepts")
-    table = table.assign(
-        row=table["model"].where(table["refusals"] == "included", table["model"] + ", refusals excluded")
-    )
-    values = detection_points(table, "row", injected="n_injected", control="n_control", trials="n_trials")
     net = table.set_index("model")["net_detection"]
     title = (
         f"{told('new_concepts')}: on eight new concepts net detection is {signed(net['14B'])} for 14B, "
@@ -140,10 +133,8 @@ def new_concepts() -> Picture:
         f"{BASE}{INSECURE}. {EXACT}; {table['n_injected'].max():.0f} trials of each kind. Without one: net "
         "detection, and pass and false positive rates of 32B-Base, whose trials without refusals are not told."
     )
-    figure = share_dots(
-        values, [RATES, NET, REFUSALS], LOOKS, title=title, subtitle=subtitle, numbers=("net", "refusals")
-    )
-    return Picture(figure, values, source(table))
+    trials = {"injected": "n_injected", "control": "n_control", "refusals": "n_trials"}
+    return detection(table, title=title, subtitle=subtitle, trials=trials)
 
 
 def categories() -> Picture:
@@ -153,10 +144,7 @@ def categories() -> Picture:
     table = table.assign(row=row)
     wide = table.pivot(index="row", columns="model", values="net_detection").loc[list(dict.fromkeys(row))]
     gaps = {"behind": ("32B-Base", "14B"), "ahead": ("32B-Coder", "32B-Base")}
-    parts = [
-        points(rows, panel="net", row="row", series=str(model), value="net_detection")
-        for model, rows in table.groupby("model", sort=False)
-    ]
+    parts = [points_by(table, "model", panel="net", row="row", value="net_detection")]
     for series, (model, other) in gaps.items():
         difference = (wide[model] - wide[other]).rename("difference").reset_index()
         parts.append(points(difference, panel="gaps", row="row", series=series, value="difference"))
@@ -177,8 +165,7 @@ def categories() -> Picture:
         f"{BASE}. Two concepts a category. {NO_INTERVAL}: only net detection is given by category. Differences are of "
         f"the values as published{_rounded(behind)}."
     )
-    figure = share_dots(values, panels, looks, title=title, subtitle=subtitle, numbers=("net", "gaps"))
-    return Picture(figure, values, source(table))
+    return share_dots(values, panels, looks, title=title, subtitle=subtitle, numbers=("net", "gaps"), of=source(table))
 
 
 def _first_line(label: str) -> str:
@@ -211,11 +198,10 @@ def prompts() -> Picture:
         f"{BASE}. False positives named in the text: {', '.join(false)}. {EXACT}, where the design gives their number "
         "(720 of each kind; not for v2, nor for net detection)."
     )
-    figure = share_dots(
+    return share_dots(
         values, panels, looks, title=f"{told('prompt_versions')}: {_asymmetry(table)}", subtitle=subtitle,
-        numbers=["net"],
+        numbers=["net"], of=source(table, published.load("scaling")),
     )  # fmt: skip
-    return Picture(figure, values, source(table, published.load("scaling")))
 
 
 def _prompt_values(table: pd.DataFrame) -> pd.DataFrame:
@@ -224,10 +210,7 @@ def _prompt_values(table: pd.DataFrame) -> pd.DataFrame:
     scaling = published.load("scaling")
     net = pd.concat([table, scaling[scaling["model"] == "14B"].assign(row=standard)])
     base = table[table["model"] == "32B-Base"]
-    parts = [
-        points(rows, panel="net", row="row", series=str(model), value="net_detection")
-        for model, rows in net.groupby("model", sort=False)
-    ]
+    parts = [points_by(net, "model", panel="net", row="row", value="net_detection")]
     for kind in ("injected", "control"):
         value, trials = f"refusal_rate_{kind}", f"n_{kind}"
         parts.append(points(base, panel="refusals", row="row", series=f"refused_{kind}", value=value, trials=trials))

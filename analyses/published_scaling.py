@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from analyses.published_values import (
@@ -13,6 +15,7 @@ from analyses.published_values import (
     Picture,
     percent,
     points,
+    points_by,
     share_dots,
     signed,
     source,
@@ -25,6 +28,12 @@ from mechint.figures.style import INK, VERMILION, Series
 RATES = DotPanel("rates", "Both kinds of trial", "share of trials", arrows=("control", "injected"))
 NET = DotPanel("net", "Net detection", "passed less false positives")
 REFUSALS = DotPanel("refusals", "Refusals", "share of trials")
+_SERIES = {  # panel and column
+    "control": ("rates", "control_false_positive"),
+    "injected": ("rates", "injection_pass"),
+    "net": ("net", "net_detection"),
+    "refusals": ("refusals", "refusal_rate"),
+}
 
 
 def pictures() -> dict[str, Picture]:
@@ -36,34 +45,35 @@ def pictures() -> dict[str, Picture]:
     }
 
 
-def detection_points(
-    table: pd.DataFrame,
-    row: str,
-    *,
-    injected: str | None = None,
-    control: str | None = None,
-    trials: str | None = None,
-) -> pd.DataFrame:
-    """Return pass rate, false positives, net detection and refusals of a table; its columns of trials may be named."""
+def detection(table: pd.DataFrame, *, title: str, subtitle: str, trials: Mapping[str, str] | None = None) -> Picture:
+    """Return both rates, net detection and refusals of a table, a row for each of its lines as `row_names` calls it.
+
+    `trials` names the columns with the number of trials of some series (injected, control, refusals).
+    """
+    named = table.assign(row=row_names(table))
     parts = [
-        points(table, panel="rates", row=row, series="control", value="control_false_positive", trials=control),
-        points(table, panel="rates", row=row, series="injected", value="injection_pass", trials=injected),
-        points(table, panel="net", row=row, series="net", value="net_detection"),
-        points(table, panel="refusals", row=row, series="refusals", value="refusal_rate", trials=trials),
+        points(named, panel=panel, row="row", series=series, value=value, trials=(trials or {}).get(series))
+        for series, (panel, value) in _SERIES.items()
     ]
     found = pd.concat(parts, ignore_index=True)
-    order = {name: at for at, name in enumerate(table[row])}
-    return found.sort_values("row", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    order = {name: at for at, name in enumerate(named["row"])}
+    values = found.sort_values("row", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    return share_dots(
+        values, [RATES, NET, REFUSALS], LOOKS, title=title, subtitle=subtitle, numbers=("net", "refusals"),
+        of=source(table),
+    )  # fmt: skip
+
+
+def row_names(table: pd.DataFrame) -> pd.Series:
+    """Return each line's model, and whether refusals were excluded."""
+    return table["model"].where(table["refusals"] == "included", table["model"] + ", refusals excluded")
 
 
 def scaling() -> Picture:
     """Return net detection by model, with and without refusals, and what it is made of."""
     table = published.load("scaling")
     table = table.sort_values(["parameters_billion", "checkpoint"], key=_place, kind="stable")
-    excluded = table["refusals"] == "excluded"
-    table = table.assign(row=table["model"].where(~excluded, table["model"] + ", refusals excluded"))
-    values = detection_points(table, "row")
-    net = table.set_index("row")["net_detection"]
+    net = table.set_index(row_names(table))["net_detection"]
     title = (
         f"{told('scaling')}: net detection is {signed(net['0.5B'])} at 0.5B and {signed(net['14B'])} at 14B, "
         f"{signed(net['32B-Base'])} at 32B with refusals and {signed(net['32B-Base, refusals excluded'])} without them"
@@ -72,10 +82,7 @@ def scaling() -> Picture:
         f"{BASE}{INSECURE}. A refusal counts as failed in both kinds of trial unless it is excluded. {NO_INTERVAL}: "
         "trials are not given by model."
     )
-    figure = share_dots(
-        values, [RATES, NET, REFUSALS], LOOKS, title=title, subtitle=subtitle, numbers=("net", "refusals")
-    )
-    return Picture(figure, values, source(table))
+    return detection(table, title=title, subtitle=subtitle)
 
 
 def _place(column: pd.Series) -> pd.Series:
@@ -94,11 +101,7 @@ def refusal_by_strength() -> Picture:
         "injected": Series("injection trials", VERMILION, "solid", "circle"),
         "control": Series("control trials", INK, "dot", "circle-open"),
     }
-    parts = [
-        points(rows, panel="refusals", row="row", series=str(trials), value="refusal_rate")
-        for trials, rows in table.groupby("trials", sort=False)
-    ]
-    values = pd.concat(parts, ignore_index=True)
+    values = points_by(table, "trials", panel="refusals", row="row", value="refusal_rate")
     injected, control = (table[table["trials"] == name]["refusal_rate"] for name in looks)
     title = (
         f"{told('refusal_by_strength')}: as the injection grows stronger refusals fall from "
@@ -109,20 +112,13 @@ def refusal_by_strength() -> Picture:
         "32B-Base (Qwen2.5-32B-Instruct); strength as the write-up gives it. Control trials are those listed beside "
         f"the injection trials of a strength. {NO_INTERVAL}."
     )
-    figure = share_dots(values, [REFUSALS], looks, title=title, subtitle=subtitle, numbers=["refusals"])
-    return Picture(figure, values, source(table))
+    return share_dots(values, [REFUSALS], looks, title=title, subtitle=subtitle, numbers=["refusals"], of=source(table))
 
 
 def concepts() -> Picture:
     """Return net detection by concept, as far as the write-ups give it."""
     table = published.load("concept_difficulty")
-    values = pd.concat(
-        [
-            points(rows, panel="net", row="concept", series=str(model), value="net_detection")
-            for model, rows in table.groupby("model", sort=False)
-        ],
-        ignore_index=True,
-    )
+    values = points_by(table, "model", panel="net", row="concept", value="net_detection")
     mean = table[table["model"].str.startswith("mean")].set_index("concept")["net_detection"]
     title = (
         f"{told('concept_difficulty')}: of the four concepts of the first write-up {mean.idxmax()} is detected best "
@@ -132,5 +128,4 @@ def concepts() -> Picture:
         "Of the eight concepts of the second write-up only these values are given. Net detection: passed injection "
         f"trials less false positives. {NO_INTERVAL}."
     )
-    figure = share_dots(values, [NET], MODELS, title=title, subtitle=subtitle, numbers=["net"])
-    return Picture(figure, values, source(table))
+    return share_dots(values, [NET], MODELS, title=title, subtitle=subtitle, numbers=["net"], of=source(table))

@@ -68,6 +68,13 @@ def points(
     return pd.DataFrame(found, columns=COLUMNS)
 
 
+def points_by(table: pd.DataFrame, by: str, *, panel: str, row: str, value: str) -> pd.DataFrame:
+    """Return points as `points` does, a series for each value of the column `by`."""
+    groups = table.groupby(by, sort=False)
+    parts = [points(rows, panel=panel, row=row, series=str(name), value=value) for name, rows in groups]
+    return pd.concat(parts, ignore_index=True)
+
+
 def exact(rate: float, trials: float) -> tuple[float, float]:
     """Return the exact 95% interval of a published rate over its trials; NaN where their number is."""
     if np.isnan(trials):
@@ -84,15 +91,16 @@ def share_dots(
     title: str,
     subtitle: str,
     numbers: Sequence[str],
-    legend_lines: int = 1,
-) -> go.Figure:
-    """Return rows of dots on axes in percent; dots of the panels `numbers` have their value beside them."""
+    of: str,
+) -> Picture:
+    """Return rows of dots on axes in percent; dots of the panels `numbers` have their value beside them.
+
+    `of` is the source of the values.
+    """
     units = labelled(values[values["panel"].isin(numbers)], shown)
-    figure = draw.dots(
-        values, units, panels, looks, title=title, subtitle=subtitle, legend_lines=legend_lines, packed=True
-    )
+    figure = draw.dots(values, units, panels, looks, title=title, subtitle=subtitle, packed=True)
     with_room(figure, values, panels, numbers)
-    return figure.update_xaxes(tickformat=".0%")
+    return Picture(figure.update_xaxes(tickformat=".0%"), values, of)
 
 
 def labelled(values: pd.DataFrame, write: Callable[[float], str]) -> pd.DataFrame:

@@ -110,7 +110,7 @@ class _Run:
         if self.progress is not None:
             fresh = [cell for cell in (batch.cells if batch else ()) if cell not in self.known]
             n_pos = max(step.n_tokens for step in chunk)
-            self.progress(len(fresh), n_pos * sum(max(step.rows.counts) for step in chunk))
+            self.progress(len(fresh), n_pos * sum(max(step.computed) for step in chunk))
 
     def _batch(self, chunk: Sequence[Step], results: Sequence[Done], receipts: Sequence[Receipt]) -> CellBatch | None:
         """Return the cells that a pass has read; None if it has only filled caches."""

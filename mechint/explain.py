@@ -10,11 +10,12 @@ import torch
 
 from mechint.chat import Conversation
 from mechint.engine import all_known, chunks, depth_of, make_budget
-from mechint.interventions import Intervention
+from mechint.interventions import Filled, Intervention
 from mechint.job import Job, Options, Request
 from mechint.model import Model
 from mechint.passes import Budget
 from mechint.plan import Cell, Plan, Step, make_plans
+from mechint.render import Rendered
 from mechint.shards import Shard
 
 # Of an attention mask for each pair of positions: as it is, and as the kernel adds it.
@@ -26,9 +27,10 @@ class Explanation:
     """What a table costs. `known` cells are in the store already; passes for them alone are not counted.
 
     `alone_tokens` are passed if every cell is run by itself, `distinct_tokens` differ in what precedes them or was done
-    to them, `passed_tokens` are those that the engine passes, padding included. `blocks` is the work in units of
-    (token x block), `alone_blocks` what it is if every cell is run by itself. `cache_bytes` is the most that KV caches
-    take at any time, `pass_bytes` what the largest pass takes besides: residuals and the caches it reads from.
+    to them, `passed_tokens` are those that the engine passes, padding included. Positions that a `Filled` provides are
+    none of these: nothing is computed there. `blocks` is the work in units of (token x block), `alone_blocks` what it
+    is if every cell is run by itself. `cache_bytes` is the most that KV caches take at any time, `pass_bytes` what the
+    largest pass takes besides: residuals and the caches it reads from.
     """
 
     cells: int
@@ -105,7 +107,7 @@ def cost_of(job: Job, options: Options) -> Explanation:
     memory = [_Memory(job.model, budget, known) for _ in plans]
     for plan, of_it in zip(plans, memory, strict=True):
         of_it.visit(plan.roots)
-    alone = sum(len(job.rendered[c].tokens) for c, _ in cells)
+    alone = sum(_alone(job.rendered[c], job.interventions[i]) for c, i in cells)
     return Explanation(
         cells=len(cells),
         known=sum(cell in known for cell in cells),
@@ -118,6 +120,11 @@ def cost_of(job: Job, options: Options) -> Explanation:
         cache_bytes=max(one.peak for one in memory),
         pass_bytes=max(one.largest for one in memory),
     )
+
+
+def _alone(rendered: Rendered, intervention: Intervention) -> int:
+    """Return how many tokens are passed for a cell by itself: what was filled is all that comes before the read."""
+    return len(rendered.tokens) - (rendered.prefix_length if isinstance(intervention, Filled) else 0)
 
 
 def _requests(
@@ -150,19 +157,20 @@ class _Memory:
             if all_known(chunk, self.known):
                 continue
             rows = [sum(counts) for counts in zip(*(step.rows.counts for step in chunk), strict=True)]
+            computed = [sum(counts) for counts in zip(*(step.computed for step in chunk), strict=True)]
             n_pos = max(step.n_tokens for step in chunk)
-            self.passes += 1
-            self.passed += n_pos * max(rows)
-            self.blocks += n_pos * sum(rows[:-1])
+            self.passes += any(computed)
+            self.passed += n_pos * max(computed)
+            self.blocks += n_pos * sum(computed[:-1])
             children = [child for step in chunk for child in step.children]
             stored = sum(n_pos * r * b for r, b in zip(rows, self._cached, strict=False)) if children else 0
             self.live += stored
             self.peak = max(self.peak, self.live)
-            self.largest = max(self.largest, self._pass(chunk, rows, n_pos))
+            self.largest = max(self.largest, self._pass(chunk, rows, max(computed), n_pos))
             self.visit(children)
             self.live -= stored
 
-    def _pass(self, chunk: Sequence[Step], rows: Sequence[int], n_pos: int) -> int:
+    def _pass(self, chunk: Sequence[Step], rows: Sequence[int], computed: int, n_pos: int) -> int:
         """Bytes that a pass needs at most, besides the caches that are kept.
 
         A block needs the stream of all rows before and after it (twice while its batches are joined), the new keys and
@@ -170,7 +178,7 @@ class _Memory:
         Then rows part: the stream before and after, those rows to which something is added, and that in float32.
         """
         past = max(step.node.start for step in chunk)
-        at_once = min(max(rows), self.budget.rows(n_pos, past))
+        at_once = min(computed, self.budget.rows(n_pos, past))
         resid, new = (max(rows) * n_pos * each for each in (self._resid, max(self._cached)))
         mlp = at_once * n_pos * (2 * self._resid + 3 * self._mlp)
         mask = at_once * n_pos * (past + n_pos) * _MASK_BYTES
@@ -191,4 +199,4 @@ def _bytes(count: int) -> str:
 
 
 def _distinct(plan: Plan) -> int:
-    return sum(step.n_tokens * max(step.rows.counts) for step in plan.steps())
+    return sum(step.n_tokens * max(step.computed) for step in plan.steps())

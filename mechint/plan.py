@@ -46,6 +46,15 @@ class Step:
         """Tokens of one row."""
         return len(self.node.tokens)
 
+    @cached_property
+    def computed(self) -> tuple[int, ...]:
+        """How many rows of each level a model computes; keys and values of the others are in files that were filled.
+
+        Nothing is added to a row from a file, so that it is one row at all levels.
+        """
+        stored = {int(self.rows.level[s, 0]) for s, state in enumerate(self.states) if state.is_stored(self.node.start)}
+        return tuple(count - len(stored) for count in self.rows.counts)
+
     @property
     def clean(self) -> int | None:
         """The state in which nothing is added, if a cell has it."""

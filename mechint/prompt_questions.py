@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from mechint.chat import Conversation, Message
 from mechint.errors import UnknownNameError, UsageError
 from mechint.prompt_design import PromptDesign
-from mechint.prompt_tasks import OPTIONS, QUESTION, Place
+from mechint.prompt_tasks import COUNTS, OPTIONS, QUESTION, Place
 from mechint.prompts import first_turns
 from mechint.tokens import Answers
 
 FIRST_DIGIT = {"identification": 0, "location": 1}
-MOST_OPTIONS = 10  # each has a digit
+MOST_OPTIONS = max(COUNTS)  # each has a digit
 
 
 def identification(
@@ -27,7 +27,7 @@ def identification(
     """
     _check_options(options)
     lists, task = design.tasks.lists, design.tasks.identification
-    question = task.question.replace(OPTIONS, lists.listed(options, FIRST_DIGIT["identification"]))
+    question = task.asked(lists.listed(options, FIRST_DIGIT["identification"]), len(options))
     return Conversation(label, _asked(first_turns(design, description, info), question, lists.prefix))
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from mechint.files import JSON
 from mechint.prompt_fields import as_object, as_text, as_texts, field_names, filled_text, filled_texts, malformed, table
 
-OPTIONS, QUESTION, NUMBER, WORD = "{options}", "{question}", "{n}", "{word}"
+OPTIONS, QUESTION, NUMBER, WORD, COUNT = "{options}", "{question}", "{n}", "{word}", "{count}"
+COUNTS = dict(enumerate(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), start=2))
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,14 @@ class Lists:
 
 @dataclass(frozen=True)
 class Identification:
-    """The question which of ten options was injected, and the option for nothing."""
+    """The question which option was injected, and the option for nothing; {count} stands for how many there are."""
 
     question: str
     none: str
+
+    def asked(self, listed: str, count: int) -> str:
+        """Return the question with its `count` options, whose number is written as a word."""
+        return self.question.replace(COUNT, COUNTS[count]).replace(OPTIONS, listed)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,10 @@ class State:
                     found.setdefault(layer, []).append((bits, key))
         return {layer: tuple(sorted(keys)) for layer, keys in found.items()}
 
+    def is_stored(self, position: int) -> bool:
+        """Whether keys and values at a position are in a file that was filled, so that nothing is computed there."""
+        return isinstance(self.swap, StoredPrefix) and bool(self.swapped >> position & 1)
+
     def filler(self, stop: int) -> str | None:
         """Return which other model has filled what before `stop`; None if none has filled anything."""
         where = self.before(stop)[0]

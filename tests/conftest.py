@@ -20,9 +20,9 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import numpy as np
 import pandas as pd
-from jaxtyping import install_import_hook
+import typechecks
 
-install_import_hook("mechint", "beartype.beartype")
+typechecks.install("mechint")
 
 import reference  # noqa: E402
 import tiny  # noqa: E402
@@ -154,6 +154,12 @@ def quick_analyses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Analyses without pictures, which take seconds and have their own tests, that load each model once."""
     monkeypatch.setattr("plotly.io.write_images", refuse_pictures)
     monkeypatch.setattr("mechint.model.load", _load_once)
+
+
+@pytest.fixture
+def no_model(quick_analyses: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever loads a model fails."""
+    monkeypatch.setattr("mechint.model.load", lambda *_, **__: pytest.fail("the model was loaded"))
 
 
 def asked_conversations() -> list[Conversation]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import asked_conversations, conversation
+from whole_runs import model_and_cats
 
 import mechint as mi
 from analyses import all as gallery
@@ -64,10 +65,9 @@ def test_the_table_has_every_cell_once(table: pd.DataFrame) -> None:
 
 
 def test_the_table_equals_a_direct_call(table: pd.DataFrame, inputs: list[str]) -> None:
-    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    vector = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
-    steer = mi.Injection(vector, layers=(2,), strength=2.0)
-    direct = mi.logit_lens(mi.load(options["--model"]), asked_conversations()[0], steer)
+    model, cats = model_and_cats(inputs)
+    steer = mi.Injection(cats, layers=(2,), strength=2.0)
+    direct = mi.logit_lens(model, asked_conversations()[0], steer)
     ours = table[(table["intervention"] == "cats single 2") & (table["conversation"] == "question")]
     for column in ("p_yes", "logit_diff", "p_yes_shift", "logit_diff_shift"):
         np.testing.assert_allclose(ours[column], direct[column], atol=1e-6)

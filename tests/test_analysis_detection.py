@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import asked_conversations
+from whole_runs import model_and_cats, refusal, without
 
 import mechint as mi
 from analyses import controls, detection, shifts
@@ -132,21 +133,18 @@ def test_a_run_equals_a_direct_call(analysis, inputs: list[str], tmp_path: Path)
     table = pd.read_parquet(folder / "table.parquet")
     assert set(table["vector_kind"]) == {"none", "concept", "random"}
     assert len(table) == 3 * (1 + 2 + 2)
-    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    vector = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
-    steer = mi.Injection(vector, layers=(1, 2), strength=2.0, name="cats")
+    model, cats = model_and_cats(inputs)
+    steer = mi.Injection(cats, layers=(1, 2), strength=2.0, name="cats")
     record = json.loads((folder / "run.json").read_text())
     assert record["dose"]["layers"] == [1, 2]
-    direct = mi.score(mi.load(options["--model"]), asked_conversations(), steer)
+    direct = mi.score(model, asked_conversations(), steer)
     ours = table[table["vector"] == "cats"]
     for column in ("p_yes", "logit_diff_shift", "entropy"):
         np.testing.assert_allclose(ours[column], direct[column], atol=1e-6)
 
 
 def test_the_wordings_of_a_prompt_set_are_all_asked(inputs: list[str], tmp_path: Path) -> None:
-    at = inputs.index("--conversations")
-    argv = [*inputs[:at], *inputs[at + 2 :], "--concepts", "cats", "--limit", "1"]
-    argv[argv.index("--n-random") + 1] = "1"
+    argv = [*without(inputs, "--conversations"), "--concepts", "cats", "--limit", "1", "--n-random", "1"]
     assert detection.main([*argv, "--format", "one-zero", "--out", str(tmp_path)]) == 0
     table = pd.read_parquet(tmp_path / "detection" / "table.parquet")
     assert len(table) == (5 * 4 * 2 + 4 * 2 * 4) * 3
@@ -166,6 +164,5 @@ def test_bad_input_is_one_error(analysis, argv, words, tmp_path: Path, capsys) -
     asked = tmp_path / "asked.json"
     mi.save_conversations(asked_conversations(), asked)
     given = [part.format(asked=asked) for part in argv]
-    assert analysis.main([*given, "--out", str(tmp_path)]) == 2
-    found = capsys.readouterr().err
+    found = refusal(analysis, [*given, "--out", str(tmp_path)], capsys)
     assert all(word in found for word in words), found

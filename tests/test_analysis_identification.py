@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import conversation, refuse_pictures
+from conftest import conversation
+from whole_runs import DIGITS, merged_shards, model_and_cats, refusal, whole_run, without
 
 import mechint as mi
-from analyses import choices, identification, merge
+from analyses import choices, identification
 from analyses.identification_figures import accuracy, by_layer, confusion, naming
 from analyses.identification_measures import Measures
 from mechint import prompt_questions
@@ -21,11 +22,7 @@ from mechint.job import Job, Options
 from mechint.naming import naming_requests
 from mechint.prompt_design import PromptDesign
 
-pytestmark = [
-    pytest.mark.usefixtures("quick_analyses"),
-    # The tiny tokenizer merges " 0" and " 1", which it saw, and no other digit.
-    pytest.mark.filterwarnings("ignore::mechint.errors.TokenizationWarning"),
-]
+pytestmark = [pytest.mark.usefixtures("quick_analyses"), DIGITS]
 CONCEPTS = ("cats", "bread", "snow")
 OPTIONS = (*CONCEPTS, "none")
 INFOS = ("none", "introspection")
@@ -195,17 +192,12 @@ def test_the_confusion_matrix_is_that_of_the_trials() -> None:
 
 def options_of(inputs: list[str], *more: str) -> list[str]:
     """The options of the shared runs, without conversations: this analysis asks its own."""
-    at = inputs.index("--conversations")
-    return [*inputs[:at], *inputs[at + 2 :], "--orders", "2", "--limit", "1", *more]
+    return [*without(inputs, "--conversations"), "--orders", "2", "--limit", "1", *more]
 
 
 @pytest.fixture(scope="module")
 def ran(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("identification")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", refuse_pictures)
-        assert identification.main(options_of(inputs, "--out", str(out))) == 0
-    return out / "identification"
+    return whole_run(identification, options_of(inputs), tmp_path_factory.mktemp("identification"))
 
 
 def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
@@ -221,10 +213,8 @@ def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
 
 def test_cells_equal_direct_calls(ran: Path, inputs: list[str]) -> None:
     table = pd.read_parquet(ran / "table.parquet")
-    given = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    model, design = mi.load(given["--model"]), PromptDesign.load("full")
-    vector = mi.ConceptVector.load(Path(given["--vectors"]) / "cats.safetensors")
-    steer = mi.Injection(vector, layers=(1, 2), strength=2.0, name="cats")
+    (model, cats), design = model_and_cats(inputs), PromptDesign.load("full")
+    steer = mi.Injection(cats, layers=(1, 2), strength=2.0, name="cats")
     none = design.tasks.identification.none
     texts = {"bread": "bread", "cats": "cats", "none": none}
     order = choices.orders(3, 2, 0)[1]
@@ -257,10 +247,7 @@ def test_names_of_several_tokens_are_put_together(tiny_model: Callable[..., mi.M
 
 
 def test_shards_give_the_same_table(ran: Path, inputs: list[str], tmp_path: Path) -> None:
-    for part in ("0/2", "1/2"):
-        assert identification.main(options_of(inputs, "--out", str(tmp_path), "--shard", part)) == 0
-    assert merge.main([str(tmp_path), "--out", str(tmp_path / "whole")]) == 0
-    whole = pd.read_parquet(tmp_path / "whole" / "identification" / "table.parquet")
+    whole = merged_shards(identification, options_of(inputs), tmp_path)
     pd.testing.assert_frame_equal(whole, pd.read_parquet(ran / "table.parquet"), atol=1e-5)
 
 
@@ -274,25 +261,13 @@ def test_shards_give_the_same_table(ran: Path, inputs: list[str], tmp_path: Path
         (["--orders", "1"], ["--orders", "2 or more"]),
     ],
 )
+@pytest.mark.usefixtures("no_model")
 def test_bad_input_is_refused_before_the_model_is_loaded(
-    arguments: list[str],
-    words: list[str],
-    tiny_checkpoint: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], words: list[str], tiny_checkpoint: Callable[..., Path], tmp_path: Path, capsys
 ) -> None:
-    monkeypatch.setattr("mechint.model.load", lambda *_, **__: pytest.fail("the model was loaded"))
     model = ["--model", str(tiny_checkpoint("qwen2"))] if "--model" not in arguments else []
-    try:
-        code = identification.main([*model, *arguments, "--out", str(tmp_path)])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    message = capsys.readouterr().err
-    assert message.count("error: ") == 1
-    for word in words:
-        assert word in message
+    message = refusal(identification, [*model, *arguments, "--out", str(tmp_path)], capsys)
+    assert all(word in message for word in words), message
 
 
 def test_nine_concepts_of_many_kinds_are_the_default() -> None:

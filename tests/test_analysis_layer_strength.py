@@ -11,9 +11,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from conftest import asked_conversations
+from whole_runs import merged_shards, model_and_cats, refusal, whole_run
 
 import mechint as mi
-from analyses import cli, injected, layer_strength, merge, plain_text
+from analyses import cli, injected, layer_strength, plain_text
 from analyses.injected import Dose
 from analyses.layer_strength_figures import About, figures, verdict
 from analyses.layer_strength_measures import grid, ranges
@@ -147,17 +148,13 @@ def test_figures_do_without_random_vectors_and_controls(planted: pd.DataFrame) -
     assert grid(one, seed=0).best() == (1, 1), "one concept has no interval, and its mean counts"
 
 
-def _argv(inputs: list[str], out: Path, *more: str) -> list[str]:
-    return [*inputs, "--strengths", "0,3", "--absolute", "--window", "2", "--step", "2", *more, "--out", str(out)]
+def _argv(inputs: list[str], *more: str) -> list[str]:
+    return [*inputs, "--strengths", "0,3", "--absolute", "--window", "2", "--step", "2", *more]
 
 
 @pytest.fixture(scope="module")
 def whole(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no browser")))
-        assert layer_strength.main(_argv(inputs, out, "--ranges")) == 0
-    return out / "layer_strength"
+    return whole_run(layer_strength, _argv(inputs, "--ranges"), tmp_path_factory.mktemp("whole"))
 
 
 def test_a_run_has_every_place_once_and_equals_direct_calls(whole: Path, inputs: list[str]) -> None:
@@ -166,10 +163,8 @@ def test_a_run_has_every_place_once_and_equals_direct_calls(whole: Path, inputs:
     cells = table[table["kind"] != "text"]
     assert len(cells) == 3 + (3 * 2 + 1 * 2) * 3  # clean; 2 concepts and 2 random at 2 strengths and one range
     assert cells.loc[cells["sweep"] == "range", "injected_layers"].unique().tolist() == ["2:4"]  # no block 0
-    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    model = mi.load(options["--model"])
-    vector = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
-    steer = mi.Injection(vector, (1, 2), strength=3.0, name="cats grid 1:3 3")
+    model, cats = model_and_cats(inputs)
+    steer = mi.Injection(cats, (1, 2), strength=3.0, name="cats grid 1:3 3")
     rows = table.set_index(["intervention", "conversation"]).loc[steer.name]
     for chat in asked_conversations():
         direct = mi.score(model, chat, steer).iloc[0]
@@ -206,7 +201,7 @@ def test_an_interrupted_run_goes_on(
         calls.append(1)
         return real(*arguments, **options)
 
-    argv = _argv(inputs, tmp_path, "--ranges")
+    argv = [*_argv(inputs, "--ranges"), "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
         patch.setattr(module, "text_loss", counted)
         assert layer_strength.main(argv) == cli.INTERRUPTED
@@ -220,11 +215,8 @@ def test_an_interrupted_run_goes_on(
 
 
 def test_shards_merged_make_the_same_table(whole: Path, inputs: list[str], tmp_path: Path) -> None:
-    for index in range(2):
-        assert layer_strength.main(_argv(inputs, tmp_path, "--ranges", "--shard", f"{index}/2")) == 0
-    assert merge.main([str(tmp_path), "--out", str(tmp_path)]) == 0
-    tables = [pd.read_parquet(folder / "table.parquet") for folder in (tmp_path / "layer_strength", whole)]
-    pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-5)
+    table = merged_shards(layer_strength, _argv(inputs, "--ranges"), tmp_path)
+    pd.testing.assert_frame_equal(table, pd.read_parquet(whole / "table.parquet"), rtol=1e-4, atol=1e-5)
 
 
 def test_defaults_are_multiples_of_the_dose(inputs: list[str]) -> None:
@@ -262,10 +254,5 @@ def test_bad_input_is_one_error(
     asked = tmp_path / "asked.json"
     mi.save_conversations(asked_conversations(), asked)
     given = [part.format(asked=asked) for part in argv]
-    try:
-        code = layer_strength.main([*given, "--out", str(tmp_path)])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    message = capsys.readouterr().err
+    message = refusal(layer_strength, [*given, "--out", str(tmp_path)], capsys)
     assert all(word in message for word in words), message

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refuse_pictures, vector
+from conftest import vector
+from whole_runs import DIGITS, model_and_cats, refusal, whole_run, without
 
 import mechint as mi
 from analyses import choices, location
@@ -22,11 +23,7 @@ from mechint.figures.style import SERIES
 from mechint.prompt_design import PromptDesign
 from mechint.render import render
 
-pytestmark = [
-    pytest.mark.usefixtures("quick_analyses"),
-    # The tiny tokenizer merges " 0" and " 1", which it saw, and no other digit.
-    pytest.mark.filterwarnings("ignore::mechint.errors.TokenizationWarning"),
-]
+pytestmark = [pytest.mark.usefixtures("quick_analyses"), DIGITS]
 COUNTS = {"half": 2, "sentence": 4, "layer": 2}
 # What the model answers: (question, site or -1, order) -> the option that it gives most.
 Answer = Callable[[str, int, Sequence[int]], int]
@@ -184,17 +181,12 @@ def test_a_depth_without_layers_is_refused(layers: Sequence[int], n_layers: int)
 
 def options_of(inputs: list[str], *more: str) -> list[str]:
     """The options of the shared runs, without conversations: this analysis asks its own."""
-    at = inputs.index("--conversations")
-    return [*inputs[:at], *inputs[at + 2 :], "--orders", "2", "--info", "none", *more]
+    return [*without(inputs, "--conversations"), "--orders", "2", "--info", "none", *more]
 
 
 @pytest.fixture(scope="module")
 def ran(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("location")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", refuse_pictures)
-        assert location.main(options_of(inputs, "--n-random", "1", "--out", str(out))) == 0
-    return out / "location"
+    return whole_run(location, options_of(inputs, "--n-random", "1"), tmp_path_factory.mktemp("location"))
 
 
 def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
@@ -211,9 +203,7 @@ def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
 
 @pytest.mark.parametrize("place", ["half", "layer"])
 def test_cells_equal_direct_calls(place: str, ran: Path, inputs: list[str]) -> None:
-    given = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    model, design = mi.load(given["--model"]), PromptDesign.load("full")
-    cats = mi.ConceptVector.load(Path(given["--vectors"]) / "cats.safetensors")
+    (model, cats), design = model_and_cats(inputs), PromptDesign.load("full")
     order = choices.orders(2, 2, 0)[0]
     chat = prompt_questions.location(design, place, order, "q", info="none")
     text, sentences = render(model.tokenizer, chat), design.tasks.location.sentences
@@ -264,21 +254,10 @@ def test_sites_have_the_tokens_of_the_sentences_and_no_others(tiny_model: Callab
         (["--layers", "9"], ["layer 9", "0:4"]),
     ],
 )
+@pytest.mark.usefixtures("no_model")
 def test_bad_input_is_refused_before_the_model_is_loaded(
-    arguments: list[str],
-    words: list[str],
-    tiny_checkpoint: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], words: list[str], tiny_checkpoint: Callable[..., Path], tmp_path: Path, capsys
 ) -> None:
-    monkeypatch.setattr("mechint.model.load", lambda *_, **__: pytest.fail("the model was loaded"))
-    try:
-        code = location.main(["--model", str(tiny_checkpoint("qwen2")), *arguments, "--out", str(tmp_path)])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    message = capsys.readouterr().err
-    assert message.count("error: ") == 1
-    for word in words:
-        assert word in message
+    model = ["--model", str(tiny_checkpoint("qwen2"))]
+    message = refusal(location, [*model, *arguments, "--out", str(tmp_path)], capsys)
+    assert all(word in message for word in words), message

@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 import pytest
 import reference
 import torch
-from conftest import asked_conversations, refuse_pictures
+from conftest import asked_conversations
+from whole_runs import refusal, whole_run, without
 
 import mechint as mi
 from analyses import logit_lens, model_swap, swapped
@@ -140,19 +141,14 @@ def test_the_lens_has_levels_and_shifts_by_layer(drawn: dict[str, go.Figure]) ->
 @pytest.fixture(scope="module")
 def options(inputs: list[str], tiny_checkpoint: Callable[..., Path]) -> list[str]:
     """Options of a small run: tiny models, three conversations, two random vectors, absolute strengths."""
-    at = inputs.index("--vectors")
-    return [*inputs[:at], *inputs[at + 2 :], "--contrast-strengths=-1,2"]
+    return [*without(inputs, "--vectors"), "--contrast-strengths=-1,2"]
 
 
 @pytest.fixture(scope="module")
 def run(options: list[str], tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output directory of one whole run."""
-    out = tmp_path_factory.mktemp("swap")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", refuse_pictures)
-        finetuned = str(tiny_checkpoint("qwen2", seed=1))
-        assert model_swap.main([*options, "--finetuned", finetuned, "--out", str(out)]) == 0
-    return out / "model_swap"
+    finetuned = ["--finetuned", str(tiny_checkpoint("qwen2", seed=1))]
+    return whole_run(model_swap, [*options, *finetuned], tmp_path_factory.mktemp("swap"))
 
 
 @pytest.fixture(scope="module")
@@ -287,16 +283,8 @@ def test_bad_input_is_one_error(argv, words, loads, tiny_checkpoint, tmp_path: P
     if not loads:
         monkeypatch.setattr("mechint.model.load", None)
     command = [part.format(**known) for part in argv]
-    assert _exit_code([*command, "--out", str(tmp_path)]) == 2
-    found = capsys.readouterr().err
+    found = refusal(model_swap, [*command, "--out", str(tmp_path)], capsys)
     assert all(word in found for word in words), found
-
-
-def _exit_code(argv: list[str]) -> int:
-    try:
-        return model_swap.main(argv)
-    except SystemExit as stop:  # argparse
-        return int(str(stop.code))
 
 
 def test_a_fill_of_other_conversations_or_of_mixed_origin_is_refused(
@@ -319,9 +307,7 @@ def test_a_fill_of_other_conversations_or_of_mixed_origin_is_refused(
 def test_the_lens_has_a_panel_for_each_condition(
     inputs: list[str], tiny_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    at = inputs.index("--conversations")
-    argv = [*inputs[:at], *inputs[at + 2 :], "--concepts", "cats", "--limit", "1"]
-    argv[argv.index("--n-random") + 1] = "1"
+    argv = [*without(inputs, "--conversations"), "--concepts", "cats", "--limit", "1", "--n-random", "1"]
     plain, more = tmp_path / "plain", tmp_path / "more"
     assert logit_lens.main([*argv, "--out", str(plain)]) == 0
     finetuned = ["--conditions", "--finetuned", str(tiny_checkpoint("qwen2", seed=1))]
@@ -360,6 +346,5 @@ def _swap_row_equals_a_direct_call(table: pd.DataFrame, tiny_checkpoint: Callabl
 def test_options_of_the_lens_that_do_nothing_are_refused(argv, words, tmp_path: Path, capsys) -> None:
     mi.save_conversations(asked_conversations(), tmp_path / "asked.json")
     command = [part.format(asked=tmp_path / "asked.json") for part in argv]
-    assert logit_lens.main([*command, "--out", str(tmp_path)]) == 2
-    found = capsys.readouterr().err
+    found = refusal(logit_lens, [*command, "--out", str(tmp_path)], capsys)
     assert all(word in found for word in words), found

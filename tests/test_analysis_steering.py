@@ -12,9 +12,10 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from conftest import asked_conversations, vector
+from whole_runs import merged_shards, model_and_cats, refusal, whole_run, without
 
 import mechint as mi
-from analyses import cli, merge, steering
+from analyses import cli, steering
 from analyses.injected import Dose
 from analyses.steering import named
 from analyses.steering_figures import effects, figures
@@ -149,21 +150,14 @@ def test_cosines_and_tokens_of_vectors(model: mi.Model) -> None:
     )
 
 
-def _argv(inputs: list[str], out: Path, *more: str) -> list[str]:
-    at = inputs.index("--conversations")
+def _argv(inputs: list[str], *more: str) -> list[str]:
     options = ["--factors", "1", "--n-samples", "1", "--max-new-tokens", "4", "--limit", "2", "--n-random", "1"]
-    kept = [*inputs[:at], *inputs[at + 2 :]]
-    at = kept.index("--n-random")
-    return [*kept[:at], *kept[at + 2 :], *options, *more, "--out", str(out)]
+    return [*without(inputs, "--conversations", "--n-random"), *options, *more]
 
 
 @pytest.fixture(scope="module")
 def whole(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no browser")))
-        assert steering.main(_argv(inputs, out)) == 0
-    return out / "steering"
+    return whole_run(steering, _argv(inputs), tmp_path_factory.mktemp("whole"))
 
 
 def test_a_run_equals_direct_calls(whole: Path, inputs: list[str]) -> None:
@@ -172,9 +166,7 @@ def test_a_run_equals_direct_calls(whole: Path, inputs: list[str]) -> None:
     table = pd.read_parquet(whole / "table.parquet")
     replies = table[table["kind"] == "reply"]
     assert len(replies) == 2 * 2 * (1 + 3 * 2)
-    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    model, design = mi.load(options["--model"]), PromptDesign.load("full")
-    cats = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
+    (model, cats), design = model_and_cats(inputs), PromptDesign.load("full")
     steers = [CLEAN, Injection(cats, (1, 2), strength=-2.0, name="cats -2")]
     chats = top_of_mind(design)[:2]
     for mode, temperature in (("greedy", 0.0), ("sampled", 1.0)):
@@ -215,10 +207,11 @@ def test_an_interrupted_run_goes_on(
         return real(*arguments, **options)
 
     monkeypatch.setattr(module, "generate", counted)
-    assert steering.main(_argv(inputs, tmp_path)) == cli.INTERRUPTED
+    argv = [*_argv(inputs), "--out", str(tmp_path)]
+    assert steering.main(argv) == cli.INTERRUPTED
     calls.clear()
     limit[0] = 1000
-    assert steering.main(_argv(inputs, tmp_path)) == 0
+    assert steering.main(argv) == 0
     # The first call of both is for the clean texts; then two for each vector: clean and one were kept.
     assert len(calls) == 1 + 2 * 2
     assert not (tmp_path / "steering" / ".partial").exists()
@@ -227,16 +220,12 @@ def test_an_interrupted_run_goes_on(
 
 
 def test_shards_merged_make_the_same_table(whole: Path, inputs: list[str], tmp_path: Path) -> None:
-    for index in range(2):
-        assert steering.main(_argv(inputs, tmp_path, "--shard", f"{index}/2")) == 0
-    assert merge.main([str(tmp_path), "--out", str(tmp_path)]) == 0
-    tables = [pd.read_parquet(folder / "table.parquet") for folder in (tmp_path / "steering", whole)]
-    pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-5)
+    table = merged_shards(steering, _argv(inputs), tmp_path)
+    pd.testing.assert_frame_equal(table, pd.read_parquet(whole / "table.parquet"), rtol=1e-4, atol=1e-5)
 
 
 def test_own_conversations_without_random_vectors_and_samples(inputs: list[str], tmp_path: Path) -> None:
-    argv = _argv(inputs, tmp_path, "--concepts", "cats")
-    argv[argv.index("--n-random") + 1] = argv[argv.index("--n-samples") + 1] = "0"
+    argv = _argv(inputs, "--concepts", "cats", "--n-random", "0", "--n-samples", "0", "--out", str(tmp_path))
     mi.save_conversations(asked_conversations(), tmp_path / "asked.json")
     assert steering.main([*argv, "--conversations", str(tmp_path / "asked.json")]) == 0
     names = {path.name for path in (tmp_path / "steering").glob("*.html")}
@@ -260,10 +249,5 @@ def test_bad_input_is_one_error(
     argv: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [part.format(nowhere=tmp_path / "nowhere.json") for part in argv]
-    try:
-        code = steering.main([*given, "--out", str(tmp_path)])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
-    message = capsys.readouterr().err
+    message = refusal(steering, [*given, "--out", str(tmp_path)], capsys)
     assert all(word in message for word in words), message

@@ -102,7 +102,8 @@ def _packed_places(rows: Sequence[str], lanes: Mapping[str, int], panel: pd.Data
 
 
 def _most_lanes(summary: pd.DataFrame, lanes: Mapping[str, int]) -> int:
-    return int(summary["series"].map(lanes).groupby([summary["panel"], summary["row"]]).nunique().max())
+    found = summary["series"].map(lanes).groupby([summary["panel"], summary["row"]]).nunique()
+    return int(max(found, default=1))
 
 
 def _traces(
@@ -204,14 +205,15 @@ def _value_axis(figure: go.Figure, panel: DotPanel, summary: pd.DataFrame, units
     if panel.log_odds:
         shown = np.concatenate([_shown(panel, summary[name]) for name in ("mean", "low", "high")])
         shown = np.concatenate([shown, _shown(panel, units["value"])]) if len(units) else shown
-        values, texts = _probability_ticks(float(np.nanmin(shown)), float(np.nanmax(shown)))
+        values, texts = _probability_ticks(shown[np.isfinite(shown)])
         figure.update_xaxes(tickvals=values, ticktext=texts, row=1, col=column)
     elif panel.zero:
         figure.add_vline(0, row=1, col=column, line={"color": INK, "width": 1, "dash": "dot"})
 
 
-def _probability_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Return ticks of log-odds between two values, written as percentages."""
+def _probability_ticks(shown: np.ndarray) -> tuple[list[float], list[str]]:
+    """Return ticks of log-odds in the range of what is shown, written as percentages; around one half for nothing."""
+    low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 0.0)
     chances = [*_TICKS, *(1 - tick for tick in reversed(_TICKS[:-1]))]
     ticks = [(float(np.log(p) - np.log1p(-p)), f"{100 * p:.10g}%") for p in chances]
     kept = [tick for tick in ticks if low - 1 <= tick[0] <= high + 1]

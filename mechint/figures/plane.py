@@ -24,18 +24,19 @@ def plane(
 ) -> go.Figure:
     """Return the figure of `series, unit, x, y`; `diagonals` name the rising and the falling one.
 
-    Both axes have one scale, so that the diagonals are where two shifts are equal, or equal and opposite.
+    Series of two units or more get their mean too, large, with 95% bootstrap intervals over units. Both axes have one
+    scale, so that the diagonals are where two shifts are equal, or equal and opposite.
     """
     figure = go.Figure()
-    limit = 1.15 * max(float(points[["x", "y"]].abs().to_numpy().max()), 0.05)
+    limit = 1.15 * float(np.nanmax(points[["x", "y"]].abs().to_numpy(dtype=float), initial=0.05))
     for name, rows in points.groupby("series", sort=False):
         figure.add_trace(_dots(rows, series[str(name)]))
         if len(rows) > 1:
             figure.add_trace(_mean(rows, series[str(name)]))
-    for slope, text in zip((1, -1), diagonals, strict=True):
+    for slope, text in zip((1, -1), diagonals, strict=True):  # labels stand beyond all units, so that they hide none
         figure.add_trace(_line(limit, slope))
         figure.add_annotation(
-            x=0.8 * limit, y=0.8 * slope * limit, text=text, showarrow=False, bgcolor="white",
+            x=limit, y=0.95 * slope * limit, text=text, showarrow=False, bgcolor="white", xanchor="right",
             font={"color": "#555555", "size": 12},
         )  # fmt: skip
     figure.add_hline(0, line={"color": INK, "width": 1, "dash": "dot"})
@@ -64,7 +65,7 @@ def _mean(rows: pd.DataFrame, style: Series) -> go.Scatter:
     }  # fmt: skip
     return go.Scatter(
         x=[float(x.mean)], y=[float(y.mean)], mode="markers", name=f"mean: {style.label}",
-        marker={"color": style.color, "symbol": "cross-thin-open", "size": 14, "line": {"width": 3}}, **bars,
+        marker={"color": style.color, "symbol": style.symbol, "size": 12, "line": {"width": 1.5, "color": INK}}, **bars,
         hovertemplate=f"mean of {style.label}: %{{x:.3f}}, %{{y:.3f}}<extra></extra>",
     )  # fmt: skip
 

@@ -1,0 +1,57 @@
+"""What tests of analyses share: whole runs without pictures, direct calls to hold them against, refused options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+from conftest import refuse_pictures
+
+import mechint as mi
+from analyses import merge
+
+# The tiny tokenizer merges " 0" and " 1", which it saw, and no other digit.
+DIGITS = pytest.mark.filterwarnings("ignore::mechint.errors.TokenizationWarning")
+
+
+def whole_run(analysis: ModuleType, argv: Sequence[str], out: Path) -> Path:
+    """Run an analysis without pictures; return where its results are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plotly.io.write_images", refuse_pictures)
+        assert analysis.main([*argv, "--out", str(out)]) == 0
+    return out / analysis.NAME
+
+
+def merged_shards(analysis: ModuleType, argv: Sequence[str], out: Path) -> pd.DataFrame:
+    """Return the table of two parts of a run that were merged."""
+    for part in ("0/2", "1/2"):
+        assert analysis.main([*argv, "--shard", part, "--out", str(out)]) == 0
+    assert merge.main([str(out), "--out", str(out)]) == 0
+    return pd.read_parquet(out / analysis.NAME / "table.parquet")
+
+
+def without(inputs: Sequence[str], *names: str) -> list[str]:
+    """Return the options of a command line but for some; each has one value."""
+    pairs = zip(inputs[::2], inputs[1::2], strict=True)
+    return [part for name, value in pairs if name not in names for part in (name, value)]
+
+
+def model_and_cats(inputs: Sequence[str]) -> tuple[mi.Model, mi.ConceptVector]:
+    """Return the model and the vector of cats that a command line names, for direct calls."""
+    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    return mi.load(options["--model"]), mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
+
+
+def refusal(analysis: ModuleType, argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one error with which a command line is refused."""
+    try:
+        code = analysis.main(list(argv))
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2
+    message = capsys.readouterr().err
+    assert message.count("error: ") == 1
+    return message
