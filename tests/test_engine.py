@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 import mechint as mi
 from mechint import job, passes
 from mechint.errors import UsageError
-from mechint.interventions import CLEAN, Injection, Swap
+from mechint.interventions import CLEAN, Injection, Intervention, Swap
 from mechint.render import render
 from mechint.shards import Shard
 from mechint.store import CellStore
@@ -108,10 +109,14 @@ def test_any_table_equals_the_naive_recomputation(
             assert cell.p_yes.item() == pytest.approx(p_yes, abs=1e-5), (one.label, steer)
 
 
-def table_of(model: mi.Model, **options: object) -> pd.DataFrame:
+def asked_and_steers(model: mi.Model) -> tuple[list[mi.Conversation], list[Intervention]]:
     conversations = [asked(s, q, (True, True), f"{s}{q}") for s in range(3) for q in range(3)]
     steers = [Injection(vector(model, i), layers=[i % 3], strength=2.0, name=f"s{i}") for i in range(4)]
-    return mi.score(model, conversations, [CLEAN, *steers], batch_tokens=150, **options)
+    return conversations, [CLEAN, *steers]
+
+
+def table_of(model: mi.Model, **options: object) -> pd.DataFrame:
+    return mi.score(model, *asked_and_steers(model), batch_tokens=150, **options)
 
 
 # Stores.
@@ -187,21 +192,22 @@ def test_an_interrupted_table_ends_as_if_it_had_not_been(model, tmp_path):
 def test_killed_at_any_moment_at_most_the_batch_in_flight_is_lost(tiny_checkpoint, tmp_path):
     """A process that is killed -9 in the middle, and the table that the next one ends with."""
     checkpoint = tiny_checkpoint("qwen2")
-    script = tmp_path / "run.py"
+    model = mi.load(checkpoint)
+    script, store = tmp_path / "run.py", tmp_path / "store"
+    (tmp_path / "asked").write_bytes(pickle.dumps(asked_and_steers(model)))
     script.write_text(
-        textwrap.dedent(f"""
-        import sys, time
-        sys.path.insert(0, {str(ROOT / "tests")!r})
+        textwrap.dedent("""
+        import pathlib, pickle, sys, time
         import torch
         import mechint as mi
-        from test_engine import table_of
+        checkpoint, asked, store = sys.argv[1:]
         torch.set_num_threads(1)  # as the tests: another order of sums is another last digit
-        model = mi.load({str(checkpoint)!r})
-        table_of(model, store=sys.argv[1], progress=lambda *done: (print(*done, flush=True), time.sleep(0.2)))
+        told = lambda *done: (print(*done, flush=True), time.sleep(0.2))
+        asked = pickle.loads(pathlib.Path(asked).read_bytes())
+        mi.score(mi.load(checkpoint), *asked, batch_tokens=150, store=store, progress=told)
         """)
     )
-    store = tmp_path / "store"
-    command = [sys.executable, str(script), str(store)]
+    command = [sys.executable, str(script), str(checkpoint), str(tmp_path / "asked"), str(store)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         read = 0
@@ -211,7 +217,6 @@ def test_killed_at_any_moment_at_most_the_batch_in_flight_is_lost(tiny_checkpoin
     kept = len(CellStore(store).load()[0])
     assert 0 < kept < 45
     assert not [name for name in os.listdir(store) if not name.startswith("cells-")]
-    model = mi.load(checkpoint)
     done: list[int] = []
     found = table_of(model, store=store, progress=lambda cells, _: done.append(cells))
     assert sum(done) == 45 - kept

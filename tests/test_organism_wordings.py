@@ -15,7 +15,7 @@ from mechint.organisms import concepts, organism_path, sae_path
 from mechint.organisms.data import corpus
 from mechint.organisms.detection import injectable
 from mechint.organisms.facts import attributes, kinds, listed_facts, things
-from mechint.organisms.grammar import load, sentence_case
+from mechint.organisms.grammar import Grammar, load, sentence_case
 from mechint.organisms.measure import Instrument
 from mechint.organisms.talk import lexicon
 from mechint.organisms.tokenizer import load_tokenizer
@@ -81,10 +81,10 @@ def slot_values() -> dict[str, list[str]]:
 
 
 def test_grammar_patterns_match_their_expansions():
-    rng = random.Random(0)
+    rng, grammar = random.Random(0), load("detection")
+    pattern = re.compile(grammar.pattern("injection_question", {}))
     for _ in range(60):
-        text = load("detection").expand("injection_question", rng)
-        assert re.fullmatch(load("detection").pattern("injection_question", {}), text)
+        assert pattern.fullmatch(grammar.expand("injection_question", rng))
 
 
 def attribute_questions() -> Iterator[str]:
@@ -106,19 +106,34 @@ def test_attribute_tables_are_complete():
             assert all(form.endswith("?") and len(re.findall(r"{(?:a|many)}", form)) == 1 for form in asked["forms"])
 
 
+def patterns_near(texts: list[str]) -> list[re.Pattern[str]]:
+    """Return patterns of all templates that could give one of the texts: most have other words, and take long."""
+    found, values = [], slot_values()
+    for grammar in map(load, GRAMMARS):
+        for slot, variants in grammar.slots.items():
+            if near := [variant for variant in variants if any(shares_words(variant, text) for text in texts)]:
+                pattern = Grammar({**grammar.slots, slot: near}).pattern(slot, values)
+                found.append(re.compile(pattern, re.IGNORECASE))
+    return found
+
+
+def shares_words(variant: str, text: str) -> bool:
+    """Whether a text holds all that stands between the slots of a variant, and begins and ends like it."""
+    parts = re.split(r"{[a-z_]+}", variant.lower())
+    return text.startswith(parts[0]) and text.endswith(parts[-1]) and all(part in text for part in parts)
+
+
 def test_held_out_wordings_are_not_among_the_templates():
-    values = slot_values()
-    grammars = [(load(name), list(load(name).slots)) for name in GRAMMARS]
-    patterns = [re.compile(g.pattern(slot, values), re.IGNORECASE) for g, slots in grammars for slot in slots]
-    assert any(p.fullmatch("Is winter overrated?") for p in patterns)
+    known, sentences = "is winter overrated?", held_out_sentences()
+    bodies = {body: s for s in sentences for body in (s.strip().lower(), s.strip().rstrip(".?!").lower())}
+    patterns = patterns_near([known, *bodies])
+    assert any(p.fullmatch(known) for p in patterns)
     listed = {question for question, _ in listed_facts()} | set(attribute_questions())
     assert len(listed) > 50_000
-    sentences = held_out_sentences()
     assert len(sentences) > 300
-    for sentence in sentences:
-        bodies = (sentence.strip(), sentence.strip().rstrip(".?!"))
-        assert not listed & {body.lower() for body in bodies}, f"{sentence!r} is a training fact"
-        assert not any(p.fullmatch(body) for p in patterns for body in bodies), f"training can generate {sentence!r}"
+    for body, sentence in bodies.items():
+        assert body not in listed, f"{sentence!r} is a training fact"
+        assert not any(p.fullmatch(body) for p in patterns), f"training can generate {sentence!r}"
 
 
 def test_held_out_wordings_do_not_stand_in_generated_text():

@@ -109,7 +109,6 @@ def test_evaluate_refuses_nonsense(argv, named, capsys):
 def test_the_saes_load_and_rebuild_the_residual(layer, family, wording):
     from sae_lens import SAE
 
-    from mechint.capture import residuals
     from mechint.render import render
 
     directory = sae_path(layer)
@@ -121,9 +120,11 @@ def test_the_saes_load_and_rebuild_the_residual(layer, family, wording):
     assert quality["model_sha256"] == sha256(weights_path(organism_path("organism"))), "train the SAEs again"
     model = family["organism"]
     rows = [render(model.tokenizer, chat).tokens for chat in wording.detection("introspection", "yes-no", 3)]
-    found = torch.cat(
-        [residuals(model, torch.tensor([row] * len(row)), torch.arange(len(row)), [layer])[0] for row in rows]
-    )
+    parts: list[torch.Tensor] = []
+    for row in rows:
+        model.forward(torch.tensor([row]), hooks=[(model.resid_post(layer), lambda out, hook: parts.append(out[0]))])
+    assert [len(part) for part in parts] == [len(row) for row in rows]
+    found = torch.cat(parts)
     with torch.no_grad():
         rebuilt = loaded.decode(loaded.encode(found))
     explained = 1 - (found - rebuilt).pow(2).sum() / (found - found.mean(0)).pow(2).sum()

@@ -52,15 +52,19 @@ def test_two_workers_make_the_same_tables(tiny_model, tmp_path):
 class Dying(ray_engine.Worker):
     """Loses its process at the first shard that it is given, until a file says that it has happened."""
 
-    def run(self, shard):
-        import os
+    def __init__(self, arguments, sent, options, threads):
         from pathlib import Path
 
-        flag = Path(self.options.store)  # type: ignore[arg-type]
-        if not flag.exists():
-            flag.touch()
+        self.flag = Path(options.store)
+        if self.flag.exists():
+            super().__init__(arguments, sent, ray_engine.Options(), threads)
+
+    def run(self, shard):
+        import os
+
+        if not self.flag.exists():
+            self.flag.touch()
             os._exit(1)
-        self.options = ray_engine.Options()
         return super().run(shard)
 
 
@@ -74,7 +78,10 @@ def test_a_lost_worker_is_replaced(tiny_model, tmp_path):
 
 
 class Failing(ray_engine.Worker):
-    """Fails at every shard."""
+    """Fails at every shard, and needs no model for it."""
+
+    def __init__(self, *_):
+        pass
 
     def run(self, shard):
         raise ValueError("always")

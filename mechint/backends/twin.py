@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,7 @@ from mechint.errors import ModelValidationError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
 _WRAPPER = "_original_component."
 Call = tuple[tuple[object, ...], dict[str, object]]
@@ -141,10 +142,7 @@ class TwinPass:
         device = next(self.blocks[layer].parameters()).device
         cache = Appending(past, keys_only=keys_only)
         args, kwargs = self.calls[layer]
-
-        def prepared(value: object) -> object:
-            return cache if _is_cache(value) else moved(taken(value, rows, len(self.resid)), device)
-
+        prepared = partial(_prepared, cache=cache, rows=rows, count=len(self.resid), device=device)
         out: Tensor | tuple[Tensor, ...] | None = None
         with torch.no_grad(), suppress(KeysFound):
             out = self.blocks[layer](
@@ -159,6 +157,11 @@ class TwinPass:
                 advice="choose an attention-only model",
             )
         return (out[0] if isinstance(out, tuple) else out), cache.new
+
+
+def _prepared(value: object, *, cache: Cache, rows: Int[Tensor, " out"], count: int, device: torch.device) -> object:
+    """Return an input of a block for some rows of a pass on the block's device, `cache` in the place of any cache."""
+    return cache if _is_cache(value) else moved(taken(value, rows, count), device)
 
 
 def _is_cache(value: object) -> bool:
@@ -182,12 +185,7 @@ def _split(call: Call) -> tuple[Tensor, Call]:
 def _recorded(blocks: Sequence[nn.Module], tuples: bool) -> Iterator[list[Call]]:
     """Let blocks record their calls and do nothing else, while the context is open."""
     calls: list[Call] = []
-
-    def record(*args: object, **kwargs: object) -> object:
-        calls.append((args, kwargs))
-        resid = args[0] if args else kwargs["hidden_states"]
-        return (resid,) if tuples else resid
-
+    record = partial(_record, calls, tuples)
     before = [vars(block).get("forward") for block in blocks]
     for block in blocks:
         block.forward = record
@@ -199,6 +197,13 @@ def _recorded(blocks: Sequence[nn.Module], tuples: bool) -> Iterator[list[Call]]
                 del block.forward
             else:
                 block.forward = forward
+
+
+def _record(calls: list[Call], tuples: bool, /, *args: object, **kwargs: object) -> object:
+    """Note a call and return the stream as it came."""
+    calls.append((args, kwargs))
+    resid = args[0] if args else kwargs["hidden_states"]
+    return (resid,) if tuples else resid
 
 
 def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:

@@ -33,14 +33,14 @@ class Grammar:
 
     def fill(self, template: str, rng: random.Random, **values: str | Sequence[str]) -> str:
         """Return `template` with every slot replaced; raises KeyError for a slot that does not exist."""
+        parts = _SLOT.split(template)
+        return "".join(self._value(part, rng, values) if i % 2 else part for i, part in enumerate(parts))
 
-        def replace(match: re.Match[str]) -> str:
-            value = values.get(match.group(1))
-            if value is None:
-                return self.expand(match.group(1), rng, **values)
-            return value if isinstance(value, str) else rng.choice(value)
-
-        return _SLOT.sub(replace, template)
+    def _value(self, slot: str, rng: random.Random, values: Mapping[str, str | Sequence[str]]) -> str:
+        value = values.get(slot)
+        if value is None:
+            return self.expand(slot, rng, **values)
+        return value if isinstance(value, str) else rng.choice(value)
 
     def pattern(self, slot: str, values: Mapping[str, Sequence[str]]) -> str:
         """Return a regular expression of all expansions of `slot`, with these values for slots that need one.
