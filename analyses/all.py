@@ -102,6 +102,7 @@ def _without_model(common: argparse.Namespace) -> list[str]:
 
 
 def _write_index(out: Path, done: _Done) -> None:
+    gallery.write_overview(out, tuple(ANALYSES))
     sys.stdout.write(f"{gallery.write_index(out, tuple(ANALYSES))}\n")
     done.forget()
 

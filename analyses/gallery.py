@@ -6,7 +6,7 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analyses.__main__ import summary
@@ -49,15 +49,32 @@ def write_index(out: Path, names: Sequence[str]) -> Path:
     return write_atomically(out / "index.html", page)
 
 
+def write_overview(out: Path, names: Sequence[str]) -> Path:
+    """Write `README.md`, the same for where repositories are read: pictures, findings, commands; returns its path."""
+    found = [name for name in names if (out / name / "run.json").is_file()]
+    parts = ["# Figures\n\n`make figures` makes every figure again, and `index.html` with links to its data.\n"]
+    for name in found:
+        record = json.loads((out / name / "run.json").read_text(encoding="utf-8"))
+        pictures = [file for file in record["files"] if file.endswith(".png")]
+        parts.append(f"\n## {summary(name)}\n\n    {_command(name, record)}\n")
+        for file in pictures:
+            title, _ = _caption((out / name / file).with_suffix(".json"))
+            parts.append(f"\n{html.unescape(title)}\n\n![{html.unescape(title)}]({name}/{file})\n")
+    return write_atomically(out / "README.md", "".join(parts))
+
+
+def _command(name: str, record: Mapping[str, Sequence[str]]) -> str:
+    return f"python -m analyses.{name} {shlex.join(record['argv'])}".strip()
+
+
 def _section(out: Path, name: str) -> str:
     record = json.loads((out / name / "run.json").read_text(encoding="utf-8"))
-    command = f"python -m analyses.{name} {shlex.join(record['argv'])}".strip()
     files = [out / name / file for file in record["files"]]
     figures = "".join(_figure(out, file) for file in files if file.suffix == ".html")
     data = ", ".join(_link(out, file) for file in (*_tables(files), out / name / "run.json"))
     return (
         f'<section id="{name}">\n<h2>{html.escape(summary(name))}</h2>\n'
-        f"<pre>{html.escape(command)}</pre>\n{figures}<p>Data: {data}</p>\n</section>\n"
+        f"<pre>{html.escape(_command(name, record))}</pre>\n{figures}<p>Data: {data}</p>\n</section>\n"
     )
 
 
