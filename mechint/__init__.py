@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mechint.lens import logit_lens
     from mechint.model import Model, load, wrap
     from mechint.naming import name_log_probs
+    from mechint.plot import plot
     from mechint.prefill import Receipt, prefill
     from mechint.render import render
     from mechint.score import score
@@ -42,7 +43,7 @@ _HOME = {
     "Receipt": "prefill", "prefill": "prefill", "render": "render", "score": "score", "Answers": "tokens",
     "ConceptVector": "vectors", "explain": "explain", "Explanation": "explain", "Shard": "shards", "CellStore": "store",
     "Request": "job", "tables": "job", "name_log_probs": "naming",
-    "positions_of": "spans", "generate": "generate", "text_loss": "text_loss",
+    "positions_of": "spans", "generate": "generate", "text_loss": "text_loss", "plot": "plot",
 }  # fmt: skip
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "load_conversations",
     "logit_lens",
     "name_log_probs",
+    "plot",
     "positions_of",
     "prefill",
     "presets",
