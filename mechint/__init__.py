@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mechint import extract, figures, presets, prompts, stats
+    from mechint import explorer, extract, figures, presets, prompts, stats
     from mechint.cache import KVCache
     from mechint.chat import Conversation, Message, load_conversations, save_conversations
     from mechint.errors import MechintError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Names are imported when first used: `import mechint` and --help stay fast, torch comes only with work.
-_MODULES = ("extract", "figures", "presets", "prompts", "stats")
+_MODULES = ("explorer", "extract", "figures", "presets", "prompts", "stats")
 _HOME = {
     "KVCache": "cache", "Conversation": "chat", "Message": "chat", "load_conversations": "chat",
     "save_conversations": "chat", "MechintError": "errors", "CLEAN": "interventions", "Injection": "interventions",
@@ -64,6 +64,7 @@ __all__ = [
     "Shard",
     "Swap",
     "explain",
+    "explorer",
     "extract",
     "figures",
     "fill",
