@@ -8,6 +8,9 @@ from pathlib import Path
 
 from analyses import ANALYSES
 
+# What works on results: run all, join shards, look at pages, compare two galleries.
+TOOLS = ("all", "merge", "browser", "changes")
+
 
 def summary(name: str) -> str:
     """Return the first line of an analysis' docstring, without importing it."""
@@ -17,7 +20,9 @@ def summary(name: str) -> str:
 
 def main() -> int:
     """Write the list."""
-    lines = [f"  python -m analyses.{name:<12} {summary(name)}" for name in (*ANALYSES, "all", "merge")]
+    names = (*ANALYSES, *TOOLS)
+    width = max(map(len, names))
+    lines = [f"  python -m analyses.{name:<{width}}  {summary(name)}" for name in names]
     sys.stdout.write("\n".join(["Analyses (--help tells each one's options):", *lines, ""]))
     return 0
 

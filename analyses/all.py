@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,11 @@ from types import ModuleType
 
 from analyses import ANALYSES, WITHOUT_MODEL, cli, gallery
 from mechint.errors import MechintError
+from mechint.files import sha256, write_atomically
+
+# What an interrupted run has finished; gone when all is done.
+_UNFINISHED = ".unfinished.json"
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,26 +25,60 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An analysis that cannot be run with these options (an own file of conversations where it asks its own questions, a
     swap without a finetuned copy) is left out with a line that says why; if that is so for all, the exit code is 2.
+    After an interruption the same command goes on with what was not finished, unless options or code have changed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     common: list[argparse.Namespace] = []
     if code := cli.guarded(lambda: common.append(_parsed(argv))):
         return code
+    from tqdm import tqdm
+
     left_out: list[MechintError] = []
-    for name, options in ANALYSES.items():
-        given = [*(_without_model(common[0]) if name in WITHOUT_MODEL else argv), *options]
-        module = importlib.import_module(f"analyses.{name}")
-        if problem := _problem(module, given):
-            left_out.append(problem)
-            sys.stderr.write(f"left out: python -m analyses.{name} {shlex.join(given)}\n  {problem.given}\n")
-            continue
-        sys.stderr.write(f"python -m analyses.{name} {shlex.join(given)}\n")
-        if code := module.main(given):
-            return int(code)
+    done = _Done(common[0].out, argv)
+    with tqdm(ANALYSES.items(), desc="gallery", unit="analysis", disable=None) as bar:
+        for name, options in bar:
+            bar.set_postfix_str(name)
+            given = [*(_without_model(common[0]) if name in WITHOUT_MODEL else argv), *options]
+            module = importlib.import_module(f"analyses.{name}")
+            command = f"python -m analyses.{name} {shlex.join(given)}"
+            if problem := _problem(module, given):
+                left_out.append(problem)
+                tqdm.write(f"left out: {command}\n  {problem.given}", file=sys.stderr)
+                continue
+            tqdm.write(f"{'done before: ' if name in done.names else ''}{command}", file=sys.stderr)
+            if name not in done.names and (code := module.main(given)):
+                return int(code)
+            done.add(name)
     if left_out and len(left_out) == len(set(ANALYSES) - WITHOUT_MODEL):
         sys.stderr.write(f"error: {left_out[0]}\n")
         return 2
-    return cli.guarded(lambda: _write_index(common[0].out))
+    return cli.guarded(lambda: _write_index(common[0].out, done))
+
+
+class _Done:
+    """The analyses that a run with these options and this code has finished, kept in its output directory."""
+
+    def __init__(self, out: Path, argv: Sequence[str]) -> None:
+        self._path, self._key = out / _UNFINISHED, _key(argv)
+        self.names: list[str] = []
+        if self._path.is_file():
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            self.names = found["names"] if found["key"] == self._key else []
+
+    def add(self, name: str) -> None:
+        """Remember that an analysis is finished."""
+        self.names = [*self.names, *([] if name in self.names else [name])]
+        write_atomically(self._path, json.dumps({"key": self._key, "names": self.names}) + "\n")
+
+    def forget(self) -> None:
+        """Let the next run begin anew."""
+        self._path.unlink(missing_ok=True)
+
+
+def _key(argv: Sequence[str]) -> str:
+    """Return a hash of the options and of all source files, so that nothing old is taken for finished."""
+    files = sorted(file for part in ("analyses", "mechint") for file in (_ROOT / part).rglob("*.py"))
+    return sha256(json.dumps(list(argv)).encode(), *(file.read_bytes() for file in files))
 
 
 def _problem(module: ModuleType, given: Sequence[str]) -> MechintError | None:
@@ -61,8 +101,10 @@ def _without_model(common: argparse.Namespace) -> list[str]:
     return ["--seed", str(common.seed), "--out", str(common.out)]
 
 
-def _write_index(out: Path) -> None:
+def _write_index(out: Path, done: _Done) -> None:
+    gallery.write_overview(out, tuple(ANALYSES))
     sys.stdout.write(f"{gallery.write_index(out, tuple(ANALYSES))}\n")
+    done.forget()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page that shows every figure below an output directory, each with its caption and the command that made it."""
+"""The page that shows every figure below an output directory, each with its finding and the command that made it."""
 
 from __future__ import annotations
 
@@ -6,58 +6,112 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analyses.__main__ import summary
 from mechint.files import write_atomically
 
 _STYLE = """
-body { font-family: Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif; color: #222; margin: 2rem auto;
-       max-width: 1160px; padding: 0 1rem; line-height: 1.45; }
+:root { --ink: #222; --soft: #555; --line: #ddd; --ground: #f5f5f5; --link: #0b5394; }
+* { box-sizing: border-box; }
+body { font-family: Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif; color: var(--ink); line-height: 1.5;
+       margin: 0 auto; max-width: 1160px; padding: 1rem; }
+a { color: var(--link); }
+nav ul { columns: 2; padding-left: 1.2rem; }
+section { border-top: 1px solid var(--line); margin-top: 2.5rem; }
 figure { margin: 2rem 0; }
-figure img { width: 100%; border: 1px solid #ddd; }
-figure iframe { width: 100%; height: 960px; border: 1px solid #ddd; }
-figcaption { color: #444; margin-top: .4rem; }
-pre { background: #f4f4f4; padding: .6rem .8rem; overflow-x: auto; }
+.picture { overflow-x: auto; border: 1px solid var(--line); }
+.picture img { display: block; width: 100%; min-width: 44rem; height: auto; }
+.picture iframe { display: block; width: 100%; min-width: 44rem; height: 60rem; border: 0; }
+figcaption { margin-top: .5rem; }
+figcaption small { color: var(--soft); display: block; }
+pre { background: var(--ground); padding: .6rem .8rem; overflow-x: auto; }
+@media (max-width: 40rem) { nav ul { columns: 1; } h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; } }
 """
+_INTRODUCTION = (
+    "Every figure below was made by the command above it, on the model that its second line names. "
+    "A picture leads to the same figure with values under the pointer; on a small screen it can be moved sideways."
+)
 
 
 def write_index(out: Path, names: Sequence[str]) -> Path:
     """Write `index.html` for the analyses that have results in `out`; returns its path."""
-    sections = [_section(out, name) for name in names if (out / name / "run.json").is_file()]
+    found = [name for name in names if (out / name / "run.json").is_file()]
+    contents = "".join(f'<li><a href="#{name}">{name}</a>: {html.escape(summary(name))}</li>\n' for name in found)
+    sections = "".join(_section(out, name) for name in found)
     page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>mechint: figures</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Figures</h1>\n{''.join(sections)}</body>\n</html>\n"
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
+        f"<title>mechint: figures</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Figures</h1>\n"
+        f"<p>{_INTRODUCTION}</p>\n<nav>\n<ul>\n{contents}</ul>\n</nav>\n{sections}</body>\n</html>\n"
     )
     return write_atomically(out / "index.html", page)
 
 
+def write_overview(out: Path, names: Sequence[str]) -> Path:
+    """Write `README.md`, the same for where repositories are read: pictures, findings, commands; returns its path."""
+    found = [name for name in names if (out / name / "run.json").is_file()]
+    parts = ["# Figures\n\n`make figures` makes every figure again, and `index.html` with links to its data.\n"]
+    for name in found:
+        record = json.loads((out / name / "run.json").read_text(encoding="utf-8"))
+        pictures = [file for file in record["files"] if file.endswith(".png")]
+        parts.append(f"\n## {summary(name)}\n\n    {_command(name, record)}\n")
+        for file in pictures:
+            title, _ = _caption((out / name / file).with_suffix(".json"))
+            parts.append(f"\n{html.unescape(title)}\n\n![{html.unescape(title)}]({name}/{file})\n")
+    return write_atomically(out / "README.md", "".join(parts))
+
+
+def _command(name: str, record: Mapping[str, Sequence[str]]) -> str:
+    return f"python -m analyses.{name} {shlex.join(record['argv'])}".strip()
+
+
 def _section(out: Path, name: str) -> str:
     record = json.loads((out / name / "run.json").read_text(encoding="utf-8"))
-    command = f"python -m analyses.{name} {shlex.join(record['argv'])}".strip()
-    files = [out / name / file for file in record["files"] if file.endswith(".html")]
-    figures = "".join(_figure(out, file) for file in files)
+    files = [out / name / file for file in record["files"]]
+    figures = "".join(_figure(out, file) for file in files if file.suffix == ".html")
+    data = ", ".join(_link(out, file) for file in (*_tables(files), out / name / "run.json"))
     return (
-        f'<section id="{name}">\n<h2>{html.escape(name)}</h2>\n<p>{html.escape(summary(name))}</p>\n'
-        f"<pre>{html.escape(command)}</pre>\n{figures}"
-        f'<p><a href="{name}/table.csv">table.csv</a>, <a href="{name}/run.json">run.json</a></p>\n</section>\n'
+        f'<section id="{name}">\n<h2>{html.escape(summary(name))}</h2>\n'
+        f"<pre>{html.escape(_command(name, record))}</pre>\n{figures}<p>Data: {data}</p>\n</section>\n"
     )
+
+
+def _tables(files: Sequence[Path]) -> list[Path]:
+    return [file for file in files if file.suffix in (".csv", ".parquet")]
 
 
 def _figure(out: Path, file: Path) -> str:
     """Return a picture that leads to the interactive figure; without a picture, the figure itself in a frame."""
-    link, caption = file.relative_to(out).as_posix(), html.escape(_caption(file.with_suffix(".json")))
+    link = html.escape(file.relative_to(out).as_posix())
+    title, subtitle = _caption(file.with_suffix(".json"))
     picture = file.with_suffix(".png")
     shown = (
-        f'<a href="{link}"><img src="{picture.relative_to(out).as_posix()}" alt="{caption}" loading="lazy"></a>'
+        f'<a href="{link}"><img src="{_address(out, picture)}" alt="{title}" loading="lazy"></a>'
         if picture.is_file()
-        else f'<iframe src="{link}" title="{caption}" loading="lazy"></iframe>'
+        else f'<iframe src="{link}" title="{title}" loading="lazy"></iframe>'
     )
-    return f'<figure>\n{shown}\n<figcaption>{caption} (<a href="{link}">interactive</a>)</figcaption>\n</figure>\n'
+    more = f'<a href="{link}">interactive</a>, {_link(out, file.with_suffix(".json"))}'
+    return (
+        f'<figure id="{html.escape(file.stem)}">\n<div class="picture">{shown}</div>\n'
+        f"<figcaption>{title} ({more})<small>{subtitle}</small></figcaption>\n</figure>\n"
+    )
 
 
-def _caption(file: Path) -> str:
-    """Return a figure's own title as plain text."""
-    title = json.loads(file.read_text(encoding="utf-8"))["layout"].get("title", {}).get("text", file.stem)
-    return re.sub(r"<[^>]+>", "", title.replace("<br>", " "))
+def _address(out: Path, file: Path) -> str:
+    return html.escape(file.relative_to(out).as_posix())
+
+
+def _link(out: Path, file: Path) -> str:
+    return f'<a href="{_address(out, file)}">{html.escape(file.name)}</a>'
+
+
+def _caption(file: Path) -> tuple[str, str]:
+    """Return a figure's own title, which says what was found, and what stands below it, as plain text."""
+    title = json.loads(file.read_text(encoding="utf-8"))["layout"].get("title", {})
+    return _plain(title.get("text", file.stem)), _plain(title.get("subtitle", {}).get("text", ""))
+
+
+def _plain(text: str) -> str:
+    return html.escape(html.unescape(re.sub(r"<[^>]+>", "", text.replace("<br>", " "))))

@@ -112,7 +112,8 @@ def execute(config: Config, argv: Sequence[str]) -> list[Path]:
     clock, overlays = run.Clock(), check(config)
     drawn, directory = pictures(overlays, config.seed), config.out / NAME
     paths = run.write_table(values(drawn, overlays), directory)
-    paths += mi.figures.save_all({name: picture.figure for name, picture in drawn.items()}, directory)
+    pictures_drawn = {name: picture.figure for name, picture in drawn.items()}
+    paths += mi.figures.save_all(pictures_drawn, directory, script_in=config.out)
     files = zip(overlays, config.overlay, strict=True)
     laid_over = [{"label": one.label, "path": str(path), "sha256": sha256(path.read_bytes())} for one, path in files]
     found = {"overlays": run.as_json(laid_over)}

@@ -97,7 +97,7 @@ def conclude(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
     receipts = table.attrs.pop("receipts")
     paths = run.write_table(table, directory)
     figures, more = of.draw(table, of.config, of.found)
-    paths += mi.figures.save_all(figures, directory)
+    paths += mi.figures.save_all(figures, directory, script_in=of.config.out)
     found = {**of.found, **more, "receipts": receipts}
     return run.finish(directory, paths, config=of.config, argv=of.argv, clock=of.clock, found=found)
 

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mechint import extract, figures, presets, prompts, stats
+    from mechint import explorer, extract, figures, presets, prompts, stats
     from mechint.cache import KVCache
     from mechint.chat import Conversation, Message, load_conversations, save_conversations
     from mechint.errors import MechintError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mechint.lens import logit_lens
     from mechint.model import Model, load, wrap
     from mechint.naming import name_log_probs
+    from mechint.plot import plot
     from mechint.prefill import Receipt, prefill
     from mechint.render import render
     from mechint.score import score
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Names are imported when first used: `import mechint` and --help stay fast, torch comes only with work.
-_MODULES = ("extract", "figures", "presets", "prompts", "stats")
+_MODULES = ("explorer", "extract", "figures", "presets", "prompts", "stats")
 _HOME = {
     "KVCache": "cache", "Conversation": "chat", "Message": "chat", "load_conversations": "chat",
     "save_conversations": "chat", "MechintError": "errors", "CLEAN": "interventions", "Injection": "interventions",
@@ -42,7 +43,7 @@ _HOME = {
     "Receipt": "prefill", "prefill": "prefill", "render": "render", "score": "score", "Answers": "tokens",
     "ConceptVector": "vectors", "explain": "explain", "Explanation": "explain", "Shard": "shards", "CellStore": "store",
     "Request": "job", "tables": "job", "name_log_probs": "naming",
-    "positions_of": "spans", "generate": "generate", "text_loss": "text_loss",
+    "positions_of": "spans", "generate": "generate", "text_loss": "text_loss", "plot": "plot",
 }  # fmt: skip
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "Shard",
     "Swap",
     "explain",
+    "explorer",
     "extract",
     "figures",
     "fill",
@@ -71,6 +73,7 @@ __all__ = [
     "load_conversations",
     "logit_lens",
     "name_log_probs",
+    "plot",
     "positions_of",
     "prefill",
     "presets",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mechint import html
 from mechint.errors import ConversationError
 from mechint.files import JSON, read_json, write_atomically
 
@@ -94,6 +95,14 @@ class Conversation:
     def save(self, path: str | Path) -> Path:
         """Write the conversation as a JSON file, atomically; return its path."""
         return write_atomically(Path(path), _dump(self.to_dict()))
+
+    def _repr_html_(self) -> str:
+        answers = " / ".join(repr(token) for token in (self.yes_token, self.no_token) if token)
+        turns = (
+            html.turn(m.role, m.content, steered=m.add_injection, note="left open: the answer follows" * m.continue_msg)
+            for m in self.messages
+        )
+        return html.heading(self.label, [f"answers {answers}" if answers else ""]) + "".join(turns)
 
     def with_content(self, index: int, content: str) -> Conversation:
         """Return a copy in which message `index` says `content`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from mechint import html
 from mechint.chat import Conversation
 from mechint.engine import all_known, chunks, depth_of, make_budget
 from mechint.interventions import Filled, Intervention
@@ -60,20 +61,18 @@ class Explanation:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:right'>{value}</td></tr>"
-            for name, value in (
-                ("cells", f"{self.cells:,}"),
-                ("tokens, each cell by itself", f"{self.alone_tokens:,}"),
-                ("distinct tokens", f"{self.distinct_tokens:,}"),
-                ("tokens passed", f"{self.passed_tokens:,}"),
-                ("passes", f"{self.passes:,}"),
-                ("work saved", f"{self.saved:.1%}"),
-                ("peak of caches", _bytes(self.cache_bytes)),
-                ("largest pass", _bytes(self.pass_bytes)),
-            )
+        return html.table(
+            {
+                "cells": f"{self.cells:,}",
+                "tokens, each cell by itself": f"{self.alone_tokens:,}",
+                "distinct tokens": f"{self.distinct_tokens:,}",
+                "tokens passed": f"{self.passed_tokens:,}",
+                "passes": f"{self.passes:,}",
+                "work saved": f"{self.saved:.1%}",
+                "peak of caches": _bytes(self.cache_bytes),
+                "largest pass": _bytes(self.pass_bytes),
+            }
         )
-        return f"<table>{rows}</table>"
 
 
 def explain(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from mechint.errors import MechintError, ModelValidationError, PrerequisiteError, UnknownModelError
+from mechint.organisms import ORGANISMS
 from mechint.sources import Source, adapter_location, check_reachable
 
 if TYPE_CHECKING:
@@ -44,14 +47,15 @@ def load_hf(
     check_reachable(source)
     placement = _placement(device)
     try:
-        loaded: tuple[PreTrainedModel, dict[str, set[str]]] = AutoModelForCausalLM.from_pretrained(
-            source.location,
-            dtype=dtype,
-            attn_implementation="eager",
-            trust_remote_code=False,
-            output_loading_info=True,
-            **placement,
-        )
+        with _quiet(source.name in ORGANISMS):
+            loaded: tuple[PreTrainedModel, dict[str, set[str]]] = AutoModelForCausalLM.from_pretrained(
+                source.location,
+                dtype=dtype,
+                attn_implementation="eager",
+                trust_remote_code=False,
+                output_loading_info=True,
+                **placement,
+            )
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
@@ -63,6 +67,21 @@ def load_hf(
     for location in (source.adapter, None if adapter is None else adapter_location(adapter)):
         model = model if location is None else _merged(model, location)
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet(small: bool) -> Iterator[None]:
+    """Keep transformers from showing progress with a model that is there at once."""
+    from transformers.utils import logging
+
+    if not small or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _placement(device: torch.device | None) -> dict[str, str | dict[str, torch.device]]:

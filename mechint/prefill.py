@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from mechint import html
 from mechint.cache import KVCache, concatenate
 from mechint.capture import check_layers, mean_norms
 from mechint.chat import Conversation
@@ -43,6 +45,18 @@ class Receipt:
         spans: list[JSON] = [f"{run[0][1]}:{run[-1][1] + 1}" for run in runs]
         layers: list[JSON] = [dict(vars(layer)) for layer in self.layers]
         return {**vars(self), "positions": spans, "layers": layers}
+
+    def _repr_html_(self) -> str:
+        ratios = {touch.layer: touch.ratio for touch in self.layers}
+        rows = {
+            "filled": f"{self.n_pos} positions of {escape(self.conversation)}",
+            "touched": f"positions {html.spans(self.positions)}" if self.positions else "nothing",
+        }
+        if ratios:
+            rows["|added| / |residual|"] = html.sparkline(ratios)
+            rows["counted"] = f"{sum(touch.firings for touch in self.layers)} additions at {len(ratios)} layers"
+        kind = "" if self.kind == self.intervention else self.kind
+        return html.heading(self.intervention, [kind]) + html.table(rows)
 
 
 @dataclass(frozen=True)

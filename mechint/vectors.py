@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechint import html
 from mechint.errors import (
     InvalidVectorError,
     LayerRangeError,
@@ -60,6 +61,20 @@ class ConceptVector:
         """Euclidean norm by layer."""
         return {layer: vector.norm().item() for layer, vector in self.vectors.items()}
 
+    def __repr__(self) -> str:
+        method = self.provenance.get("method", "")
+        return (
+            f"ConceptVector({self.name!r}, layers={html.spans(self.layers)}, d_model={self.d_model}"
+            f"{f', method={method!r}' if method else ''})"
+        )
+
+    def _repr_html_(self) -> str:
+        source = [str(self.provenance[key]) for key in ("method", "model") if key in self.provenance]
+        facts = [f"d_model {self.d_model}", *source]
+        return html.heading(self.name or "vector", facts) + html.table(
+            {"norm by layer": html.sparkline(self.norms, self.n_layers)}
+        )
+
     def fingerprint(self) -> str:
         """SHA-256 of layers and values: equal only for vectors that act alike."""
         return sha256(*(bytes(str(k), "ascii") + v.contiguous().numpy().tobytes() for k, v in self.vectors.items()))
@@ -80,8 +95,8 @@ class ConceptVector:
         layers = tuple(layers)
         if missing := sorted(set(layers) - set(self.layers)):
             raise LayerRangeError(
-                given=f"layers {_spans(missing)} of vector {self.name!r}",
-                allowed=f"layers {_spans(self.layers)}, for which it has vectors",
+                given=f"layers {html.spans(missing)} of vector {self.name!r}",
+                allowed=f"layers {html.spans(self.layers)}, for which it has vectors",
                 advice="choose layers among these, or extract the vector again for all layers",
             )
         return self._with({layer: self.vectors[layer] for layer in layers})
@@ -177,7 +192,7 @@ class ConceptVector:
             return NotImplemented
         other.check_fits(self.d_model, self.n_layers or max(other.layers) + 1)
         if self.layers != other.layers:
-            given = f"vectors for layers {_spans(self.layers)} and {_spans(other.layers)}"
+            given = f"vectors for layers {html.spans(self.layers)} and {html.spans(other.layers)}"
             raise LayerRangeError(given, "equal layers", "use .at(layers)")
         summed = {k: v + sign * other.vectors[k] for k, v in self.vectors.items()}
         return replace(self, vectors=summed, name=f"{self.name}{symbol}{other.name}")
@@ -208,7 +223,7 @@ def _check(vector: ConceptVector) -> None:
         )
     bad = [k for k, v in vector.vectors.items() if not torch.isfinite(v).all()]
     if bad:
-        given = f"vector {vector.name!r} holds NaN or infinite values in layers {_spans(bad)}"
+        given = f"vector {vector.name!r} holds NaN or infinite values in layers {html.spans(bad)}"
         raise InvalidVectorError(given, "finite numbers", "extract it again")
 
 
@@ -259,14 +274,3 @@ def _read_safetensors(path: Path) -> ConceptVector:
         raise ValueError(str(error)) from error
     name = about.get("name") or path.stem
     return ConceptVector(vectors, name, about.get("n_layers"), about.get("provenance", {}))
-
-
-def _spans(layers: Iterable[int]) -> str:
-    """Layers in short: 1:4, 7 for 1, 2, 3, 7."""
-    spans: list[list[int]] = []
-    for layer in sorted(layers):
-        if spans and spans[-1][1] == layer:
-            spans[-1][1] = layer + 1
-        else:
-            spans.append([layer, layer + 1])
-    return ", ".join(str(a) if b == a + 1 else f"{a}:{b}" for a, b in spans)

@@ -29,7 +29,7 @@ def test_a_run_leaves_figures_tables_and_a_record(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     figures = ("lens_overview", "lens_concepts", "lens_sweep_single", "lens_sweep_window")
     expected = {f"{figure}.{kind}" for figure in figures for kind in ("html", "json")}
-    assert names == expected | {"plotly.min.js", "table.parquet", "table.csv", "run.json"}
+    assert names == expected | {"table.parquet", "table.csv", "run.json"}
 
 
 def test_the_record_says_how_and_on_what(finished: Path, inputs: list[str]) -> None:
@@ -124,6 +124,27 @@ def test_the_gallery_shows_every_figure_with_its_command(
         assert f'<iframe src="logit_lens/{figure}.html"' in page
     assert "python -m analyses.logit_lens" in page
     assert "--layer-sweep" in page
+
+
+def test_an_interrupted_gallery_goes_on_with_what_is_left(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from analyses import controls
+
+    argv = [*inputs, "--concepts", "cats", "--n-random", "0", "--out", str(tmp_path)]
+    monkeypatch.setattr(gallery, "ANALYSES", {"logit_lens": (), "controls": ()})
+    with monkeypatch.context() as patch:
+        patch.setattr(controls, "main", lambda _: 130)
+        assert gallery.main(argv) == 130
+    made = (tmp_path / "logit_lens" / "table.parquet").stat().st_mtime_ns
+    capsys.readouterr()
+    assert gallery.main(argv) == 0
+    assert "done before: python -m analyses.logit_lens" in capsys.readouterr().err
+    assert (tmp_path / "logit_lens" / "table.parquet").stat().st_mtime_ns == made
+    assert "controls/table.csv" in (tmp_path / "index.html").read_text()
+    monkeypatch.setattr(gallery, "ANALYSES", {"logit_lens": ()})
+    assert gallery.main(argv) == 0
+    assert (tmp_path / "logit_lens" / "table.parquet").stat().st_mtime_ns > made, "a finished run is made anew"
 
 
 def test_all_leaves_out_what_its_options_do_not_suit(

@@ -1,5 +1,6 @@
 """Figures from synthetic frames: what is drawn, on which scale, and what is written."""
 
+import base64
 import json
 import logging
 from pathlib import Path
@@ -12,10 +13,15 @@ import pytest
 
 from mechint import figures, stats
 from mechint.errors import OutputError, PrerequisiteError
+from mechint.figures.files import _compact, readable_json
 from mechint.figures.lens import _runs
 from mechint.figures.style import MINUS, SERIES, layer_ticks
 
 LAYERS = ["embed", *map(str, range(6))]
+# The smallest picture there is.
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 
 
 def _long(panel: str, series: str, concepts: list[str], height: float) -> pd.DataFrame:
@@ -190,6 +196,40 @@ def test_save_writes_html_and_json_beside_one_shared_script(tmp_path: Path) -> N
     assert json.loads(paths[1].read_text())["data"][0]["y"] == [1, 2]
 
 
+def test_several_directories_share_one_script(tmp_path: Path) -> None:
+    paths = figures.save_all({"one": _plain()}, tmp_path / "deep" / "folder", png=False, script_in=tmp_path)
+    assert 'src="../../plotly.min.js"' in paths[0].read_text()
+    assert [path.name for path in tmp_path.rglob("plotly.min.js")] == ["plotly.min.js"]
+    assert (tmp_path / "plotly.min.js").is_file()
+
+
+def test_json_is_the_figure_in_readable_numbers() -> None:
+    x, z = np.array([1.0, np.nan, 1 / 3]), np.arange(6, dtype=np.float32).reshape(2, 3)
+    figure = go.Figure([go.Scatter(x=x, y=[1, 2, 3], text=["é", "b", "c"]), go.Heatmap(z=z, zmax=0.1 + 0.2)])
+    text = readable_json(figure)
+    assert "bdata" not in text
+    assert len(text.splitlines()) == 5
+    found = json.loads(text)["data"]
+    assert found[0]["x"] == [1, None, 0.333333]
+    assert found[1]["z"] == z.tolist()
+    assert found[1]["zmax"] == 0.3
+    assert readable_json(plotly.io.from_json(text)) == text
+
+
+def test_pngs_are_packed_without_visible_change(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="packing needs Pillow")
+    shades = np.linspace(0, 255, 900, dtype=np.uint8)
+    sides = (shades, np.full(900, 40, np.uint8), shades[::-1])
+    picture = np.stack([np.broadcast_to(side, (50, 900)) for side in sides], -1)
+    image.fromarray(picture).save(tmp_path / "whole.png")
+    packed = _compact((tmp_path / "whole.png").read_bytes())
+    (tmp_path / "packed.png").write_bytes(packed)
+    with image.open(tmp_path / "packed.png") as read:
+        assert read.mode == "P"
+        change = np.abs(np.asarray(read.convert("RGB")).astype(int) - picture)
+    assert change.max() <= 8
+
+
 def _no_browser(*_: object, **__: object) -> None:
     raise RuntimeError("\nKaleido requires Google Chrome to be installed.\nMore lines")
 
@@ -215,13 +255,13 @@ def test_png_is_drawn_with_the_size_of_the_figure(tmp_path: Path, monkeypatch: p
     def draw(drawings: list[go.Figure], files: list[Path], **options: object) -> None:
         seen.update(options)
         for file in files:
-            file.write_bytes(b"png")
+            file.write_bytes(_PIXEL)
 
     monkeypatch.setattr(plotly.io, "write_images", draw)
     figure = _overview()
     paths = figures.save(figure, tmp_path / "lens")
     assert [path.name for path in paths] == ["lens.html", "lens.json", "lens.png"]
-    assert paths[2].read_bytes() == b"png"
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
     assert paths[2].stat().st_mode & 0o777 == 0o644
     assert (seen["width"], seen["height"]) == ([figure.layout.width], [figure.layout.height])
 

@@ -1,11 +1,17 @@
 """Figures to files: html beside one shared plotly.min.js, json, and png where a browser can draw it; all atomic."""
 
+import base64
+import io
+import json
 import logging
+import math
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 
 from mechint.errors import PrerequisiteError
@@ -14,6 +20,8 @@ from mechint.files import write_atomically
 _LOG = logging.getLogger(__name__)
 _SCRIPT = "plotly.min.js"
 _PNG_SCALE = 2
+_COLORS = 256
+_EXACT = 1e15
 _NO_BROWSER = (RuntimeError, OSError, ValueError, ImportError, TimeoutError)  # how its absence is told, by version
 _HOW = 'pip install "kaleido>=1" and install Chrome or Chromium (or run plotly_get_chrome)'
 
@@ -27,30 +35,73 @@ def save(figure: go.Figure, path_stem: str | Path, png: bool | None = None) -> l
     return save_all({stem.name: figure}, stem.parent, png)
 
 
-def save_all(figures: Mapping[str, go.Figure], directory: str | Path, png: bool | None = None) -> list[Path]:
-    """`save` for several figures by name, which share one start of the browser and one notice without it."""
+def save_all(
+    figures: Mapping[str, go.Figure],
+    directory: str | Path,
+    png: bool | None = None,
+    *,
+    script_in: str | Path | None = None,
+) -> list[Path]:
+    """`save` for several figures by name, which share one start of the browser and one notice without it.
+
+    `script_in` is where plotly.min.js lies (`directory` if None), so that several directories can share one.
+    """
     directory = Path(directory)
-    paths = [path for name, figure in figures.items() for path in _save_text(figure, directory / name)]
+    script = _share_script(directory if script_in is None else Path(script_in))
+    paths = [path for name, figure in figures.items() for path in _save_text(figure, directory / name, script)]
     if png is None or png:
         paths += _save_pngs(figures, directory, required=bool(png))
     return paths
 
 
-def _save_text(figure: go.Figure, stem: Path) -> list[Path]:
-    _share_script(stem.parent)
-    html = figure.to_html(include_plotlyjs="directory", config={"responsive": True, "displaylogo": False})
+def _save_text(figure: go.Figure, stem: Path, script: Path) -> list[Path]:
+    source = Path(os.path.relpath(script, stem.parent)).as_posix()
+    html = figure.to_html(include_plotlyjs=source, config={"responsive": True, "displaylogo": False})
     return [
         write_atomically(stem.with_name(f"{stem.name}.html"), html),
-        write_atomically(stem.with_name(f"{stem.name}.json"), figure.to_json()),
+        write_atomically(stem.with_name(f"{stem.name}.json"), readable_json(figure)),
     ]
 
 
-def _share_script(directory: Path) -> None:
+def readable_json(figure: go.Figure) -> str:
+    """Return a figure as JSON, one line for each trace, numbers with six digits: small, and readable as a diff."""
+    found = json.loads(go.Figure(figure).to_json(), object_hook=_decoded, parse_float=_six_digits)
+    rows = ",\n".join(json.dumps(trace, ensure_ascii=False) for trace in found["data"])
+    layout = json.dumps(found["layout"], ensure_ascii=False)
+    return f'{{"data": [\n{rows}\n],\n"layout": {layout}}}\n'
+
+
+def _decoded(value: dict[str, object]) -> object:
+    """Return an array that Plotly has packed as bytes as the list that it stands for."""
+    if set(value) - {"shape"} != {"dtype", "bdata"}:
+        return value
+    array = np.frombuffer(base64.b64decode(str(value["bdata"])), dtype=np.dtype(str(value["dtype"])))
+    if "shape" in value:
+        array = array.reshape([int(size) for size in str(value["shape"]).split(",")])
+    return _rounded(array.tolist())
+
+
+def _rounded(value: object) -> object:
+    """Return numbers, in lists or alone, with six digits; what is no number is null, as in all of Plotly's JSON."""
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return _six_digits(repr(value)) if math.isfinite(value) else None
+    return value
+
+
+def _six_digits(number: str) -> float | int:
+    found = float(f"{float(number):.6g}")
+    return int(found) if found.is_integer() and abs(found) < _EXACT else found
+
+
+def _share_script(directory: Path) -> Path:
     from plotly.offline import get_plotlyjs
 
     script, path = get_plotlyjs(), directory / _SCRIPT
     if not path.exists() or path.stat().st_size != len(script.encode()):
         write_atomically(path, script)
+    return path
 
 
 def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: bool) -> list[Path]:
@@ -58,7 +109,7 @@ def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: b
         drawn = [Path(scratch) / f"{number}.png" for number in range(len(figures))]
         try:
             _draw(list(figures.values()), drawn)
-            pictures = [file.read_bytes() for file in drawn]
+            pictures = [_compact(file.read_bytes()) for file in drawn]
         except _NO_BROWSER as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             if required:
@@ -67,6 +118,20 @@ def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: b
             return []
     named = zip(figures, pictures, strict=True)
     return [write_atomically(directory / f"{name}.png", picture) for name, picture in named]
+
+
+def _compact(picture: bytes) -> bytes:
+    """Return a png with a palette, a third of the size: figures have few colours. As it is without Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return picture
+    packed = io.BytesIO()
+    with Image.open(io.BytesIO(picture)) as image:
+        # Maximum coverage keeps the steps of colour scales; median cut spends its colours on text.
+        few = image.convert("RGB").quantize(_COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(packed, "PNG", optimize=True)
+    return packed.getvalue()
 
 
 def _draw(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:
