@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mechint.backends.blocks import KeysFound, attended, moved, taken
+from mechint.backends.blocks import KeysFound, attended, moved, taken, tracked
 from mechint.backends.past import KeyValues, Past
 from mechint.errors import ModelValidationError
 
@@ -146,7 +146,7 @@ class TwinPass:
             return cache if _is_cache(value) else moved(taken(value, rows, len(self.resid)), device)
 
         out: Tensor | tuple[Tensor, ...] | None = None
-        with torch.no_grad(), suppress(KeysFound):
+        with torch.set_grad_enabled(tracked(resid, past)), suppress(KeysFound):
             out = self.blocks[layer](
                 resid.to(device),
                 *(prepared(value) for value in args),
