@@ -1,7 +1,8 @@
-"""A sparse autoencoder as a dictionary of directions in the residual stream, checked against the model it is used on."""
+"""A sparse autoencoder as a dictionary of directions in the residual stream, checked against its model."""
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ class Dictionary:
     def reconstruct(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """Return what the SAE makes of residuals, as SAE Lens computes it."""
         given = self._given(resid)
-        return self.sae.decode(self.sae.encode(given)).float()
+        rebuilt: Tensor = self.sae.decode(self.sae.encode(given)).float()
+        return rebuilt
 
     def check_features(self, features: Sequence[int]) -> None:
         """Raise UsageError for an index out of range, an index given twice, or none at all."""
@@ -225,7 +227,8 @@ def _scale(sae: AnySAE, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, 
     if kind == "layer_norm":
         return resid.std(dim=-1, keepdim=True)
     if kind == "constant_norm_rescale":
-        return resid.norm(dim=-1, keepdim=True) / float(sae.cfg.d_in) ** 0.5
+        norm: Tensor = resid.norm(dim=-1, keepdim=True)
+        return norm / math.sqrt(sae.cfg.d_in)
     return None
 
 
