@@ -156,7 +156,8 @@ class Reading:
 
     def _run(self, rows: Sequence[int], resid: Tensor | None, asked: _Asked) -> dict[int, Tensor]:
         prepared = self._pass
-        stream = prepared.resid.expand(len(rows), *prepared.resid.shape[1:]) if resid is None else resid
+        embedded = prepared.resid
+        stream = embedded.expand(len(rows), *embedded.shape[1:]) if resid is None else resid.to(embedded.dtype)
         same_tokens = torch.zeros(len(rows), dtype=torch.long)
         found: dict[int, Tensor] = {}
         for here in range(asked.layer, max(asked.keep) + 1):
@@ -165,7 +166,7 @@ class Reading:
                 assert following is not None  # a block gives none only if it is asked for keys alone
                 stream = following
             if here in asked.edits:
-                stream = asked.edits[here](stream, rows)
+                stream = asked.edits[here](stream, rows).to(embedded.dtype)
             if here in asked.keep:
                 found[here] = stream
         return {here: tensor.to(self.model.device) for here, tensor in found.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +74,18 @@ def test_gradients_are_those_of_finite_differences(tiny_model: Load, architectur
     assert float((by_stream * step).sum()) == pytest.approx(float(there - back) / 2e-2, rel=0.05, abs=1e-3)
     assert by_keys.abs().sum() > 0
     assert not reading.logit_diffs([0, 1]).requires_grad
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_stream_in_float32_is_read_by_a_bfloat16_model(tiny_checkpoint: Callable[..., Path], backend: str):
+    model = mi.load(tiny_checkpoint("qwen2"), backend=backend, dtype="bfloat16")
+    reading = read(model)
+    stream = reading.residuals([1])[1].float()
+    expected = reading.logit_diffs([0, 1])
+    assert torch.allclose(reading.logit_diffs([0, 1], resid=stream, layer=1), expected, atol=1e-5)
+    assert torch.allclose(
+        reading.logit_diffs([0, 1], edits={1: lambda resid, rows: resid.float()}), expected, atol=1e-5
+    )
 
 
 def test_a_conversation_without_marks_is_read_whole(model: mi.Model):
