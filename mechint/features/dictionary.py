@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechint.capture import EMBED
 from mechint.errors import FeatureWarning, SAEMismatchError, UsageError
+from mechint.features.config import check_shape, layer_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
 
     AnySAE: TypeAlias = SAE[object]
 
-# Hook points that are the residual stream between two blocks, with the layer whose `resid_post` that is.
-_POINTS = (
-    (re.compile(r"blocks\.(\d+)\.hook_resid_post"), 0),
-    (re.compile(r"blocks\.(\d+)\.hook_resid_pre"), -1),
-    (re.compile(r"model\.layers\.(\d+)"), 0),
-)
 _FOLDED = ("none", "None", None, "layer_norm", "constant_norm_rescale")
 _TOLERANCE = 1e-3
 
@@ -155,34 +148,12 @@ def ordinary(model: Model, rendered: Rendered, positions: Sequence[int]) -> Bool
 
 def as_dictionary(model: Model, sae: AnySAE, name: str) -> Dictionary:
     """Return an SAE as a dictionary for a model. Raises SAEMismatchError if it reads or writes anything else."""
-    layer = _layer(sae, name)
-    if not EMBED <= layer < model.n_layers:
-        raise SAEMismatchError(
-            f"{name} at layer {layer}", f"layers 0:{model.n_layers} of {model.name}", "choose another"
-        )
-    if sae.cfg.d_in != model.d_model:
-        raise SAEMismatchError(
-            given=f"{name} is for d_model={sae.cfg.d_in}",
-            allowed=f"d_model={model.d_model} of {model.name}",
-            advice="choose an SAE that was trained on this model",
-        )
+    layer = layer_of(name, str(sae.cfg.metadata.hook_name), sae.cfg.metadata.hook_name_out)
+    check_shape(name, layer, sae.cfg.d_in, model=model.name, n_layers=model.n_layers, d_model=model.d_model)
     _check_normalisation(sae, name)
     dictionary = Dictionary(sae, layer, _decoder(sae), name)
     _check_linear(dictionary)
     return dictionary
-
-
-def _layer(sae: AnySAE, name: str) -> int:
-    metadata = sae.cfg.metadata
-    point, out = str(metadata.hook_name), metadata.hook_name_out
-    for pattern, offset in _POINTS:
-        if (found := pattern.fullmatch(point)) and out in (None, point):
-            return int(found[1]) + offset
-    raise SAEMismatchError(
-        given=f"{name} reads {point}" + (f" and writes {out}" if out not in (None, point) else ""),
-        allowed="SAEs of the residual stream: blocks.{layer}.hook_resid_post or hook_resid_pre",
-        advice="choose a residual-stream SAE of the release",
-    )
 
 
 def _check_normalisation(sae: AnySAE, name: str) -> None:
