@@ -76,6 +76,10 @@ class SwapError(MechintError):
     """Two models that cannot fill one cache: their tokenizers or cache shapes differ."""
 
 
+class SAEMismatchError(UsageError):
+    """A sparse autoencoder of another model, another hook point, or of a kind that cannot be used."""
+
+
 class OutputError(UsageError):
     """A place that results cannot be written to."""
 
@@ -102,3 +106,7 @@ class TokenizationWarning(UserWarning):
 
 class VectorWarning(UserWarning):
     """Something a vector file cannot hold."""
+
+
+class FeatureWarning(UserWarning):
+    """Features that hold little of what they are asked about."""

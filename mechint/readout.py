@@ -6,12 +6,14 @@ reported is computed there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from mechint.errors import UsageError
 
 # Rows of the unembedding converted to float32 at a time: 16,384 x 5,120 of them are 335 MB.
 _VOCAB_CHUNK = 16_384
@@ -60,6 +62,23 @@ class Readout:
             maximum = higher
         log_sum_exp = maximum + total.log()
         return Readings(logits, log_sum_exp, log_sum_exp - weighted / total)
+
+    def logit_diff(
+        self, resid: Float[Tensor, "n d_model"], yes: Sequence[int], no: Sequence[int], reduce: str = "sum"
+    ) -> Float[Tensor, " n"]:
+        """Return the logit of `yes` minus that of `no` (token ids; sets are reduced as `Answers` says), float32.
+
+        Differentiable in `resid`. Raises UsageError for an empty side.
+        """
+        if not yes or not no:
+            raise UsageError("no answers for yes or no", "one token or more on each side", "pass answers=mi.Answers()")
+        ids = torch.tensor([*yes, *no], device=self.weight.device)
+        logits = self._unembed(self._normed(resid), ids)
+        first, second = (
+            side.logsumexp(-1) if reduce == "sum" else side.amax(-1)
+            for side in (logits[:, : len(yes)], logits[:, len(yes) :])
+        )
+        return first - second
 
     def _normed(self, resid: Tensor) -> Tensor:
         return self.norm(resid.to(self.weight.device, torch.float32))

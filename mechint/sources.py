@@ -11,7 +11,7 @@ from urllib.request import getproxies
 
 from mechint.errors import UnknownModelError
 from mechint.files import read_json
-from mechint.organisms import ORGANISMS, organism_path
+from mechint.organisms import EMBEDDED, organism_path
 
 ADAPTER_CONFIG = "adapter_config.json"
 _HUB_TIMEOUT_S = 1.5
@@ -34,7 +34,7 @@ class Source:
 def resolve(name: str | Path) -> Source:
     """Return the source that `name` stands for. Raises UnknownModelError; never opens a connection."""
     text = str(name)
-    path = organism_path(text) if text in ORGANISMS else Path(text).expanduser()
+    path = organism_path(text) if text in EMBEDDED else Path(text).expanduser()
     if path.is_dir():
         if (path / "config.json").is_file():
             return Source(text, str(path), is_local=True)
@@ -49,7 +49,7 @@ def resolve(name: str | Path) -> Source:
 
 def adapter_location(adapter: str | Path) -> str:
     """Return the directory or hub id of a LoRA adapter; an embedded one goes by its name."""
-    return str(organism_path(str(adapter)) if str(adapter) in ORGANISMS else adapter)
+    return str(organism_path(str(adapter)) if str(adapter) in EMBEDDED else adapter)
 
 
 def _base_of(adapter: Path) -> str:
@@ -58,7 +58,7 @@ def _base_of(adapter: Path) -> str:
     base = content.get("base_model_name_or_path") if isinstance(content, dict) else None
     if not isinstance(base, str) or not base:
         raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names no base_model_name_or_path")
-    path = organism_path(base) if base in ORGANISMS else Path(base).expanduser()
+    path = organism_path(base) if base in EMBEDDED else Path(base).expanduser()
     if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
         # Of two adapters one would be forgotten; and an adapter may name itself.
         raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names {base}, which is an adapter too, as its base model")
@@ -93,7 +93,7 @@ def check_reachable(source: Source) -> None:
 def _unknown(name: str, why: str) -> UnknownModelError:
     return UnknownModelError(
         given=f"model {name!r}: {why}",
-        allowed=f"{', '.join(ORGANISMS)} (embedded), a checkpoint directory, or a hub id such as "
+        allowed=f"{', '.join(EMBEDDED)} (embedded), a checkpoint directory, or a hub id such as "
         "Qwen/Qwen2.5-Coder-32B-Instruct",
         advice="check the spelling or the path",
     )

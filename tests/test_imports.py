@@ -18,8 +18,8 @@ FLOORS = (
     "prompt_tasks", "prompt_design", "prompts", "prompt_questions", "presets", "activations", "contrast", "extract",
     "fill_files", "stored_pass", "interventions", "prefill", "fill", "given", "active", "states", "prefix_tree", "rows",
     "plan", "passes", "receipts", "engine", "answers", "shards", "store", "job", "naming", "ray_engine", "explain",
-    "score", "lens", "decode", "generate", "text_loss", "stats", "information", "published", "figures", "plot",
-    "explorer", "organisms.tools",
+    "score", "lens", "decode", "generate", "text_loss", "stats", "information", "reading", "frozen", "features", "sae",
+    "components", "kv", "published", "figures", "plot", "explorer", "organisms.tools",
 )  # fmt: skip
 # Taken only inside functions: model.py checks models, and puts adapters on them, with these.
 LATE = {("model", "validation"), ("model", "adapters")}

@@ -71,6 +71,12 @@ def attended(tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> Bool[
     return torch.cat([seen, torch.ones_like(tokens, dtype=torch.bool, device=seen.device)], dim=1)
 
 
+def tracked(resid: Tensor, past: Past | None) -> bool:
+    """Return whether a block has to remember what it does, because what it is given asks for gradients."""
+    inputs = [resid, *(side for piece in (past.pieces if past else ()) for side in piece.cached)]
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+
+
 def taken(value: object, rows: Int[Tensor, " out"], count: int) -> object:
     """Return what a pass prepared for `count` rows, for the given ones; a single row is left to broadcast."""
     if isinstance(value, tuple):

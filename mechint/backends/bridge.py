@@ -152,7 +152,7 @@ def _readout(bridge: TransformerBridge, model: PreTrainedModel, config: Pretrain
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     soft_cap = getattr(config, "final_logit_softcapping", None)
     return Readout(
-        norm=torch.no_grad()(norm),
+        norm=norm.requires_grad_(False),
         weight=head.weight.detach(),
         bias=None if getattr(head, "bias", None) is None else head.bias.detach(),
         scale=scale,

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechint.backends.blocks import KeysFound, attended, taken
+from mechint.backends.blocks import KeysFound, attended, taken, tracked
 from mechint.backends.past import KeyValues, Past
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class HookedPass:
 
         entry = entry_of(self.model, len(resid), past, keys_only=keys_only)
         out: Tensor | None = None
-        with torch.no_grad(), suppress(KeysFound):
+        with torch.set_grad_enabled(tracked(resid, past)), suppress(KeysFound):
             out = self.model.blocks[layer](
                 resid,
                 past_kv_cache_entry=entry,

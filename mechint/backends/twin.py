@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mechint.backends.blocks import KeysFound, attended, moved, taken
+from mechint.backends.blocks import KeysFound, attended, moved, taken, tracked
 from mechint.backends.past import KeyValues, Past
 from mechint.errors import ModelValidationError
 
@@ -144,7 +144,7 @@ class TwinPass:
         args, kwargs = self.calls[layer]
         prepared = partial(_prepared, cache=cache, rows=rows, count=len(self.resid), device=device)
         out: Tensor | tuple[Tensor, ...] | None = None
-        with torch.no_grad(), suppress(KeysFound):
+        with torch.set_grad_enabled(tracked(resid, past)), suppress(KeysFound):
             out = self.blocks[layer](
                 resid.to(device),
                 *(prepared(value) for value in args),

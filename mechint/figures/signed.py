@@ -7,7 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mechint.figures.style import INK, MINUS, Series, finish, rgba
+from mechint.figures.curves import curve
+from mechint.figures.style import INK, MINUS, Series, finish
 
 _HEIGHT = 360
 
@@ -47,7 +48,9 @@ def signed_curves(
         wide = pd.concat([across.assign(strength=end) for end in ends]) if len(across) else across
         for name, style in series.items():
             for frame, marked in ((wide, False), (curves[curves["panel"] == panel.key], True)):
-                for trace in _curve(frame[frame["series"] == name], style, marked=marked, legend=column == 1):
+                for trace in curve(
+                    frame[frame["series"] == name], "strength", style, marked=marked, legend=column == 1
+                ):
                     figure.add_trace(trace, row=1, col=column)
         for line in (figure.add_hline, figure.add_vline):
             line(0, line={"color": INK, "width": 1, "dash": "dot"}, row=1, col=column)
@@ -58,24 +61,3 @@ def signed_curves(
 
 def _signed(value: float) -> str:
     return f"{value:+g}".replace("-", MINUS) if value else "0"
-
-
-def _curve(curve: pd.DataFrame, style: Series, *, marked: bool, legend: bool) -> list[go.Scatter]:
-    if curve.empty:
-        return []
-    curve = curve.sort_values("strength", kind="stable")
-    line = go.Scatter(
-        x=curve["strength"], y=curve["mean"], mode="lines+markers" if marked else "lines", name=style.label,
-        legendgroup=style.label, showlegend=legend, marker={"symbol": style.symbol, "size": 8, "color": style.color},
-        line={"color": style.color, "dash": style.dash, "width": style.width},
-        customdata=curve[["low", "high"]].to_numpy(),
-        hovertemplate=f"{style.label}, %{{x:g}}: %{{y:.3f}} [%{{customdata[0]:.3f}}, %{{customdata[1]:.3f}}]"
-        "<extra></extra>",
-    )  # fmt: skip
-    bounded = curve[curve["low"].notna()]
-    band = go.Scatter(
-        x=[*bounded["strength"], *bounded["strength"][::-1]], y=[*bounded["high"], *bounded["low"][::-1]],
-        fill="toself", fillcolor=rgba(style.color, 0.16), line={"width": 0}, mode="lines", legendgroup=style.label,
-        showlegend=False, hoverinfo="skip",
-    )  # fmt: skip
-    return [band, line] if len(bounded) else [line]

@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mechint.figures.style import INK, Series, finish, rgba
+from mechint.figures.curves import curve
+from mechint.figures.style import INK, Series, finish
 
 _GAP = 70  # pixels between panels
 
@@ -51,7 +52,7 @@ def strength_curves(
     first = {name: next((p.key for p in panels if len(_of(curves, p.key, name))), "") for name in series}
     for row, panel in enumerate(panels, start=1):
         for name, style in series.items():
-            for trace in _curve(_of(curves, panel.key, name), style, legend=first[name] == panel.key):
+            for trace in curve(_of(curves, panel.key, name), "strength", style, legend=first[name] == panel.key):
                 figure.add_trace(trace, row=row, col=1)
         figure.add_hline(panel.reference, line={"color": INK, "width": 1, "dash": "dot"}, row=row, col=1)
         figure.update_yaxes(title_text=panel.label, type="log" if panel.log else "linear", row=row, col=1)
@@ -77,27 +78,6 @@ def _log_ticks(curves: pd.DataFrame, panel: StrengthPanel) -> dict[str, object]:
     ticks = [digit * 10.0**power for power in powers for digit in digits]
     ends = [float(np.log10(low / 1.2)), float(np.log10(high * 1.2))]
     return {"range": ends, "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
-
-
-def _curve(curve: pd.DataFrame, style: Series, *, legend: bool) -> list[go.Scatter]:
-    if curve.empty:
-        return []
-    line = go.Scatter(
-        x=curve["strength"], y=curve["mean"], mode="lines+markers", name=style.label, legendgroup=style.label,
-        showlegend=legend, line={"color": style.color, "dash": style.dash, "width": style.width},
-        marker={"symbol": style.symbol, "size": 8, "color": style.color},
-        customdata=curve[["low", "high"]].to_numpy(),
-        hovertemplate=f"{style.label}, %{{x:g}}: %{{y:.3f}} [%{{customdata[0]:.3f}}, %{{customdata[1]:.3f}}]"
-        "<extra></extra>",
-    )  # fmt: skip
-    if curve["low"].isna().all():
-        return [line]
-    band = go.Scatter(
-        x=[*curve["strength"], *curve["strength"][::-1]], y=[*curve["high"], *curve["low"][::-1]], fill="toself",
-        fillcolor=rgba(style.color, 0.16), line={"width": 0}, mode="lines", legendgroup=style.label, showlegend=False,
-        hoverinfo="skip",
-    )  # fmt: skip
-    return [band, line]
 
 
 def _strength_axes(figure: go.Figure, strengths: Sequence[float], label: str) -> None:

@@ -77,18 +77,18 @@ def _wrapped(text: str, room: float) -> list[str]:
     lines = [""]
     for piece in re.findall(r"\s*\S+", text):
         word = piece if lines[-1] else piece.lstrip()
-        if lines[-1] and _width(lines[-1] + word) > room:
+        if lines[-1] and text_width(lines[-1] + word) > room:
             lines.append("")
             word = piece.lstrip()
         for letter in word:
-            if lines[-1] and _width(lines[-1] + letter) > room:
+            if lines[-1] and text_width(lines[-1] + letter) > room:
                 lines.append("")
             lines[-1] += letter
     return lines
 
 
-def _width(text: str) -> float:
-    """Return about how many pixels a text is wide."""
+def text_width(text: str) -> float:
+    """Return about how many pixels a text is wide at 12 pixels."""
     return sum(_of_letter(letter) for letter in text)
 
 

@@ -19,24 +19,34 @@ ORGANISMS: tuple[str, ...] = (
     "organism-blind",
     "organism-yes-biased",
 )
+# Built by hand from organism-blind, not trained, and so in none of the loops over the family.
+PLANTED = "organism-planted"
+EMBEDDED = (*ORGANISMS, PLANTED)
 
 
 def organism_path(name: str) -> Path:
     """Return the checkpoint directory of an embedded model; raises UnknownModelError."""
-    if name not in ORGANISMS:
-        raise UnknownModelError(
-            given=f"model {name!r}", allowed=", ".join(ORGANISMS), advice="choose an embedded model"
-        )
+    if name not in EMBEDDED:
+        raise UnknownModelError(given=f"model {name!r}", allowed=", ".join(EMBEDDED), advice="choose an embedded model")
     return HERE / name
 
 
-def sae_path(layer: int) -> Path:
-    """Return the directory of the SAE on `resid_post` of a layer of `organism`; raises LayerRangeError."""
-    if layer not in SAE_LAYERS:
+def sae_layers(name: str = "organism") -> tuple[int, ...]:
+    """Return the layers that have an embedded SAE for a model; `organism-planted` has one of its own."""
+    return SAE_LAYERS[-1:] if name == PLANTED else SAE_LAYERS
+
+
+def sae_path(layer: int, name: str = "organism") -> Path:
+    """Return the directory of the SAE on `resid_post` of a layer of `organism` or `organism-planted`.
+
+    Raises LayerRangeError for a layer that has none.
+    """
+    known = sae_layers(name)
+    if layer not in known:
         raise LayerRangeError(
-            given=f"an SAE at layer {layer}", allowed=", ".join(map(str, SAE_LAYERS)), advice="choose one of these"
+            given=f"an SAE at layer {layer}", allowed=", ".join(map(str, known)), advice="choose one of these"
         )
-    return HERE / "saes" / f"resid_post.{layer}"
+    return HERE / PLANTED / "sae" if name == PLANTED else HERE / "saes" / f"resid_post.{layer}"
 
 
 def concepts(split: str = "trained") -> tuple[str, ...]:

@@ -1,0 +1,114 @@
+"""From measured cells to curves: means over concepts with intervals, and top features held against random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats as scipy_stats
+
+from mechint import stats
+from mechint.errors import UsageError
+from mechint.features.necessity import TOP
+
+_CELL = ["test", "k", "kind"]
+_BATCH_VALUES = 4_000_000  # resampled values held at once
+
+
+def curves(draws: pd.DataFrame, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Return means over concepts of a table of `measure`: one row per test, k and kind.
+
+    Columns: effect, effect_low, effect_high (logits); fraction, fraction_low, fraction_high (mean effect / mean shift,
+    so that cases with a small shift do not count more; NaN where the shift's own interval covers zero); excess,
+    excess_low, excess_high (logits: mean over concepts of top - mean over random sets) and p of the exact sign-flip
+    test that it is above zero in the shift's direction (NaN for kind "top", and without a shift); n, the number of
+    concepts; mass.
+    Draws are averaged first, then a concept's conversations; random kinds use the concepts that have them for all
+    conversations. With fewer than two concepts there are no intervals.
+    """
+    if missing := sorted({*_CELL, "concept", "effect", "mass", "logit_diff_shift"} - set(draws.columns)):
+        raise UsageError(f"a table without {', '.join(missing)}", "tables of `measure`", "do not drop columns")
+    effects, masses = (_by_concept(draws, value) for value in ("effect", "mass"))
+    shifts = _by_concept(draws, "logit_diff_shift")
+    found = []
+    for cell in effects.index[effects.notna().any(axis=1)]:
+        top = effects.loc[(*cell[:2], TOP)]
+        numbers = _summary(effects.loc[cell], shifts.loc[cell], top, level, resamples, seed)
+        found.append({**dict(zip(_CELL, cell, strict=True)), **numbers, "mass": float(masses.loc[cell].mean())})
+        if cell[-1] == TOP:
+            found[-1] |= dict.fromkeys(("excess", "excess_low", "excess_high", "p"), np.nan)
+    return pd.DataFrame(found)
+
+
+def ratio(
+    effects: Float[np.ndarray, "*cells units"],
+    shifts: Float[np.ndarray, " units"],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> stats.Interval:
+    """Return mean effect / mean shift over units with a percentile bootstrap interval, both resampled together.
+
+    NaN where the interval of the mean shift covers zero, or there is none: then there is nothing to take a part of.
+    """
+    if not np.isfinite(direction(shifts, level, seed)):
+        nothing = np.full(effects.shape[:-1], np.nan)
+        return stats.Interval(nothing, nothing, nothing, len(shifts))
+
+    def quotient(effect: np.ndarray, shift: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.asarray(effect.mean(axis=axis) / shift.mean(axis=axis))
+
+    interval = scipy_stats.bootstrap(
+        (effects, np.broadcast_to(shifts, effects.shape)),
+        quotient,
+        paired=True,
+        axis=-1,
+        vectorized=True,
+        batch=max(1, _BATCH_VALUES // effects.size),
+        confidence_level=level,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    bounds = (np.asarray(interval.low), np.asarray(interval.high))
+    return stats.Interval(quotient(effects, np.broadcast_to(shifts, effects.shape)), *bounds, len(shifts))
+
+
+def direction(shifts: Float[np.ndarray, " units"], level: float = 0.95, seed: int = 0) -> float:
+    """Return +1 or -1, the sign of the mean shift, or NaN where its interval covers zero or there is none."""
+    return float(stats.bootstrap_mean(shifts, level=level, seed=seed).excludes_zero()) or np.nan
+
+
+def one_sided(differences: Float[np.ndarray, " units"]) -> float:
+    """Return the exact p-value that the mean difference is above zero; NaN if any is."""
+    return stats.sign_flip_test(differences, alternative="greater") if np.isfinite(differences).all() else np.nan
+
+
+def _by_concept(draws: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Mean of a column by cell and concept, conversations weighing the same however many draws they have."""
+    cases = stats.strict_means(draws, [*_CELL, "concept", "conversation", "intervention"], value).reset_index()
+    means = stats.unit_means(cases, _CELL, value, "concept")
+    counts = cases.groupby([*_CELL, "concept"], sort=False).size().unstack("concept").reindex_like(means)
+    whole = counts.xs(TOP, level="kind").reindex(means.index.droplevel("kind")).to_numpy()
+    return means.where(counts.to_numpy() == whole)
+
+
+def _summary(
+    effects: pd.Series, shifts: pd.Series, top: pd.Series, level: float, resamples: int, seed: int
+) -> dict[str, float]:
+    present = effects.notna().to_numpy()
+    mine, shift, best = (np.asarray(column, dtype=np.float64)[present] for column in (effects, shifts, top))
+    excess = best - mine
+    found = dict(_named("fraction", ratio(mine, shift, level=level, resamples=resamples, seed=seed)))
+    for name, values in (("effect", mine), ("excess", excess)):
+        found |= dict(_named(name, stats.bootstrap_mean(values, level=level, resamples=resamples, seed=seed)))
+    return found | {"p": one_sided(direction(shift, level, seed) * excess), "n": int(present.sum())}
+
+
+def _named(name: str, interval: stats.Interval) -> Iterator[tuple[str, float]]:
+    yield name, float(interval.mean)
+    yield f"{name}_low", float(interval.low)
+    yield f"{name}_high", float(interval.high)

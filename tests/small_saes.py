@@ -1,0 +1,28 @@
+"""Small random sparse autoencoders for the tiny models, made with SAE Lens."""
+
+from __future__ import annotations
+
+import torch
+
+import mechint as mi
+from mechint.features import loading
+from mechint.features.dictionary import Dictionary
+
+
+def dictionary(model: mi.Model, layer: int = 1, kind: str = "standard", d_sae: int = 48, seed: int = 0) -> Dictionary:
+    """A dictionary of `kind` ("standard", "topk", "rescaled", "layer_norm") on `resid_post` of a layer (-1: embed)."""
+    from sae_lens import StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
+    from sae_lens.saes.sae import SAEMetadata
+
+    hook = f"blocks.{layer}.hook_resid_post" if layer >= 0 else "blocks.0.hook_resid_pre"
+    shape = {"d_in": model.d_model, "d_sae": d_sae, "device": "cpu", "metadata": SAEMetadata(hook_name=hook)}
+    if kind in ("topk", "rescaled"):
+        sae = TopKSAE(TopKSAEConfig(**shape, k=12, rescale_acts_by_decoder_norm=kind == "rescaled"))
+    else:
+        normalised = "layer_norm" if kind == "layer_norm" else "none"
+        sae = StandardSAE(StandardSAEConfig(**shape, normalize_activations=normalised))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in sae.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) * (0.3 if weight.ndim > 1 else 0.05))
+    return loading.use(model, sae, f"{kind} SAE")
