@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
 
-.PHONY: demo test check figures bench prompts clean
+.PHONY: demo test check figures docs bench prompts clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## run the main job on the embedded model and write its figures
@@ -23,6 +23,9 @@ check: $(READY)  ## lint, formatting and types
 figures: $(READY)  ## regenerate every figure and figures/index.html
 	$(PY) -m analyses.all
 
+docs: $(READY)  ## build the documentation into site/, with its links checked
+	$(PY) -m mkdocs build --strict
+
 BENCHMARKS := published_suite layer_ranges scaling memory precision
 
 bench: $(READY)  ## time and memory, side by side with the naive way; writes benchmarks/results and docs/benchmarks.md
@@ -34,7 +37,7 @@ prompts: $(READY)  ## render the prompt sets again after a change of wording
 	$(PY) -m mechint.prompts
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
