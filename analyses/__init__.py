@@ -17,6 +17,8 @@ ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "location": (),
         "layer_strength": ("--ranges",),
         "steering": (),
+        "kv_attribution": (),
+        "sae_attribution": (),
         "published": (),
     }
 )

@@ -21,10 +21,11 @@ _VECTOR_SUFFIXES = (".gguf", ".safetensors")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What can be known of a model before it is loaded; `n_layers` is None if its config.json is not here."""
+    """What can be known of a model before it is loaded; sizes are None if its config.json is not here."""
 
     n_layers: int | None
     prompts: str
+    d_model: int | None = None
 
 
 def check_common(config: Common, analysis: str) -> Checkpoint:
@@ -97,6 +98,9 @@ def _checkpoint(source: Source) -> Checkpoint:
         config = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # a hub id, or a directory whose problem the loader reports
         config = {}
-    layers = config.get("num_hidden_layers", config.get("n_layer")) if isinstance(config, dict) else None
-    prompts = str(config.get("mechint_prompts", "full")) if isinstance(config, dict) else "full"
-    return Checkpoint(layers if isinstance(layers, int) else None, prompts)
+    known = config if isinstance(config, dict) else {}
+    sizes = [
+        known.get(name, known.get(old)) for name, old in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
+    ]
+    n_layers, d_model = (size if isinstance(size, int) else None for size in sizes)
+    return Checkpoint(n_layers, str(known.get("mechint_prompts", "full")), d_model)

@@ -77,11 +77,11 @@ def sparing_threads(model: Model) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def write_table(table: pd.DataFrame, directory: Path) -> list[Path]:
-    """Write `table.parquet` (exact) and `table.csv` (nine digits); return their paths."""
+def write_table(table: pd.DataFrame, directory: Path, name: str = "table") -> list[Path]:
+    """Write `<name>.parquet` (exact) and `<name>.csv` (nine digits); return their paths."""
     return [
-        replace_atomically(directory / "table.parquet", partial(table.to_parquet, index=False)),
-        replace_atomically(directory / "table.csv", partial(table.to_csv, index=False, float_format="%.9g")),
+        replace_atomically(directory / f"{name}.parquet", partial(table.to_parquet, index=False)),
+        replace_atomically(directory / f"{name}.csv", partial(table.to_csv, index=False, float_format="%.9g")),
     ]
 
 

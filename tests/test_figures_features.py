@@ -39,7 +39,7 @@ def test_bars_show_what_is_given_with_other_components_below() -> None:
     rows = list(figure.layout.yaxis.ticktext)
     assert rows == ["L6 f0", "L6 f1", "L6 f2", "L6 f3", "L6 error", "L7 cache"]
     heights = dict(zip(rows, figure.layout.yaxis.tickvals, strict=True))
-    found = {round(y): x for y, x in _values(figure, "attribution", "x").items()}
+    found = {round(y): x for y, x in _values(figure, "attribution under concepts", "x").items()}
     assert [found[heights[row]] for row in rows] == pytest.approx([*np.linspace(2.0, 0.1, 4), 0.5, -0.2])
     cause = next(trace for trace in figure.data if trace.name == "verdict: cause" and trace.xaxis == "x2")
     assert list(cause.x) == [1.5]
@@ -65,7 +65,7 @@ def test_bars_do_without_intervals_measurements_and_activations() -> None:
     table = _components()[["component", "kind", "attribution"]]
     figure = figures.feature_bars(table, **TITLES)
     assert [note.text for note in figure.layout.annotations] == ["<b>Attributed</b>"]
-    (trace,) = [trace for trace in figure.data if trace.name == "attribution"]
+    (trace,) = [trace for trace in figure.data if trace.name == "attribution under concepts"]
     assert list(trace.error_x.array) == ["none"] * 6
     holes = _components().assign(measured=np.nan, measured_low=np.nan, measured_high=np.nan)
     assert len([note for note in figures.feature_bars(holes, **TITLES).layout.annotations if "[" in note.text]) == 0
@@ -80,6 +80,17 @@ def test_single_concepts_are_drawn_small_and_names_are_links() -> None:
     small = {trace.xaxis: list(trace.x) for trace in figure.data if trace.marker.size == 5}
     assert small == {"x": [1.9], "x2": [1.4]}
     assert figure.layout.yaxis.ticktext[0] == '<a href="https://www.neuronpedia.org/m/6/0">L6 f0</a>'
+
+
+def test_random_vectors_stand_beside_concepts() -> None:
+    table = _components().assign(random=0.25, random_low=0.2, random_high=0.4)
+    figure = figures.feature_bars(table, **TITLES)
+    named = [trace for trace in figure.data if trace.name == "random vector of equal norm injected"]
+    (random,) = [trace for trace in named if trace.x[0] is not None]
+    assert set(random.x) == {0.25}
+    assert random.error_x.array[0] == pytest.approx(0.15)
+    concepts = next(trace for trace in figure.data if trace.name == "attribution under concepts")
+    assert list(random.y) == list(concepts.y), "one lane for both"
 
 
 def test_long_names_are_cut_and_stay_apart() -> None:
@@ -120,7 +131,7 @@ def test_scatter_enlarges_what_is_small_and_names_what_is_far_from_the_diagonal(
     assert figure.layout.xaxis.range == figure.layout.yaxis.range
     assert figure.layout.xaxis2.range[1] < 1 < figure.layout.xaxis.range[1]
     cause = [trace for trace in figure.data if trace.name == "verdict: cause"]
-    assert [(list(trace.x), list(trace.y), trace.marker.symbol) for trace in cause] == [([3.0], [2.0], "diamond")] * 2
+    assert [(list(trace.x), list(trace.y), trace.marker.symbol) for trace in cause] == [([3.0], [2.0], "diamond")]
     alike = figures.attribution_scatter(points[1:], correlation=None, **TITLES)
     assert "xaxis2" not in alike.layout.to_plotly_json()
     assert "Too little varies" in alike.layout.title.subtitle.text
@@ -135,7 +146,11 @@ def test_names_do_not_stand_on_each_other() -> None:
 
 def test_discrimination_is_shaded_where_it_is_not_significant() -> None:
     figure = figures.discrimination_scatter(_points(), x_label="Cohen's d", d_limit=0.7, **TITLES)
-    assert {(shape.x0, shape.x1) for shape in figure.layout.shapes} == {(-0.7, 0.7)}
+    shape = figure.layout.shapes[0]
+    assert (shape.x0, shape.x1) == (figure.layout.xaxis.range[0], pytest.approx(np.log10(0.7)))
+    first = [trace for trace in figure.data if trace.xaxis == "x" and (trace.name or "").startswith("verdict")]
+    sizes = np.concatenate([trace.x for trace in first])
+    np.testing.assert_allclose(np.sort(sizes), np.sort(np.log10(np.maximum(np.abs(_points()["d"]), 0.05))))
     assert "Cohen's d" in figure.layout.xaxis.title.text
     assert not figures.discrimination_scatter(_points(), x_label="d", d_limit=None, **TITLES).layout.shapes
     with pytest.raises(UsageError, match="without d"):
