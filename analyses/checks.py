@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from analyses.cli import Common
 from mechint import organisms
-from mechint.chat import load_conversations
+from mechint.chat import Conversation, load_conversations
 from mechint.errors import LayerRangeError, UnknownConceptError, UnknownNameError, UsageError
 from mechint.files import check_writable
 from mechint.sources import Source, check_reachable, resolve
@@ -104,3 +104,23 @@ def _checkpoint(source: Source) -> Checkpoint:
     ]
     n_layers, d_model = (size if isinstance(size, int) else None for size in sizes)
     return Checkpoint(n_layers, str(known.get("mechint_prompts", "full")), d_model)
+
+
+def check_whole(config: Common, why: str) -> None:
+    """Raise UsageError for a run in shards, of an analysis whose second step needs the first one of all cases."""
+    if config.engine == "ray" or config.shard is not None:
+        raise UsageError(
+            given=f"--engine ray or --shard: {why}",
+            allowed="--engine local, whole; an interrupted run goes on where it stopped",
+            advice="divide it by conversations",
+        )
+
+
+def check_marked(config: Common, chats: Sequence[Conversation]) -> None:
+    """Raise UsageError for own conversations without a marked turn, where these turns are what is looked into."""
+    if plain := [chat.label for chat in chats if not any(message.add_injection for message in chat.messages)]:
+        raise UsageError(
+            given=f"{config.conversations}: no message of {', '.join(plain[:5])} is marked add_injection",
+            allowed="conversations with marked turns",
+            advice="mark the turns whose cache is to be filled under the injection",
+        )

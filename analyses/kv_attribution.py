@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from analyses import asked, checks, cli, experiment, injected, pieces, run
 from analyses import kv_attribution_steps as steps
 from analyses.experiment import Setup
-from mechint.errors import LayerRangeError, UsageError
+from mechint.errors import LayerRangeError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,16 +27,13 @@ _PLACE = ("layer_start", "layer_stop", "pos_start", "pos_stop")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Common):
+class Config(asked.Options):
     """All options of this analysis."""
 
     window_layers: int | None
     window_positions: int | None
     finer: float
     most: int
-    description: str | None
-    info: str | None
-    format: str | None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,12 +66,7 @@ def share(text: str) -> float:
 
 def check(config: Config) -> None:
     """Raise for all bad input that can be known without a model, and for options that would have no effect."""
-    if config.engine == "ray" or config.shard is not None:
-        raise UsageError(
-            given="--engine ray or --shard: which windows are taken apart depends on all concepts",
-            allowed="--engine local, whole; an interrupted run goes on where it stopped",
-            advice="divide it by conversations",
-        )
+    checks.check_whole(config, "which windows are taken apart depends on all concepts")
     checks.check_effect(config.conversations is not None, "--conversations", config, asked.WORDED)
     checkpoint = checks.check_common(config, NAME)
     if checkpoint.n_layers is not None:
@@ -98,18 +90,13 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
 
     Or those of `--conversations`. Raises UsageError if one of them has no marked turn.
     """
-    wording = asked.Wording.of(description=config.description, info=config.info, format=config.format)
+    wording = config.wording
     if config.conversations is None:
         few = dataclasses.replace(config, limit=config.limit or 1)
         found = asked.conversations(few, wording, prompt_set)
         return [chat for chat in found if asked.group_of(chat) in ("", _CONTROLS)]
     found = asked.conversations(config, wording, prompt_set)
-    if plain := [chat.label for chat in found if not any(message.add_injection for message in chat.messages)]:
-        raise UsageError(
-            given=f"{config.conversations}: no message of {', '.join(plain[:5])} is marked add_injection",
-            allowed="conversations with marked turns: it is their cache that is looked into",
-            advice="mark the turns whose cache is to be filled under the injection",
-        )
+    checks.check_marked(config, found)
     return found
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 
 from analyses import asked, checks, cli, experiment, injected, pieces, run, sae_source
 from analyses.experiment import Setup
-from mechint.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Common):
+class Config(asked.Options):
     """All options of this analysis."""
 
     sae: int | str | None
@@ -38,9 +37,6 @@ class Config(cli.Common):
     attribution: Literal["gradient", "integrated", "patching"]
     top: int | None
     features: tuple[int, ...] | None
-    description: str | None
-    info: str | None
-    format: str | None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,12 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 def check(config: Config) -> None:
     """Raise for all bad input that can be known without a model, and for options that would have no effect."""
-    if config.engine == "ray" or config.shard is not None:
-        raise UsageError(
-            given="--engine ray or --shard: which features are tested depends on all concepts",
-            allowed="--engine local, whole; an interrupted run goes on where it stopped",
-            advice="divide it by conversations",
-        )
+    checks.check_whole(config, "which features are tested depends on all concepts")
     checks.check_effect(config.features is not None, "--features", config, ("top",))
     checks.check_effect(config.conversations is not None, "--conversations", config, asked.WORDED)
     checkpoint = checks.check_common(config, NAME)
@@ -82,19 +73,14 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
     from mechint import prompts
     from mechint.prompt_design import PromptDesign
 
-    wording = asked.Wording.of(description=config.description, info=config.info, format=config.format)
+    wording = config.wording
     if config.conversations is None:
         formats = {} if config.format is None else {"formats": [wording.format]}
         cell = {"descriptions": [wording.description], "infos": [wording.info], **formats}
         return prompts.introspection(PromptDesign.load(prompt_set), **cell)[: config.limit or MOST]
     every = asked.conversations(dataclasses.replace(config, limit=None), wording, prompt_set)
     found = [chat for chat in every if asked.kind_of(chat) == "introspection"][: config.limit]
-    if plain := [chat.label for chat in found if not any(message.add_injection for message in chat.messages)]:
-        raise UsageError(
-            given=f"{config.conversations}: no message of {', '.join(plain[:5])} is marked add_injection",
-            allowed="conversations with marked turns",
-            advice="mark the turns whose cache is to be filled under the injection",
-        )
+    checks.check_marked(config, found)
     return found
 
 
@@ -183,7 +169,7 @@ class _Analysis(experiment.Analysis[Config]):
         drawn, more = self.draw(rows, config, found)
         tables = measures.Measured.of(rows, config.seed).tables()
         paths = [path for name, table in tables.items() for path in run.write_table(table, directory, name)]
-        paths += mi.figures.save_all(drawn, directory)
+        paths += mi.figures.save_all(drawn, directory, script_in=config.out)
         about = {**found, **more, "receipts": receipts}
         written = run.finish(directory, paths, config=config, argv=argv, clock=clock, found=about)
         run.discard_store(directory, None)
