@@ -161,4 +161,4 @@ def test_ray_workers_make_the_same_table(inputs: list[str], tmp_path: Path, caps
     assert logit_lens.main([*inputs, "--engine", "ray", "--shard", "0/2", "--out", str(tmp_path)]) == 2
     assert "--engine ray with --shard" in _err(capsys)
     tables = [pd.read_parquet(tmp_path / engine / "logit_lens" / "table.parquet") for engine in ("local", "ray")]
-    pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
+    pd.testing.assert_frame_equal(*tables, rtol=0, atol=1e-5)  # a worker may use more threads

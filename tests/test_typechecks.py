@@ -1,0 +1,27 @@
+"""The tests' own type checks: a wrong type is seen, and so are axes that do not fit together."""
+
+from __future__ import annotations
+
+import jaxtyping
+import pytest
+import torch
+from beartype.roar import BeartypeCallHintViolation
+
+from mechint.backends.blocks import attended
+from mechint.organisms.grammar import sentence_case
+from mechint.shards import Shard
+
+
+def test_wrong_types_are_seen():
+    with pytest.raises(BeartypeCallHintViolation):
+        sentence_case(3)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        Shard("0", 3)
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (3,)), ((3,), (3,)), ((2, 3), (2, 1))])
+def test_axes_that_do_not_fit_are_seen(shapes):
+    tokens, past = (torch.ones(shape, dtype=torch.long) for shape in shapes)
+    with pytest.raises(jaxtyping.TypeCheckError):
+        attended(tokens, past)
+    assert attended(torch.ones(2, 3, dtype=torch.long), torch.tensor([1, 2])).shape == (2, 5)
