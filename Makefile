@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
 
-.PHONY: demo test check figures docs bench prompts clean
+.PHONY: demo test check figures notebooks docs bench prompts clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## run the main job on the embedded model and write its figures
@@ -22,6 +22,9 @@ check: $(READY)  ## lint, formatting and types
 
 figures: $(READY)  ## regenerate every figure and figures/index.html
 	$(PY) -m analyses.all
+
+notebooks: $(READY)  ## execute every notebook and check what it shows
+	HF_HUB_OFFLINE=1 $(PY) -m pytest tests/test_notebooks.py
 
 docs: $(READY)  ## build the documentation into site/, with its links checked
 	$(PY) -m mkdocs build --strict

@@ -16,6 +16,7 @@ from mechint.figures.style import METRICS, SERIES
 from mechint.interventions import CLEAN, Injection
 from mechint.lens import logit_lens
 from mechint.model import Model
+from mechint.plot import WIDTH
 from mechint.vectors import ConceptVector
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def sweep(
 def draw(grid: pd.DataFrame, window: tuple[int, int], strength: float, metric: str = "logit_diff") -> go.Figure:
     """Return the lens at one window (its first and last layer) and strength of a grid that `sweep` has made.
 
-    Bands are 95% bootstrap intervals over vectors. Raises UsageError for what the grid does not hold.
+    Bands are 95% bootstrap intervals over vectors; all cells of a grid are drawn on one scale. Raises UsageError for
+    what the grid does not hold.
     """
     _check(grid, metric)
     clean = grid["kind"] == "clean"
@@ -77,7 +79,7 @@ def draw(grid: pd.DataFrame, window: tuple[int, int], strength: float, metric: s
     means = stats.group_means(shown.assign(unit=unit), ["panel", "series", "layer"], metric, unit="unit")
     label, layers = METRICS.get(metric, metric), f"{window[0]}:{window[1] + 1}"
     concepts = grid.loc[chosen & (grid["kind"] == "concept"), "concept"].nunique()
-    return figures.layer_curves(
+    figure = figures.layer_curves(
         means,
         [figures.LayerPanel("lens", "", label)],
         {name: SERIES[name] for name in ("clean", "injected", "random") if (shown["series"] == name).any()},
@@ -87,6 +89,15 @@ def draw(grid: pd.DataFrame, window: tuple[int, int], strength: float, metric: s
         injected_layers=range(window[0], window[1] + 1),
         columns=1,
     )
+    return figure.update_yaxes(range=_ends(grid, metric)).update_layout(width=WIDTH)
+
+
+def _ends(grid: pd.DataFrame, metric: str) -> list[float]:
+    """Return where the axis begins and ends: the same for all cells, so that they can be compared by sliding."""
+    means = grid.groupby(["concept", "first", "last", "strength", "layer"], sort=False)[metric].mean()
+    low, high = float(means.min()), float(means.max())
+    room = 0.05 * (high - low) or 0.05
+    return [low - room, high + room]
 
 
 def explore(grid: pd.DataFrame, metric: str = "logit_diff") -> VBox:
@@ -103,11 +114,14 @@ def explore(grid: pd.DataFrame, metric: str = "logit_diff") -> VBox:
 
     injected = grid[grid["kind"] != "clean"]
     windows = sorted(set(zip(injected["first"], injected["last"], strict=True)))
+    doses = sorted(set(injected["strength"]))
     layers = ipywidgets.SelectionSlider(
-        options=[(f"{first}:{last + 1}", (first, last)) for first, last in windows], description="layers"
+        options=[(f"{first}:{last + 1}", (first, last)) for first, last in windows],
+        value=windows[len(windows) // 2],
+        description="layers",
     )
     strengths = ipywidgets.SelectionSlider(
-        options=[(f"{value:g}", value) for value in sorted(set(injected["strength"]))], description="strength"
+        options=[(f"{dose:g}", dose) for dose in doses], value=doses[len(doses) // 2], description="strength"
     )
     shown = ipywidgets.Output()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,20 @@ import pandas as pd
 from mechint import figures, stats
 from mechint.capture import EMBED
 from mechint.errors import UsageError
-from mechint.figures.style import BLUE, BROWN, GREEN, INK, METRICS, ORANGE, PURPLE, SKY, VERMILION, VIOLET, Series
+from mechint.figures.style import (
+    BLUE,
+    BROWN,
+    GREEN,
+    INK,
+    METRICS,
+    ORANGE,
+    PURPLE,
+    SERIES,
+    SKY,
+    VERMILION,
+    VIOLET,
+    Series,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -22,104 +36,167 @@ _DASHES = ("solid", "dash", "dashdot", "longdash", "longdashdot", "dot")
 _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "x", "star", "hexagon", "triangle-down")
 _MOST = 12  # curves or rows of dots that a reader can tell apart
 _OPTION = "p_"
+_APART = ", clean"
+WIDTH = 960  # pixels: what a notebook has room for beside its sidebar
 _YES_NO = ("p_yes", "p_no", "p_yes_shift", "p_no_shift")
 
 
-def plot(table: pd.DataFrame, metric: str | None = None, *, title: str = "") -> go.Figure:
-    """Return a figure of a table of `score`, `logit_lens` or `generate`; in notebooks it shows itself.
+def plot(table: pd.DataFrame, metric: str | None = None, *, by: str = "intervention", title: str = "") -> go.Figure:
+    """Return a figure of a table of `score`, `logit_lens`, `generate` or `text_loss`; in notebooks it shows itself.
 
     Tables with a layer become curves by layer, others rows of dots, option lists a grid of probabilities, texts a
-    table; one look for each intervention. Points are means over conversations with their 95% bootstrap interval.
-    `metric` is a column (`logit_diff` where there is one, else `p_yes`). Raises UsageError for a table that is none of
-    these, an unknown metric, and for more interventions than can be told apart.
+    table. `metric` is a column (`logit_diff` where there is one, else `p_yes` or `perplexity`).
+
+    `by` is the column that tells curves or rows apart: each intervention, or a column of your own that groups them.
+    Clean rows of a group always stand apart from the others. Points are means with 95% bootstrap intervals: over
+    interventions where a group has several, else over conversations. A numeric column `strength` becomes the axis if
+    `by` is anything but the intervention. Layers at which the table's receipts all say that something was added are
+    shaded.
+
+    Raises UsageError for a table that is none of these, an unknown column, and for more groups than can be told apart.
     """
     for needed, draw in _KINDS:
         if needed <= set(table.columns):
-            return draw(table, metric, title)
+            _check_column(table, by)
+            return draw(table, _Wanted(metric, by, title)).update_layout(width=WIDTH)
     raise UsageError(
         given=f"a table with the columns {', '.join(map(str, table.columns))}",
-        allowed="tables of mi.score, mi.logit_lens and mi.generate",
+        allowed="tables of mi.score, mi.logit_lens, mi.generate and mi.text_loss",
         advice="keep the columns that say what a row is, or draw it with one of mi.figures",
     )
 
 
-def _curves(table: pd.DataFrame, metric: str | None, title: str) -> go.Figure:
-    column = _metric(table, metric)
-    named = table.assign(series=table["intervention"], panel="all", layer=_layers(table))
-    means = stats.group_means(named, ["panel", "series", "layer"], column, unit="conversation")
+@dataclass(frozen=True)
+class _Wanted:
+    """What the caller asked for."""
+
+    metric: str | None
+    by: str
+    title: str
+
+
+def _curves(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+    column = _metric(table, wanted.metric)
+    shown = _with_units(table.assign(series=_series(table, wanted.by), layer=_layers(table)), ["series", "layer"])
+    means = stats.group_means(shown.assign(panel="all"), ["panel", "series", "layer"], column, unit="unit")
     label = _label(column)
     return figures.layer_curves(
         means,
         [figures.LayerPanel("all", "", label)],
-        _looks(table["intervention"]),
-        title=title or f"{_sentence(label)} by layer",
-        subtitle=_units(table),
+        _looks(shown["series"]),
+        title=wanted.title or f"{_sentence(label)} by layer",
+        subtitle=_units(shown) + (" Shaded: injected layers." if (layers := _injected(table)) else ""),
+        injected_layers=layers,
         columns=1,
     )
 
 
-def _dots(table: pd.DataFrame, metric: str | None, title: str) -> go.Figure:
-    column = _metric(table, metric)
-    named = table.assign(panel="all", row=table["intervention"], series=_kinds(table["intervention"]))
-    means = stats.group_means(named, ["panel", "row", "series"], column, unit="conversation")
-    units = named.rename(columns={"conversation": "unit", column: "value"})[["panel", "row", "series", "unit", "value"]]
-    label = _label(column)
-    series = {"clean": _CLEAN, "intervention": Series("intervention", VERMILION, "solid", "circle", 3.0)}
-    return figures.dots(
+def _rows(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+    """One value for each cell: a curve over strengths if there are any to group, else dots."""
+    if wanted.by != "intervention" and "strength" in table and pd.api.types.is_numeric_dtype(table["strength"]):
+        return _strengths(table, wanted)
+    return _dots(table, wanted)
+
+
+def _strengths(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+    column = _metric(table, wanted.metric, "strength")
+    shown = table[table["strength"] > 0]
+    if shown.empty:
+        raise UsageError("no strength above zero", "one or more", "say in `strength` how strong each intervention was")
+    shown = _with_units(shown.assign(panel="all", series=shown[wanted.by].astype(str)), ["series", "strength"])
+    means = stats.group_means(shown, ["panel", "series", "strength"], column, unit="unit")
+    label, log = _label(column), column == "perplexity"
+    clean = _clean_mean(table, shown, column)
+    reference = (1.0 if log else 0.0) if clean is None else clean
+    panel = figures.StrengthPanel("all", "", label, 300, reference, log=log)
+    return figures.strength_curves(
         means,
-        units,
-        [
-            figures.DotPanel(
-                "all", "", label, log_odds=column in ("p_yes", "p_no"), zero=column not in ("p_yes", "p_no")
-            )
-        ],
-        series,
-        title=title or f"{_sentence(label)} by intervention",
-        subtitle=_units(table) + " Small: single conversations.",
-        packed=True,
+        [panel],
+        _looks(shown["series"]),
+        title=wanted.title or f"{_sentence(label)} by strength",
+        subtitle=_units(shown) + ("" if clean is None else " Dotted: clean."),
+        label="strength",
     )
 
 
-def _options(table: pd.DataFrame, metric: str | None, title: str) -> go.Figure:
-    columns = [name for name in _option_columns(table) if metric in (None, name)]
-    if not columns:
-        raise _unknown(metric, _option_columns(table))
-    means = table.melt(["conversation", "intervention"], columns, "option", "value")
-    rows, options = list(dict.fromkeys(table["intervention"])), [name.removeprefix(_OPTION) for name in columns]
-    found = stats.group_means(means, ["intervention", "option"], "value", unit="conversation")
-    shaped = found.set_index(["intervention", "option"]).loc[[(row, name) for row in rows for name in columns]]
-    size = (len(rows), len(columns))
-    mean, low, high = (shaped[name].to_numpy(float).reshape(size) for name in ("mean", "low", "high"))
-    panel = figures.GridPanel("", stats.Interval(mean, low, high, table["conversation"].nunique()))
-    return figures.grid(
-        [panel], rows=rows, columns=options, row_label="", column_label="option", label="probability",
-        title=title or "Probability of each option", subtitle=_units(table), sequential=True,
+def _clean_mean(table: pd.DataFrame, shown: pd.DataFrame, column: str) -> float | None:
+    """Return the mean of the clean rows, if there are any and all groups are of the same conversations as these."""
+    clean = table[table["intervention"] == "clean"]
+    sets = {frozenset(group) for _, group in shown.groupby("series")["conversation"]}
+    return float(clean[column].mean()) if len(clean) and sets == {frozenset(clean["conversation"])} else None
+
+
+def _dots(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+    column = _metric(table, wanted.metric)
+    named = table.assign(panel="all", row=table[wanted.by], series=_kinds(table["intervention"]))
+    shown = _with_units(named, ["row", "series"])
+    means = stats.group_means(shown, ["panel", "row", "series"], column, unit="unit")
+    units = stats.strict_means(shown, ["panel", "row", "series", "unit"], column).rename("value").reset_index()
+    log_odds = column in ("p_yes", "p_no")
+    panel = figures.DotPanel("all", "", _label(column), log_odds=log_odds, zero=not log_odds)
+    series = {"clean": _CLEAN, "intervention": Series("intervention", VERMILION, "solid", "circle", 3.0)}
+    return figures.dots(
+        means, units, [panel], series, title=wanted.title or f"{_sentence(panel.label)} by {wanted.by}",
+        subtitle=_units(shown, "row") + " Small: what the mean is over.", packed=True,
     )  # fmt: skip
 
 
-def _texts(table: pd.DataFrame, metric: str | None, title: str) -> go.Figure:
-    if metric is not None:
-        raise _unknown(metric, [])
+def _options(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+    columns = [name for name in _option_columns(table) if wanted.metric in (None, name)]
+    if not columns:
+        raise _unknown(wanted.metric, _option_columns(table))
+    series = _series(table, wanted.by)
+    long = table.assign(series=series).melt(["conversation", "intervention", "series"], columns, "option", "value")
+    shown = _with_units(long, ["series"])
+    rows, options = list(dict.fromkeys(series)), [name.removeprefix(_OPTION) for name in columns]
+    found = stats.group_means(shown, ["series", "option"], "value", unit="unit")
+    shaped = found.set_index(["series", "option"]).loc[[(row, name) for row in rows for name in columns]]
+    size = (len(rows), len(columns))
+    mean, low, high = (shaped[name].to_numpy(float).reshape(size) for name in ("mean", "low", "high"))
+    panel = figures.GridPanel("", stats.Interval(mean, low, high, shown["unit"].nunique()))
+    return figures.grid(
+        [panel], rows=rows, columns=options, row_label="", column_label="option", label="probability",
+        title=wanted.title or "Probability of each option", subtitle=_units(shown), sequential=True,
+    )  # fmt: skip
+
+
+def _texts(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+    if wanted.metric is not None:
+        raise _unknown(wanted.metric, [])
     columns = [name for name in ("conversation", "intervention", "sample", "text") if name in table]
     rows = [[str(value) for value in row] for row in table[columns].itertuples(index=False)]
-    return figures.text_table(columns, rows, title=title or "What the model says", subtitle=f"{len(table)} replies.")
+    return figures.text_table(
+        columns, rows, title=wanted.title or "What the model says", subtitle=f"{len(table)} replies."
+    )
+
+
+def _losses(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+    """A table of `text_loss`, whose texts have numbers."""
+    return _rows(table.rename(columns={"text": "conversation"}), replace(wanted, metric=wanted.metric or "perplexity"))
 
 
 # The columns that tell a kind of table, the most telling first.
-_KINDS: tuple[tuple[set[str], Callable[[pd.DataFrame, str | None, str], go.Figure]], ...] = (
+_KINDS: tuple[tuple[set[str], Callable[[pd.DataFrame, _Wanted], go.Figure]], ...] = (
     ({"conversation", "intervention", "text"}, _texts),
     ({"conversation", "intervention", "layer"}, _curves),
-    ({"conversation", "intervention", "logit_diff"}, _dots),
+    ({"conversation", "intervention", "logit_diff"}, _rows),
+    ({"text", "intervention", "loss"}, _losses),
     ({"conversation", "intervention", "entropy"}, _options),
 )
 
 
-def _metric(table: pd.DataFrame, metric: str | None) -> str:
-    numbers = [str(name) for name in table.select_dtypes("number").columns if name != "layer"]
+def _metric(table: pd.DataFrame, metric: str | None, *others: str) -> str:
+    numbers = [str(name) for name in table.select_dtypes("number").columns if name not in ("layer", *others)]
     chosen = metric or next((name for name in ("logit_diff", "p_yes") if name in numbers), "")
     if chosen not in numbers:
         raise _unknown(metric, numbers)
     return chosen
+
+
+def _check_column(table: pd.DataFrame, by: str) -> None:
+    if by not in table:
+        known = ", ".join(map(str, table.columns))
+        raise UsageError(f"by={by!r}", known, "name a column; table.assign(...) adds one of your own")
 
 
 def _option_columns(table: pd.DataFrame) -> list[str]:
@@ -149,22 +226,62 @@ def _kinds(interventions: pd.Series) -> pd.Series:
     return interventions.map(lambda name: "clean" if name == "clean" else "intervention")
 
 
-def _looks(interventions: pd.Series) -> Mapping[str, Series]:
-    names = list(dict.fromkeys(interventions))
+def _series(table: pd.DataFrame, by: str) -> pd.Series:
+    """Return the group of each row; clean rows of a group with others are one of their own."""
+    groups = table[by].astype(str)
+    clean = table["intervention"] == "clean"
+    mixed = groups.isin(set(groups[clean]) & set(groups[~clean]))
+    return groups.where(~(clean & mixed), groups + _APART)
+
+
+def _with_units(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
+    """Add `unit`: what the mean of a row's group is over."""
+    several = table.groupby(list(groups), sort=False, observed=True)["intervention"].transform("nunique") > 1
+    return table.assign(unit=table["intervention"].where(several, table["conversation"]), several=several)
+
+
+def _looks(series: pd.Series) -> Mapping[str, Series]:
+    """Return how each group looks: as in other figures if all are series of these."""
+    names = list(dict.fromkeys(series))
     if len(names) > _MOST:
         raise UsageError(
-            f"{len(names)} interventions in one figure",
+            f"{len(names)} curves in one figure",
             f"at most {_MOST}",
-            "select some: table[table.intervention == ...]",
+            "select some, table[table.intervention == ...], or group them: mi.plot(table, by=column)",
         )
-    others = [name for name in names if name != "clean"]
-    looks = zip(others, cycle(_COLORS), cycle(_DASHES), cycle(_SYMBOLS), strict=False)
+    if set(names) <= set(SERIES):
+        return {name: SERIES[name] for name in names}
+    bases = list(dict.fromkeys(name.removesuffix(_APART) for name in names if name != "clean"))
+    looks = zip(bases, cycle(_COLORS), cycle(_DASHES), cycle(_SYMBOLS), strict=False)
     found = {name: Series(name, color, dash, symbol) for name, color, dash, symbol in looks}
-    return {**({"clean": _CLEAN} if "clean" in names else {}), **found}
+    return {
+        name: _CLEAN
+        if name == "clean"
+        else found.get(name) or replace(found[name.removesuffix(_APART)], label=name, dash="dot", symbol="circle-open")
+        for name in names
+    }
 
 
-def _units(table: pd.DataFrame) -> str:
-    count = table["conversation"].nunique()
-    if count == 1:
-        return f"Conversation {table['conversation'].iloc[0]}; one conversation has no interval."
-    return f"Mean over {count} conversations with its 95% bootstrap interval."
+def _injected(table: pd.DataFrame) -> list[int]:
+    """Return the layers that all injections of a table have in common with each other, if they are the same."""
+    shown = set(table["intervention"])
+    touched = {
+        tuple(layer["layer"] for layer in receipt["layers"])
+        for receipt in table.attrs.get("receipts", [])
+        if receipt["intervention"] in shown and receipt["layers"]
+    }
+    return list(touched.pop()) if len(touched) == 1 else []
+
+
+def _units(shown: pd.DataFrame, group: str = "series") -> str:
+    """Return what the means are over, for rows that have `unit`."""
+    counts = shown.groupby(group, sort=False)["conversation"].nunique()
+    if shown["several"].all():
+        return "Means with 95% bootstrap intervals over interventions, whose conversations are averaged first."
+    if shown["several"].any():
+        return "Means with 95% bootstrap intervals over interventions; where there is only one, over conversations."
+    if counts.max() == 1:
+        names = shown["conversation"].unique()
+        return f"Conversation {names[0]}; one has no interval." if len(names) == 1 else "One conversation each."
+    number = f"{counts.max()}" if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
+    return f"Means over {number} conversations with their 95% bootstrap intervals."

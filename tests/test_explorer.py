@@ -39,12 +39,22 @@ def test_a_figure_shows_the_chosen_cell(grid: pd.DataFrame):
     assert list(curve.y) == pytest.approx(expected)
 
 
+def test_all_cells_have_one_axis(grid: pd.DataFrame):
+    ranges = {
+        mi.explorer.draw(grid, window, dose).layout.yaxis.range for window in ((0, 1), (1, 2)) for dose in STRENGTHS
+    }
+    assert len(ranges) == 1
+    low, high = ranges.pop()
+    assert low < grid["logit_diff"].min() < grid["logit_diff"].max() < high
+
+
 def test_sliders_choose_among_the_cells(grid: pd.DataFrame):
     pytest.importorskip("ipywidgets", reason="the explorer needs ipywidgets")
     layers, strengths, shown = mi.explorer.explore(grid, "p_yes").children
     assert [label for label, _ in layers.options] == ["0:2", "1:3"]
-    layers.value, strengths.value = (1, 2), 0.3
-    assert (layers.value, strengths.value) == ((1, 2), 0.3)
+    assert (layers.value, strengths.value) == ((1, 2), 0.3), "in the middle at first"
+    layers.value, strengths.value = (0, 1), 0.1
+    assert (layers.value, strengths.value) == ((0, 1), 0.1)
     assert shown is not None
 
 

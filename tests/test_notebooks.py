@@ -1,0 +1,160 @@
+"""The notebooks are kept without outputs, run anywhere offline on the embedded models, and show what they promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+import numpy as np
+import pytest
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+import mechint as mi
+from mechint import errors
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NAMES = {"quickstart", "protocol", "your_own_model", "reading_the_lens", "model_swap", "sae_features"}
+PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
+DRAWS = re.compile(r"\bmi\.(plot|figures\.(?!\w*(Panel|Scale|notice)\b)\w+|explorer\.draw)\(")
+FAILS = "raises-exception"
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_of(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags_of(cell: NotebookNode) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def figures_of(cell: NotebookNode) -> list[NotebookNode]:
+    return [output.data[PLOTLY] for output in cell.outputs if PLOTLY in output.get("data", {})]
+
+
+def kernel(profile: Path) -> type[AsyncKernelManager]:
+    """Kernels of the running Python and of this mechint, whatever kernels and profiles the machine has."""
+    argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
+    env = {
+        "PYTHONPATH": os.pathsep.join([str(Path(mi.__path__[0]).parent), os.environ.get("PYTHONPATH", "")]),
+        "IPYTHONDIR": str(profile),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    class Here(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(argv=argv, env=env, display_name="here", language="python")
+
+    return Here
+
+
+def run(notebook: NotebookNode, where: Path, profile: Path) -> NotebookNode:
+    """Execute a notebook in a directory; raises for a cell that fails without saying that it will."""
+    at = {"metadata": {"path": str(where)}}
+    return NotebookClient(notebook, timeout=300, kernel_manager_class=kernel(profile), resources=at).execute()
+
+
+@cache
+def executed(path: Path) -> NotebookNode:
+    """Execute a notebook once for all tests, in an empty directory that stays empty."""
+    with TemporaryDirectory() as where, TemporaryDirectory() as profile:
+        done = run(nbformat.read(path, as_version=4), Path(where), Path(profile))
+        assert not list(Path(where).iterdir()), "a notebook leaves nothing where it was started"
+    return done
+
+
+def test_all_notebooks_are_there_and_their_links_lead_somewhere():
+    assert {path.stem for path in NOTEBOOKS} == NAMES
+    for path in NOTEBOOKS:
+        text = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert link.startswith("http") or (FOLDER / link).exists(), f"{path.name}: {link}"
+
+
+@every_notebook
+def test_notebooks_are_kept_clean(path: Path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    advice = f"jupyter nbconvert --clear-output --inplace {path}"
+    for cell in code_of(notebook):
+        assert cell.outputs == [], advice
+        assert cell.execution_count is None, advice
+        assert not set(cell.metadata) - {"tags"}, advice
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata.language_info) == {"name"}, advice
+
+
+@every_notebook
+def test_notebooks_run_and_show_their_figures(path: Path):
+    for cell in code_of(executed(path)):
+        if DRAWS.search(cell.source):
+            assert figures_of(cell), cell.source
+        if "mi.explorer.explore(" in cell.source:
+            assert any(WIDGET in output.get("data", {}) for output in cell.outputs)
+        assert not [output.text for output in cell.outputs if output.get("name") == "stderr"], cell.source
+    drawn = [figure for cell in code_of(executed(path)) for figure in figures_of(cell)]
+    assert drawn
+    assert all(any(_values(trace) for trace in figure["data"]) for figure in drawn)
+
+
+def _values(trace: dict[str, object]) -> int:
+    """How many finite values a trace draws; Plotly packs arrays as base64."""
+    found = trace.get("z", trace.get("y"))
+    if isinstance(found, dict):
+        return len(found["bdata"])
+    flat = np.ravel(np.array(found if found is not None else [], dtype=object))
+    return sum(value is not None and np.isfinite(float(value)) for value in flat)
+
+
+@every_notebook
+def test_each_figure_is_introduced_and_explained(path: Path):
+    cells = executed(path).cells
+    for at, cell in enumerate(cells):
+        if cell.cell_type == "code" and figures_of(cell):
+            before = next(other.source for other in reversed(cells[:at]) if other.cell_type == "markdown")
+            after = next(other.source for other in cells[at:] if other.cell_type == "markdown")
+            assert "look at" in before.lower(), cell.source
+            assert "It shows" in after, cell.source
+
+
+@every_notebook
+def test_what_is_meant_to_fail_fails_with_an_error_of_ours(path: Path):
+    for cell in code_of(executed(path)):
+        raised = [output for output in cell.outputs if output.output_type == "error"]
+        assert len(raised) == (FAILS in tags_of(cell)), cell.source
+        for error in raised:
+            assert issubclass(getattr(errors, error.ename), errors.MechintError)
+            assert "allowed:" in error.evalue
+            assert "to do:" in error.evalue
+
+
+def test_the_first_figure_takes_less_than_twenty_lines():
+    lines = 0
+    for cell in code_of(executed(FOLDER / "quickstart.ipynb")):
+        lines += sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in cell.source.splitlines())
+        if figures_of(cell):
+            break
+    assert 0 < lines < 20
+
+
+def test_your_own_model_takes_a_checkpoint_directory(tiny_checkpoint: Callable[..., Path], tmp_path: Path):
+    notebook = nbformat.read(FOLDER / "your_own_model.ipynb", as_version=4)
+    cell = code_of(notebook)[0]
+    assert '"organism"' in cell.source
+    cell.source = cell.source.replace('"organism"', repr(str(tiny_checkpoint("llama"))))
+    (tmp_path / "here").mkdir()
+    done = run(notebook, tmp_path / "here", tmp_path / "profile")
+    assert sum(len(figures_of(cell)) for cell in code_of(done)) == 3
