@@ -25,8 +25,6 @@ from analyses.__main__ import TOOLS, summary
 ROOT = Path(__file__).resolve().parent.parent
 # Pages that are files elsewhere in the repository.
 ELSEWHERE = {"changelog.md": "CHANGELOG.md", "truth.md": "mechint/organisms/TRUTH.md"}
-# Pages of parts that a version may not have: left out, with their place in the navigation, where the part is missing.
-OPTIONAL = {"api/sae.md": "sae", "api/kv.md": "kv"}
 # Figures that no analysis draws: their folder, what they show, and the command.
 OTHER_FIGURES = {"saes": ("How good are the embedded autoencoders?", "python -m mechint.organisms.sae")}
 
@@ -35,16 +33,8 @@ _INCLUDE = re.compile(r"^<!-- include: (\w+) -->$", re.MULTILINE)
 _TAG = re.compile(r"<[^>]+>")
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave pages of missing parts out of the navigation."""
-    config.nav = _without(config.nav, missing_pages())
-    return config
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add pictures of the gallery and pages from elsewhere, and leave out pages of missing parts."""
-    for name in missing_pages():
-        files.remove(files.src_uris[name])
+    """Add pictures of the gallery and pages from elsewhere."""
     for name, source in ELSEWHERE.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
     for picture in pictures():
@@ -57,11 +47,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     known = homes()
     markdown = _NAME.sub(lambda found: _documented(found[1], known[found[1]]), markdown)
     return _INCLUDE.sub(lambda found: "\n".join(INCLUDES[found[1]]()), markdown)
-
-
-def missing_pages() -> list[str]:
-    """Return the pages of parts that this version does not have."""
-    return [page for page, part in OPTIONAL.items() if part not in homes()]
 
 
 def homes() -> dict[str, str]:
@@ -77,13 +62,6 @@ def pictures() -> list[str]:
     """Return the committed pictures of all figures, by analysis in the order in which they are listed."""
     folders = [ROOT / "figures" / name for name in (*ANALYSES, *OTHER_FIGURES)]
     return [path.relative_to(ROOT).as_posix() for folder in folders for path in sorted(folder.glob("*.png"))]
-
-
-def _without(nav: object, pages: list[str]) -> object:
-    """Return a navigation without some pages."""
-    if isinstance(nav, list):
-        return [_without(item, pages) for item in nav if _place(item) not in pages]
-    return {title: _without(item, pages) for title, item in nav.items()} if isinstance(nav, dict) else nav
 
 
 def _place(item: object) -> object:
