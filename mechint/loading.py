@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mechint.errors import MechintError, ModelValidationError, PrerequisiteError, UnknownModelError
-from mechint.organisms import ORGANISMS
+from mechint.organisms import EMBEDDED
 from mechint.sources import Source, adapter_location, check_reachable
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def load_hf(
     check_reachable(source)
     placement = _placement(device)
     try:
-        with _quiet(source.name in ORGANISMS):
+        with _quiet(source.name in EMBEDDED):
             loaded: tuple[PreTrainedModel, dict[str, set[str]]] = AutoModelForCausalLM.from_pretrained(
                 source.location,
                 dtype=dtype,
@@ -103,6 +103,8 @@ def attach(model: PreTrainedModel, adapter: str) -> PeftModel:
         with warnings.catch_warnings():
             # Weights that the adapter lacks would stay zero, and peft would only warn.
             warnings.filterwarnings("error", message="Found missing adapter keys")
+            # Transformers' own, about a name that peft asks it for.
+            warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
             return PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
         raise _no_adapter(adapter, error) from error

@@ -192,7 +192,7 @@ class Model:
             raise HookError(
                 given=f"hooks are live {when}: {', '.join(live[:5])}",
                 allowed="none: an intervention may act only while its own prefill runs",
-                advice="remove hooks of your own with model.reset_hooks() first",
+                advice="remove hooks of your own first: model.backend.handle.reset_hooks()",
             )
 
 
