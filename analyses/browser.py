@@ -60,7 +60,7 @@ def look(browser: str, path: Path) -> Page:
             timeout=_SECONDS,
             check=False,
         )
-    messages = tuple(found["text"].strip() for found in _CONSOLE.finditer(seen.stderr))
+    messages = tuple(dict.fromkeys(found["text"].strip() for found in _CONSOLE.finditer(seen.stderr)))
     source = path.read_text(encoding="utf-8")
     drawn = _DRAWN in seen.stdout or "Plotly.newPlot" not in source
     return Page(path, messages, drawn and not _absent(path, source) and "</html>" in seen.stdout)

@@ -152,7 +152,7 @@ def by_layer(table: pd.DataFrame, shift: Shift, about: str, seed: int) -> go.Fig
         subtitle=f"{about} One layer of the cache is replaced at all positions. Large: mean over vectors with its 95% "
         "bootstrap interval; small: single vectors. Layers that differ nowhere are left out.",
     )  # fmt: skip
-    return figure.update_xaxes(matches="x")
+    return figure.update_xaxes(matches="x", row=1, col=2)
 
 
 def _series(layers: pd.DataFrame, name: str) -> pd.DataFrame:

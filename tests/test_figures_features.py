@@ -208,9 +208,10 @@ def _feature(name: str = "L6 f1") -> TextFeature:
 
 def test_text_has_every_token_in_every_run_shaded_by_its_share() -> None:
     figure = figures.feature_text(TOKENS, SPEAKERS, [_feature(), _feature("L6 f2")], **TITLES)
-    read, unread = figure.data
+    read, unread, _ = figure.data
     assert len(read.y) + len(unread.y) == 2 * 2 * len(TOKENS)
-    shares = np.array(read.marker.color)
+    shares = np.array(read.customdata)
+    assert read.marker.color[int(np.argmax(shares))] == "rgb(0, 114, 178)"
     assert sorted(shares[shares > 0]) == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
     assert set(read.text) >= {"[im_start]", "↵", "a&lt;b", "Is"}
     assert list(unread.text) == ["is", "is"]
@@ -226,7 +227,7 @@ def test_long_texts_wrap_and_nothing_overlaps() -> None:
     figure = figures.feature_text(
         tokens, [Speaker("a speaker with a rather long name", 0, n)], [TextFeature("f", {"clean": acts})], **TITLES
     )
-    (trace,) = figure.data
+    trace, _ = figure.data
     right = np.array(trace.base) + np.array(trace.x)
     assert right.max() <= figure.layout.xaxis.range[1]
     for row in set(trace.y):
@@ -248,10 +249,10 @@ def test_bad_texts_are_refused() -> None:
 
 
 def test_a_feature_that_is_never_active_is_white() -> None:
-    (trace,) = figures.feature_text(
+    trace, _ = figures.feature_text(
         ["a"], [Speaker("user", 0, 1)], [TextFeature("f", {"clean": np.zeros(1)})], **TITLES
     ).data
-    assert list(trace.marker.color) == [0.0]
+    assert list(trace.marker.color) == ["rgb(255, 255, 255)"]
 
 
 def test_a_poor_sae_is_told_in_bold() -> None:

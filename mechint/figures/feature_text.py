@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
+from plotly.colors import sample_colorscale
 
 from mechint.errors import UsageError
 from mechint.figures.heatmaps import SEQUENTIAL
@@ -62,7 +63,7 @@ def feature_text(
     page, top = _Page(left), 0.0
     for feature in features:
         top = page.add(feature, shown, lines, top) + _BLOCK_GAP
-    figure = go.Figure(page.bars())
+    figure = go.Figure([*page.bars(), _scale_alone()])
     figure.update_layout(
         annotations=page.notes, barmode="overlay", showlegend=False,
         coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": _COLORBAR},
@@ -74,6 +75,12 @@ def feature_text(
     done.update_yaxes(range=[height, 0], visible=False)
     above, whole = (int(done.layout[name]) - _TITLES for name in ("margin.t", "height"))
     return done.update_layout(margin={"l": 0, "t": above}, height=whole)
+
+
+def _scale_alone() -> go.Scatter:
+    """Return a trace that draws nothing but the colour bar."""
+    marker = {"color": [0], "coloraxis": "coloraxis"}
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, hoverinfo="skip")
 
 
 _COLORBAR = {
@@ -137,12 +144,17 @@ class _Page:
         shares = np.array(self.shares)[chosen]
         ink = np.where(shares > _DARK, "#FFFFFF", INK).tolist() if known else "#888888"
         line = {"width": 0.5, "color": "#BBBBBB"}
-        color = {"color": shares, "coloraxis": "coloraxis"} if known else {"color": "#F4F4F4"}
+        # Colours themselves: bars with text know no colour axis, and complain to the browser for every token.
+        color = {
+            "color": sample_colorscale([list(stop) for stop in SEQUENTIAL], np.clip(shares, 0, 1))
+            if known
+            else "#F4F4F4"
+        }
         return go.Bar(
             x=width, base=left, y=middle, width=_ROW - 2, orientation="h", marker={**color, "line": line},
             text=[self.texts[at] for at in chosen], textposition="inside", insidetextanchor="middle", textangle=0,
             constraintext="none", insidetextfont={"size": 12, "color": ink}, hoverinfo="text",
-            hovertext=[self.hovers[at] for at in chosen],
+            hovertext=[self.hovers[at] for at in chosen], customdata=shares,
         )  # fmt: skip
 
     def _place(self, token: _Token, text: str, act: float, largest: float, run: str, middle: float) -> None:

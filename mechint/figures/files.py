@@ -21,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 _SCRIPT = "plotly.min.js"
 _PNG_SCALE = 2
 _COLORS = 256
+_UNSEEN = 16  # of 255, in one colour of one pixel
 _EXACT = 1e15
 _NO_BROWSER = (RuntimeError, OSError, ValueError, ImportError, TimeoutError)  # how its absence is told, by version
 _HOW = 'pip install "kaleido>=1" and install Chrome or Chromium (or run plotly_get_chrome)'
@@ -121,17 +122,22 @@ def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: b
 
 
 def _compact(picture: bytes) -> bytes:
-    """Return a png with a palette, a third of the size: figures have few colours. As it is without Pillow."""
+    """Return a png with a palette, a third of the size; as it is where that could be seen, and without Pillow."""
     try:
         from PIL import Image
     except ImportError:
         return picture
-    packed = io.BytesIO()
     with Image.open(io.BytesIO(picture)) as image:
-        # Maximum coverage keeps the steps of colour scales; median cut spends its colours on text.
-        few = image.convert("RGB").quantize(_COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(packed, "PNG", optimize=True)
-    return packed.getvalue()
+        whole = image.convert("RGB")
+    # Maximum coverage keeps the steps of colour scales, median cut the colours of text.
+    for method in (Image.Quantize.MAXCOVERAGE, Image.Quantize.MEDIANCUT):
+        few = whole.quantize(_COLORS, method, dither=Image.Dither.NONE)
+        change = np.abs(np.asarray(few.convert("RGB"), np.int16) - np.asarray(whole, np.int16))
+        if change.max() <= _UNSEEN:
+            packed = io.BytesIO()
+            few.save(packed, "PNG", optimize=True)
+            return packed.getvalue()
+    return picture
 
 
 def _draw(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:
