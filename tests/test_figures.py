@@ -227,7 +227,7 @@ def test_pngs_are_packed_without_visible_change(tmp_path: Path) -> None:
     with image.open(tmp_path / "packed.png") as read:
         assert read.mode == "P"
         change = np.abs(np.asarray(read.convert("RGB")).astype(int) - picture)
-    assert change.max() <= 16
+    assert change.max() <= 8
 
 
 def test_pngs_with_too_many_colours_stay_as_they_are(tmp_path: Path) -> None:

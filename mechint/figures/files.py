@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 _SCRIPT = "plotly.min.js"
 _PNG_SCALE = 2
 _COLORS = 256
-_UNSEEN = 16  # of 255, in one colour of one pixel
+_UNSEEN = 8  # of 255, in one colour of one pixel
 _EXACT = 1e15
 _NO_BROWSER = (RuntimeError, OSError, ValueError, ImportError, TimeoutError)  # how its absence is told, by version
 _HOW = 'pip install "kaleido>=1" and install Chrome or Chromium (or run plotly_get_chrome)'
