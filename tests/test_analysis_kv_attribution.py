@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from conftest import asked_conversations, refuse_pictures
+from whole_runs import Readings
 
 import mechint as mi
 from analyses import cli, kv_attribution
@@ -217,22 +217,12 @@ def test_the_table_says_what_was_asked_under_what(whole: Path) -> None:
 def test_an_interrupted_run_goes_on(
     whole: Path, inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("mechint.reading")
-    real, calls, limit = module.Reading.of, [], [9]
-
-    def counted(*arguments: object, **options: object) -> Reading:
-        if len(calls) == limit[0]:
-            raise KeyboardInterrupt
-        calls.append(1)
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(module.Reading, "of", counted)
+    readings = Readings.counted(monkeypatch, 9)
     assert kv_attribution.main(_argv(inputs, tmp_path)) == cli.INTERRUPTED
-    calls.clear()
-    limit[0] = 1000
+    readings.made, readings.limit = 0, 1000
     assert kv_attribution.main(_argv(inputs, tmp_path)) == 0
     # The question under 4 vectors and two control questions under 2 concepts, then the question's cells: 9 were kept.
-    assert len(calls) == 4 + 2 * 2 + 4 - 9
+    assert readings.made == 4 + 2 * 2 + 4 - 9
     assert not (tmp_path / "kv_attribution" / ".partial").exists()
     tables = [pd.read_parquet(folder / "table.parquet") for folder in (tmp_path / "kv_attribution", whole)]
     pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-5)

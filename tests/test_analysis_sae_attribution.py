@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import plotly.io
 import pytest
 from conftest import asked_conversations, refuse_pictures
 from small_saes import dictionary
+from whole_runs import Readings
 
 import mechint as mi
 from analyses import cli, sae_attribution
@@ -122,22 +122,12 @@ def test_parts_of_a_run_belong_together(whole: Path) -> None:
 def test_an_interrupted_run_goes_on(
     whole: Path, inputs: list[str], sae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("mechint.reading")
-    real, calls, limit = module.Reading.of, [], [5]
-
-    def counted(*arguments: object, **options: object) -> Reading:
-        if len(calls) == limit[0]:
-            raise KeyboardInterrupt
-        calls.append(1)
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(module.Reading, "of", counted)
+    readings = Readings.counted(monkeypatch, 5)
     assert sae_attribution.main(_argv(inputs, sae, tmp_path)) == cli.INTERRUPTED
-    calls.clear()
-    limit[0] = 1000
+    readings.made, readings.limit = 0, 1000
     assert sae_attribution.main(_argv(inputs, sae, tmp_path)) == 0
     # Four vectors, two concepts once more, and the text: five were kept.
-    assert len(calls) == 4 + 2 + 1 - 5
+    assert readings.made == 4 + 2 + 1 - 5
     for name in ("table", "verdicts", "curves"):
         tables = [pd.read_parquet(at / f"{name}.parquet") for at in (tmp_path / "sae_attribution", whole)]
         pd.testing.assert_frame_equal(*tables)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,7 @@ from conftest import refuse_pictures
 
 import mechint as mi
 from analyses import merge
+from mechint.reading import Reading
 
 # The tiny tokenizer merges " 0" and " 1", which it saw, and no other digit.
 DIGITS = pytest.mark.filterwarnings("ignore::mechint.errors.TokenizationWarning")
@@ -55,3 +57,25 @@ def refusal(analysis: ModuleType, argv: Sequence[str], capsys: pytest.CaptureFix
     message = capsys.readouterr().err
     assert message.count("error: ") == 1
     return message
+
+
+@dataclass
+class Readings:
+    """Counts readings of conversations, and stops a run with an interruption after `limit` of them."""
+
+    limit: int
+    made: int = 0
+
+    @classmethod
+    def counted(cls, patch: pytest.MonkeyPatch, limit: int) -> Readings:
+        """Count from now on."""
+        count, real = cls(limit), Reading.of
+
+        def of(*arguments: object, **options: object) -> Reading:
+            if count.made == count.limit:
+                raise KeyboardInterrupt
+            count.made += 1
+            return real(*arguments, **options)
+
+        patch.setattr(Reading, "of", of)
+        return count
