@@ -108,7 +108,8 @@ def extracted_vectors(config: Common, model: Model, analysis: str) -> dict[str, 
     from mechint import extract
 
     concepts = config.concepts or default_concepts(model)
-    return extract.extract(model, concepts, method_of(config, model), directory=config.out / analysis / "vectors")
+    directory = config.out / analysis / "vectors"
+    return extract.extract(model, concepts, method_of(config, model), directory=directory, progress=True)
 
 
 def default_concepts(model: Model) -> tuple[str, ...]:

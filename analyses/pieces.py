@@ -43,13 +43,14 @@ def compute(config: Common, name: str, what: str, pieces: Sequence[Piece]) -> pd
     interrupted call has left them; `run.discard_store` removes them with the cells.
     """
     import pandas as pd
-    from tqdm import tqdm
+
+    from mechint.progress import tracked
 
     store = run.store_directory(config.out / name, config.shard)
     starts = [sum(piece.n_rows for piece in pieces[:number]) for number in range(len(pieces))]
     mine = range(len(pieces)) if config.shard is None else range(config.shard.index, len(pieces), config.shard.count)
     found = []
-    for number in tqdm(mine, desc=f"{name}: {what}", unit="vector"):
+    for number in tracked(mine, f"{name}: {what}", "vector", shown=True):
         rows = _kept(store / f"{what}-{pieces[number].key}.parquet", pieces[number].compute)
         found.append(rows.set_index(pd.RangeIndex(starts[number], starts[number] + len(rows))))
     receipts = each_once([receipt for rows in found for receipt in rows.attrs.pop("receipts", [])])

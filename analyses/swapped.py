@@ -136,12 +136,10 @@ def read_prompts(model: Model) -> Activations:
 
 def fill(model: Model, chats: Sequence[Conversation], directory: Path) -> list[Path]:
     """Let the finetuned model leave what `--filled` needs: its caches of some chats, and its activations."""
-    from tqdm import tqdm
-
     import mechint as mi
 
-    with run.sparing_threads(model), tqdm(total=len(chats), desc="fill", unit="conversation") as bar:
-        mi.fill(model, chats, directory, progress=lambda done, _tokens: bar.update(done))
+    with run.sparing_threads(model):
+        mi.fill(model, chats, directory, progress=True)
     return [read_prompts(model).save(directory / _READ)]
 
 

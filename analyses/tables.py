@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from analyses import parts, run
 from analyses.cli import Common
@@ -17,7 +16,6 @@ from mechint.store import each_once
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-    from tqdm import tqdm
 
     from mechint.explain import Explanation
     from mechint.files import JSON
@@ -119,6 +117,7 @@ def _rows(config: Common, name: str, asked: Asked) -> tuple[list[pd.DataFrame], 
     from mechint.explain import cost_of
     from mechint.job import Job
     from mechint.job import Options as JobOptions
+    from mechint.progress import cell_bar
 
     store = run.store_directory(config.out / name, config.shard)
     options = JobOptions(
@@ -126,7 +125,8 @@ def _rows(config: Common, name: str, asked: Asked) -> tuple[list[pd.DataFrame], 
     )
     job = Job.of(asked.model, asked.requests)
     cost, on_ray = cost_of(job, options), config.engine == "ray"
-    with _progress(name, cost, by_cells=on_ray) as count:
+    bar = cell_bar(name, tokens=cost.passed_tokens, cells=cost.cells, known=cost.known, by_cells=on_ray)
+    with bar as count:
         options = dataclasses.replace(options, progress=count)
         if on_ray:
             _fill(job, asked, config.workers, options)
@@ -137,33 +137,6 @@ def _fill(job: Job, asked: Asked, workers: int, options: JobOptions) -> None:
     from mechint.ray_engine import fill
 
     fill(job, asked.requests, workers, options)
-
-
-@dataclasses.dataclass
-class _Count:
-    """Moves a bar along: by tokens, which all take the same time, or by cells where tokens are not known."""
-
-    bar: tqdm[NoReturn]
-    cells: int
-    of_cells: int
-    by_cells: bool
-    tokens: int = 0
-
-    def __call__(self, cells: int, tokens: int) -> None:
-        self.cells += cells
-        self.tokens += tokens
-        self.bar.set_postfix_str(f"{self.cells:,}/{self.of_cells:,} cells", refresh=False)
-        self.bar.update(cells if self.by_cells else tokens)
-
-
-@contextmanager
-def _progress(name: str, cost: Explanation, *, by_cells: bool) -> Iterator[_Count]:
-    from tqdm import tqdm
-
-    total, unit = (cost.cells - cost.known, "cell") if by_cells else (cost.passed_tokens, "token")
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, desc=name, unit=unit, unit_scale=not by_cells, mininterval=interval) as bar:
-        yield _Count(bar, cost.known, cost.cells, by_cells)
 
 
 def _tell(name: str, costs: Sequence[Explanation], passed: int, seconds: float) -> None:

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from mechint.fill import fill
     from mechint.generate import generate
     from mechint.interventions import CLEAN, Filled, Injection, Swap
-    from mechint.job import Request, tables
+    from mechint.job import Request
     from mechint.lens import logit_lens
     from mechint.model import Model, load, wrap
     from mechint.naming import name_log_probs
     from mechint.plot import plot
     from mechint.prefill import Receipt, prefill
+    from mechint.reading import Reading
     from mechint.render import render
     from mechint.score import score
     from mechint.shards import Shard
     from mechint.spans import positions_of
     from mechint.store import CellStore
+    from mechint.tables import tables
     from mechint.text_loss import text_loss
     from mechint.tokens import Answers
     from mechint.vectors import ConceptVector
@@ -40,9 +42,9 @@ _HOME = {
     "save_conversations": "chat", "MechintError": "errors", "CLEAN": "interventions", "Injection": "interventions",
     "Filled": "interventions", "Swap": "interventions", "fill": "fill", "logit_lens": "lens",
     "Model": "model", "load": "model", "wrap": "model",
-    "Receipt": "prefill", "prefill": "prefill", "render": "render", "score": "score", "Answers": "tokens",
-    "ConceptVector": "vectors", "explain": "explain", "Explanation": "explain", "Shard": "shards", "CellStore": "store",
-    "Request": "job", "tables": "job", "name_log_probs": "naming",
+    "Reading": "reading", "Receipt": "prefill", "prefill": "prefill", "render": "render", "score": "score",
+    "Answers": "tokens", "ConceptVector": "vectors", "explain": "explain", "Explanation": "explain", "Shard": "shards",
+    "CellStore": "store", "Request": "job", "tables": "tables", "name_log_probs": "naming",
     "positions_of": "spans", "generate": "generate", "text_loss": "text_loss", "plot": "plot",
 }  # fmt: skip
 
@@ -59,6 +61,7 @@ __all__ = [
     "MechintError",
     "Message",
     "Model",
+    "Reading",
     "Receipt",
     "Request",
     "Shard",

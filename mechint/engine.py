@@ -6,7 +6,7 @@ until everything that continues them has been read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,11 @@ from mechint.model import Model, free_memory
 from mechint.passes import Budget, Done, Pass
 from mechint.plan import SUPPORT, Cell, Plan, Step, make_plans
 from mechint.prefill import Receipt
+from mechint.progress import Progress
 from mechint.receipts import receipts_of
 from mechint.render import Rendered
 from mechint.rows import Indices
 
-# Told of every pass: how many cells it has finished, and how many tokens it has passed, padding included.
-Progress = Callable[[int, int], None]
 # Residual-sized tensors that a block needs for each token, MLP included; how deep the tree is whose caches are kept (a
 # document, a first turn, a steered one); and the share of free memory that all this may take.
 _COPIES, _LEVELS, _SHARE = 40, 3, 0.2
@@ -63,7 +62,8 @@ def run(
 
     Leaving passes out does not change what the others compute, so a table that is gone on with ends as if it had been
     made in one go. A block is given at most `batch_tokens` tokens and `batch_size` rows at once; with `offload`, caches
-    wait in the computer's memory. Raises UsageError, ReceiptError and MemoryLimitError.
+    wait in the computer's memory. `progress` is told of every pass, its padding counted among its tokens. Raises
+    UsageError, ReceiptError and MemoryLimitError.
     """
     budget = make_budget(model, batch_size, batch_tokens, offload=offload)
     depth = depth_of(interventions, layers)

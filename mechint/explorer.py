@@ -10,13 +10,13 @@ import pandas as pd
 
 from mechint import figures, stats
 from mechint.chat import Conversation
-from mechint.engine import Progress
 from mechint.errors import PrerequisiteError, UsageError
 from mechint.figures.style import METRICS, SERIES
 from mechint.interventions import CLEAN, Injection
 from mechint.lens import logit_lens
 from mechint.model import Model
 from mechint.plot import WIDTH
+from mechint.progress import Progress
 from mechint.vectors import ConceptVector
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ def sweep(
     relative_strengths: Sequence[float],
     *,
     controls: Mapping[str, ConceptVector] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Return the logit lens of every (vector, window of layers, strength relative to the residual), and of clean.
 
     The table is that of `mi.logit_lens`, with the columns `concept` (the vector's name), `kind` (concept; random for
     `controls`; clean), `first` and `last` (the window's layers) and `strength`. All cells are one job, so windows share
-    what they have in common. Raises UsageError for no vectors, windows or strengths.
+    what they have in common. `progress=True` shows a bar. Raises UsageError for no vectors, windows or strengths.
     """
     named = {**vectors, **(controls or {})}
     if not (vectors and windows and relative_strengths) or any(not window for window in windows):

@@ -8,7 +8,7 @@ after Zou et al., arXiv 2310.01405): the first principal component of centred pa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,9 +21,13 @@ from mechint.contrast import METHODS, contrast_of, model_contrast, paired_direct
 from mechint.errors import StaleArtefactError, UnknownConceptError, UsageError
 from mechint.files import JSON, sha256
 from mechint.model import Model
+from mechint.progress import tracked
 from mechint.prompt_design import SLOT, PromptDesign
 from mechint.render import render
 from mechint.vectors import ConceptVector, load_cached
+
+# Gives what a method finds for one concept, at every layer.
+Method = Callable[[str], Float[Tensor, "layer d_model"]]
 
 __all__ = [
     "METHODS",
@@ -38,30 +42,27 @@ __all__ = [
 ]
 
 
-def paired_pca(model: Model, concepts: Sequence[str], design: PromptDesign | None = None) -> dict[str, ConceptVector]:
+def paired_pca(
+    model: Model, concepts: Sequence[str], design: PromptDesign | None = None, *, progress: bool = False
+) -> dict[str, ConceptVector]:
     """Return, by concept, the unit direction at every layer that separates prompts about it from paired neutral ones.
 
     Both prompts of a pair have the same beginning of the assistant's reply, at whose last token they are read; the sign
     points from neutral to concept, by majority of the pairs. `design` defaults to the model's own prompt set.
+    `progress=True` shows a bar.
     """
-    design = _design(model, design)
-    return {concept: _paired_pca(model, concept, design) for concept in _checked(concepts)}
+    return _all(model, concepts, "paired_pca", design, shown=progress)
 
 
 def mean_difference(
-    model: Model, concepts: Sequence[str], design: PromptDesign | None = None
+    model: Model, concepts: Sequence[str], design: PromptDesign | None = None, *, progress: bool = False
 ) -> dict[str, ConceptVector]:
     """Return, by concept, activation("... concept") minus the mean over `baseline_words`, at every layer.
 
     Activations are read at the last token of the prompt, where the reply would begin; norms are left as they come out.
+    `progress=True` shows a bar.
     """
-    design = _design(model, design)
-    neutral = _activations(model, _about_words(design, design.extraction.baseline_words)).mean(1)
-    vectors = {}
-    for concept in _checked(concepts):
-        difference = _activations(model, _about_words(design, [concept])).mean(1) - neutral
-        vectors[concept] = _vector(model, difference, concept, _provenance(model, concept, "mean_difference", design))
-    return vectors
+    return _all(model, concepts, "mean_difference", design, shown=progress)
 
 
 def random_controls(model: Model, n: int = 8, seed: int = 0, like: ConceptVector | None = None) -> list[ConceptVector]:
@@ -81,24 +82,27 @@ def extract(
     method: str = "paired_pca",
     design: PromptDesign | None = None,
     directory: Path | None = None,
+    *,
+    progress: bool = False,
 ) -> dict[str, ConceptVector]:
     """Return vectors by concept, taking those stored in `directory` that were made from exactly the same inputs.
 
-    Weights, prompts as tokens, and method must match by hash; anything else is extracted again and stored in its place.
+    Weights, prompts as tokens, and method must match by hash; anything else is extracted again and stored in its place,
+    each as soon as it is known. `progress=True` shows a bar.
     """
     if method not in METHODS:
         raise UsageError(f"method {method!r}", ", ".join(METHODS), "choose one of these")
+    if directory is None:
+        return _all(model, concepts, method, design, shown=progress)
     design = _design(model, design)
-    paths = {c: None if directory is None else directory / f"{c}.{method}.safetensors" for c in _checked(concepts)}
-    stored = {c: _stored(path, _key(model, c, method, design)) for c, path in paths.items() if path is not None}
+    paths = {concept: directory / f"{concept}.{method}.safetensors" for concept in _checked(concepts)}
+    stored = {concept: _stored(path, _key(model, concept, method, design)) for concept, path in paths.items()}
     found = {concept: vector for concept, vector in stored.items() if vector is not None}
     missing = [concept for concept in paths if concept not in found]
-    fresh = _METHODS[method](model, missing, design) if missing else {}
-    for concept, vector in fresh.items():
-        path = paths[concept]
-        if path is not None:
-            vector.save(path)
-    return {concept: (found | fresh)[concept] for concept in paths}
+    for vector in _each(model, missing, method, design, shown=progress):
+        vector.save(paths[vector.name])
+        found[vector.name] = vector
+    return {concept: found[concept] for concept in paths}
 
 
 def _stored(path: Path, key: str) -> ConceptVector | None:
@@ -110,11 +114,39 @@ def _stored(path: Path, key: str) -> ConceptVector | None:
         return None
 
 
-def _paired_pca(model: Model, concept: str, design: PromptDesign) -> ConceptVector:
-    about_it, neutral = (_activations(model, side) for side in _pairs(concept, design))
-    return _vector(
-        model, paired_direction(about_it - neutral), concept, _provenance(model, concept, "paired_pca", design)
-    )
+def _all(
+    model: Model, concepts: Sequence[str], method: str, design: PromptDesign | None, *, shown: bool
+) -> dict[str, ConceptVector]:
+    vectors = _each(model, _checked(concepts), method, _design(model, design), shown=shown)
+    return {vector.name: vector for vector in vectors}
+
+
+def _each(
+    model: Model, concepts: Sequence[str], method: str, design: PromptDesign, *, shown: bool
+) -> Iterator[ConceptVector]:
+    """Yield the vectors one by one, each as soon as it is known."""
+    if not concepts:
+        return
+    of = _METHODS[method](model, design)
+    for concept in tracked(concepts, method, "concept", shown=shown):
+        yield _vector(model, of(concept), concept, _provenance(model, concept, method, design))
+
+
+def _by_pairs(model: Model, design: PromptDesign) -> Method:
+    def rows(concept: str) -> Float[Tensor, "layer d_model"]:
+        about_it, neutral = (_activations(model, side) for side in _pairs(concept, design))
+        return paired_direction(about_it - neutral)
+
+    return rows
+
+
+def _by_difference(model: Model, design: PromptDesign) -> Method:
+    neutral = _activations(model, _about_words(design, design.extraction.baseline_words)).mean(1)
+
+    def rows(concept: str) -> Float[Tensor, "layer d_model"]:
+        return _activations(model, _about_words(design, [concept])).mean(1) - neutral
+
+    return rows
 
 
 def _activations(model: Model, chats: Sequence[Conversation]) -> Float[Tensor, "layer chat d_model"]:
@@ -172,4 +204,7 @@ def _provenance(model: Model, concept: str, method: str, design: PromptDesign) -
     return {**about_model(model), "method": method, **used, "key": _key(model, concept, method, design)}
 
 
-_METHODS = {"paired_pca": paired_pca, "mean_difference": mean_difference}
+_METHODS: Mapping[str, Callable[[Model, PromptDesign], Method]] = {
+    "paired_pca": _by_pairs,
+    "mean_difference": _by_difference,
+}

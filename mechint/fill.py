@@ -5,7 +5,7 @@ The finetune fills, is freed, and only then is the base model loaded: a swap nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mechint.chat import Conversation
@@ -15,6 +15,7 @@ from mechint.fill_files import Filler, Prefix, StoredPrefix, read_head, stored_f
 from mechint.interventions import CLEAN, Filled, Injection, InjectionSum, Intervention
 from mechint.model import Model
 from mechint.prefill import check_fits, check_readable, injected_positions, prefill
+from mechint.progress import Progress, counted
 from mechint.render import Rendered, render_all
 
 
@@ -24,13 +25,13 @@ def fill(
     directory: str | Path,
     intervention: Intervention = CLEAN,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool | None = None,
 ) -> Filled:
     """Fill the marked first turns of some conversations with `model`, one safetensors file for each distinct prefix.
 
     What `directory` has already, from the same weights, intervention and tokens, is checked and kept, so an interrupted
     call goes on where it stopped. `progress` is told of each prefix: how many conversations begin with it, and how many
-    tokens were passed for it. Returns the fill as an intervention for the model that is to read it.
+    tokens were passed for it; True shows a bar. Returns the fill as an intervention for the model that is to read it.
 
     Raises ConversationError for marks that do not begin at the first message or have gaps, StaleArtefactError for a
     directory that something else has filled, OutputError, and what `prefill` raises.
@@ -42,13 +43,14 @@ def fill(
     prefixes = _distinct(render_all(model.tokenizer, asked), intervention)
     filler, folder = Filler.of(model, intervention.key, causal=_causal(intervention)), Path(directory)
     _check_directory(folder, filler)
-    for prefix, members in prefixes.items():
-        stored = StoredPrefix(folder, filler, prefix)
-        missing = not stored.is_whole()
-        if missing:
-            stored.write(prefill(model, members[0], [intervention]).cache, model.name, intervention.name)
-        if progress is not None:
-            progress(len(members), len(prefix.tokens) if missing else 0)
+    with counted(progress, "fill", len(asked), "conversation") as tell:
+        for prefix, members in prefixes.items():
+            stored = StoredPrefix(folder, filler, prefix)
+            missing = not stored.is_whole()
+            if missing:
+                stored.write(prefill(model, members[0], [intervention]).cache, model.name, intervention.name)
+            if tell is not None:
+                tell(len(members), len(prefix.tokens) if missing else 0)
     return Filled(folder)
 
 

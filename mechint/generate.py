@@ -12,12 +12,12 @@ import pandas as pd
 from mechint.active import ActiveSteering, SteeredRow, added_vectors, check_everywhere
 from mechint.chat import Conversation
 from mechint.decode import Reply, Sampling, Start, decode, end_tokens
-from mechint.engine import Progress
 from mechint.errors import UsageError
 from mechint.given import check_at_least, check_context, listed_conversations, listed_interventions
 from mechint.interventions import Clean, Intervention, Swap
 from mechint.model import Model
 from mechint.prefill import Receipt, check_fits, check_readable, clean_norms, prefill
+from mechint.progress import Progress, counted
 from mechint.render import Rendered, render_all
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def generate(
     seed: int = 0,
     steer_reply: bool = False,
     batch_size: int = 64,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Return one row per (conversation, intervention, sample): what the model says next.
 
@@ -50,7 +50,7 @@ def generate(
     At temperature 0 the likeliest token is taken; else tokens are drawn, by a generator of its own for every (seed,
     conversation label, intervention name, sample), so that a row does not depend on what else is asked for. A reply
     ends with one of `decode.end_tokens`. `batch_size` is the number of replies that are generated at once; `progress`
-    is told after each batch how many have ended, and how many tokens these have.
+    is told after each batch how many have ended, and how many tokens these have; True shows a bar.
 
     Columns: `conversation`, `intervention`, `sample`, `text` (without the end token), `n_tokens` (with it), `stopped`
     (it ended by itself), `log_prob` (nats, sum over these tokens, at temperature 1, under the model that spoke, steered
@@ -68,11 +68,12 @@ def generate(
     _check_cells(model, rendered, wanted, sampling, steer_reply=steer_reply)
     rows = [_Row(*cell) for cell in product(rendered, wanted, range(n))]
     spoken: dict[int, _Spoken] = {}
-    for reader, places in _batches(model, rows, batch_size, steer_reply=steer_reply):
-        found = _spoken(model, reader, [rows[place] for place in places], sampling, steer_reply=steer_reply)
-        spoken |= dict(zip(places, found, strict=True))
-        if progress is not None:
-            progress(len(found), sum(len(one.reply.tokens) for one in found))
+    with counted(progress, "replies", len(rows), "reply") as tell:
+        for reader, places in _batches(model, rows, batch_size, steer_reply=steer_reply):
+            found = _spoken(model, reader, [rows[place] for place in places], sampling, steer_reply=steer_reply)
+            spoken |= dict(zip(places, found, strict=True))
+            if tell is not None:
+                tell(len(found), sum(len(one.reply.tokens) for one in found))
     return _table(model.tokenizer, [spoken[place] for place in range(len(rows))])
 
 

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from mechint.answers import AnswerIds, Row, add_shifts, all_answer_ids, column_names, read_rows
 from mechint.chat import Conversation
-from mechint.engine import CellBatch, Progress, run
+from mechint.engine import CellBatch, run
 from mechint.files import JSON, sha256
 from mechint.given import listed_conversations, listed_interventions
 from mechint.interventions import CLEAN, Clean, Intervention
 from mechint.model import Model
 from mechint.plan import Cell
 from mechint.prefill import check_fits, check_readable
+from mechint.progress import Progress
 from mechint.render import Rendered, render_all
 from mechint.shards import Shard
 from mechint.store import CellStore, each_once
@@ -261,37 +262,6 @@ class Job:
                 for (cell, _), values in zip(mine, _read_pairs(self.model, resid, pairs), strict=True):
                     found[cell][layer] = values
         return dict(found)
-
-
-def tables(
-    model: Model,
-    requests: Sequence[Request],
-    *,
-    batch_size: int | None = None,
-    batch_tokens: int | None = None,
-    offload: bool = False,
-    progress: Progress | None = None,
-    store: str | Path | None = None,
-    shard: Shard | None = None,
-) -> list[pd.DataFrame]:
-    """Return the tables of several requests, computed together: what they share (first turns, above all) is done once.
-
-    Each has the columns of `score`, and `layer` where more than the output was asked for (-1 is the stream before
-    block 0). The other arguments are those of `score`. Raises what `score` raises.
-    """
-    rows = Job.of(model, requests).rows(Options(batch_size, batch_tokens, progress, store, shard, offload))
-    return finished_tables(requests, rows)
-
-
-def finished_tables(requests: Sequence[Request], rows: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """Return the tables of some requests from their rows; `layer` only where more than the output was asked for."""
-    tables = []
-    for request, found in zip(requests, rows, strict=True):
-        table = finish(found)
-        if request.layers is None:
-            del table["layer"]
-        tables.append(table)
-    return tables
 
 
 def finish(rows: pd.DataFrame) -> pd.DataFrame:

@@ -12,11 +12,12 @@ import pandas as pd
 
 from mechint.capture import EMBED, check_layers
 from mechint.chat import Conversation
-from mechint.engine import Progress
 from mechint.interventions import Intervention
 from mechint.job import Job, Options, Request, finish
 from mechint.model import Model
+from mechint.progress import Progress
 from mechint.shards import Shard
+from mechint.tables import told
 from mechint.tokens import Answers
 
 EMBED_LABEL = "embed"
@@ -32,7 +33,7 @@ def logit_lens(
     batch_size: int | None = None,
     batch_tokens: int | None = None,
     offload: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
 ) -> pd.DataFrame:
@@ -46,7 +47,8 @@ def logit_lens(
     chosen = (EMBED, *range(model.n_layers)) if layers is None else tuple(layers)
     check_layers(chosen, model.n_layers, lowest=EMBED)
     job = Job.of(model, [Request(conversations, interventions, answers, chosen)])
-    (rows,) = job.rows(Options(batch_size, batch_tokens, progress, store, shard, offload))
+    with told(job, Options(batch_size, batch_tokens, None, store, shard, offload), progress) as options:
+        (rows,) = job.rows(options)
     return with_labels(finish(rows))
 
 

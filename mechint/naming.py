@@ -17,13 +17,14 @@ import pandas as pd
 
 from mechint.answers import AnswerIds
 from mechint.chat import Conversation
-from mechint.engine import Progress
 from mechint.errors import TokenizationError, UsageError
 from mechint.interventions import Intervention
-from mechint.job import Request, tables
+from mechint.job import Request
 from mechint.model import Model
+from mechint.progress import Progress
 from mechint.render import Rendered, render_all
 from mechint.store import each_once
+from mechint.tables import tables
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -127,7 +128,7 @@ def name_log_probs(
     batch_size: int | None = None,
     batch_tokens: int | None = None,
     offload: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     store: str | Path | None = None,
 ) -> pd.DataFrame:
     """Return the log-probability of each name right after each conversation under each intervention.

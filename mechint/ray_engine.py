@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mechint.engine import Progress
 from mechint.errors import MechintError, PrerequisiteError, UsageError, WorkerError
 from mechint.interventions import Intervention, Swap
-from mechint.job import Job, Options, Readings, ReceiptDict, Request, finished_tables
+from mechint.job import Job, Options, Readings, ReceiptDict, Request
 from mechint.model import AUTO, LoadArguments, Model
+from mechint.progress import Progress
 from mechint.shards import Shard
 from mechint.store import CellStore
+from mechint.tables import finished_tables, told
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -56,7 +57,7 @@ def ray_tables(
     batch_size: int | None = None,
     batch_tokens: int | None = None,
     offload: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> list[pd.DataFrame]:
     """Return what `tables` returns, computed by `workers` Ray workers that each load the model once.
 
@@ -64,11 +65,12 @@ def ray_tables(
     takes. A shard whose worker is lost is given to another. Raises PrerequisiteError without Ray, UsageError for models
     that were not loaded by `load`, WorkerError if a shard fails again and again, and what `tables` raises.
     """
-    options = Options(batch_size, batch_tokens, progress, offload=offload)
+    options = Options(batch_size, batch_tokens, offload=offload)
     with TemporaryDirectory() as temporary:
         kept, job = replace(options, store=temporary if store is None else store), Job.of(model, requests)
-        fill(job, requests, workers, kept)
-        rows = job.rows(replace(kept, progress=None))
+        with told(job, kept, progress, by_cells=True) as reported:
+            fill(job, requests, workers, reported)
+        rows = job.rows(kept)
     return finished_tables(requests, rows)
 
 

@@ -27,6 +27,7 @@ from mechint.given import listed_interventions
 from mechint.interventions import Intervention
 from mechint.model import Model, is_out_of_memory
 from mechint.prefill import Prefilled, prefill
+from mechint.progress import Progress
 from mechint.render import Rendered
 from mechint.tokens import Answers
 
@@ -39,7 +40,7 @@ class Reading:
     """One conversation, its prefix filled under several interventions (one cache row each), the rest yet to be read.
 
     `read positions` are all after the filled prefix; the last of them is the answer position. `batch_size` limits the
-    rows that a block is given at once.
+    rows that a block is given at once; with `progress`, what takes many reads of it shows a bar.
     """
 
     model: Model
@@ -47,6 +48,7 @@ class Reading:
     interventions: tuple[Intervention, ...]
     answers: AnswerIds
     batch_size: int | None = None
+    progress: Progress | bool | None = None
 
     @classmethod
     def of(
@@ -57,12 +59,13 @@ class Reading:
         *,
         answers: Answers | None = None,
         batch_size: int | None = None,
+        progress: Progress | bool | None = None,
     ) -> Reading:
         """Fill the prefix under each intervention. Raises what `prefill` and `tokens.single_token` raise."""
         wanted = listed_interventions(interventions)
         filled = prefill(model, conversation, wanted)
         ids = answer_ids(model.tokenizer, filled.rendered, answers)
-        return cls(model, filled, wanted, ids, batch_size)
+        return cls(model, filled, wanted, ids, batch_size, progress)
 
     @property
     def rendered(self) -> Rendered:

@@ -32,6 +32,7 @@ from mechint.features.states import States
 from mechint.features.trials import trials
 from mechint.features.whole import prefix_acts
 from mechint.features.writing import steering_attribution
+from mechint.progress import Progress
 from mechint.reading import Reading
 
 if TYPE_CHECKING:
@@ -82,11 +83,13 @@ def read(
     *,
     answers: Answers | None = None,
     batch_size: int | None = None,
+    progress: Progress | bool | None = None,
 ) -> States:
     """Return the features in one conversation's read turns, a row for each intervention its cache is filled under.
 
-    `sae` is what `load` returns (the embedded one if None). Raises what `load` and `prefill` raise.
+    `sae` is what `load` returns (the embedded one if None). With `progress`, attributions and verdicts that read these
+    turns many times show how far they are. Raises what `load` and `prefill` raise.
     """
     dictionary = load(model) if sae is None else sae
-    reading = Reading.of(model, conversation, interventions, answers=answers, batch_size=batch_size)
+    reading = Reading.of(model, conversation, interventions, answers=answers, batch_size=batch_size, progress=progress)
     return States.of(reading, dictionary)

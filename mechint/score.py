@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from mechint.chat import Conversation
-from mechint.engine import Progress
 from mechint.interventions import Intervention
-from mechint.job import Request, tables
+from mechint.job import Request
 from mechint.model import Model
+from mechint.progress import Progress
 from mechint.shards import Shard
+from mechint.tables import tables
 from mechint.tokens import Answers
 
 
@@ -25,7 +26,7 @@ def score(
     batch_size: int | None = None,
     batch_tokens: int | None = None,
     offload: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
 ) -> pd.DataFrame:
@@ -41,7 +42,8 @@ def score(
     computed from the same inputs is not computed again. With `shard`, only that part of the cells is computed and the
     table has the cells that the store has by then. A block is given at most `batch_tokens` tokens (chosen from the
     memory at hand) and `batch_size` rows at once. With `offload`, caches that later passes need wait in the computer's
-    memory, not the device's.
+    memory, not the device's. `progress=True` shows a bar with the time left; a function is told after each pass how
+    many cells it has finished and how many tokens it has passed.
 
     Raises what `render`, `prefill` and `tokens.single_token` raise, before the first pass where it can be known then.
     """

@@ -17,12 +17,12 @@ from torch import Tensor
 from mechint.active import ActiveSteering, SteeredRow, added_vectors, check_everywhere, relative_layers
 from mechint.capture import mean_norms
 from mechint.chat import Conversation
-from mechint.engine import Progress
 from mechint.errors import UsageError
 from mechint.given import check_at_least, check_context, listed_interventions
 from mechint.interventions import Intervention, Swap
 from mechint.model import Model
 from mechint.prefill import check_fits
+from mechint.progress import Progress, counted
 from mechint.render import render
 from mechint.spans import positions_of
 
@@ -43,7 +43,7 @@ def text_loss(
     *,
     words: Mapping[str, str] = MappingProxyType({}),
     batch_size: int = 16,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Return one row per (text, intervention): the loss of the text's tokens, each predicted from those before it.
 
@@ -51,7 +51,7 @@ def text_loss(
     conversation may stand for a text: that of its last message, read after all that stands before it. An injection acts
     at every position, and a relative strength is relative to the mean clean residual norm over all of them. Under a
     swap the loss is the other model's. `batch_size` texts are read at once; `progress` is told after each batch how
-    many rows are done, and how many tokens they have.
+    many rows are done, and how many tokens they have; True shows a bar.
 
     Columns: `text` (its number), `intervention`, `n_tokens` (those that are predicted: all but the first; of a
     conversation those of its last message), `loss` (mean negative log-likelihood, nats per token, from float32 logits),
@@ -75,10 +75,11 @@ def text_loss(
         for number, intervention in product(range(len(found_texts)), wanted)
     ]
     found: dict[int, _Means] = {}
-    for places in _batches(model, rows, batch_size):
-        found |= dict(zip(places, _means(model, [rows[place] for place in places], watched), strict=True))
-        if progress is not None:
-            progress(len(places), sum(len(rows[place].text.tokens) for place in places))
+    with counted(progress, "loss", len(rows), "text") as tell:
+        for places in _batches(model, rows, batch_size):
+            found |= dict(zip(places, _means(model, [rows[place] for place in places], watched), strict=True))
+            if tell is not None:
+                tell(len(places), sum(len(rows[place].text.tokens) for place in places))
     return pd.DataFrame([_columns(row, found[place], list(words)) for place, row in enumerate(rows)])
 
 

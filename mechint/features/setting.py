@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from mechint.errors import UsageError
 from mechint.features.cases import check_row, clean_row
 from mechint.features.states import States
+from mechint.progress import counted
 
 Ablation = Literal["zero", "clean", "clean_mean"]
 Clamp = Literal["injected", "injected_mean"]
@@ -96,14 +97,27 @@ def set_features(
     check_row(states, row)
     found = torch.full((len(sets),), float(states.logit_diffs[row]), dtype=torch.float64)
     size = max(1, min(states.reading.batch_size or 256, _HELD // states.resid[row].numel()))
-    for at in range(0, len(sets), size):
-        streams = {at + n: _stream(states, row, one, values, mask) for n, one in enumerate(sets[at : at + size])}
-        changed = {n: stream for n, stream in streams.items() if not torch.equal(stream, states.resid[row])}
-        if changed:
-            resid = torch.stack(list(changed.values()))
-            diffs = states.reading.logit_diffs([row] * len(resid), resid=resid, layer=states.dictionary.layer)
-            found[list(changed)] = diffs.double().cpu()
+    with counted(states.reading.progress, "features", len(sets), "set") as tell:
+        for at in range(0, len(sets), size):
+            some = dict(enumerate(sets[at : at + size], at))
+            tokens = _read_with(states, row, some, values, mask, found)
+            if tell is not None:
+                tell(len(some), tokens)
     return found
+
+
+def _read_with(
+    states: States, row: int, sets: Mapping[int, Sequence[int]], values: Values, mask: Tensor, found: Tensor
+) -> int:
+    """Enter into `found` what some sets, by number, make of the answer; returns how many tokens were read for it."""
+    streams = {number: _stream(states, row, one, values, mask) for number, one in sets.items()}
+    changed = {number: stream for number, stream in streams.items() if not torch.equal(stream, states.resid[row])}
+    if not changed:
+        return 0
+    resid = torch.stack(list(changed.values()))
+    diffs = states.reading.logit_diffs([row] * len(resid), resid=resid, layer=states.dictionary.layer)
+    found[list(changed)] = diffs.double().cpu()
+    return len(resid) * resid.shape[1]
 
 
 def _set(states: States, row: int, features: Sequence[int], values: Values, mask: Tensor) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
+import plotly.io
 
 from mechint.errors import PrerequisiteError
 from mechint.files import write_atomically
@@ -49,18 +50,21 @@ def save_all(
     """
     directory = Path(directory)
     script = _share_script(directory if script_in is None else Path(script_in))
-    paths = [path for name, figure in figures.items() for path in _save_text(figure, directory / name, script)]
+    texts = {name: readable_json(figure) for name, figure in figures.items()}
+    # What is drawn is what is written: digits that are left out would still move a line by a hair.
+    drawn = {name: plotly.io.from_json(text) for name, text in texts.items()}
+    paths = [path for name in texts for path in _save_text(texts[name], drawn[name], directory / name, script)]
     if png is None or png:
-        paths += _save_pngs(figures, directory, required=bool(png))
+        paths += _save_pngs(drawn, directory, required=bool(png))
     return paths
 
 
-def _save_text(figure: go.Figure, stem: Path, script: Path) -> list[Path]:
+def _save_text(text: str, figure: go.Figure, stem: Path, script: Path) -> list[Path]:
     source = Path(os.path.relpath(script, stem.parent)).as_posix()
     html = figure.to_html(include_plotlyjs=source, config={"responsive": True, "displaylogo": False})
     return [
         write_atomically(stem.with_name(f"{stem.name}.html"), html),
-        write_atomically(stem.with_name(f"{stem.name}.json"), readable_json(figure)),
+        write_atomically(stem.with_name(f"{stem.name}.json"), text),
     ]
 
 
@@ -142,8 +146,6 @@ def _compact(picture: bytes) -> bytes:
 
 def _draw(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:
     """Draw all figures with one browser; without sizes Plotly would draw every one at 700 x 500."""
-    import plotly.io
-
     widths, heights = [figure.layout.width for figure in figures], [figure.layout.height for figure in figures]
     with _silenced("choreographer", "kaleido"):
         plotly.io.write_images(list(figures), list(files), scale=_PNG_SCALE, width=widths, height=heights)

@@ -14,6 +14,7 @@ from torch import Tensor
 from mechint.cache import KVCache
 from mechint.errors import CacheMismatchError, LayerRangeError, UsageError
 from mechint.model import free_memory
+from mechint.progress import counted
 from mechint.reading import Reading
 
 Side = Literal["keys", "values"]
@@ -109,12 +110,15 @@ def patch(
     starts = sorted({layers[0] - 1 for layers in touched if layers})
     streams = reading.run([base], keep=[*starts, last])
     found = reading.logit_diff(streams[last]).repeat(len(unions))
-    for chunk in _chunks(reading, touched):
-        cache = patched(reading.cache, base, other, [unions[number] for number in chunk])
-        start = touched[chunk[0]][0] - 1
-        stream = streams[start].expand(len(chunk), -1, -1)
-        read = reading.logit_diffs(range(len(chunk)), resid=stream, layer=start, cache=cache)
-        found[torch.tensor(chunk, device=found.device)] = read
+    with counted(reading.progress, f"cache, {direction}", sum(map(bool, touched)), "part") as tell:
+        for chunk in _chunks(reading, touched):
+            cache = patched(reading.cache, base, other, [unions[number] for number in chunk])
+            start = touched[chunk[0]][0] - 1
+            stream = streams[start].expand(len(chunk), -1, -1)
+            read = reading.logit_diffs(range(len(chunk)), resid=stream, layer=start, cache=cache)
+            found[torch.tensor(chunk, device=found.device)] = read
+            if tell is not None:
+                tell(len(chunk), len(chunk) * len(reading.positions))
     return found
 
 
