@@ -59,7 +59,7 @@ def feature_bars(
         widths=[_WIDTHS[panel.key] / sum(_WIDTHS[shown.key] for shown in panels) for panel in panels], packed=True,
         legend_lines=2,
     )  # fmt: skip
-    if "measured" in [panel.key for panel in panels]:
+    if {"attribution", "measured"} <= {panel.key for panel in panels}:
         figure.update_xaxes(matches="x", row=1, col=2)
     _tell_apart(figure, table)
     _write_verdicts(figure, table)

@@ -1,8 +1,8 @@
-"""One call that draws any table of the toolkit: what its columns are decides how."""
+"""Drawing tables of readouts: curves by layer or strength, dots, grids of options and names, replies, losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from mechint.figures.style import (
     VIOLET,
     Series,
 )
+from mechint.naming import name_probabilities
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -37,37 +38,11 @@ _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "x", "star", "hexagon"
 _MOST = 12  # curves or rows of dots that a reader can tell apart
 _OPTION = "p_"
 _APART = ", clean"
-WIDTH = 960  # pixels: what a notebook has room for beside its sidebar
 _YES_NO = ("p_yes", "p_no", "p_yes_shift", "p_no_shift")
 
 
-def plot(table: pd.DataFrame, metric: str | None = None, *, by: str = "intervention", title: str = "") -> go.Figure:
-    """Return a figure of a table of `score`, `logit_lens`, `generate` or `text_loss`; in notebooks it shows itself.
-
-    Tables with a layer become curves by layer, others rows of dots, option lists a grid of probabilities, texts a
-    table. `metric` is a column (`logit_diff` where there is one, else `p_yes` or `perplexity`).
-
-    `by` is the column that tells curves or rows apart: each intervention, or a column of your own that groups them.
-    Clean rows of a group always stand apart from the others. Points are means with 95% bootstrap intervals: over
-    interventions where a group has several, else over conversations. A numeric column `strength` becomes the axis if
-    `by` is anything but the intervention. Layers at which the table's receipts all say that something was added are
-    shaded.
-
-    Raises UsageError for a table that is none of these, an unknown column, and for more groups than can be told apart.
-    """
-    for needed, draw in _KINDS:
-        if needed <= set(table.columns):
-            _check_column(table, by)
-            return draw(table, _Wanted(metric, by, title)).update_layout(width=WIDTH)
-    raise UsageError(
-        given=f"a table with the columns {', '.join(map(str, table.columns))}",
-        allowed="tables of mi.score, mi.logit_lens, mi.generate and mi.text_loss",
-        advice="keep the columns that say what a row is, or draw it with one of mi.figures",
-    )
-
-
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
     """What the caller asked for."""
 
     metric: str | None
@@ -75,7 +50,7 @@ class _Wanted:
     title: str
 
 
-def _curves(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+def curves(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
     column = _metric(table, wanted.metric)
     shown = _with_units(table.assign(series=_series(table, wanted.by), layer=_layers(table)), ["series", "layer"])
     means = stats.group_means(shown.assign(panel="all"), ["panel", "series", "layer"], column, unit="unit")
@@ -91,14 +66,14 @@ def _curves(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
     )
 
 
-def _rows(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+def rows(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
     """One value for each cell: a curve over strengths if there are any to group, else dots."""
     if wanted.by != "intervention" and "strength" in table and pd.api.types.is_numeric_dtype(table["strength"]):
         return _strengths(table, wanted)
     return _dots(table, wanted)
 
 
-def _strengths(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+def _strengths(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
     column = _metric(table, wanted.metric, "strength")
     shown = table[table["strength"] > 0]
     if shown.empty:
@@ -126,7 +101,7 @@ def _clean_mean(table: pd.DataFrame, shown: pd.DataFrame, column: str) -> float 
     return float(clean[column].mean()) if len(clean) and sets == {frozenset(clean["conversation"])} else None
 
 
-def _dots(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+def _dots(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
     column = _metric(table, wanted.metric)
     named = table.assign(panel="all", row=table[wanted.by], series=_kinds(table["intervention"]))
     shown = _with_units(named, ["row", "series"])
@@ -141,7 +116,7 @@ def _dots(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
     )  # fmt: skip
 
 
-def _options(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+def options(table: pd.DataFrame, wanted: Wanted, what: str = "option") -> go.Figure:
     columns = [name for name in _option_columns(table) if wanted.metric in (None, name)]
     if not columns:
         raise _unknown(wanted.metric, _option_columns(table))
@@ -155,12 +130,30 @@ def _options(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
     mean, low, high = (shaped[name].to_numpy(float).reshape(size) for name in ("mean", "low", "high"))
     panel = figures.GridPanel("", stats.Interval(mean, low, high, shown["unit"].nunique()))
     return figures.grid(
-        [panel], rows=rows, columns=options, row_label="", column_label="option", label="probability",
+        [panel], rows=rows, columns=options, row_label="", column_label=what, label="probability",
         title=wanted.title or "Probability of each option", subtitle=_units(shown), sequential=True,
     )  # fmt: skip
 
 
-def _texts(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+def names(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
+    """A table of `name_log_probs`: how probable each name is among them, for each group or by layer."""
+    found = table if "p" in table else name_probabilities(table)
+    if found["name"].str.strip().nunique() == found["name"].nunique():
+        found = found.assign(name=found["name"].str.strip())
+    wanted = replace(wanted, title=wanted.title or "Probability of each name among them")
+    if "layer" in found:
+        several = wanted.by == "intervention" and found["intervention"].nunique() > 1
+        series = found["intervention"] + ": " + found["name"] if several else found["name"]
+        shown = found.assign(name=series).rename(columns={"p": "probability"})
+        return curves(shown, replace(wanted, metric=wanted.metric or "probability", by="name"))
+    keys = list(dict.fromkeys(["conversation", "intervention", wanted.by]))
+    wide = found.assign(name=_OPTION + found["name"]).pivot(index=keys, columns="name", values="p")
+    wide = wide[[_OPTION + name for name in dict.fromkeys(found["name"])]].reset_index()
+    order = wide["intervention"].map(list(dict.fromkeys(found["intervention"])).index)
+    return options(wide.iloc[order.argsort(kind="stable")], wanted, "name")
+
+
+def texts(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
     if wanted.metric is not None:
         raise _unknown(wanted.metric, [])
     columns = [name for name in ("conversation", "intervention", "sample", "text") if name in table]
@@ -170,19 +163,9 @@ def _texts(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
     )
 
 
-def _losses(table: pd.DataFrame, wanted: _Wanted) -> go.Figure:
+def losses(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
     """A table of `text_loss`, whose texts have numbers."""
-    return _rows(table.rename(columns={"text": "conversation"}), replace(wanted, metric=wanted.metric or "perplexity"))
-
-
-# The columns that tell a kind of table, the most telling first.
-_KINDS: tuple[tuple[set[str], Callable[[pd.DataFrame, _Wanted], go.Figure]], ...] = (
-    ({"conversation", "intervention", "text"}, _texts),
-    ({"conversation", "intervention", "layer"}, _curves),
-    ({"conversation", "intervention", "logit_diff"}, _rows),
-    ({"text", "intervention", "loss"}, _losses),
-    ({"conversation", "intervention", "entropy"}, _options),
-)
+    return rows(table.rename(columns={"text": "conversation"}), replace(wanted, metric=wanted.metric or "perplexity"))
 
 
 def _metric(table: pd.DataFrame, metric: str | None, *others: str) -> str:
@@ -191,12 +174,6 @@ def _metric(table: pd.DataFrame, metric: str | None, *others: str) -> str:
     if chosen not in numbers:
         raise _unknown(metric, numbers)
     return chosen
-
-
-def _check_column(table: pd.DataFrame, by: str) -> None:
-    if by not in table:
-        known = ", ".join(map(str, table.columns))
-        raise UsageError(f"by={by!r}", known, "name a column; table.assign(...) adds one of your own")
 
 
 def _option_columns(table: pd.DataFrame) -> list[str]:
