@@ -41,7 +41,13 @@ SERIES = {
 PUBLISHED = Series("published value (Qwen2.5-Coder-32B-Instruct)", PURPLE, "dot", "star-open")
 CONTROL_GROUPS = ("no", "confusing-no", "yes", "ambiguous")
 MINUS = "\N{MINUS SIGN}"
-METRICS = {"p_yes": "P(yes)", "logit_diff": f"logit(yes) {MINUS} logit(no)"}
+METRICS = {
+    "p_yes": "P(yes)",
+    "p_no": "P(no)",
+    "logit_diff": f"logit(yes) {MINUS} logit(no)",
+    "yes_no_mass": "P(yes) + P(no)",
+    "entropy": "entropy, nats",
+}
 
 
 def template() -> go.layout.Template:
