@@ -27,7 +27,7 @@ notebooks: $(READY)  ## execute every notebook and check what it shows
 	HF_HUB_OFFLINE=1 $(PY) -m pytest tests/test_notebooks.py
 
 docs: $(READY)  ## build the documentation into site/, with its links checked
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 BENCHMARKS := published_suite layer_ranges scaling memory precision
 

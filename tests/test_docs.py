@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 RUN = re.compile(r"^<!-- run -->\n```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<told>.*?)^```$)?", re.M | re.S)
 FILE = re.compile(r"^<!-- file: (?P<name>\S+) -->\n```python\n(?P<code>.*?)^```$", re.M | re.S)
+# A block of code in the readme; commands are no Python.
+INDENTED = re.compile(r"(?:^    (?!python|make|@|#!|\{).*\n|^\n(?=    ))+", re.M)
 NUMBER = re.compile(r"-?\d+\.\d+")
 TOLERANCE = 0.02  # of printed numbers, so that another machine's last digits are no change
 # Paths of the repository, as texts name them; what stands in <> or runs over several files is none.
@@ -118,6 +121,16 @@ def test_code_of_pages_runs_and_prints_what_they_say(page: Path, quick: None) ->
             exec(compile(block["code"], page.name, "exec"), names)
         if block["told"] is not None:
             _check_same(printed.getvalue(), block["told"])
+
+
+def test_code_of_the_readme_runs(quick: None) -> None:
+    names: dict[str, object] = {}
+    blocks = [block for block in INDENTED.findall((ROOT / "README.md").read_text()) if "mi." in block]
+    assert len(blocks) >= 3
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        for block in blocks:
+            exec(compile(textwrap.dedent(block), "README.md", "exec"), names)
+    assert "tokens" in printed.getvalue()
 
 
 def _check_same(found: str, told: str) -> None:
