@@ -18,7 +18,7 @@ _STYLE = """
 body { font-family: Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif; color: var(--ink); line-height: 1.5;
        margin: 0 auto; max-width: 1160px; padding: 1rem; }
 a { color: var(--link); }
-nav ul { columns: 2; padding-left: 1.2rem; }
+nav ul { columns: 2; column-gap: 3rem; padding-left: 1.2rem; }
 section { border-top: 1px solid var(--line); margin-top: 2.5rem; }
 figure { margin: 2rem 0; }
 .picture { overflow-x: auto; border: 1px solid var(--line); }

@@ -17,6 +17,7 @@ import pytest
 
 import mechint as mi
 from analyses import ANALYSES, cli
+from mechint.figures.style import MINUS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -121,6 +122,13 @@ def test_code_of_pages_runs_and_prints_what_they_say(page: Path, quick: None) ->
             exec(compile(block["code"], page.name, "exec"), names)
         if block["told"] is not None:
             _check_same(printed.getvalue(), block["told"])
+
+
+def test_intervals_of_the_readme_are_those_of_the_gallery() -> None:
+    told = re.findall(rf"[{MINUS}\d.]+\s\[[{MINUS}\d.]+, [{MINUS}\d.]+\]", (ROOT / "README.md").read_text())
+    drawn = (ROOT / "figures" / "calibration" / "calibration.json").read_text()
+    assert len(told) >= 4
+    assert [text for text in told if " ".join(text.split()) not in drawn] == []
 
 
 def test_code_of_the_readme_runs(quick: None) -> None:
