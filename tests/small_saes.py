@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+from conftest import conversation, vector
 
 import mechint as mi
 from mechint.features import loading
 from mechint.features.dictionary import Dictionary
+from mechint.features.states import States
+from mechint.reading import Reading
 
 
 def dictionary(model: mi.Model, layer: int = 1, kind: str = "standard", d_sae: int = 48, seed: int = 0) -> Dictionary:
@@ -26,3 +29,11 @@ def dictionary(model: mi.Model, layer: int = 1, kind: str = "standard", d_sae: i
         for weight in sae.parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) * (0.3 if weight.ndim > 1 else 0.05))
     return loading.use(model, sae, f"{kind} SAE")
+
+
+def states_of(model: mi.Model, layer: int = 1, kind: str = "standard", **options: object) -> States:
+    """The features of one conversation, clean and under two injections."""
+    steer = mi.Injection(vector(model), range(3), 1.0, name="steer")
+    other = mi.Injection(vector(model, seed=1), range(3), 0.5, name="other")
+    reading = Reading.of(model, conversation(), [mi.CLEAN, steer, other], **options)
+    return States.of(reading, dictionary(model, layer, kind))
