@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -31,28 +32,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     common: list[argparse.Namespace] = []
     if code := cli.guarded(lambda: common.append(_parsed(argv))):
         return code
-    from tqdm import tqdm
-
-    left_out: list[MechintError] = []
-    done = _Done(common[0].out, argv)
-    with tqdm(ANALYSES.items(), desc="gallery", unit="analysis", disable=None) as bar:
-        for name, options in bar:
-            bar.set_postfix_str(name)
-            given = [*(_without_model(common[0]) if name in WITHOUT_MODEL else argv), *options]
-            module = importlib.import_module(f"analyses.{name}")
-            command = f"python -m analyses.{name} {shlex.join(given)}"
-            if problem := _problem(module, given):
-                left_out.append(problem)
-                tqdm.write(f"left out: {command}\n  {problem.given}", file=sys.stderr)
-                continue
-            tqdm.write(f"{'done before: ' if name in done.names else ''}{command}", file=sys.stderr)
-            if name not in done.names and (code := module.main(given)):
-                return int(code)
-            done.add(name)
-    if left_out and len(left_out) == len(set(ANALYSES) - WITHOUT_MODEL):
+    steps = [_Step.of(name, options, common[0], argv) for name, options in ANALYSES.items()]
+    left_out = [step.problem for step in steps if step.problem is not None]
+    if left_out and len(left_out) == sum(step.name not in WITHOUT_MODEL for step in steps):
         sys.stderr.write(f"error: {left_out[0]}\n")
         return 2
-    return cli.guarded(lambda: _write_index(common[0].out, done))
+    done = _Done(common[0].out, argv)
+    return _run(steps, done) or cli.guarded(lambda: _write_index(common[0].out, done))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One analysis with its options; `problem` says why it refuses them, as far as it knows without a model."""
+
+    name: str
+    given: list[str]
+    problem: MechintError | None
+
+    @classmethod
+    def of(cls, name: str, options: Sequence[str], common: argparse.Namespace, argv: Sequence[str]) -> _Step:
+        """Return an analysis with the options of the command line and those of the gallery."""
+        given = [*(_without_model(common) if name in WITHOUT_MODEL else argv), *options]
+        return cls(name, given, _problem(_module(name), given))
+
+    @property
+    def command(self) -> str:
+        """What to type for it alone."""
+        return f"python -m analyses.{shlex.join([self.name, *self.given])}"
+
+
+def _run(steps: Sequence[_Step], done: _Done) -> int:
+    """Run what is not left out or done, below one bar; returns the exit code of the first that fails, or 0."""
+    from tqdm import tqdm
+
+    with tqdm(steps, desc="gallery", unit="analysis", disable=None) as bar:
+        for step in bar:
+            bar.set_postfix_str(step.name)
+            if step.problem is not None:
+                tqdm.write(f"left out: {step.command}\n  {step.problem.given}", file=sys.stderr)
+                continue
+            known = step.name in done.names
+            tqdm.write(f"{'done before: ' if known else ''}{step.command}", file=sys.stderr)
+            if not known and (code := _module(step.name).main(step.given)):
+                return int(code)
+            done.add(step.name)
+    return 0
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"analyses.{name}")
 
 
 class _Done:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from analyses.cli import Common
+from analyses.cli import Common, format_layers
 from mechint import organisms
 from mechint.chat import Conversation, load_conversations
 from mechint.errors import LayerRangeError, UnknownConceptError, UnknownNameError, UsageError
@@ -88,7 +88,9 @@ def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
     """Raise LayerRangeError unless all layers are inside a model of `n_layers`."""
     if layers and max(layers) >= n_layers:
         raise LayerRangeError(
-            given=f"layer {max(layers)}", allowed=f"0:{n_layers} (layers 0 to {n_layers - 1})", advice="change --layers"
+            given=f"--layers {format_layers(layers)}",
+            allowed=f"0:{n_layers} (layers 0 to {n_layers - 1})",
+            advice="choose layers of the model",
         )
 
 

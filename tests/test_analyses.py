@@ -156,7 +156,8 @@ def test_all_leaves_out_what_its_options_do_not_suit(
     assert "left out: python -m analyses.calibration" in told
     assert "left out: python -m analyses.model_swap" in told
     assert "analyses.controls" in (tmp_path / "index.html").read_text()
-    assert gallery.main(["--model", "organizm", "--out", str(tmp_path)]) == 2
+    assert gallery.main(["--model", "organizm", "--out", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "none").exists(), "nothing is made for a model that is not there"
     assert "error: " in capsys.readouterr().err
 
 

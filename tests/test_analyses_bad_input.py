@@ -54,7 +54,7 @@ def files(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Pat
     ("arguments", "words"),
     [
         (["--layers", "5:2"], ["5:2", "reversed", "21:43"]),
-        (["--model", "{model}", "--layers", "3:99"], ["layer 98", "0:4"]),
+        (["--model", "{model}", "--layers", "3:99"], ["--layers 3:99", "0:4"]),
         (["--model", "{tmp}/nowhere"], ["nowhere", "no such directory", "organism"]),
         (["--model", "{tmp}/empty"], ["config.json"]),
         (
