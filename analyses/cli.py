@@ -6,16 +6,14 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
-from mechint.errors import (
-    LayerRangeError,
-    MechintError,
-    MemoryLimitError,
-)
+from mechint.errors import LayerRangeError, MechintError, MemoryLimitError
 from mechint.shards import Shard
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
@@ -210,7 +208,8 @@ def guarded(run: Callable[[], None]) -> int:
     """Run a command line; returns its exit code: 0, 2 after one message about bad input, 130 after Ctrl-C."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
-        run()
+        with _plain_warnings():
+            run()
     except MechintError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -225,6 +224,24 @@ def guarded(run: Callable[[], None]) -> int:
         sys.stderr.write(f"error: {_memory_error(error)}\n")
         return 2
     return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Write the toolkit's own warnings as a line for users, without the place in the code that others have."""
+    usual = warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        own = category.__module__.startswith("mechint")
+        return f"warning: {message}\n" if own else usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _memory_error(error: BaseException) -> MemoryLimitError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from conftest import conversation
 import mechint as mi
 from analyses import cli, logit_lens
 from mechint.chat import save_conversations
-from mechint.errors import MechintError, UsageError
+from mechint.errors import MechintError, UsageError, VectorWarning
 
 ROOT = Path(__file__).resolve().parent.parent
 _RUN = """
@@ -196,3 +197,15 @@ def test_exit_codes(problem: MechintError, code: int, capsys: pytest.CaptureFixt
 
     assert cli.guarded(fail) == code
     assert len(capsys.readouterr().err.strip().splitlines()) <= 3
+
+
+def test_own_warnings_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    usual = warnings.formatwarning
+
+    def warn() -> None:
+        sys.stderr.write(warnings.formatwarning(VectorWarning("block 0 is gone"), VectorWarning, "file.py", 3, "code"))
+        sys.stderr.write(warnings.formatwarning("old name", FutureWarning, "file.py", 3, "code"))
+
+    assert cli.guarded(warn) == 0
+    assert capsys.readouterr().err == "warning: block 0 is gone\nfile.py:3: FutureWarning: old name\n  code\n"
+    assert warnings.formatwarning is usual

@@ -13,8 +13,9 @@ import pytest
 
 from mechint import figures, stats
 from mechint.errors import OutputError, PrerequisiteError
-from mechint.figures.files import _compact, readable_json
+from mechint.figures.files import _compact
 from mechint.figures.lens import _runs
+from mechint.figures.readable import readable_json
 from mechint.figures.style import MINUS, SERIES, layer_ticks
 
 LAYERS = ["embed", *map(str, range(6))]
@@ -254,6 +255,37 @@ def test_a_missing_browser_is_one_notice(
     assert "\n" not in caplog.messages[0]
     with pytest.raises(PrerequisiteError, match="Chrome"):
         figures.save(_plain(), tmp_path / "three", png=True)
+
+
+def test_a_figure_that_cannot_be_drawn_costs_no_other_its_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plotly.io, "write_images", lambda _, files, **__: files[1].write_bytes(_PIXEL))
+    with caplog.at_level(logging.WARNING):
+        paths = figures.save_all({"one": _plain(), "two": _plain()}, tmp_path)
+    assert [path.name for path in paths if path.suffix == ".png"] == ["two.png"]
+    assert caplog.messages == ["no png of one: the browser could not draw it; open the html"]
+    with pytest.raises(PrerequisiteError, match="no png of one"):
+        figures.save_all({"one": _plain(), "two": _plain()}, tmp_path, png=True)
+
+
+def test_what_a_model_says_can_be_drawn(tmp_path: Path) -> None:
+    said = "a\x00b\x1b[0m \x7f\ud83d\ufffe, two\nlines and \\u0000 kept"
+    figure = go.Figure(go.Scatter(x=[1], y=[1], text=[said])).update_layout(title_text=said)
+    found = plotly.io.from_json(readable_json(figure))
+    shown = "a\u2400b\u241b[0m \u2421\ufffd\ufffd, two\nlines and \\u0000 kept"
+    assert found.layout.title.text == found.data[0].text[0] == shown
+    figures.save(figure, tmp_path / "said", png=False)
+    assert "\x00" not in (tmp_path / "said.html").read_text()
+
+
+def test_pictures_of_other_numbers_do_not_stay(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        figures.save(_plain(), tmp_path / name, png=False)
+        (tmp_path / f"{name}.png").write_bytes(_PIXEL)
+    figures.save_all({"one": _plain(), "two": go.Figure(go.Scatter(x=[1], y=[3]))}, tmp_path, png=False)
+    assert (tmp_path / "one.png").is_file(), "its numbers are the same"
+    assert not (tmp_path / "two.png").exists()
 
 
 def test_png_is_drawn_with_the_size_of_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,7 @@
 """Figures to files: html beside one shared plotly.min.js, json, and png where a browser can draw it; all atomic."""
 
-import base64
 import io
-import json
 import logging
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +13,7 @@ import plotly.graph_objects as go
 import plotly.io
 
 from mechint.errors import PrerequisiteError
+from mechint.figures.readable import readable_json
 from mechint.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +21,6 @@ _SCRIPT = "plotly.min.js"
 _PNG_SCALE = 2
 _COLORS = 256
 _UNSEEN = 8  # of 255, in one colour of one pixel
-_EXACT = 1e15
 _NO_BROWSER = (RuntimeError, OSError, ValueError, ImportError, TimeoutError)  # how its absence is told, by version
 _HOW = 'pip install "kaleido>=1" and install Chrome or Chromium (or run plotly_get_chrome)'
 
@@ -51,12 +48,19 @@ def save_all(
     directory = Path(directory)
     script = _share_script(directory if script_in is None else Path(script_in))
     texts = {name: readable_json(figure) for name, figure in figures.items()}
+    changed = [name for name, text in texts.items() if _read(directory / f"{name}.json") != text]
     # What is drawn is what is written: digits that are left out would still move a line by a hair.
     drawn = {name: plotly.io.from_json(text) for name, text in texts.items()}
     paths = [path for name in texts for path in _save_text(texts[name], drawn[name], directory / name, script)]
     if png is None or png:
         paths += _save_pngs(drawn, directory, required=bool(png))
+    for stale in {directory / f"{name}.png" for name in changed} - set(paths):
+        stale.unlink(missing_ok=True)  # a picture of other numbers is worse than none
     return paths
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _save_text(text: str, figure: go.Figure, stem: Path, script: Path) -> list[Path]:
@@ -66,38 +70,6 @@ def _save_text(text: str, figure: go.Figure, stem: Path, script: Path) -> list[P
         write_atomically(stem.with_name(f"{stem.name}.html"), html),
         write_atomically(stem.with_name(f"{stem.name}.json"), text),
     ]
-
-
-def readable_json(figure: go.Figure) -> str:
-    """Return a figure as JSON, one line for each trace, numbers with six digits: small, and readable as a diff."""
-    found = json.loads(go.Figure(figure).to_json(), object_hook=_decoded, parse_float=_six_digits)
-    rows = ",\n".join(json.dumps(trace, ensure_ascii=False) for trace in found["data"])
-    layout = json.dumps(found["layout"], ensure_ascii=False)
-    return f'{{"data": [\n{rows}\n],\n"layout": {layout}}}\n'
-
-
-def _decoded(value: dict[str, object]) -> object:
-    """Return an array that Plotly has packed as bytes as the list that it stands for."""
-    if set(value) - {"shape"} != {"dtype", "bdata"}:
-        return value
-    array = np.frombuffer(base64.b64decode(str(value["bdata"])), dtype=np.dtype(str(value["dtype"])))
-    if "shape" in value:
-        array = array.reshape([int(size) for size in str(value["shape"]).split(",")])
-    return _rounded(array.tolist())
-
-
-def _rounded(value: object) -> object:
-    """Return numbers, in lists or alone, with six digits; what is no number is null, as in all of Plotly's JSON."""
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    if isinstance(value, float):
-        return _six_digits(repr(value)) if math.isfinite(value) else None
-    return value
-
-
-def _six_digits(number: str) -> float | int:
-    found = float(f"{float(number):.6g}")
-    return int(found) if found.is_integer() and abs(found) < _EXACT else found
 
 
 def _share_script(directory: Path) -> Path:
@@ -111,18 +83,25 @@ def _share_script(directory: Path) -> Path:
 
 def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: bool) -> list[Path]:
     with tempfile.TemporaryDirectory() as scratch:
-        drawn = [Path(scratch) / f"{number}.png" for number in range(len(figures))]
+        files = {name: Path(scratch) / f"{number}.png" for number, name in enumerate(figures)}
         try:
-            _draw(list(figures.values()), drawn)
-            pictures = [_compact(file.read_bytes()) for file in drawn]
+            _draw(list(figures.values()), list(files.values()))
         except _NO_BROWSER as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            if required:
-                raise PrerequisiteError(f"png output: {reason}", "kaleido with a browser", _HOW) from error
-            _LOG.warning("no png files: %s; for them, %s", reason.rstrip("."), _HOW)
+            _refuse(f"no png files: {reason}", f"for them, {_HOW}", required=required)
             return []
-    named = zip(figures, pictures, strict=True)
-    return [write_atomically(directory / f"{name}.png", picture) for name, picture in named]
+        # Where a browser cannot draw a figure there is no error, and no file.
+        drawn = {name: _compact(file.read_bytes()) for name, file in files.items() if file.is_file()}
+    if missing := [name for name in figures if name not in drawn]:
+        _refuse(f"no png of {', '.join(missing)}: the browser could not draw it", "open the html", required=required)
+    return [write_atomically(directory / f"{name}.png", picture) for name, picture in drawn.items()]
+
+
+def _refuse(reason: str, advice: str, *, required: bool) -> None:
+    """Raise PrerequisiteError where pictures were asked for, else give notice."""
+    if required:
+        raise PrerequisiteError(reason, "kaleido with a browser", advice)
+    _LOG.warning("%s; %s", reason.rstrip("."), advice)
 
 
 def _compact(picture: bytes) -> bytes:
