@@ -39,7 +39,7 @@ def tables(
 
 @contextmanager
 def told(
-    job: Job, options: Options, progress: Progress | bool | None, name: str = "cells", *, by_cells: bool = False
+    job: Job, options: Options, progress: Progress | bool | None, name: str = "table", *, by_cells: bool = False
 ) -> Iterator[Options]:
     """Yield options with whom to tell: a function of the caller, or a bar over the tokens that the job will pass.
 

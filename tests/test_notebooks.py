@@ -26,6 +26,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = {"quickstart", "protocol", "your_own_model", "reading_the_lens", "model_swap", "sae_features"}
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 DRAWS = re.compile(r"\bmi\.(plot|figures\.(?!\w*(Panel|Scale|notice)\b)\w+|explorer\.draw)\(")
+BARS = re.compile(r"\bmi\.score\([^)]*progress=True\)")  # others may be done before a bar is shown
 FAILS = "raises-exception"
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -102,7 +103,7 @@ def test_notebooks_run_and_show_their_figures(path: Path):
     for cell in code_of(executed(path)):
         if DRAWS.search(cell.source):
             assert figures_of(cell), cell.source
-        if "mi.explorer.explore(" in cell.source:
+        if "mi.explorer.explore(" in cell.source or BARS.search(cell.source):
             assert any(WIDGET in output.get("data", {}) for output in cell.outputs)
         assert not [output.text for output in cell.outputs if output.get("name") == "stderr"], cell.source
     drawn = [figure for cell in code_of(executed(path)) for figure in figures_of(cell)]
