@@ -13,7 +13,7 @@ demo: $(READY)  ## run the main job on the embedded model and write its figures
 	$(PY) -m analyses.logit_lens --layer-sweep
 
 test: $(READY)  ## run all tests, in two processes
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## lint, formatting and types
 	$(VENV)/bin/ruff check .

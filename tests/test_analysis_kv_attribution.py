@@ -248,7 +248,7 @@ def test_windows_are_no_more_than_are_seen(inputs: list[str]) -> None:
         (["--finer", "2"], ["--finer", "1 at most"]),
         (["--most", "-1"], ["--most", "0 or more"]),
         (["--layers", "7"], ["layer 7", "last block"]),
-        (["--layers", "8"], ["layer 8"]),
+        (["--layers", "8"], ["--layers 8", "0:8"]),
         (["--concepts", "unicorns"], ["unicorns"]),
         (["--info", "nothing"], ["nothing"]),
         (["--conversations", "{nowhere}"], ["nowhere.json"]),

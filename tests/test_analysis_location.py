@@ -251,7 +251,7 @@ def test_sites_have_the_tokens_of_the_sentences_and_no_others(tiny_model: Callab
         (["--limit", "2"], ["--limit", "questions of its own"]),
         (["--info", "poem"], ["--info", "introspection"]),
         (["--orders", "0"], ["--orders", "1 or more"]),
-        (["--layers", "9"], ["layer 9", "0:4"]),
+        (["--layers", "9"], ["--layers 9", "0:4"]),
     ],
 )
 @pytest.mark.usefixtures("no_model")
