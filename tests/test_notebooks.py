@@ -63,7 +63,7 @@ def kernel(profile: Path) -> type[AsyncKernelManager]:
 
 
 class Client(NotebookClient):
-    """Takes no part in widgets: what nbclient sends for them can cost it a reply, and then it waits until the timeout."""
+    """Takes no part in widgets: what nbclient sends for them can cost it a reply, and then it waits for the timeout."""
 
     def on_comm_open_jupyter_widget(self, msg: dict[str, object]) -> None:
         return None
