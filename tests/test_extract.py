@@ -137,6 +137,31 @@ def raw_states(hf, model, text: str) -> torch.Tensor:
     return torch.stack(out.hidden_states[1:])[:, 0, -1]
 
 
+def test_an_interrupted_extraction_keeps_what_it_has(model, tiny_model, design, tmp_path, monkeypatch):
+    begun: list[str] = []
+    usual = extract._by_pairs
+
+    def interrupted(*given):
+        of = usual(*given)
+
+        def rows(concept: str):
+            begun.append(concept)
+            if concept == "bread":
+                raise KeyboardInterrupt
+            return of(concept)
+
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setitem(extract._METHODS, "paired_pca", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            extract.extract(model, ["cats", "bread", "rain"], design=design, directory=tmp_path)
+    assert begun == ["cats", "bread"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cats.paired_pca.safetensors"]
+    extract.extract(model, ["cats", "bread"], design=design, directory=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize("raw", [False, True])
 def test_activations_are_those_of_the_last_token_of_each_prompt(raw, model, plain_hf):
     found, read = extract.activations(model, PROMPTS, raw=raw), raw_states if raw else hugging_face_states
