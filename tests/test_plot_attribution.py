@@ -80,6 +80,35 @@ def test_attributions_lose_nothing(tables: dict[str, pd.DataFrame], name: str):
     assert told in mi.plot(table).layout.title.subtitle.text
 
 
+def test_activations_are_means_over_all_interventions(tables: dict[str, pd.DataFrame]):
+    table = tables["all"]
+    strongest = str(table.loc[table["kind"] == "feature", "component"].iloc[0])
+    silent = table[(table["component"] != strongest) | (table["intervention"] != "steer 1")]
+    figure = mi.plot(silent)
+    rows = dict(zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True))
+    (drawn,) = _large(figure, "concept injected")
+    shown = {round(y): float(x) for x, y in zip(drawn.x, drawn.y, strict=True)}
+    mine = silent[silent["component"] == strongest]
+    assert len(mine) == 1
+    assert shown[rows[strongest]] == pytest.approx(mine["injected"].item() / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("one", lambda table: table.assign(attribution=np.nan)),
+        ("cache", lambda table: pd.concat([table, table.assign(conversation="other")])),
+        ("cache", lambda table: table[table["direction"] == "insert"]),
+        ("cache", lambda table: table[table["level"] == "cache"]),
+        ("late", lambda table: pd.concat([table, table[table["layer"] > 2].assign(intervention="from a later one")])),
+    ],
+)
+def test_means_that_would_mislead_are_refused(tables: dict[str, pd.DataFrame], name: str, spoil):
+    mi.plot(tables[name])
+    with pytest.raises(UsageError):
+        mi.plot(spoil(tables[name]))
+
+
 def test_components_are_drawn_by_layer(tables: dict[str, pd.DataFrame]):
     table = tables["components"]
     bars = {trace.name: trace for trace in mi.plot(table).data if trace.type == "bar"}

@@ -29,6 +29,7 @@ def save(figure: go.Figure, path_stem: str | Path, png: bool | None = None) -> l
     """Write `<stem>.html`, `<stem>.json` and, unless `png` is False, `<stem>.png`; returns the paths written.
 
     `png=None`: without kaleido or a browser there is one notice and no png. `png=True`: that is a `PrerequisiteError`.
+    A png that is there already is removed if it shows other numbers and is not drawn again.
     """
     stem = Path(path_stem)
     return save_all({stem.name: figure}, stem.parent, png)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mechint import components, figures, stats
+from mechint.errors import UsageError
 from mechint.features import faithfulness
 from mechint.figures.style import METRICS, MINUS
 from mechint.kv import DIRECTIONS
@@ -75,6 +76,12 @@ def cache(table: pd.DataFrame, title: str) -> go.Figure:
     """Return what windows of the cache carry, layers by positions, of a table of `mi.kv.attribute`."""
     whole = (table["level"] == "window") & (table["side"] == _ALL[0]) & (table["head"] == _ALL[1])
     windows = table[whole]
+    if windows["conversation"].nunique() != 1 or set(windows["direction"]) != set(DIRECTIONS):
+        raise UsageError(
+            given=f"{len(windows)} windows of {windows['conversation'].nunique()} conversations",
+            allowed="the windows of one conversation, inserted and removed: positions of others are other tokens",
+            advice="draw one conversation at a time",
+        )
     spans = sorted(set(zip(windows["pos_start"], windows["pos_stop"], strict=True)))
     panels = [
         figures.TilePanel(_DIRECTIONS[direction], [_lattice(windows[windows["direction"] == direction], len(spans))])
@@ -92,6 +99,13 @@ def cache(table: pd.DataFrame, title: str) -> go.Figure:
 
 
 def _by_layer(table: pd.DataFrame, title: str) -> go.Figure:
+    starts = table.groupby(["conversation", "intervention"])["layer"].min()
+    if starts.nunique() > 1:
+        raise UsageError(
+            given=f"components from layers {', '.join(map(str, sorted(set(starts))))} on",
+            allowed="one first layer for all interventions: else a mean is over others at each layer",
+            advice="give late_loss one layer= for all",
+        )
     bars, sums = (
         stats.group_means(found.assign(unit=_units(found)), keys, "attribution", unit="unit")
         for found, keys in (
@@ -112,6 +126,8 @@ def _by_layer(table: pd.DataFrame, title: str) -> go.Figure:
 
 def _rows(table: pd.DataFrame, cells: Sequence[str]) -> tuple[pd.DataFrame, str]:
     """Return the largest features with intervals, all others as one row, then what is no feature."""
+    if table["attribution"].isna().any():
+        raise UsageError("an attribution that is NaN", "numbers", "see which intervention it is from")
     about = table.drop_duplicates("component").set_index("component")["kind"]
     # A feature that is silent under an intervention carries nothing there.
     wide = table.pivot_table(index=list(cells), columns="component", values="attribution", aggfunc="sum", sort=False)
@@ -125,7 +141,8 @@ def _rows(table: pd.DataFrame, cells: Sequence[str]) -> tuple[pd.DataFrame, str]
         rest = pd.concat([others.sum(axis=1).rename(f"{others.shape[1]} others"), rest], axis=1)
     values = pd.concat([shown, rest], axis=1)
     found = stats.bootstrap_mean(_of_units(values).to_numpy(np.float64).T)
-    acts = table.groupby("component")[["clean", "injected"]].mean().reindex(values.columns)
+    # Neither is it active there in either run; what has no activation at all stays without.
+    acts = table.groupby("component")[["clean", "injected"]].sum(min_count=1).reindex(values.columns) / len(wide)
     rows = pd.DataFrame(
         {
             "component": values.columns,
