@@ -5,8 +5,12 @@ PIP_ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
+# A second environment: TransformerLens 4 without SAE Lens, which needs version 3.
+VENV4 := .venv-tl4
+READY4 := $(VENV4)/.installed
+TESTS4 := model blocks prefill engine score generate kv components adapters reading extract fill protocol embedded imports
 
-.PHONY: demo test check figures notebooks docs bench prompts clean
+.PHONY: demo test test-tl4 check figures notebooks docs bench prompts clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## run the main job on the embedded model and write its figures
@@ -14,6 +18,9 @@ demo: $(READY)  ## run the main job on the embedded model and write its figures
 
 test: $(READY)  ## run all tests, in two processes
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-tl4: $(READY4)  ## run the tests of what meets TransformerLens with version 4; what that lacks is skipped, with the reason
+	HF_HUB_OFFLINE=1 $(VENV4)/bin/python -m pytest -n 2 --dist loadfile -rs $(TESTS4:%=tests/test_%.py)
 
 check: $(READY)  ## lint, formatting and types
 	$(VENV)/bin/ruff check .
@@ -40,7 +47,7 @@ prompts: $(READY)  ## render the prompt sets again after a change of wording
 	$(PY) -m mechint.prompts
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info
+	rm -rf $(VENV) $(VENV4) build dist site *.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -50,3 +57,10 @@ $(READY): pyproject.toml constraints.txt
 	  { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install --quiet pip; }
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[dev,png]"
 	touch $(READY)
+
+$(READY4): pyproject.toml constraints.txt constraints-tl4.txt
+	test -x $(VENV4)/bin/python || $(PYTHON) -m venv --clear $(VENV4)
+	grep -vE '^(sae-lens|transformer-lens)==' constraints.txt >$(VENV4)/constraints.txt
+	$(VENV4)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+	  -c $(VENV4)/constraints.txt -c constraints-tl4.txt -e ".[test]"
+	touch $(READY4)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mechint.backends.base import Backend, Hook
 from mechint.backends.blocks import Blocks
+from mechint.backends.versions import require_hooked, wrappable
 from mechint.cache import KVCache
 from mechint.errors import HookError, MemoryLimitError, ModelValidationError, UsageError
 from mechint.files import sha256
@@ -207,7 +208,8 @@ def load(
 
     `adapter` is a PEFT LoRA (directory, hub id or embedded) that is merged into the weights. With device="auto" the
     blocks are spread over all GPUs that are there, for models too large for one (bridge backend). Code that comes with
-    a checkpoint is never run. Raises UnknownModelError, ModelValidationError, MemoryLimitError or UsageError.
+    a checkpoint is never run. Raises UnknownModelError, ModelValidationError, MemoryLimitError, UsageError, or
+    PrerequisiteError.
     """
     from mechint import loading
 
@@ -215,6 +217,8 @@ def load(
     torch_dtype, torch_device = _dtype(dtype), None if device == AUTO else _device(device)
     if backend not in BACKENDS:
         raise UsageError(f"backend={backend!r}", " or ".join(BACKENDS), "choose one of the two")
+    if backend == "hooked":
+        require_hooked()
     if torch_device is None and backend != "bridge":
         raise UsageError(f"device={AUTO!r} with backend={backend!r}", "backend='bridge'", "name a device, or change it")
     try:
@@ -234,27 +238,25 @@ def wrap(handle: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTok
 
     `tokenizer` replaces the object's own. Raises UsageError for other types, and ModelValidationError.
     """
-    from transformer_lens import HookedTransformer
-    from transformer_lens.model_bridge import TransformerBridge
-
     from mechint.backends.bridge import BridgeBackend
     from mechint.backends.hooked import HookedBackend
 
-    if not isinstance(handle, HookedTransformer | TransformerBridge):
+    classes = wrappable()
+    if not isinstance(handle, classes):
         raise UsageError(
             f"an object of type {type(handle).__name__}",
-            "a HookedTransformer or a TransformerBridge",
+            " or ".join(f"a {kind.__name__}" for kind in reversed(classes)),
             "load a checkpoint with mi.load(), or wrap the model with TransformerLens first",
         )
     tokenizer = tokenizer if tokenizer is not None else handle.tokenizer
     if tokenizer is None:
         raise ModelValidationError("a model without a tokenizer", "a chat tokenizer", "pass wrap(model, tokenizer=...)")
     engine: Backend
-    if isinstance(handle, HookedTransformer):
+    if not isinstance(handle, classes[0]):
         engine, prompts = HookedBackend(handle), "full"
     else:
         engine = BridgeBackend(handle)
-        prompts = str(getattr(handle.original_model.config, "mechint_prompts", "full"))
+        prompts = str(getattr(engine.hf_model.config, "mechint_prompts", "full"))
     name = str(getattr(handle.cfg, "model_name", "") or type(handle).__name__)
     return _validated(Model(engine, tokenizer, name, prompts))
 

@@ -8,7 +8,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import typechecks
 
 typechecks.install("mechint")
 
+import prerequisites  # noqa: E402
 import reference  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
@@ -46,10 +47,21 @@ def pytest_configure() -> None:
         module = sys.modules[name]
         tree = ast.parse(Path(str(module.__file__)).read_text())
         for node in tree.body:
-            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-                body = ast.Module(body=node.body, type_ignores=[])
-                if name != "mechint":
-                    exec(compile(body, name, "exec"), module.__dict__)
+            for_types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            if for_types and name != "mechint":
+                prerequisites.bind_types(node.body, module.__dict__)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """Skip tests whose fixtures need what the installed versions do not have."""
+    return (yield from prerequisites.skipping())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Skip tests that need what the installed versions do not have."""
+    return (yield from prerequisites.skipping())
 
 
 Load = Callable[..., mi.Model]

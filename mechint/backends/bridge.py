@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mechint.backends.base import Hook, extended_mask
 from mechint.backends.twin import TwinBlocks, make_twin
+from mechint.backends.versions import aliases
 from mechint.cache import KVCache
 from mechint.errors import ModelValidationError
 from mechint.readout import Readout
@@ -48,8 +49,6 @@ class BridgeBackend:
     kind = "bridge"
 
     def __init__(self, bridge: TransformerBridge) -> None:
-        from transformer_lens.model_bridge.bridge import build_alias_to_canonical_map
-
         self.handle = bridge
         self.hf_model = bridge.original_model
         config = self.hf_model.config.get_text_config()
@@ -68,7 +67,7 @@ class BridgeBackend:
         self.blocks = TwinBlocks(*make_twin(bridge))
         # Collected once: the bridge resolves its aliases anew at each look.
         self._points = dict(bridge.hook_dict)
-        self._names = frozenset(self._points) | frozenset(build_alias_to_canonical_map(self._points))
+        self._names = frozenset(self._points) | aliases(self._points)
 
     def forward(
         self,

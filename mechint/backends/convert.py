@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mechint.backends.hooked import build
+from mechint.backends.versions import require_hooked
 from mechint.errors import ModelValidationError
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ _ROPE_TYPES = ("default", "llama3")
 def to_hooked(model: PreTrainedModel, device: torch.device) -> HookedTransformer:
     """Return a HookedTransformer whose logits equal those of `model`. Both are in memory until `model` is dropped.
 
-    Raises ModelValidationError for an architecture or a rotary scaling that is not converted.
+    Raises ModelValidationError for an architecture or a rotary scaling that is not converted, and PrerequisiteError.
     """
+    require_hooked()
     from transformer_lens import HookedTransformerConfig
     from transformer_lens.pretrained import weight_conversions
 

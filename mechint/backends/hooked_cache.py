@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
-from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache_entry import TransformerLensKeyValueCacheEntry
 
 from mechint.backends.blocks import KeysFound
 from mechint.backends.past import KeyValues, Past
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
 
 
 class Entry(TransformerLensKeyValueCacheEntry):  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mechint.backends.versions import require_sae_lens
 from mechint.errors import SAEMismatchError
 from mechint.features.config import HOW, check_owner, embedded, published
 from mechint.features.dictionary import Dictionary, as_dictionary
@@ -19,7 +20,8 @@ def load(model: Model, source: int | str | Path | None = None, *, any_model: boo
 
     None is the late embedded one. An SAE that says it was trained on another model is refused, unless `any_model`;
     a finetuned copy whose name begins with that model's (gemma-2-2b-it) is used with a warning (FeatureWarning).
-    Published SAEs are downloaded. Raises SAEMismatchError for what does not fit or cannot be read.
+    Published SAEs are downloaded. Raises SAEMismatchError for what does not fit or cannot be read, and
+    PrerequisiteError without SAE Lens.
     """
     if source is None or isinstance(source, int):
         path, name = embedded(model.name, source)
@@ -36,14 +38,13 @@ def use(model: Model, sae: AnySAE, name: str = "SAE") -> Dictionary:
 
 
 def _read(source: str, device: str) -> tuple[AnySAE, str]:
-    from sae_lens import SAE
-
+    sae_class = require_sae_lens()
     path = Path(source).expanduser()
     try:
         if path.exists():
-            return SAE.load_from_disk(path, device=device), path.name
+            return sae_class.load_from_disk(path, device=device), path.name
         release, sae_id = published(source)
-        return SAE.from_pretrained(release, sae_id, device=device), source
+        return sae_class.from_pretrained(release, sae_id, device=device), source
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()
         raise SAEMismatchError(

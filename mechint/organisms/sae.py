@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechint.backends.versions import require_sae_lens
 from mechint.errors import MechintError
 from mechint.figures import sae_quality, save_all
 from mechint.files import check_writable
@@ -91,6 +92,7 @@ def batches(tokens: Float[Tensor, "token d_model"], size: int, seed: int) -> Ite
 
 def train_sae(tokens: Float[Tensor, "token d_model"], layer: int, config: SAEConfig) -> TopKTrainingSAE:
     """Return an SAE of one layer's activations, trained by SAE Lens; the scale of its input is folded in."""
+    require_sae_lens()
     from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.sae import SAEMetadata
