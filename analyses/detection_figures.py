@@ -35,10 +35,16 @@ _LOOKS = {
 }
 
 
+# Conversations of one's own that a reader can go through one by one; of more, the extreme ones are shown.
+MOST_ROWS = 40
+_MOST_COLUMNS = 8
+_MEAN_OF = "mean of all"
+
+
 def figures(table: pd.DataFrame, answer: str, about: str, seed: int) -> dict[str, go.Figure]:
     """Return the figures by file name; those that need a prompt set's wordings only where the table has them."""
-    rows = _labelled(table, answer)
-    counts = shifts.counts(table)
+    rows, note = _readable(_labelled(table, answer))
+    counts = f"{shifts.counts(table)}{note}"
     found = {"detection_conditions": conditions(rows, f"{about}. {counts}", seed)}
     found["detection_concepts"] = concepts(rows, f"{about}. {counts}")
     if (table["description"] != "").any():
@@ -58,6 +64,26 @@ def _labelled(table: pd.DataFrame, answer: str) -> pd.DataFrame:
     named = named.assign(row=labels)
     order = {label: at for at, label in enumerate(ROWS)}
     return pd.concat([named[named["row"] != ""].sort_values("row", key=lambda row: row.map(order), kind="stable"), own])
+
+
+def _readable(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return rows that one figure has room for, and the sentence that says which were left out.
+
+    Of too many conversations a row of their mean stands first, then those with the largest and the smallest shifts.
+    """
+    moved = rows[(rows["kind"] == "introspection") & (rows["vector_kind"] == "concept")]
+    order = moved.groupby("row", sort=False)["logit_diff_shift"].mean().sort_values(ascending=False).index
+    if len(order) <= MOST_ROWS:
+        return rows, ""
+    each = MOST_ROWS // 2
+    extreme = rows[rows["row"].isin([*order[:each], *order[-each:]])]
+    extreme = extreme.sort_values("row", key=lambda row: row.map(order.get_loc), kind="stable")
+    every = rows[rows["kind"] == "introspection"].assign(row=f"{_MEAN_OF} {len(order):,} conversations")
+    note = (
+        f". Of {len(order):,} conversations only the {each} with the largest and the {each} with the smallest shift "
+        "have a row: they were chosen for it, so their own intervals prove nothing"
+    )
+    return pd.concat([every, extreme, rows[rows["kind"] == "control"]]), note
 
 
 def conditions(rows: pd.DataFrame, about: str, seed: int) -> go.Figure:
@@ -94,9 +120,13 @@ def _published_rows(wanted: set[str]) -> pd.DataFrame:
 
 def _finding(summary: pd.DataFrame) -> str:
     shift = summary[summary["panel"] == "shift"].set_index(["row", "series"])
-    moved = [row for row, series in shift.index if series == "injected" and shift.loc[(row, series), "low"] > 0]
-    best = max((key for key in shift.index if key[1] == "injected"), key=lambda key: shift.loc[key, "mean"])
-    text = f"An injected concept shifts logit(yes) {MINUS} logit(no) most with: {best[0]} ({_signed(shift, best)})"
+    injected = [key for key in shift.index if key[1] == "injected"]
+    # The largest of hundreds is large by chance alone: where there are so many, their mean speaks for all.
+    overall = [key for key in injected if key[0].startswith(_MEAN_OF)]
+    moved = [key for key in overall or injected if shift.loc[key, "low"] > 0]
+    best = max(overall or injected, key=lambda key: shift.loc[key, "mean"])
+    where = f", {best[0]}" if overall else f" most with: {best[0]}"
+    text = f"An injected concept shifts logit(yes) {MINUS} logit(no){where} ({_signed(shift, best)})"
     if (best[0], "random") in shift.index:
         text += f"; random vectors {_signed(shift, (best[0], 'random'))}"
     if (best[0], "no") in shift.index:
@@ -123,13 +153,22 @@ def concepts(rows: pd.DataFrame, about: str) -> go.Figure:
     if len(names) > len(ordered):
         cells.append(parts["Random vectors of equal norm"].mean().to_numpy()[None])
     values = np.concatenate(cells)
+    vectors, first_message = (names, "injected"), (labels, "the first message begins with")
+    # Names of many columns would lie over each other; rows have room.
+    turned = len(labels) > max(len(names), _MOST_COLUMNS)
+    down, across = (first_message, vectors) if turned else (vectors, first_message)
+    values = values.T if turned else values
     none = np.full_like(values, np.nan)
     return draw.grid(
         [GridPanel("Introspection question", stats.Interval(values, none, none, 1))],
-        rows=names, columns=labels, row_label="injected", column_label="the first message begins with",
+        rows=down[0],
+        columns=across[0],
+        row_label=down[1],
+        column_label=across[1],
         label=f"shift of<br>{METRICS['logit_diff']}",
-        title="Which concepts are detected? Shift of the answer for every injected vector", subtitle=about,
-    )  # fmt: skip
+        title="Which concepts are detected? Shift of the answer for every injected vector",
+        subtitle=about,
+    )
 
 
 def wordings(table: pd.DataFrame, about: str, seed: int) -> go.Figure:

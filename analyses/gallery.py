@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analyses.__main__ import summary
+from mechint.figures.markup import OWN_TAGS
 from mechint.files import write_atomically
 
 _STYLE = """
@@ -59,7 +60,7 @@ def write_overview(out: Path, names: Sequence[str]) -> Path:
         parts.append(f"\n## {summary(name)}\n\n    {_command(name, record)}\n")
         for file in pictures:
             title, _ = _caption((out / name / file).with_suffix(".json"))
-            parts.append(f"\n{html.unescape(title)}\n\n![{html.unescape(title)}]({name}/{file})\n")
+            parts.append(f"\n{_markdown(title)}\n\n![{_markdown(title)}]({name}/{file})\n")
     return write_atomically(out / "README.md", "".join(parts))
 
 
@@ -114,4 +115,11 @@ def _caption(file: Path) -> tuple[str, str]:
 
 
 def _plain(text: str) -> str:
-    return html.escape(html.unescape(re.sub(r"<[^>]+>", "", text.replace("<br>", " "))))
+    """Return a text of a figure without its markup, as text of a page."""
+    own_tags = re.compile(rf"</?(?:{'|'.join(OWN_TAGS)})>")
+    return html.escape(html.unescape(own_tags.sub("", text.replace("<br>", " "))))
+
+
+def _markdown(text: str) -> str:
+    """Return text of a page as Markdown that shows it to the letter: entities stay, its own marks are escaped."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", text.replace("&#x27;", "'").replace("&quot;", '"'))

@@ -90,13 +90,15 @@ def complete(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
 def conclude(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
     """Finish a complete table and write it with its figures and its record; returns the paths."""
     import mechint as mi
+    from mechint.figures.markup import literal, plain
 
     directory, table = of.config.out / of.name, finished(rows)
     receipts = table.attrs.pop("receipts")
     paths = run.write_table(table, directory)
-    figures, more = of.draw(table, of.config, of.found)
+    # What users and models have written may not be read as markup.
+    figures, more = of.draw(literal(table), literal(of.config), literal(of.found))
     paths += mi.figures.save_all(figures, directory, script_in=of.config.out)
-    found = {**of.found, **more, "receipts": receipts}
+    found = {**of.found, **{name: run.as_json(plain(value)) for name, value in more.items()}, "receipts": receipts}
     return run.finish(directory, paths, config=of.config, argv=of.argv, clock=of.clock, found=found)
 
 

@@ -166,3 +166,37 @@ def test_bad_input_is_one_error(analysis, argv, words, tmp_path: Path, capsys) -
     given = [part.format(asked=asked) for part in argv]
     found = refusal(analysis, [*given, "--out", str(tmp_path)], capsys)
     assert all(word in found for word in words), found
+
+
+def conversations_of_ones_own(count: int) -> pd.DataFrame:
+    """Rows of introspection questions that no prompt set has, each with a shift of its own, and of a control."""
+    kinds = [("none", ""), *(("concept", name) for name in CONCEPTS), ("random", "random-0")]
+    common = {"description": "", "info": "", "format": "", "p_yes": 0.3, "p_no": 0.5, "logit_diff": 0.0}
+    return pd.DataFrame(
+        [
+            common
+            | {"conversation": f"chat {at}", "vector": vector, "vector_kind": kind, "intervention": vector or "clean"}
+            | {"kind": "introspection" if at < count else "control", "group": "" if at < count else "no"}
+            | {"logit_diff_shift": float(at) if kind == "concept" else 0.0}
+            for at in range(count + 1)
+            for kind, vector in kinds
+        ]
+    )
+
+
+def test_hundreds_of_conversations_are_drawn_by_their_mean_and_the_extreme_ones():
+    drawn = detection_figures(conversations_of_ones_own(300), "yes-no", "about", 0)
+    figure = drawn["detection_conditions"]
+    rows = list(figure.layout.yaxis.ticktext)
+    extreme = [f"chat {at}" for at in (*range(299, 279, -1), *range(19, -1, -1))]
+    assert rows == ["mean of all 300 conversations", *extreme, "control questions"]
+    assert "mean of all 300 conversations (+149.50)" in figure.layout.title.text  # not the largest of three hundred
+    assert "Of 300 conversations only the 20" in figure.layout.title.subtitle.text.replace("<br>", " ")
+    heatmap = drawn["detection_concepts"].data[0]
+    assert list(heatmap.y)[:2] == rows[:2]
+    assert heatmap.z[0, 0] == pytest.approx(149.5)
+
+
+def test_a_few_conversations_are_all_drawn():
+    drawn = detection_figures(conversations_of_ones_own(40), "yes-no", "about", 0)["detection_conditions"]
+    assert list(drawn.layout.yaxis.ticktext) == [*(f"chat {at}" for at in range(40)), "control questions"]

@@ -270,3 +270,25 @@ def test_a_plane_without_numbers() -> None:
     mean = next(trace for trace in one.data if trace.name == f"mean: {INJECTED}")
     assert np.isnan(mean.x[0]), "missing is never left out of a mean"
     assert one.layout.xaxis.range[1] == pytest.approx(4.6)
+
+
+def test_the_lines_between_rows_of_dots_are_set_at_once(monkeypatch):
+    """Plotly looks at every shape whenever one is added, so that rows took time by their square."""
+    calls = []
+    monkeypatch.setattr(go.Figure, "add_shape", lambda *args, **kwargs: calls.append(args))
+    summary = pd.DataFrame(
+        {
+            "panel": "p",
+            "row": [f"row {at}" for at in range(50)],
+            "series": "injected",
+            "mean": 0.1,
+            "low": 0.0,
+            "high": 0.2,
+        }
+    )
+    panel = DotPanel("p", "", "value", zero=False)
+    figure = figures.dots(
+        summary, summary.iloc[:0].assign(unit="", value=0.0), [panel], SERIES, title="t", subtitle="s"
+    )
+    assert not calls
+    assert [line.y0 for line in figure.layout.shapes] == [at - 0.5 for at in range(1, 50)]

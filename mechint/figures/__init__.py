@@ -12,6 +12,7 @@ from mechint.figures.heatmaps import HeatPanel, Scale, heatmaps
 from mechint.figures.layers import LayerPanel, layer_curves
 from mechint.figures.lens import lens_concepts, lens_overview
 from mechint.figures.marks import mark_rows
+from mechint.figures.markup import literal
 from mechint.figures.plane import plane
 from mechint.figures.saes import sae_quality
 from mechint.figures.signed import SignedPanel, signed_curves
@@ -51,6 +52,7 @@ __all__ = [
     "lens_concepts",
     "lens_overview",
     "lens_sweep",
+    "literal",
     "mark_rows",
     "plane",
     "sae_notice",

@@ -68,7 +68,7 @@ def dots(
         for trace in _traces(panel, mine, small, place, {name: series[name] for name in used}, column == 1):
             figure.add_trace(trace, row=1, col=column)
         _value_axis(figure, panel, mine, small, column)
-    _row_axis(figure, rows)
+    _row_axis(figure, rows, len(panels))
     most = _most_lanes(summary, lanes) if packed else max(lanes.values(), default=0) + 1
     height = 60 + _ROW * (most + 0.4) * len(rows)
     done = finish(figure, title, subtitle, height=round(height), bottom=80 + 22 * legend_lines)
@@ -220,8 +220,26 @@ def _probability_ticks(shown: np.ndarray) -> tuple[list[float], list[str]]:
     return [value for value, _ in kept], [text for _, text in kept]
 
 
-def _row_axis(figure: go.Figure, rows: Sequence[str]) -> None:
+def _row_axis(figure: go.Figure, rows: Sequence[str], n_panels: int) -> None:
     places = [len(rows) - 1 - at for at in range(len(rows))]
     figure.update_yaxes(tickvals=places, ticktext=list(rows), range=[-0.5, len(rows) - 0.5], showgrid=False, ticks="")
-    for at in range(1, len(rows)):
-        figure.add_hline(y=at - 0.5, line={"color": "#DDDDDD", "width": 1}, layer="below")
+    # All at once: Plotly looks at every shape again whenever one is added.
+    separators = [_separator(at - 0.5, panel) for at in range(1, len(rows)) for panel in range(n_panels)]
+    figure.update_layout(shapes=[*figure.layout.shapes, *separators])
+
+
+def _separator(y: float, panel: int) -> dict[str, object]:
+    """Return the line between two rows of a panel, which are counted from 0."""
+    xref = f"x{panel + 1 if panel else ''} domain"
+    line = {"color": "#DDDDDD", "width": 1}
+    return {
+        "type": "line",
+        "x0": 0,
+        "x1": 1,
+        "xref": xref,
+        "y0": y,
+        "y1": y,
+        "yref": "y",
+        "line": line,
+        "layer": "below",
+    }

@@ -9,6 +9,8 @@ import math
 import numpy as np
 import plotly.graph_objects as go
 
+from mechint.figures.markup import drawable
+
 _EXACT = 1e15
 # What models say may hold characters that no picture may: they are shown as the symbols that stand for them.
 _UNDRAWABLE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
@@ -49,9 +51,9 @@ def _six_digits(number: str) -> float | int:
 
 
 def _printable(value: object) -> object:
-    """Return the same with all characters drawable, wherever a text stands."""
+    """Return the same with all characters drawable and no markup but a figure's own, wherever a text stands."""
     if isinstance(value, str):
-        return value.translate(_UNDRAWABLE)
+        return drawable(value).translate(_UNDRAWABLE)
     if isinstance(value, list):
         return [_printable(item) for item in value]
     if isinstance(value, dict):

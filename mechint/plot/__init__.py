@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mechint.errors import UsageError
+from mechint.figures.markup import drawable_figure, literal
 from mechint.plot import attribution, readouts
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ def plot(table: pd.DataFrame, metric: str | None = None, *, by: str = "intervent
     for needed, draw_whole in _WHOLE:
         if needed <= set(table.columns):
             _check_whole(metric, by)
-            return draw_whole(table, title).update_layout(width=WIDTH)
+            return drawable_figure(draw_whole(literal(table), title)).update_layout(width=WIDTH)
     for needed, draw in _KINDS:
         if needed <= set(table.columns):
             _check_column(table, by)
-            return draw(table, readouts.Wanted(metric, by, title)).update_layout(width=WIDTH)
+            wanted = readouts.Wanted(literal(metric), literal(by), title)
+            return drawable_figure(draw(literal(table), wanted)).update_layout(width=WIDTH)
     raise UsageError(
         given=f"a table with the columns {', '.join(map(str, table.columns))}",
         allowed="tables of mi.score, mi.logit_lens, mi.generate, mi.text_loss, mi.name_log_probs, and of attribution",
