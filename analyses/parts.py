@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mechint.shards import Shard
 
 FOLDER = "parts"
+PLACE = "row of the whole table"  # no table has a column of this name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Record:
 
 def write(rows: pd.DataFrame, directory: Path, shard: Shard, record: Record) -> Path:
     """Write the rows of one shard; returns the path."""
-    table = rows.rename_axis("place").reset_index()
+    table = rows.rename_axis(PLACE).reset_index()
     about = {"shard": [shard.index, shard.count], **dataclasses.asdict(record)}
     table.attrs = {"receipts": rows.attrs["receipts"], "part": about}
     path = directory / FOLDER / f"{shard.index}-of-{shard.count}.parquet"
@@ -81,7 +82,7 @@ def _joined(found: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, R
     _check(found, abouts, shards)
     receipts = each_once(receipt for _, table in found for receipt in table.attrs.pop("receipts"))
     tables = [table for _, table in found]
-    rows = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True).set_index("place")
+    rows = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True).set_index(PLACE)
     rows.attrs["receipts"] = receipts
     about = abouts[0]
     return rows, Record(about["analysis"], tuple(about["argv"]), about["key"], about["found"])

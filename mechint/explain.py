@@ -116,8 +116,8 @@ def cost_of(job: Job, options: Options) -> Explanation:
         alone_blocks=alone * job.model.n_layers,
         blocks=sum(one.blocks for one in memory),
         passes=sum(one.passes for one in memory),
-        cache_bytes=max(one.peak for one in memory),
-        pass_bytes=max(one.largest for one in memory),
+        cache_bytes=max((one.peak for one in memory), default=0),
+        pass_bytes=max((one.largest for one in memory), default=0),
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mechint.answers import AnswerIds, Row, add_shifts, all_answer_ids, column_names, read_rows
 from mechint.chat import Conversation
 from mechint.engine import CellBatch, run
+from mechint.errors import UsageError
 from mechint.files import JSON, sha256
 from mechint.given import listed_conversations, listed_interventions
 from mechint.interventions import CLEAN, Clean, Intervention
@@ -102,9 +103,11 @@ class Job:
     def of(cls, model: Model, requests: Sequence[Request]) -> Job:
         """Return the job of some requests, all of them checked.
 
-        Raises UsageError for an empty request and for labels or names that occur twice in one, and what `render`,
-        `answer_ids` and the checks of `prefill` raise.
+        Raises UsageError for no request, for an empty one and for labels or names that occur twice in one, and what
+        `render`, `answer_ids` and the checks of `prefill` raise.
         """
+        if not requests:
+            raise UsageError("no requests", "one or more", "pass at least one")
         known: dict[Conversation, Rendered] = {}
         chats: dict[Chat, int] = {}
         numbers: dict[tuple[str, str], int] = {}

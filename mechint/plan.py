@@ -57,8 +57,10 @@ class Step:
 
     @property
     def clean(self) -> int | None:
-        """The state in which nothing is added, if a cell has it."""
-        return next((s for s, state in enumerate(self.states) if not any(state.before(self.node.stop))), None)
+        """The state in which nothing is added, if a cell has it; that of a strength of zero is one."""
+        stop = self.node.stop
+        untouched = (s for s, state in enumerate(self.states) if not (state.added(stop) or state.filler(stop)))
+        return next(untouched, None)
 
     @property
     def reads(self) -> dict[Cell, int]:

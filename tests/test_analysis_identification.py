@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import conversation
-from whole_runs import DIGITS, merged_shards, model_and_cats, refusal, whole_run, without
+from whole_runs import DIGITS, model_and_cats, refusal, whole_run, without
 
 import mechint as mi
 from analyses import choices, identification
@@ -244,11 +244,6 @@ def test_names_of_several_tokens_are_put_together(tiny_model: Callable[..., mi.M
         assert found[row.conversation, row.name] == pytest.approx(row.log_p, abs=1e-6)
     assert rows.groupby("name")["token"].max().to_dict().keys() == names.keys()
     assert rows["token"].max() > 0
-
-
-def test_shards_give_the_same_table(ran: Path, inputs: list[str], tmp_path: Path) -> None:
-    whole = merged_shards(identification, options_of(inputs), tmp_path)
-    pd.testing.assert_frame_equal(whole, pd.read_parquet(ran / "table.parquet"), atol=1e-5)
 
 
 @pytest.mark.parametrize(

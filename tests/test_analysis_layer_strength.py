@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from conftest import asked_conversations
-from whole_runs import merged_shards, model_and_cats, refusal, whole_run
+from whole_runs import model_and_cats, refusal, whole_run
 
 import mechint as mi
 from analyses import cli, injected, layer_strength, plain_text
@@ -212,11 +212,6 @@ def test_an_interrupted_run_goes_on(
     assert not (tmp_path / "layer_strength" / ".partial").exists()
     tables = [pd.read_parquet(folder / "table.parquet") for folder in (tmp_path / "layer_strength", whole)]
     pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
-
-
-def test_shards_merged_make_the_same_table(whole: Path, inputs: list[str], tmp_path: Path) -> None:
-    table = merged_shards(layer_strength, _argv(inputs, "--ranges"), tmp_path)
-    pd.testing.assert_frame_equal(table, pd.read_parquet(whole / "table.parquet"), rtol=1e-4, atol=1e-5)
 
 
 def test_defaults_are_multiples_of_the_dose(inputs: list[str]) -> None:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from conftest import asked_conversations, vector
-from whole_runs import merged_shards, model_and_cats, refusal, whole_run, without
+from whole_runs import model_and_cats, refusal, whole_run, without
 
 import mechint as mi
 from analyses import cli, steering
@@ -217,11 +217,6 @@ def test_an_interrupted_run_goes_on(
     assert not (tmp_path / "steering" / ".partial").exists()
     tables = [pd.read_parquet(folder / "table.parquet") for folder in (tmp_path / "steering", whole)]
     pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
-
-
-def test_shards_merged_make_the_same_table(whole: Path, inputs: list[str], tmp_path: Path) -> None:
-    table = merged_shards(steering, _argv(inputs), tmp_path)
-    pd.testing.assert_frame_equal(table, pd.read_parquet(whole / "table.parquet"), rtol=1e-4, atol=1e-5)
 
 
 def test_own_conversations_without_random_vectors_and_samples(inputs: list[str], tmp_path: Path) -> None:

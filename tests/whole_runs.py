@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import pandas as pd
 import pytest
 from conftest import refuse_pictures
 
 import mechint as mi
-from analyses import merge
 from mechint.reading import Reading
 
 # The tiny tokenizer merges " 0" and " 1", which it saw, and no other digit.
@@ -25,14 +23,6 @@ def whole_run(analysis: ModuleType, argv: Sequence[str], out: Path) -> Path:
         patch.setattr("plotly.io.write_images", refuse_pictures)
         assert analysis.main([*argv, "--out", str(out)]) == 0
     return out / analysis.NAME
-
-
-def merged_shards(analysis: ModuleType, argv: Sequence[str], out: Path) -> pd.DataFrame:
-    """Return the table of two parts of a run that were merged."""
-    for part in ("0/2", "1/2"):
-        assert analysis.main([*argv, "--shard", part, "--out", str(out)]) == 0
-    assert merge.main([str(out), "--out", str(out)]) == 0
-    return pd.read_parquet(out / analysis.NAME / "table.parquet")
 
 
 def without(inputs: Sequence[str], *names: str) -> list[str]:
