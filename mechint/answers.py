@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -88,10 +90,10 @@ def read_rows(readout: Readout, resid: Float[Tensor, "n d_model"], ids: Sequence
     return [_columns(readings, index, item, place) for index, item in enumerate(ids)]
 
 
-def add_shifts(table: pd.DataFrame, keys: Sequence[str], clean: str) -> pd.DataFrame:
-    """Add `<column>_shift` = value - value of the clean cell with the same `keys`."""
+def add_shifts(table: pd.DataFrame, keys: Sequence[str], clean: npt.NDArray[np.bool_]) -> pd.DataFrame:
+    """Add `<column>_shift` = value - value of the row with the same `keys` that is `clean`."""
     columns = [column for column in SHIFTED if column in table]
-    reference = table[table["intervention"] == clean].set_index(list(keys))[columns]
+    reference = table[clean].set_index(list(keys))[columns]
     at = pd.MultiIndex.from_frame(table[list(keys)]) if len(keys) > 1 else table[keys[0]]
     for column in columns:
         table[f"{column}_shift"] = table[column].to_numpy() - reference[column].reindex(at).to_numpy()

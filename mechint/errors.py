@@ -60,6 +60,10 @@ class ReceiptError(MechintError):
     """A prefill that touched other layers, positions or rows than its intervention asked for."""
 
 
+class NumericalError(MechintError):
+    """Activations or logits that left what their dtype can hold: nothing that is read from them means anything."""
+
+
 class HookError(MechintError):
     """Hooks that are live where none may be."""
 

@@ -5,7 +5,8 @@ Specifications only: frozen, composable, hashable by content. `prefill` carries 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,21 +14,23 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from mechint.errors import ConversationError, LayerRangeError, UsageError
+from mechint import arguments, html
+from mechint.errors import ConversationError, LayerRangeError, NumericalError, UsageError
 from mechint.files import sha256
 from mechint.fill_files import Filler, Prefix, StoredPrefix, read_fill
+from mechint.model import Model
+from mechint.signatures import checked
 from mechint.vectors import ConceptVector, check_not_zero
 
 if TYPE_CHECKING:
-    from mechint.model import Model
     from mechint.render import Rendered
 
 
 @dataclass(frozen=True)
 class Clean:
-    """The cache as the model itself fills it."""
+    """The cache as the model itself fills it; nothing else may have its name."""
 
-    name: str = "clean"
+    name: str = field(default="clean", init=False)
 
     @property
     def key(self) -> str:
@@ -50,6 +53,7 @@ class _Addable:
         return InjectionSum((*self.terms, *other.terms))
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Injection(_Addable):
     """Add `vector` to `resid_post` of `layers` at the marked positions.
@@ -59,7 +63,8 @@ class Injection(_Addable):
     all that the vector has. `positions` (absolute token positions) or `segments` (0 = that of the first message) narrow
     what is touched; both must lie in marked segments.
 
-    Raises UsageError unless exactly one strength is given, LayerRangeError, InvalidVectorError for a zero vector.
+    Raises UsageError unless exactly one strength is given and it is a finite number, and for the name "clean";
+    LayerRangeError, InvalidVectorError for a zero vector.
     """
 
     vector: ConceptVector
@@ -74,12 +79,11 @@ class Injection(_Addable):
     def __post_init__(self) -> None:
         for attribute in ("layers", "positions", "segments"):
             value = getattr(self, attribute)
-            object.__setattr__(self, attribute, None if value is None else _integers(attribute, value))
+            object.__setattr__(self, attribute, None if value is None else _each_once(attribute, value))
         if self.layers is None:
             object.__setattr__(self, "layers", self.vector.layers)
         _check_injection(self)
-        if not self.name:
-            object.__setattr__(self, "name", _default_name(self))
+        _set_name(self, _default_name(self))
         object.__setattr__(self, "terms", (self,))
 
     @property
@@ -89,12 +93,15 @@ class Injection(_Addable):
         return sha256(b"injection", self.vector.fingerprint().encode(), repr(what).encode())
 
     def amount(self, layer: int, norm: float) -> Float[Tensor, " d_model"]:
-        """Return what is added at a layer; `norm` is the clean residual's mean norm there, if the strength needs it."""
+        """Return what is added at a layer; `norm` is the clean residual's mean norm there, if the strength needs it.
+
+        Raises NumericalError for more than float32 can hold the square of.
+        """
         vector: Tensor = self.vector.vectors[layer]
         if self.strength is not None:
-            return vector * self.strength
+            return _within_float32(self, layer, vector * self.strength)
         scaled: Tensor = vector * ((self.relative_strength or 0.0) * norm / vector.norm().clamp_min(1e-30))
-        return scaled
+        return _within_float32(self, layer, scaled)
 
     def renamed(self, name: str) -> Injection:
         """Return the same injection under another name."""
@@ -107,6 +114,7 @@ class Injection(_Addable):
         return hash((self.key, self.name))
 
 
+@checked
 @dataclass(frozen=True)
 class InjectionSum(_Addable):
     """Several injections at once; made with `a + b`."""
@@ -115,8 +123,9 @@ class InjectionSum(_Addable):
     name: str = ""
 
     def __post_init__(self) -> None:
-        if not self.name:
-            object.__setattr__(self, "name", " + ".join(term.name for term in self.terms))
+        if not self.terms:
+            raise arguments.wrong("terms", self.terms, "one or more injections")
+        _set_name(self, " + ".join(term.name for term in self.terms))
 
     @property
     def key(self) -> str:
@@ -128,6 +137,7 @@ class InjectionSum(_Addable):
         return replace(self, name=name)
 
 
+@checked
 @dataclass(frozen=True)
 class Swap:
     """Let `model` fill the marked segments; the unmarked ones are filled by the model that is asked."""
@@ -138,8 +148,11 @@ class Swap:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "identity", self.model.identity)
-        if not self.name:
-            object.__setattr__(self, "name", f"swap({self.model.name})")
+        _set_name(self, f"swap({self.model.name})")
+
+    def renamed(self, name: str) -> Swap:
+        """Return the same swap under another name."""
+        return replace(self, name=name)
 
     @property
     def key(self) -> str:
@@ -147,6 +160,7 @@ class Swap:
         return sha256(b"swap", self.identity.encode())
 
 
+@checked
 @dataclass(frozen=True)
 class Filled:
     """Let the caches that `mi.fill` has left in `directory` stand for the marked segments: a swap's second phase.
@@ -164,8 +178,7 @@ class Filled:
         object.__setattr__(self, "directory", Path(self.directory).expanduser().resolve())
         filler, name = read_fill(Path(self.directory))
         object.__setattr__(self, "filler", filler)
-        if not self.name:
-            object.__setattr__(self, "name", f"filled({name})")
+        _set_name(self, f"filled({name})")
 
     @property
     def key(self) -> str:
@@ -187,13 +200,39 @@ class Filled:
 Intervention = Clean | Injection | InjectionSum | Swap | Filled
 
 
-def _integers(name: str, value: Iterable[int]) -> tuple[int, ...]:
-    found = tuple(int(v) for v in value)
-    if not found or len(set(found)) != len(found):
+def dose_text(intervention: Intervention) -> str:
+    """Return an intervention's name with the strength and layers of every injection in it, for messages."""
+    if not isinstance(intervention, Injection | InjectionSum):
+        return intervention.name
+    doses = [
+        f"relative_strength={term.relative_strength:g} at layers {html.spans(term.layers or ())}"
+        if term.strength is None
+        else f"strength={term.strength:g} at layers {html.spans(term.layers or ())}"
+        for term in intervention.terms
+    ]
+    return f"{intervention.name} ({', '.join(doses)})"
+
+
+def _each_once(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    if not values or len(set(values)) != len(values):
         raise UsageError(
-            f"{name}={list(found)}", f"one or more {name}, each once", "check the range: a reversed one is empty"
+            f"{name}={arguments.shown(list(values))}",
+            f"one or more {name}, each once",
+            "check the range: a reversed one is empty",
         )
-    return tuple(sorted(found)) if name == "layers" else found
+    return tuple(sorted(values) if name == "layers" else values)
+
+
+def _set_name(intervention: Injection | InjectionSum | Swap | Filled, default: str) -> None:
+    """Give an intervention its default name if it has none; raises UsageError for the name of the clean one."""
+    name = intervention.name or default
+    if name == CLEAN.name:
+        raise UsageError(
+            given=f"{type(intervention).__name__} with the name {name!r}",
+            allowed=f"any name but {name!r}, which is that of the unsteered runs that shifts are taken against",
+            advice="give it another name (name=...; a vector that is called so can have its file renamed)",
+        )
+    object.__setattr__(intervention, "name", name)
 
 
 def _check_injection(injection: Injection) -> None:
@@ -209,6 +248,18 @@ def _check_injection(injection: Injection) -> None:
         raise LayerRangeError(f"layers {list(layers)}", "layers from 0 on", "count layers from the first block")
     injection.vector.at(layers)
     check_not_zero(injection.vector.at(layers))
+
+
+def _within_float32(injection: Injection, layer: int, amount: Tensor) -> Tensor:
+    norm = amount.norm().item()
+    if not math.isfinite(norm):
+        raise NumericalError(
+            given=f"{injection.name}: at layer {layer} it adds a vector of norm {norm} "
+            f"(strength={injection.strength}, relative_strength={injection.relative_strength})",
+            allowed="amounts whose square float32 can hold, and relative ones where the clean residual is finite",
+            advice="lower the strength; in float16, load the model with dtype='bfloat16' or 'float32'",
+        )
+    return amount
 
 
 def _default_name(injection: Injection) -> str:

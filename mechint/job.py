@@ -16,14 +16,15 @@ from torch import Tensor
 from mechint.answers import AnswerIds, Row, add_shifts, all_answer_ids, column_names, read_rows
 from mechint.chat import Conversation
 from mechint.engine import CellBatch, run
-from mechint.errors import UsageError
+from mechint.errors import NumericalError, UsageError
 from mechint.files import JSON, sha256
 from mechint.given import listed_conversations, listed_interventions
-from mechint.interventions import CLEAN, Clean, Intervention
+from mechint.interventions import CLEAN, Clean, Intervention, dose_text
 from mechint.model import Model
 from mechint.plan import Cell
 from mechint.prefill import check_fits, check_readable
 from mechint.progress import Progress
+from mechint.readout import readable
 from mechint.render import Rendered, render_all
 from mechint.shards import Shard
 from mechint.store import CellStore, each_once
@@ -74,14 +75,14 @@ class Chat:
 class Part:
     """What one request asks of a job: indices of its conversations and interventions, and the layers to read.
 
-    `reference` is the clean intervention that shifts are taken against; `asked` says which rows are shown.
+    `reference` is the index of the clean intervention that shifts are taken against; `asked` those that are shown.
     """
 
     conversations: tuple[int, ...]
     interventions: tuple[int, ...]
     layers: tuple[int, ...]
-    reference: str
-    asked: frozenset[str]
+    reference: int
+    asked: frozenset[int]
 
     @property
     def cells(self) -> list[Cell]:
@@ -133,8 +134,8 @@ class Job:
                     conversations=tuple(chats.setdefault(chat, len(chats)) for chat in same),
                     interventions=tuple(numbers[i.name, i.key] for i in complete),
                     layers=layers,
-                    reference=reference.name,
-                    asked=frozenset(intervention.name for intervention in wanted),
+                    reference=numbers[reference.name, reference.key],
+                    asked=frozenset([numbers[i.name, i.key] for i in wanted]),
                 )
             )
         rendered, ids = (tuple(getattr(chat, name) for chat in chats) for name in ("rendered", "answers"))
@@ -175,6 +176,8 @@ class Job:
                 "conversation": self.rendered[c].label,
                 "intervention": self.interventions[i].name,
                 "layer": layer,
+                "asked": i in part.asked,
+                "reference": i == part.reference,
                 **found[c, i][layer],
             }
             for place, ((c, i), layer) in enumerate(places)
@@ -182,9 +185,7 @@ class Job:
         }
         table = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), dtype="int64"))
         if table.empty:
-            table = pd.DataFrame(columns=["conversation", "intervention", "layer"])
-        names = table["intervention"]
-        table = table.assign(asked=names.isin(part.asked), reference=names == part.reference)
+            table = pd.DataFrame(columns=["conversation", "intervention", "layer", "asked", "reference"])
         table.attrs["receipts"] = self._in_order(part, receipts)
         return table
 
@@ -261,10 +262,20 @@ class Job:
                 (cell, r) for cell, r in zip(batch.cells, row.tolist(), strict=True) if layer in self.layers[cell[0]]
             ]
             if mine:
+                self._check_readable(layer, resid, mine)
                 pairs = [(r, self.answers[cell[0]]) for cell, r in mine]
                 for (cell, _), values in zip(mine, _read_pairs(self.model, resid, pairs), strict=True):
                     found[cell][layer] = values
         return dict(found)
+
+    def _check_readable(
+        self, layer: int, resid: Float[Tensor, "row d_model"], rows: Sequence[tuple[Cell, int]]
+    ) -> None:
+        """Raise NumericalError, naming the cell, for a residual that no logits can be read from."""
+        fine = readable(resid).tolist()
+        for (c, i), row in rows:
+            if not fine[row]:
+                raise _overflowed(self.model, self.rendered[c], self.interventions[i], layer)
 
 
 def finish(rows: pd.DataFrame) -> pd.DataFrame:
@@ -274,12 +285,22 @@ def finish(rows: pd.DataFrame) -> pd.DataFrame:
     table.attrs = {}  # pandas would copy thousands of receipts at every step
     table = table.sort_index()
     if len(table):
-        references = table.loc[table["reference"], "intervention"]
         keys = [name for name in ("conversation", "layer") if name in table]
-        table = add_shifts(table, keys, references.iloc[0] if len(references) else CLEAN.name)
+        table = add_shifts(table, keys, table["reference"].to_numpy(dtype=bool))
     table = table[table["asked"].astype(bool)].drop(columns=["asked", "reference"]).reset_index(drop=True)
     table.attrs["receipts"] = receipts
     return table
+
+
+def _overflowed(model: Model, rendered: Rendered, intervention: Intervention, layer: int) -> NumericalError:
+    dtype = str(model.backend.dtype).removeprefix("torch.")
+    return NumericalError(
+        given=f"conversation {rendered.label!r}, {dose_text(intervention)}: at layer {layer} the residual at the "
+        f"answer position is not finite, or too large to be normed, in {dtype}",
+        allowed="residuals whose squares float32 can hold",
+        advice="load the model with a wider dtype (bfloat16, float32)"
+        + ("" if isinstance(intervention, Clean) else ", or lower the strength"),
+    )
 
 
 def _continued(model: Model, rendered: Sequence[Rendered], after: Sequence[int]) -> Sequence[Rendered]:

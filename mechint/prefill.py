@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one prefill did to one row of the cache: an injection by layer; a swap by the positions it filled."""
+    """What one prefill did to one row of the cache: an injection by layer; a swap by the positions it filled.
+
+    Raises ReceiptError for norms that are not finite: the sum, or the stream itself, left what the dtype can hold.
+    """
 
     conversation: str
     intervention: str
@@ -38,6 +42,16 @@ class Receipt:
     positions: tuple[int, ...]
     layers: tuple[LayerTouch, ...]
     row: int = 0
+
+    def __post_init__(self) -> None:
+        for touch in self.layers:
+            if not math.isfinite(touch.vector_norm) or not math.isfinite(touch.residual_norm):
+                raise ReceiptError(
+                    given=f"conversation {self.conversation!r}, {self.intervention}: at layer {touch.layer} a vector "
+                    f"of norm {touch.vector_norm:.3g} was added to a residual of norm {touch.residual_norm:.3g}",
+                    allowed="finite norms: these are beyond what the model's dtype can hold",
+                    advice="lower the strength, or load the model with a wider dtype (bfloat16, float32)",
+                )
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the receipt as JSON data, positions as start:stop spans."""

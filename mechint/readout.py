@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechint.errors import UsageError
+from mechint.errors import NumericalError, UsageError
 
 # Rows of the unembedding converted to float32 at a time: 16,384 x 5,120 of them are 335 MB.
 _VOCAB_CHUNK = 16_384
@@ -34,6 +34,7 @@ class Readout:
 
     `weight` keeps the model's dtype and memory (`d_vocab d_model`); pieces of it become float32 when they are used.
     A logit is `soft_cap * tanh(x / soft_cap)` of `x = scale * (weight @ norm(resid) + bias)`.
+    All methods raise NumericalError for residuals that `check_readable` refuses.
     """
 
     norm: Callable[[Tensor], Tensor]
@@ -61,6 +62,8 @@ class Readout:
             weighted = weighted * shrink + (exponentials * chunk).sum(-1)
             maximum = higher
         log_sum_exp = maximum + total.log()
+        if not log_sum_exp.isfinite().all():
+            raise NumericalError("logits that are not finite", "finite ones", "check the unembedding's weights")
         return Readings(logits, log_sum_exp, log_sum_exp - weighted / total)
 
     def logit_diff(
@@ -81,7 +84,9 @@ class Readout:
         return first - second
 
     def _normed(self, resid: Tensor) -> Tensor:
-        return self.norm(resid.to(self.weight.device, torch.float32))
+        values = resid.to(self.weight.device, torch.float32)
+        check_readable(values)
+        return self.norm(values)
 
     def _unembed(self, normed: Tensor, entries: slice | Tensor) -> Tensor:
         logits = normed @ self.weight[entries].to(torch.float32).T
@@ -89,3 +94,23 @@ class Readout:
             logits = logits + self.bias[entries].to(torch.float32)
         logits = logits * self.scale
         return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
+
+
+def readable(resid: Float[Tensor, "*rows d_model"]) -> Bool[Tensor, "*rows"]:
+    """True where a residual can be normed: its values, and the sum of their squares, are finite in float32.
+
+    Beyond that a norm divides by infinity, and the logits would be zero instead of wrong for all to see.
+    """
+    norms: Tensor = torch.linalg.vector_norm(resid.detach(), dim=-1, dtype=torch.float32)
+    return norms.isfinite()
+
+
+def check_readable(resid: Float[Tensor, "*rows d_model"]) -> None:
+    """Raise NumericalError unless every residual is `readable`."""
+    fine = readable(resid)
+    if not fine.all():
+        raise NumericalError(
+            given=f"{int((~fine).sum())} of {fine.numel()} residuals to read are not finite, or too large to be normed",
+            allowed="residuals whose squares float32 can hold",
+            advice="lower the strength, or load the model with a wider dtype (bfloat16, float32)",
+        )

@@ -33,6 +33,8 @@ def _jaxtyped(*decorated: object, **options: object) -> object:
 
 
 def _checked(checked: _T, typechecker: Callable[[_T], _T]) -> _T:
+    if inspect.isclass(checked) and hasattr(checked.__init__, "__checks_arguments__"):
+        return checked  # it converts what it is given, which may be more than it keeps
     if inspect.isclass(checked) or _annotates_arrays(checked):
         return _full(checked, typechecker=typechecker)
     # As jaxtyping does: a name that is imported for the type checker only is not checked.
