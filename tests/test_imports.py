@@ -17,8 +17,8 @@ FLOORS = (
     "tokens", "cache", "readout", "backends", "loading", "model", "validation", "adapters", "capture", "steering",
     "vectors", "prompt_fields", "prompt_tasks", "prompt_design", "prompts", "prompt_questions", "presets",
     "activations", "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "fill", "given",
-    "active", "states", "prefix_tree", "rows", "plan", "passes", "receipts", "engine", "answers", "shards", "store", "job",
-    "explain", "tables", "naming", "ray_engine", "score", "lens", "decode", "generate", "text_loss", "stats",
+    "active", "states", "prefix_tree", "rows", "plan", "passes", "receipts", "engine", "answers", "shards", "store",
+    "job", "explain", "tables", "naming", "ray_engine", "score", "lens", "decode", "generate", "text_loss", "stats",
     "information", "reading", "frozen", "features", "sae", "components", "kv", "published", "figures", "plot",
     "explorer", "organisms.tools",
 )  # fmt: skip
