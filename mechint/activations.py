@@ -10,19 +10,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechint.artefacts import FileKind, parsed_object, reading
 from mechint.capture import residuals
 from mechint.chat import Conversation, Message
 from mechint.errors import UsageError
-from mechint.files import JSON, replace_atomically, sha256
+from mechint.files import JSON, sha256
 from mechint.model import Model
 from mechint.render import render
+from mechint.signatures import checked
+from mechint.tensor_files import load_tensors, save_tensors
 
-_FORMAT = "mechint activations 1"
+_FORMAT = "mechint activations 2"
+_KIND = FileKind(
+    what="activations",
+    allowed="a file that Activations.save has written",
+    advice="check the path, or read the model again",
+)
 _BATCH = 32
 _PACKAGES = ("mechint", "torch", "transformers", "transformer-lens")
 
@@ -44,27 +53,24 @@ class Activations:
         n_layers, _, d_model = self.values.shape
         return {"n_layers": n_layers, "d_model": d_model, "vocabulary": self.provenance["vocabulary"]}
 
+    @checked
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file, atomically; return its path."""
-        from safetensors.torch import save_file
-
+        """Write a sealed safetensors file, atomically; return its path."""
         about = {"format": _FORMAT, "provenance": json.dumps(dict(self.provenance), sort_keys=True)}
-        tensors = {"values": self.values.contiguous()}
-        return replace_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata=about))
+        return save_tensors(Path(path), {"values": self.values}, about)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Activations:
-        """Return what `save` has written; raises UsageError for any other file."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                about = file.metadata() or {}
-                if about.get("format") != _FORMAT:
-                    raise _unreadable(path, "other contents")
-                return cls(file.get_tensor("values"), json.loads(about["provenance"]))
-        except (OSError, SafetensorError) as error:
-            raise _unreadable(path, str(error).strip().splitlines()[0]) from error
+        """Return what `save` has written; raises UsageError for other files, StaleArtefactError for altered ones."""
+        content = load_tensors(Path(path), _KIND)
+        with reading(path, _KIND):
+            if content.about.get("format") != _FORMAT or not content.sealed:
+                raise ValueError(f"its format is {content.about.get('format')!r}, not {_FORMAT!r}")
+            values = content.tensors["values"]
+            if values.ndim != 3 or values.dtype != torch.float32 or not values.isfinite().all():
+                raise ValueError("its values are not finite float32 numbers by layer, prompt and d_model")
+            return cls(values, cast(Mapping[str, JSON], parsed_object(content.about.get("provenance"), "provenance")))
 
 
 def activations(
@@ -125,14 +131,6 @@ def _raw(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence[int]]
         given = "a text without a token" if isinstance(prompt, str) else f"conversation {prompt.label!r}"
         raise UsageError(f"{given}, to be read raw", "texts of one token or more", "give texts, or leave raw out")
     return prompt, tokens
-
-
-def _unreadable(path: str | Path, why: str) -> UsageError:
-    return UsageError(
-        given=f"{path} cannot be read as activations: {why}",
-        allowed="a file that Activations.save has written",
-        advice="check the path, or read the model again",
-    )
 
 
 def _version(package: str) -> str:

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from mechint.errors import UsageError
 
+Bound = int | float
+# What file systems take.
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096
 # More values than any list of layers, positions or features has; an endless generator ends here.
 MOST_VALUES = 1_000_000
 
 
-def number(name: str, value: object, least: float = -math.inf, most: float = math.inf) -> float:
+def number(name: str, value: object, least: Bound = -math.inf, most: Bound = math.inf) -> float:
     """Return a finite number between two bounds as a float. Raises UsageError for anything else."""
     plain = _plain(value)
     if isinstance(plain, bool) or not isinstance(plain, Real):
@@ -32,7 +35,7 @@ def number(name: str, value: object, least: float = -math.inf, most: float = mat
     return converted
 
 
-def whole(name: str, value: object, least: float = -math.inf, most: float = math.inf) -> int:
+def whole(name: str, value: object, least: Bound = -math.inf, most: Bound = math.inf) -> int:
     """Return a whole number between two bounds as an int. Raises UsageError for anything else, 2.0 among it."""
     plain = _plain(value)
     if isinstance(plain, bool) or not isinstance(plain, Integral) or not least <= int(plain) <= most:
@@ -64,9 +67,10 @@ def path(name: str, value: object) -> Path:
     if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):
         raise wrong(name, value, "a path")
     plain = os.fspath(value)
-    if not isinstance(plain, str) or not plain or "\0" in plain or any(len(p) > 255 for p in Path(plain).parts):
-        raise wrong(name, value, "a path whose parts have 1 to 255 characters, none of them NUL")
-    return Path(plain)
+    fine = isinstance(plain, str) and plain and "\0" not in plain and len(plain) < _LONGEST_PATH
+    if not fine or any(len(part) > _LONGEST_NAME for part in Path(plain).parts):
+        raise wrong(name, value, "a path of fewer than 4,096 characters, 255 a part, none of them NUL")
+    return Path(text(name, str(plain)))
 
 
 def several(name: str, values: object, what: str = "values") -> tuple[object, ...]:
@@ -82,7 +86,7 @@ def several(name: str, values: object, what: str = "values") -> tuple[object, ..
     return listed
 
 
-def wholes(name: str, values: object, least: float = -math.inf) -> tuple[int, ...]:
+def wholes(name: str, values: object, least: Bound = -math.inf) -> tuple[int, ...]:
     """Return whole numbers as a tuple, in their order. Raises UsageError for anything else among them."""
     return tuple([whole(name, value, least) for value in several(name, values, "whole numbers")])
 
@@ -113,7 +117,7 @@ def _plain(value: object) -> object:
     return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
 
 
-def _bounds(least: float, most: float) -> str:
+def _bounds(least: Bound, most: Bound) -> str:
     if math.isinf(least):
         return "" if math.isinf(most) else f" up to {most:,}"
     return f" from {least:,} on" if math.isinf(most) else f" from {least:,} to {most:,}"

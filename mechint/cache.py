@@ -15,8 +15,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechint.artefacts import FileKind, reading
 from mechint.errors import CacheMismatchError, StaleArtefactError
-from mechint.files import replace_atomically, sha256
+from mechint.files import sha256
+from mechint.signatures import checked
+from mechint.tensor_files import load_tensors, save_tensors
+
+_KIND = FileKind(
+    what="a KV cache",
+    allowed="a file that KVCache.save has written",
+    advice="compute it again from the inputs at hand",
+    error=StaleArtefactError,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,30 +86,28 @@ class KVCache:
         tensors = [*self.keys, *self.values, *([] if self.mask is None else [self.mask])]
         return sha256(*(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for t in tensors))
 
+    @checked
     def save(self, path: str | Path, identity: Mapping[str, str]) -> Path:
-        """Write the cache as safetensors with `identity` (what it was computed from) as metadata, atomically."""
-        from safetensors.torch import save_file
+        """Write the cache as sealed safetensors with `identity` (what it was computed from) as metadata, atomically."""
+        return save_tensors(Path(path), self.tensors(), identity)
 
-        tensors = {f"{kind}.{i}": t.contiguous() for kind, side in self._sides() for i, t in enumerate(side)}
-        if self.mask is not None:
-            tensors["mask"] = self.mask.contiguous()
-        return replace_atomically(Path(path), lambda tmp: save_file(tensors, tmp, metadata=dict(identity)))
+    def tensors(self) -> dict[str, Tensor]:
+        """Return keys, values and mask by the names that they have in a file."""
+        named = {f"{kind}.{i}": tensor for kind, side in self._sides() for i, tensor in enumerate(side)}
+        return named if self.mask is None else named | {"mask": self.mask}
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, identity: Mapping[str, str]) -> KVCache:
-        """Return a saved cache; raises StaleArtefactError unless it was saved with exactly this identity."""
-        from safetensors import safe_open
-
-        with safe_open(str(path), framework="pt") as file:
-            found = file.metadata() or {}
-            _check_identity(Path(path), found, identity)
-            names = list(file.keys())
-            n_layers = sum(name.startswith("keys.") for name in names)
-            keys, values = (
-                tuple(file.get_tensor(f"{kind}.{i}") for i in range(n_layers)) for kind in ("keys", "values")
-            )
-            mask = file.get_tensor("mask") if "mask" in names else None
-        return cls(keys, values, mask)
+        """Return a saved cache; raises StaleArtefactError for a file that is damaged, or of another identity."""
+        content = load_tensors(Path(path), _KIND)
+        _check_identity(Path(path), content.about, identity)
+        with reading(path, _KIND):
+            n_layers = sum(name.startswith("keys.") for name in content.tensors)
+            keys, values = [
+                tuple([content.tensors[f"{kind}.{i}"] for i in range(n_layers)]) for kind in ("keys", "values")
+            ]
+            return cls(keys, values, content.tensors.get("mask"))
 
     def _sides(self) -> tuple[tuple[str, tuple[Tensor, ...]], ...]:
         return (("keys", self.keys), ("values", self.values))

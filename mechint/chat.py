@@ -13,6 +13,7 @@ from pathlib import Path
 from mechint import html
 from mechint.errors import ConversationError
 from mechint.files import JSON, read_json, write_atomically
+from mechint.signatures import checked
 
 ORDER_FILE = "_order.json"
 _ROLES = ("system", "user", "assistant")
@@ -75,6 +76,7 @@ class Conversation:
         return cls(messages=parsed, extra=extra, **text)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Conversation:
         """Return the one conversation in a JSON file; raises ConversationError if it holds several."""
         found = load_conversations(path)
@@ -92,6 +94,7 @@ class Conversation:
             "messages": [message.to_dict() for message in self.messages],
         }
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the conversation as a JSON file, atomically; return its path."""
         return write_atomically(Path(path), _dump(self.to_dict()))
@@ -111,6 +114,7 @@ class Conversation:
         return replace(self, messages=tuple(messages))
 
 
+@checked
 def load_conversations(path: str | Path) -> list[Conversation]:
     """Return the conversations of a file (one object or a list) or of a directory of such files.
 
@@ -129,6 +133,7 @@ def load_conversations(path: str | Path) -> list[Conversation]:
     return _in_order(order, conversations) if order.is_file() else conversations
 
 
+@checked
 def save_conversations(conversations: Sequence[Conversation], path: str | Path) -> Path:
     """Write conversations as one JSON list, atomically; return the path."""
     return write_atomically(Path(path), _dump([c.to_dict() for c in conversations]))

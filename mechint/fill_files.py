@@ -14,21 +14,28 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from mechint.artefacts import FileKind
 from mechint.backends.past import KeyValues
 from mechint.cache import KVCache
 from mechint.errors import CacheMismatchError, ConversationError, StaleArtefactError, UsageError
-from mechint.files import sha256
+from mechint.files import replace_atomically, sha256
 from mechint.model import Model
 from mechint.render import Rendered
+from mechint.tensor_files import checksum, opened
 
 if TYPE_CHECKING:
     from safetensors import safe_open
 
 _FORMAT = "mechint fill 1"
 _SIDES = ("keys", "values")
+_KIND = FileKind(
+    what="a fill",
+    allowed="a file as mi.fill has written it, from the same model, intervention and tokens",
+    advice="remove it and run mi.fill again: only what is missing is filled",
+    error=StaleArtefactError,
+)
 
 
 @dataclass(frozen=True)
@@ -126,12 +133,15 @@ class StoredPrefix:
 
     def write(self, cache: KVCache, model_name: str, intervention_name: str) -> Path:
         """Write the cache (one row) atomically; the names are for people, and no part of its identity."""
-        cache = cache.to("cpu")
-        sums = {f"{side}.{n}": _checksum(t) for side in _SIDES for n, t in enumerate(getattr(cache, side))}
+        from safetensors.torch import save_file
+
+        tensors = {name: tensor.contiguous() for name, tensor in cache.to("cpu").tensors().items()}
+        sums = {name: checksum(tensor) for name, tensor in tensors.items()}
         about = {"format": _FORMAT, "model_name": model_name, "intervention_name": intervention_name}
         about |= {"filler": json.dumps(asdict(self.filler)), "prefix": self.prefix._text()}
         about["checksums"] = json.dumps(sums)
-        return cache.save(self.path, {**about, "seal": _seal(about)})
+        metadata = {**about, "seal": _seal(about)}
+        return replace_atomically(self.path, lambda path: save_file(tensors, path, metadata=metadata))
 
     def is_whole(self) -> bool:
         """Whether the file is there, is of this filler and prefix, and is undamaged in all its layers."""
@@ -159,14 +169,14 @@ class StoredPrefix:
 
     def _sums(self, about: Mapping[str, str]) -> dict[str, str]:
         if _filler(about) != self.filler or about["prefix"] != self.prefix._text():
-            raise _stale(self.path, "it was filled by something else, or from other tokens")
+            raise _KIND.refusal(self.path, "it was filled by something else, or from other tokens")
         sums: dict[str, str] = json.loads(about["checksums"])
         return sums
 
     def _tensor(self, file: safe_open, name: str, sums: Mapping[str, str]) -> Tensor:
         tensor: Tensor = file.get_tensor(name)
-        if _checksum(tensor) != sums.get(name):
-            raise _stale(self.path, f"the values of {name} are not those that were written")
+        if checksum(tensor) != sums.get(name):
+            raise _KIND.refusal(self.path, f"the values of {name} are not those that were written")
         return tensor
 
 
@@ -202,37 +212,18 @@ def read_fill(directory: Path) -> tuple[Filler, str]:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[safe_open, dict[str, str]]]:
     """Open a file and check its seal and its name; raises StaleArtefactError."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = dict(file.metadata() or {})
-            sealed = about.pop("seal", "")
-            if about.get("format") != _FORMAT or sealed != _seal(about):
-                raise _stale(path, "its metadata is not what mi.fill has written")
-            if path.name != Prefix(*map(tuple, json.loads(about["prefix"]))).file_name:
-                raise _stale(path, "it was renamed")
-            yield file, about
-    except (OSError, SafetensorError) as error:
-        raise _stale(path, str(error)) from error
+    with opened(path, _KIND) as (file, about):
+        sealed = about.pop("seal", "")
+        if about.get("format") != _FORMAT or sealed != _seal(about):
+            raise _KIND.refusal(path, "its metadata is not what mi.fill has written")
+        if path.name != Prefix(*map(tuple, json.loads(about["prefix"]))).file_name:
+            raise _KIND.refusal(path, "it was renamed")
+        yield file, about
 
 
 def _filler(about: Mapping[str, str]) -> Filler:
     return Filler(**json.loads(about["filler"]))
 
 
-def _checksum(tensor: Tensor) -> str:
-    values = tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
-    return sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), values)
-
-
 def _seal(about: Mapping[str, str]) -> str:
     return sha256(json.dumps(about, sort_keys=True).encode())
-
-
-def _stale(path: Path, why: str) -> StaleArtefactError:
-    return StaleArtefactError(
-        given=f"{path} cannot be used: {why.strip().splitlines()[0]}",
-        allowed="a file as mi.fill has written it, from the same model, intervention and tokens",
-        advice="remove it and run mi.fill again: only what is missing is filled",
-    )

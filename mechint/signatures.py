@@ -104,9 +104,9 @@ def _bounded(inner: Sequence[object]) -> Converter:
 
 
 def _any_of(hints: Sequence[object]) -> Converter:
-    # A text is a path, and a list of texts too; a truth value is a whole number: the narrowest is tried first.
-    ordered = sorted(hints, key=lambda hint: (hint is Path, get_origin(hint) in _LISTS))
-    converters = [converter(hint) for hint in ordered]
+    # A text is a list of texts too, so lists are tried last; where paths may be texts, a text has to be a path.
+    ordered = sorted(hints, key=lambda hint: get_origin(hint) in _LISTS)
+    converters = [_path_or_text if hint is str and Path in hints else converter(hint) for hint in ordered]
 
     def convert(name: str, value: object) -> object:
         refusals = []
@@ -118,6 +118,12 @@ def _any_of(hints: Sequence[object]) -> Converter:
         raise arguments.wrong(name, value, ", or ".join(dict.fromkeys(refusals)))
 
     return convert
+
+
+def _path_or_text(name: str, value: object) -> object:
+    """Return a path as it was given: names of models and published files may stand in its place."""
+    arguments.path(name, arguments.text(name, value))
+    return value
 
 
 def _one_of(allowed: Sequence[object], name: str, value: object) -> object:

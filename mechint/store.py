@@ -1,20 +1,23 @@
 """Finished cells on disk, by what they were computed from: an interrupted table goes on, several shards make one.
 
 A store is a directory of Parquet files that are added and never changed. Killed at any moment, it has lost at most
-what had not been added yet.
+what had not been added yet. A file is named by the hash of its content, so that what was altered is never believed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-from mechint.errors import UsageError
-from mechint.files import JSON, replace_atomically
+from mechint.artefacts import FileKind, reading
+from mechint.errors import StaleArtefactError
+from mechint.files import JSON, remove_abandoned, write_atomically
+from mechint.signatures import checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,11 +27,18 @@ Readings = Mapping[int, Mapping[str, float]]
 ReceiptDict = dict[str, JSON]
 # More files than this are put together into one when a store is opened.
 _MANY = 64
+_KIND = FileKind(
+    what="cells of a store",
+    allowed="files that a store of cells has written, as it has written them",
+    advice="remove the file: its cells are computed again",
+    error=StaleArtefactError,
+)
 
 
 class CellStore:
     """A directory of finished cells; several processes may add to it at the same time."""
 
+    @checked
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
 
@@ -43,15 +53,15 @@ class CellStore:
         rows = [{"key": key, "layer": layer, **row} for key, found in cells.items() for layer, row in found.items()]
         table = pd.DataFrame(rows)
         table.attrs["receipts"] = list(receipts)
-        # Not named by content or number: two shards may add to one store at the same time.
-        return replace_atomically(
-            self.directory / f"cells-{uuid4().hex}.parquet", partial(table.to_parquet, index=False)
-        )
+        content = BytesIO()
+        table.to_parquet(content, index=False)
+        # Two shards may add to one store at the same time: equal names mean equal content.
+        return write_atomically(self.directory / _name(content.getvalue()), content.getvalue())
 
     def load(self) -> tuple[dict[str, dict[int, dict[str, float]]], list[ReceiptDict]]:
         """Return all finished cells by key and layer, and all receipts, each once.
 
-        Raises UsageError for a file that is none of a store's.
+        Raises StaleArtefactError for a file that is none of a store's, or was altered since it was written.
         """
         cells: dict[str, dict[int, dict[str, float]]] = {}
         receipts: list[ReceiptDict] = []
@@ -67,11 +77,14 @@ class CellStore:
     def compact(self) -> None:
         """Put many small files into one; interrupted, it leaves cells twice, which is the same as once."""
         files = self.files()
+        if self.directory.is_dir():
+            remove_abandoned(self.directory)
         if len(files) > _MANY:
             cells, receipts = self.load()
-            self.add(cells, receipts)
+            whole = self.add(cells, receipts)
             for file in files:
-                file.unlink(missing_ok=True)
+                if file != whole:
+                    file.unlink(missing_ok=True)
 
     def merge(self, others: Iterable[CellStore]) -> int:
         """Add what other stores have and this one lacks; return how many cells that were."""
@@ -94,23 +107,30 @@ def each_once(receipts: Iterable[ReceiptDict]) -> list[ReceiptDict]:
     return list({json.dumps(receipt, sort_keys=True): receipt for receipt in receipts}.values())
 
 
+def _name(content: bytes) -> str:
+    return f"cells-{hashlib.sha256(content).hexdigest()}.parquet"
+
+
 def _read(file: Path) -> pd.DataFrame | None:
     """Return the content of a file; None if another process has just put it together with others."""
     import pandas as pd
-    from pyarrow import ArrowInvalid
 
-    try:
-        table = pd.read_parquet(file)
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    except ArrowInvalid as error:
-        raise _broken(file, str(error)) from error
-    if not {"key", "layer"} <= set(table.columns):
-        raise _broken(file, f"columns {list(table.columns)[:5]}")
+    with reading(file, _KIND):
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            return None
+        _check_unaltered(file, content)
+        table = pd.read_parquet(BytesIO(content))
+        if not {"key", "layer"} <= set(table.columns):
+            raise ValueError(f"it has columns {list(table.columns)[:5]}")
     return table
 
 
-def _broken(file: Path, why: str) -> UsageError:
-    return UsageError(
-        f"{file}: {why}", "files that a store of cells has written", "remove it; its cells are done again"
-    )
+def _check_unaltered(file: Path, content: bytes) -> None:
+    if not re.fullmatch(r"cells-[0-9a-f]{64}\.parquet", file.name):
+        raise ValueError("it has no checksum in its name: an earlier version wrote it, or it was renamed")
+    if file.name != _name(content):
+        raise ValueError("it was altered or damaged: its checksum is not the one in its name")

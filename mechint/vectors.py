@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from mechint import html
+from mechint.artefacts import FileKind, parsed_object, reading, shown_path, typed
 from mechint.errors import (
     InvalidVectorError,
     LayerRangeError,
@@ -23,10 +25,16 @@ from mechint.errors import (
     VectorWarning,
 )
 from mechint.files import JSON, replace_atomically, sha256
+from mechint.signatures import Count, checked
+from mechint.tensor_files import altered, load_tensors, save_tensors
 
 _ARCHITECTURE = "controlvector"  # the GGUF architecture name that repeng and llama.cpp agree on
+_GGUF_SEAL = "mechint.sha256"  # readers that do not know a field leave it alone
+_KIND = FileKind("a concept vector", "a .gguf or .safetensors file of one vector for each layer")
+_CACHED = replace(_KIND, error=StaleArtefactError, advice="extract the vector again")
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ConceptVector:
     """Vectors by layer (float32, `d_model` each): `vectors[l]` is added to `blocks.l.hook_resid_post`.
@@ -35,14 +43,13 @@ class ConceptVector:
     they were made on, where it is known. Raises InvalidVectorError for NaN, infinite or no values.
     """
 
-    vectors: Mapping[int, Float[Tensor, " d_model"]]
+    vectors: Mapping[int, Tensor]
     name: str = ""
-    n_layers: int | None = None
+    n_layers: Count | None = None
     provenance: Mapping[str, JSON] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        clean = {int(k): v.detach().to("cpu", torch.float32) for k, v in sorted(self.vectors.items())}
-        object.__setattr__(self, "vectors", clean)
+        object.__setattr__(self, "vectors", {layer: _as_float32(layer, v) for layer, v in sorted(self.vectors.items())})
         object.__setattr__(self, "provenance", dict(self.provenance))
         _check(self)
 
@@ -131,30 +138,30 @@ class ConceptVector:
     def __neg__(self) -> ConceptVector:
         return self * -1.0
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write a .gguf (as repeng and llama.cpp do) or .safetensors file (with provenance), atomically."""
         path = Path(path)
         _check_suffix(path)
         if path.suffix == ".gguf":
             return replace_atomically(path, self._write_gguf)
-        return replace_atomically(path, self._write_safetensors)
+        about = {"name": self.name, "n_layers": self.n_layers, "norms": self.norms, "provenance": dict(self.provenance)}
+        tensors = {f"direction.{layer}": vector for layer, vector in self.vectors.items()}
+        return save_tensors(path, tensors, {"mechint": json.dumps(about, sort_keys=True)})
 
     @classmethod
+    @checked
     def load(cls, path: str | Path, n_layers: int | None = None) -> ConceptVector:
         """Return the vector in a .gguf or .safetensors file; its name is the file's stem unless the file names it.
 
         A GGUF file does not record the model's depth. Where its blocks are 1, 2, ..., k without a gap, as those of
         vectors trained over a whole model are, the depth is taken to be k + 1; `n_layers` overrules this.
-        Raises UsageError if the file cannot be read, InvalidVectorError if its contents are no vectors.
+        Raises UsageError if the file cannot be read, InvalidVectorError if its contents are no vectors, and
+        StaleArtefactError if it was altered since `save` has written it (files of other tools have no checksum).
         """
         path = Path(path)
         _check_suffix(path)
-        try:
-            read = _read_gguf(path) if path.suffix == ".gguf" else _read_safetensors(path)
-        except (OSError, ValueError, KeyError) as error:
-            raise UsageError(
-                f"{path} cannot be read as a concept vector: {error}", "a .gguf or .safetensors file", "check the file"
-            ) from error
+        read = _read_gguf(path) if path.suffix == ".gguf" else _read_safetensors(path)[0]
         return read if n_layers is None else replace(read, n_layers=n_layers)
 
     def _write_gguf(self, path: Path) -> None:
@@ -172,20 +179,13 @@ class ConceptVector:
         writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(kept))
         if self.n_layers is not None:
             writer.add_uint32("mechint.n_layers", self.n_layers)
+        writer.add_string(_GGUF_SEAL, self.at(kept).fingerprint())
         for layer, vector in kept.items():
             writer.add_tensor(f"direction.{layer}", vector.contiguous().numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-
-    def _write_safetensors(self, path: Path) -> None:
-        from safetensors.torch import save_file
-
-        provenance = dict(self.provenance)
-        about = {"name": self.name, "n_layers": self.n_layers, "norms": self.norms, "provenance": provenance}
-        tensors = {f"direction.{layer}": vector.contiguous() for layer, vector in self.vectors.items()}
-        save_file(tensors, path, metadata={"mechint": json.dumps(about, sort_keys=True)})
 
     def _combined(self, other: ConceptVector, sign: float, symbol: str) -> ConceptVector:
         if not isinstance(other, ConceptVector):
@@ -202,20 +202,31 @@ class ConceptVector:
 
 
 def load_cached(path: Path, key: str) -> ConceptVector:
-    """Return a stored vector whose provenance holds just this `key`; raises StaleArtefactError for any other."""
-    vector = ConceptVector.load(path)
-    if vector.provenance.get("key") != key:
+    """Return a stored vector whose provenance holds just this `key`; raises StaleArtefactError for any other file."""
+    vector, sealed = _read_safetensors(path, _CACHED)
+    if vector.provenance.get("key") != key or not sealed:
+        given = f"computed from other inputs (key {str(vector.provenance.get('key'))[:12]})"
         raise StaleArtefactError(
-            given=f"{path} was computed from other inputs (key {str(vector.provenance.get('key'))[:12]})",
+            given=f"{path} was {given if sealed else 'written without a checksum'}",
             allowed=f"key {key[:12]}, the hash of model, prompts, method and seed at hand",
             advice="extract the vector again",
         )
     return vector
 
 
+def _as_float32(layer: int, vector: Tensor) -> Tensor:
+    if vector.is_complex() or vector.dtype == torch.bool:
+        raise InvalidVectorError(
+            given=f"a vector of {str(vector.dtype).removeprefix('torch.')} at layer {layer}",
+            allowed="real numbers",
+            advice="take the part that is meant: .real, or .float()",
+        )
+    return vector.detach().to("cpu", torch.float32)
+
+
 def _check(vector: ConceptVector) -> None:
     shapes = {tuple(v.shape) for v in vector.vectors.values()}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 1 or min(vector.layers) < 0:
+    if len(shapes) != 1 or len(next(iter(shapes))) != 1 or (0,) in shapes or min(vector.layers) < 0:
         raise InvalidVectorError(
             given=f"vector {vector.name!r} with layers {vector.layers} and shapes {sorted(shapes)}",
             allowed="one vector of d_model numbers for each of one or more layers",
@@ -244,33 +255,55 @@ def _check_suffix(path: Path) -> None:
 
 
 def _read_gguf(path: Path) -> ConceptVector:
-    from gguf import GGUFReader
+    with reading(path, _KIND):
+        from gguf import GGUFReader
 
-    reader = GGUFReader(str(path))
-    vectors: dict[int, Tensor] = {}
-    for tensor in reader.tensors:
-        prefix, _, number = tensor.name.partition(".")
-        if prefix != "direction" or not number.isdigit():
-            raise ValueError(f"unexpected tensor {tensor.name!r}; control vectors hold direction.1, direction.2, ..")
-        vectors[int(number)] = torch.tensor(tensor.data.copy()).reshape(-1)
-    if not vectors:
-        raise ValueError("it holds no tensors direction.{k}")
-    fields = reader.fields
-    whole = sorted(vectors) == list(range(1, len(vectors) + 1))
-    stated = fields["mechint.n_layers"].contents() if "mechint.n_layers" in fields else None
-    hint = fields[f"{_ARCHITECTURE}.model_hint"].contents() if f"{_ARCHITECTURE}.model_hint" in fields else ""
-    depth = int(stated) if stated is not None else len(vectors) + 1 if whole else None
-    return ConceptVector(vectors, path.stem, depth, {"file": path.name, "model": str(hint)})
+        reader = GGUFReader(str(path))
+        vectors = {_layer_of(t.name): torch.tensor(t.data.copy()).reshape(-1) for t in reader.tensors}
+        _check_names(vectors, [tensor.name for tensor in reader.tensors])
+        stated, hint, seal = (
+            None if field is None else field.contents()
+            for field in map(reader.fields.get, ("mechint.n_layers", f"{_ARCHITECTURE}.model_hint", _GGUF_SEAL))
+        )
+        whole = sorted(vectors) == list(range(1, len(vectors) + 1))
+        depth = int(stated) if stated is not None else len(vectors) + 1 if whole else None
+        vector = _made(path, vectors, path.stem, depth, {"file": path.name, "model": str(hint or "")})
+        if seal is not None and seal != vector.fingerprint():
+            raise altered(path, _KIND)
+    return vector
 
 
-def _read_safetensors(path: Path) -> ConceptVector:
-    from safetensors import SafetensorError, safe_open
+def _read_safetensors(path: Path, kind: FileKind = _KIND) -> tuple[ConceptVector, bool]:
+    """Return the vector in a file, and whether it has a checksum."""
+    content = load_tensors(path, kind)
+    with reading(path, kind):
+        about = parsed_object(content.about.get("mechint", "{}"), "metadata")
+        vectors = {_layer_of(name): tensor for name, tensor in content.tensors.items()}
+        _check_names(vectors, list(content.tensors))
+        name, depth = typed(about, "name", str, "") or path.stem, typed(about, "n_layers", int)
+        provenance = typed(about, "provenance", dict, {})
+        made = _made(path, vectors, str(name), cast(int | None, depth), cast(dict[str, JSON], provenance))
+    return made, content.sealed
 
+
+def _made(
+    path: Path, vectors: Mapping[int, Tensor], name: str, depth: int | None, provenance: Mapping[str, JSON]
+) -> ConceptVector:
+    """Return the vector that a file holds; raises InvalidVectorError, naming the file."""
     try:
-        with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("mechint", "{}"))
-            vectors = {int(name.removeprefix("direction.")): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    name = about.get("name") or path.stem
-    return ConceptVector(vectors, name, about.get("n_layers"), about.get("provenance", {}))
+        return ConceptVector(vectors, name, depth, provenance)
+    except InvalidVectorError as error:
+        raise InvalidVectorError(f"{shown_path(path)}: {error.given}", error.allowed, error.advice) from error
+
+
+def _layer_of(name: str) -> int:
+    """Return the layer that a tensor is for; raises ValueError for any other tensor."""
+    match = re.fullmatch(r"direction\.(0|[1-9]\d{0,5})", name)
+    if match is None:
+        raise ValueError(f"unexpected tensor {name[:80]!r}; control vectors hold direction.1, direction.2, ..")
+    return int(match[1])
+
+
+def _check_names(vectors: Mapping[int, Tensor], names: Sequence[str]) -> None:
+    if not vectors or len(vectors) < len(names):
+        raise ValueError("it holds no tensors direction.{k}" if not vectors else "it holds a tensor twice")

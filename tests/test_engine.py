@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import mechint as mi
 from mechint import job, passes
-from mechint.errors import UsageError
+from mechint.errors import StaleArtefactError, UsageError
 from mechint.interventions import CLEAN, Injection, Intervention, Swap
 from mechint.render import render
 from mechint.shards import Shard
@@ -236,7 +236,7 @@ def test_many_small_files_become_one(tmp_path):
 
 def test_a_file_that_is_none_is_named(tmp_path):
     (tmp_path / "cells-x.parquet").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="cells-x"):
+    with pytest.raises(StaleArtefactError, match="cells-x"):
         CellStore(tmp_path).load()
 
 

@@ -204,3 +204,35 @@ def test_provenance_is_in_the_file(tmp_path):
         about = json.loads(file.metadata()["mechint"])
     assert about["n_layers"] == 4
     assert set(about["norms"]) == {"1", "2", "3"}
+
+
+@pytest.mark.parametrize("suffix", [".gguf", ".safetensors"])
+def test_one_tensor_may_stand_at_several_layers(suffix, tmp_path):
+    row = torch.ones(4)
+    made = mi.ConceptVector({1: row, 2: row}, "twice")
+    assert mi.ConceptVector.load(made.save(tmp_path / f"v{suffix}")).norms == {1: 2.0, 2: 2.0}
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        {1.5: torch.ones(4)},
+        {"1": torch.ones(4)},
+        {True: torch.ones(4)},
+        {1: torch.ones(4, dtype=torch.complex64)},
+        {1: torch.ones(4, dtype=torch.bool)},
+        {1: [1.0, 2.0]},
+        {1: torch.ones(0)},
+        [torch.ones(4)],
+        torch.ones(2, 4),
+        {},
+    ],
+)
+def test_what_is_no_vector_by_layer_is_refused_and_never_rounded(vectors):
+    with pytest.raises((UsageError, InvalidVectorError)):
+        mi.ConceptVector(vectors)
+
+
+def test_whole_numbers_and_halves_become_float32():
+    found = mi.ConceptVector({1: torch.tensor([3, 4]), np.int64(2): torch.tensor([3, 4], dtype=torch.float16)})
+    assert found.norms == {1: 5.0, 2: 5.0}
