@@ -18,6 +18,7 @@ from torch import Tensor
 from mechint.errors import UsageError
 from mechint.features.attribution import feature_label, layer_label
 from mechint.features.cases import check_row
+from mechint.features.centring import centred
 from mechint.features.dictionary import Dictionary
 from mechint.features.gradients import check_differentiable
 from mechint.features.states import States
@@ -83,6 +84,8 @@ def encoder_directions(dictionary: Dictionary, features: Sequence[int]) -> Float
     if weight is None:
         return None
     directions = weight.detach()[:, list(features)].T.cpu().double()
+    if dictionary.centred:  # what reads a residual without its mean has none itself
+        directions = centred(directions)
     if getattr(dictionary.sae.cfg, "rescale_acts_by_decoder_norm", False):
         directions = directions * dictionary.sae.W_dec.detach()[list(features)].cpu().double().norm(dim=-1)[:, None]
     return directions
