@@ -73,6 +73,7 @@ class Activations:
             return cls(values, cast(Mapping[str, JSON], parsed_object(content.about.get("provenance"), "provenance")))
 
 
+@checked
 def activations(
     model: Model, prompts: str | Conversation | Sequence[str | Conversation], *, raw: bool = False
 ) -> Activations:

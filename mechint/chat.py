@@ -22,6 +22,7 @@ _TEXT_KEYS = ("label", "yes_token", "no_token")
 _KEYS = {*_TEXT_KEYS, "messages", "extra"}
 
 
+@checked
 @dataclass(frozen=True)
 class Message:
     """One message: `add_injection` marks its segment, `continue_msg` leaves it open as assistant_prefix."""
@@ -37,6 +38,7 @@ class Message:
         return {"role": self.role, "content": self.content, **flags}
 
 
+@checked
 @dataclass(frozen=True)
 class Conversation:
     """A labelled list of messages with the answer tokens it names ("" where it names none).

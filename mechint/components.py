@@ -27,6 +27,7 @@ from mechint.errors import HookError, ModelValidationError, UsageError
 from mechint.frozen import Frozen
 from mechint.model import EMBED_HOOK, Model
 from mechint.reading import Reading
+from mechint.signatures import checked
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -44,6 +45,7 @@ _WHOLE = (
 )
 
 
+@checked
 def direct_logit_attribution(reading: Reading, clean: int, injected: int, *, heads: bool = True) -> pd.DataFrame:
     """Return one row per component: its direct contribution to logit_diff in two runs of `reading`, and the difference.
 
@@ -66,6 +68,7 @@ def direct_logit_attribution(reading: Reading, clean: int, injected: int, *, hea
     return _table(reading, injected, rows, {"logit_diff_shift": shift, "heads": written.whole})
 
 
+@checked
 def late_loss(
     reading: Reading, clean: int, injected: int, *, layer: int | None = None, heads: bool = True
 ) -> pd.DataFrame:
@@ -96,6 +99,7 @@ def late_loss(
     return _table(reading, injected, rows, {**facts, "heads": written.whole})
 
 
+@checked
 def by_layer(table: pd.DataFrame) -> pd.DataFrame:
     """Return `conversation, intervention, layer, kind, attribution` of such tables, one or several concatenated.
 
@@ -108,6 +112,7 @@ def by_layer(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(kind=kinds).groupby(keys, sort=False)["attribution"].sum().reset_index()
 
 
+@checked
 def cumulative(table: pd.DataFrame) -> pd.DataFrame:
     """Return `conversation, intervention, layer, attribution`: what all components up to each layer sum to."""
     keys = ["conversation", "intervention"]

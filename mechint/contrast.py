@@ -13,11 +13,13 @@ from mechint.chat import Conversation
 from mechint.errors import SwapError, UsageError
 from mechint.files import JSON
 from mechint.model import Model
+from mechint.signatures import checked
 from mechint.vectors import ConceptVector
 
 METHODS = ("paired_pca", "mean_difference")
 
 
+@checked
 def model_contrast(
     model: Model,
     other: Model,
@@ -38,6 +40,7 @@ def model_contrast(
     return contrast_of(activations(other, prompts, raw=raw), base, name, method)
 
 
+@checked
 def contrast_of(
     finetuned: Activations, base: Activations, name: str = "contrast", method: str = "paired_pca"
 ) -> ConceptVector:

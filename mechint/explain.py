@@ -18,6 +18,7 @@ from mechint.passes import Budget
 from mechint.plan import Cell, Plan, Step, make_plans
 from mechint.render import Rendered
 from mechint.shards import Shard
+from mechint.signatures import Count, checked
 
 # Of an attention mask for each pair of positions: as it is, and as the kernel adds it.
 _MASK_BYTES = 5
@@ -75,14 +76,15 @@ class Explanation:
         )
 
 
+@checked
 def explain(
     model: Model,
     conversations: Conversation | Sequence[Conversation] | Sequence[Request],
     interventions: Intervention | Sequence[Intervention] = (),
     *,
     layers: Sequence[int] | None = None,
-    batch_size: int | None = None,
-    batch_tokens: int | None = None,
+    batch_size: Count | None = None,
+    batch_tokens: Count | None = None,
     offload: bool = False,
     store: str | Path | None = None,
     shard: Shard | None = None,

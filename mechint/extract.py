@@ -24,6 +24,7 @@ from mechint.model import Model
 from mechint.progress import tracked
 from mechint.prompt_design import SLOT, PromptDesign
 from mechint.render import render
+from mechint.signatures import Count, Seed, checked
 from mechint.vectors import ConceptVector, load_cached
 
 # Gives what a method finds for one concept, at every layer.
@@ -42,8 +43,9 @@ __all__ = [
 ]
 
 
+@checked
 def paired_pca(
-    model: Model, concepts: Sequence[str], design: PromptDesign | None = None, *, progress: bool = False
+    model: Model, concepts: str | Sequence[str], design: PromptDesign | None = None, *, progress: bool = False
 ) -> dict[str, ConceptVector]:
     """Return, by concept, the unit direction at every layer that separates prompts about it from paired neutral ones.
 
@@ -54,8 +56,9 @@ def paired_pca(
     return _all(model, concepts, "paired_pca", design, shown=progress)
 
 
+@checked
 def mean_difference(
-    model: Model, concepts: Sequence[str], design: PromptDesign | None = None, *, progress: bool = False
+    model: Model, concepts: str | Sequence[str], design: PromptDesign | None = None, *, progress: bool = False
 ) -> dict[str, ConceptVector]:
     """Return, by concept, activation("... concept") minus the mean over `baseline_words`, at every layer.
 
@@ -65,7 +68,10 @@ def mean_difference(
     return _all(model, concepts, "mean_difference", design, shown=progress)
 
 
-def random_controls(model: Model, n: int = 8, seed: int = 0, like: ConceptVector | None = None) -> list[ConceptVector]:
+@checked
+def random_controls(
+    model: Model, n: Count = 8, seed: Seed = 0, like: ConceptVector | None = None
+) -> list[ConceptVector]:
     """Return `n` random vectors, isotropic and independent at each layer, of unit norm or with the norms of `like`."""
     if n < 1:
         raise UsageError(f"n={n} random controls", "1 or more", "ask for at least one")
@@ -76,12 +82,13 @@ def random_controls(model: Model, n: int = 8, seed: int = 0, like: ConceptVector
     return controls if like is None else [c.at(like.layers).rescaled(like.norms) for c in controls]
 
 
+@checked
 def extract(
     model: Model,
-    concepts: Sequence[str],
+    concepts: str | Sequence[str],
     method: str = "paired_pca",
     design: PromptDesign | None = None,
-    directory: Path | None = None,
+    directory: str | Path | None = None,
     *,
     progress: bool = False,
 ) -> dict[str, ConceptVector]:
@@ -95,7 +102,7 @@ def extract(
     if directory is None:
         return _all(model, concepts, method, design, shown=progress)
     design = _design(model, design)
-    paths = {concept: directory / f"{concept}.{method}.safetensors" for concept in _checked(concepts)}
+    paths = {concept: Path(directory) / f"{concept}.{method}.safetensors" for concept in _checked(concepts)}
     stored = {concept: _stored(path, _key(model, concept, method, design)) for concept, path in paths.items()}
     found = {concept: vector for concept, vector in stored.items() if vector is not None}
     missing = [concept for concept in paths if concept not in found]
@@ -115,7 +122,7 @@ def _stored(path: Path, key: str) -> ConceptVector | None:
 
 
 def _all(
-    model: Model, concepts: Sequence[str], method: str, design: PromptDesign | None, *, shown: bool
+    model: Model, concepts: str | Sequence[str], method: str, design: PromptDesign | None, *, shown: bool
 ) -> dict[str, ConceptVector]:
     vectors = _each(model, _checked(concepts), method, _design(model, design), shown=shown)
     return {vector.name: vector for vector in vectors}
@@ -166,7 +173,7 @@ def _about_words(design: PromptDesign, words: Sequence[str]) -> list[Conversatio
     return [chat(text.replace(SLOT, word)) for text in design.extraction.concept for word in words]
 
 
-def _checked(concepts: Sequence[str]) -> list[str]:
+def _checked(concepts: str | Sequence[str]) -> list[str]:
     names = [concepts] if isinstance(concepts, str) else list(concepts)
     if not names or len(set(names)) != len(names) or any(not name.strip() or "/" in name for name in names):
         raise UnknownConceptError(

@@ -17,8 +17,10 @@ from mechint.model import Model
 from mechint.prefill import check_fits, check_readable, injected_positions, prefill
 from mechint.progress import Progress, counted
 from mechint.render import Rendered, render_all
+from mechint.signatures import checked
 
 
+@checked
 def fill(
     model: Model,
     conversations: Conversation | Sequence[Conversation],

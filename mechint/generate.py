@@ -19,6 +19,7 @@ from mechint.model import Model
 from mechint.prefill import Receipt, check_fits, check_readable, clean_norms, prefill
 from mechint.progress import Progress, counted
 from mechint.render import Rendered, render_all
+from mechint.signatures import Count, Seed, checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,17 +28,18 @@ if TYPE_CHECKING:
 _CONTEXT = 8
 
 
+@checked
 def generate(
     model: Model,
     conversations: Conversation | Sequence[Conversation],
     interventions: Intervention | Sequence[Intervention],
     *,
-    max_new_tokens: int = 40,
+    max_new_tokens: Count = 40,
     temperature: float = 0.0,
-    n: int = 1,
-    seed: int = 0,
+    n: Count = 1,
+    seed: Seed = 0,
     steer_reply: bool = False,
-    batch_size: int = 64,
+    batch_size: Count = 64,
     progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Return one row per (conversation, intervention, sample): what the model says next.

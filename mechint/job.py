@@ -27,6 +27,7 @@ from mechint.progress import Progress
 from mechint.readout import readable
 from mechint.render import Rendered, render_all
 from mechint.shards import Shard
+from mechint.signatures import checked
 from mechint.store import CellStore, each_once
 from mechint.tokens import Answers
 
@@ -46,6 +47,7 @@ class Options:
     offload: bool = False
 
 
+@checked
 @dataclass(frozen=True)
 class Request:
     """One table: conversations and interventions, every pair of which is a cell.

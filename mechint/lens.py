@@ -17,12 +17,14 @@ from mechint.job import Job, Options, Request, finish
 from mechint.model import Model
 from mechint.progress import Progress
 from mechint.shards import Shard
+from mechint.signatures import Count, checked
 from mechint.tables import told
 from mechint.tokens import Answers
 
 EMBED_LABEL = "embed"
 
 
+@checked
 def logit_lens(
     model: Model,
     conversations: Conversation | Sequence[Conversation],
@@ -30,8 +32,8 @@ def logit_lens(
     *,
     answers: Answers | None = None,
     layers: Sequence[int] | None = None,
-    batch_size: int | None = None,
-    batch_tokens: int | None = None,
+    batch_size: Count | None = None,
+    batch_tokens: Count | None = None,
     offload: bool = False,
     progress: Progress | bool | None = None,
     store: str | Path | None = None,

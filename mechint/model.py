@@ -22,6 +22,7 @@ from mechint.cache import KVCache
 from mechint.errors import HookError, MemoryLimitError, ModelValidationError, UsageError
 from mechint.files import sha256
 from mechint.readout import Readout
+from mechint.signatures import checked
 from mechint.sources import Source, resolve
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class Model:
             )
 
 
+@checked
 def load(
     name_or_path: str | Path,
     backend: str = "bridge",
@@ -233,6 +235,7 @@ def load(
     return _validated(Model(engine, tokenizer, source.name, prompts, revision, arguments))
 
 
+@checked
 def wrap(handle: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTokenizerBase | None = None) -> Model:
     """Return a validated Model around an existing HookedTransformer or TransformerBridge, which is not changed.
 

@@ -23,6 +23,7 @@ from mechint.job import Request
 from mechint.model import Model
 from mechint.progress import Progress
 from mechint.render import Rendered, render_all
+from mechint.signatures import Count, checked
 from mechint.store import each_once
 from mechint.tables import tables
 
@@ -83,6 +84,7 @@ class Naming:
         )
 
 
+@checked
 def naming_requests(
     model: Model,
     conversations: Conversation | Sequence[Conversation],
@@ -118,6 +120,7 @@ def naming_requests(
     return Naming(tuple(requests), {item.label: of_it for item, of_it in zip(rendered, tokens, strict=True)})
 
 
+@checked
 def name_log_probs(
     model: Model,
     conversations: Conversation | Sequence[Conversation],
@@ -125,8 +128,8 @@ def name_log_probs(
     interventions: Intervention | Sequence[Intervention],
     *,
     layers: Sequence[int] | None = None,
-    batch_size: int | None = None,
-    batch_tokens: int | None = None,
+    batch_size: Count | None = None,
+    batch_tokens: Count | None = None,
     offload: bool = False,
     progress: Progress | bool | None = None,
     store: str | Path | None = None,

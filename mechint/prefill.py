@@ -22,6 +22,7 @@ from mechint.files import JSON
 from mechint.interventions import Clean, Filled, Injection, InjectionSum, Intervention, Swap
 from mechint.model import Model
 from mechint.render import Rendered, render
+from mechint.signatures import checked
 from mechint.steering import LayerTouch, Steering, Term
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Prefilled:
     receipts: tuple[Receipt, ...]
 
 
+@checked
 def prefill(
     model: Model,
     conversation: Conversation | Rendered,

@@ -18,10 +18,12 @@ from mechint.chat import Conversation, Message, load_conversations, save_convers
 from mechint.errors import MechintError, UnknownNameError, UsageError
 from mechint.files import JSON
 from mechint.prompt_design import PromptDesign, available_sets
+from mechint.signatures import checked
 
 Cell = tuple[str, str, str]  # description, info, format
 
 
+@checked
 def introspection(
     design: PromptDesign,
     descriptions: Sequence[str] | None = None,
@@ -35,6 +37,7 @@ def introspection(
     return [_render(design, cell) for cell in _cells(design, descriptions, infos, formats)]
 
 
+@checked
 def controls(
     design: PromptDesign,
     groups: Sequence[str] | None = None,
@@ -56,6 +59,7 @@ def controls(
     return [_render(design, cell, question) for cell, question in product(cells, questions)]
 
 
+@checked
 def first_turns(design: PromptDesign, description: str, info: str) -> tuple[Message, ...]:
     """Return the turns that are marked: the info document with what was done, and the assistant's reply.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mechint.chat import Conversation, Message
 from mechint.errors import ChatTemplateError, ChatTemplateWarning
+from mechint.signatures import checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,6 +89,7 @@ def render_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conve
     return tuple(render(tokenizer, conversation, known) for conversation in conversations)
 
 
+@checked
 def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, known: Known | None = None) -> Rendered:
     """Return the tokens and segments of `conversation`, ready to be read at its last position.
 

@@ -14,8 +14,8 @@ Everything is read in the turns after the injection; `prefix_acts` and `steering
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from mechint.chat import Conversation
 from mechint.features.attribution import attribute, attribute_all, by_position
 from mechint.features.cases import Case, cases_of
 from mechint.features.causes import Rule, verdict
@@ -32,14 +32,12 @@ from mechint.features.states import States
 from mechint.features.trials import trials
 from mechint.features.whole import prefix_acts
 from mechint.features.writing import steering_attribution
+from mechint.interventions import Intervention
+from mechint.model import Model
 from mechint.progress import Progress
 from mechint.reading import Reading
-
-if TYPE_CHECKING:
-    from mechint.chat import Conversation
-    from mechint.interventions import Intervention
-    from mechint.model import Model
-    from mechint.tokens import Answers
+from mechint.signatures import Count, checked
+from mechint.tokens import Answers
 
 __all__ = [
     "Case",
@@ -75,6 +73,7 @@ __all__ = [
 ]
 
 
+@checked
 def read(
     model: Model,
     conversation: Conversation,
@@ -82,7 +81,7 @@ def read(
     sae: Dictionary | None = None,
     *,
     answers: Answers | None = None,
-    batch_size: int | None = None,
+    batch_size: Count | None = None,
     progress: Progress | bool | None = None,
 ) -> States:
     """Return the features in one conversation's read turns, a row for each intervention its cache is filled under.

@@ -13,18 +13,20 @@ from mechint.job import Request
 from mechint.model import Model
 from mechint.progress import Progress
 from mechint.shards import Shard
+from mechint.signatures import Count, checked
 from mechint.tables import tables
 from mechint.tokens import Answers
 
 
+@checked
 def score(
     model: Model,
     conversations: Conversation | Sequence[Conversation],
     interventions: Intervention | Sequence[Intervention],
     *,
     answers: Answers | None = None,
-    batch_size: int | None = None,
-    batch_tokens: int | None = None,
+    batch_size: Count | None = None,
+    batch_tokens: Count | None = None,
     offload: bool = False,
     progress: Progress | bool | None = None,
     store: str | Path | None = None,

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mechint.errors import UsageError
+from mechint.signatures import checked
 
 if TYPE_CHECKING:  # command lines check a shard before anything heavy is imported
     from mechint.plan import Cell
     from mechint.render import Rendered
 
 
+@checked
 @dataclass(frozen=True)
 class Shard:
     """Part `index` (from 0) of `count`."""

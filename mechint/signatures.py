@@ -81,9 +81,20 @@ def _evaluated(parameter: inspect.Parameter, function: Callable[..., object]) ->
     if not isinstance(hint, str):
         return hint
     try:
-        return eval(hint, inspect.unwrap(function).__globals__)
+        return eval(hint, inspect.unwrap(function).__globals__, _Late())
     except NameError:
         return object
+
+
+class _Late(dict[str, object]):
+    """Types that are imported only once something is called: they take seconds."""
+
+    def __missing__(self, name: str) -> object:
+        if name != "PreTrainedTokenizerBase":
+            raise KeyError(name)
+        from transformers import PreTrainedTokenizerBase
+
+        return PreTrainedTokenizerBase
 
 
 def converter(hint: object) -> Converter:
@@ -114,8 +125,11 @@ def _any_of(hints: Sequence[object]) -> Converter:
             try:
                 return one(name, value)
             except UsageError as error:
-                refusals.append(error.allowed.removeprefix(f"{name}: "))
-        raise arguments.wrong(name, value, ", or ".join(dict.fromkeys(refusals)))
+                refusals.append(error)
+        if inside := [error for error in refusals if error.given.startswith(f"{name}[")]:
+            raise inside[-1]  # a list was meant, and one of its values is wrong
+        allowed = [error.allowed.removeprefix(f"{name}: ") for error in refusals]
+        raise arguments.wrong(name, value, ", or ".join(dict.fromkeys(allowed)))
 
     return convert
 
@@ -191,7 +205,7 @@ def _numpy(name: str, value: object) -> object:
 
 
 def _instance(hint: object) -> Converter:
-    if not isinstance(hint, type):  # a type variable, a protocol's parameter: nothing to hold a value against
+    if not isinstance(hint, type) or hint is typing.Any:  # a type variable too: nothing to hold a value against
         return _anything
 
     def convert(name: str, value: object) -> object:
@@ -231,6 +245,7 @@ _GENERIC: dict[object, Callable[[Sequence[object]], Converter]] = {
     Iterable: _sequence,
     list: _sequence,
     tuple: _tuple,
+    dict: lambda inner: _instance(dict),
     Mapping: lambda inner: functools.partial(_mapping, converter(inner[0]), converter(inner[1])),
     Callable: lambda inner: _callable,
 }

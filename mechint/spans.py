@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mechint.errors import UsageError
 from mechint.render import Rendered, Segment
+from mechint.signatures import checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 Span = tuple[int, int]  # characters of a rendered text
 
 
+@checked
 def positions_of(
     tokenizer: PreTrainedTokenizerBase,
     rendered: Rendered,

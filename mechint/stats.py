@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from mechint.errors import UsageError
+from mechint.signatures import Count, Seed, checked
 
 Values = Float[np.ndarray, "*cells units"]
 OtherValues = Float[np.ndarray, "*cells others"]
@@ -35,7 +36,8 @@ class Interval:
         return np.asarray(np.subtract(self.low > 0, self.high < 0, dtype=np.int64))
 
 
-def bootstrap_mean(values: Values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+@checked
+def bootstrap_mean(values: Values, *, level: float = 0.95, resamples: Count = 2000, seed: Seed = 0) -> Interval:
     """Percentile bootstrap interval of the mean over the last axis; all cells are resampled with the same units.
 
     Fewer than two units give NaN bounds. A NaN value makes its cell NaN: missing is never counted as zero.
@@ -46,8 +48,9 @@ def bootstrap_mean(values: Values, *, level: float = 0.95, resamples: int = 2000
     return Interval(_mean(values), low, high, values.shape[-1])
 
 
+@checked
 def bootstrap_difference(
-    first: Values, second: OtherValues, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    first: Values, second: OtherValues, *, level: float = 0.95, resamples: Count = 2000, seed: Seed = 0
 ) -> Interval:
     """Interval of mean(first) - mean(second) for two independent sets of units, e.g. concepts and random vectors.
 
@@ -58,13 +61,14 @@ def bootstrap_difference(
     return Interval(_mean_difference(first, second), low, high, min(first.shape[-1], second.shape[-1]))
 
 
+@checked
 def bootstrap_crossed(
     values: Float[np.ndarray, "units items"],
     minus: Float[np.ndarray, "same_units others"] | None = None,
     *,
     level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: Count = 2000,
+    seed: Seed = 0,
 ) -> Interval:
     """Percentile interval of a mean over units and items, both resampled; of a difference of two such means.
 
@@ -127,12 +131,13 @@ def _bootstrap(
     return bounds[0].reshape(cells), bounds[1].reshape(cells)
 
 
+@checked
 def sign_flip_test(
     differences: Float[np.ndarray, " units"],
     *,
     alternative: Literal["two-sided", "greater", "less"] = "two-sided",
-    max_flips: int = 2**16,
-    seed: int = 0,
+    max_flips: Count = 2**16,
+    seed: Seed = 0,
 ) -> float:
     """p-value of the paired sign-flip test of mean difference zero; exact up to log2(max_flips) units.
 
@@ -157,6 +162,7 @@ def sign_flip_test(
     return float(result.pvalue)
 
 
+@checked
 def binomial_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
     """Exact (Clopper-Pearson) interval of a rate; raises `UsageError` for counts that are impossible."""
     if not 0 <= successes <= trials or trials == 0:
@@ -169,6 +175,7 @@ def binomial_interval(successes: int, trials: int, *, level: float = 0.95) -> In
     return Interval(np.array(successes / trials), np.array(ci.low), np.array(ci.high), trials)
 
 
+@checked
 def unit_means(table: pd.DataFrame, by: Sequence[str], value: str, unit: str) -> pd.DataFrame:
     """Mean of `value` within each group and unit: one row per group (index `by`), one column per unit.
 
@@ -183,12 +190,14 @@ def unit_means(table: pd.DataFrame, by: Sequence[str], value: str, unit: str) ->
     return strict_means(table, [*by, unit], value).unstack(unit)
 
 
+@checked
 def strict_means(table: pd.DataFrame, by: Sequence[str], value: str) -> pd.Series:
     """Mean of `value` within each group, in order of appearance; NaN where any of its values is, unlike in pandas."""
     grouped = table.groupby(list(by), sort=False, dropna=False, observed=True)[value]
     return grouped.mean().where(grouped.count() == grouped.size())
 
 
+@checked
 def group_means(
     table: pd.DataFrame,
     by: Sequence[str],
@@ -196,8 +205,8 @@ def group_means(
     *,
     unit: str = "concept",
     level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: Count = 2000,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Tidy frame `*by, mean, low, high, n`: each group's mean over its units and the bootstrap interval.
 

@@ -14,14 +14,16 @@ from mechint.job import Job, Options, Request, finish
 from mechint.model import Model
 from mechint.progress import Progress, cell_bar
 from mechint.shards import Shard
+from mechint.signatures import Count, checked
 
 
+@checked
 def tables(
     model: Model,
     requests: Sequence[Request],
     *,
-    batch_size: int | None = None,
-    batch_tokens: int | None = None,
+    batch_size: Count | None = None,
+    batch_tokens: Count | None = None,
     offload: bool = False,
     progress: Progress | bool | None = None,
     store: str | Path | None = None,

@@ -24,6 +24,7 @@ from mechint.model import Model
 from mechint.prefill import check_fits
 from mechint.progress import Progress, counted
 from mechint.render import render
+from mechint.signatures import Count, checked
 from mechint.spans import positions_of
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ Tokens = Int[Tensor, " _"]
 _POSITIONS = 128
 
 
+@checked
 def text_loss(
     model: Model,
     texts: str | Conversation | Sequence[str | Conversation],
     interventions: Intervention | Sequence[Intervention],
     *,
     words: Mapping[str, str] = MappingProxyType({}),
-    batch_size: int = 16,
+    batch_size: Count = 16,
     progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Return one row per (text, intervention): the loss of the text's tokens, each predicted from those before it.

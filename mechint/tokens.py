@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mechint.errors import TokenizationError, TokenizationWarning, UsageError
+from mechint.signatures import checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,6 +19,7 @@ YES_VARIANTS = (" yes", " Yes", "yes", "Yes")
 NO_VARIANTS = (" no", " No", "no", "No")
 
 
+@checked
 @dataclass(frozen=True)
 class Answers:
     """Which tokens are read as answers: yes against no (each a set of variants), or a list of options.
@@ -26,10 +28,10 @@ class Answers:
     variants' logits) or that of the likeliest variant ("max").
     """
 
-    yes: Sequence[str] = ()
-    no: Sequence[str] = ()
+    yes: str | Sequence[str] = ()
+    no: str | Sequence[str] = ()
     reduce: str = "sum"
-    choices: Sequence[str] = ()
+    choices: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("yes", "no", "choices"):

@@ -29,11 +29,13 @@ from mechint.features.gradients import (
     straight_path,
 )
 from mechint.features.states import States
+from mechint.signatures import Count, checked
 
 Method = Literal["gradient", "integrated", "patching"]
 Base = Literal["clean", "injected"]
 
 
+@checked
 def attribute(
     states: States,
     clean: int,
@@ -41,7 +43,7 @@ def attribute(
     *,
     method: Method = "gradient",
     base: Base = "clean",
-    steps: int = 16,
+    steps: Count = 16,
     features: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Return how much of logit_diff(injected) - logit_diff(clean) each component carries, for two rows of `states`.
@@ -74,6 +76,7 @@ def attribute(
     return table
 
 
+@checked
 def attribute_all(
     states: States,
     injected: Sequence[int] | None = None,
@@ -81,7 +84,7 @@ def attribute_all(
     clean: int | None = None,
     method: Method = "gradient",
     base: Base = "clean",
-    steps: int = 16,
+    steps: Count = 16,
     features: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Return the tables of `attribute` for several rows (all but `clean` if None), one below the other.
@@ -104,6 +107,7 @@ def attribute_all(
     return joined
 
 
+@checked
 def by_position(
     states: States,
     clean: int,
@@ -112,7 +116,7 @@ def by_position(
     *,
     method: Method = "gradient",
     base: Base = "clean",
-    steps: int = 16,
+    steps: Count = 16,
 ) -> Float[Tensor, "pos feature"]:
     """Return the attributions of some features at each read position; arguments and errors as of `attribute`.
 

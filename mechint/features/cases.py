@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from mechint.errors import UnknownNameError, UsageError
 from mechint.features.states import States
 from mechint.interventions import Clean, Injection, InjectionSum, Intervention
+from mechint.signatures import checked
 
 Series = Literal["clean", "injected", "random", "swapped"]
 
@@ -51,6 +52,7 @@ class Case:
         return injected - clean
 
 
+@checked
 def cases_of(
     states: States | Sequence[States], *, series: Series = "injected", concepts: Mapping[str, str] | None = None
 ) -> list[Case]:

@@ -23,6 +23,7 @@ from mechint.features.necessity import measure, necessity, sufficiency
 from mechint.features.random_sets import NEAR, MassBy
 from mechint.features.setting import Positions, ablate, clamp
 from mechint.features.trials import Candidates, trials
+from mechint.signatures import Seed, checked
 
 __all__ = [
     "Case",
@@ -48,6 +49,7 @@ _MATCHED = tuple(f"{effect}_matched" for effect in _EFFECTS)
 _MEASURED = (*_EFFECTS, *_MATCHED, "mass", "matched_mass", "clean", "injected", "logit_diff_shift")
 
 
+@checked
 @dataclass(frozen=True)
 class Rule:
     """Thresholds of `judge`.
@@ -72,6 +74,7 @@ class Rule:
             raise UsageError(f"{self}", allowed, "keep the defaults")
 
 
+@checked
 def verdict(
     cases: Sequence[Case],
     candidates: Candidates,
@@ -81,7 +84,7 @@ def verdict(
     positions: Positions = "read",
     n_random: int = NEAR,
     mass_by: MassBy = "change",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Return the verdict of `judge` on each candidate, from `trials` of all cases; arguments as of these two.
 

@@ -12,12 +12,14 @@ from scipy import stats as scipy_stats
 from mechint import stats
 from mechint.errors import UsageError
 from mechint.features.necessity import TOP
+from mechint.signatures import Count, Seed, checked
 
 _CELL = ["test", "k", "kind"]
 _BATCH_VALUES = 4_000_000  # resampled values held at once
 
 
-def curves(draws: pd.DataFrame, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+@checked
+def curves(draws: pd.DataFrame, *, level: float = 0.95, resamples: Count = 2000, seed: Seed = 0) -> pd.DataFrame:
     """Return means over concepts of a table of `measure`: one row per test, k and kind.
 
     Columns: effect, effect_low, effect_high (logits); fraction, fraction_low, fraction_high (mean effect / mean shift,

@@ -14,6 +14,7 @@ from scipy.cluster import hierarchy
 from mechint import stats
 from mechint.errors import UsageError
 from mechint.features.readouts import READOUTS, Readout
+from mechint.signatures import checked
 
 Test = Literal["t", "permutation"]
 _ROUNDING = 1e-5  # relative to a feature's largest value: what differs by less does not vary
@@ -21,6 +22,7 @@ _PERMUTATIONS = 9999
 _BATCH_VALUES = 4_000_000
 
 
+@checked
 def compare(
     table: pd.DataFrame,
     first: pd.Series,
@@ -63,6 +65,7 @@ def unit_acts(
     return stats.unit_means(rows, ["index"], value, unit).T
 
 
+@checked
 def discriminate(
     first: pd.DataFrame, second: pd.DataFrame, *, paired: bool = False, test: Test = "t", level: float = 0.95
 ) -> pd.DataFrame:
@@ -108,6 +111,7 @@ def adjusted(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     return found
 
 
+@checked
 def clusters(acts: pd.DataFrame | Float[np.ndarray, "cells features"], threshold: float = 0.8) -> pd.DataFrame:
     """Return groups of features whose activations go together over cells: index, cluster, size, representative, r.
 

@@ -14,12 +14,14 @@ from mechint.features.cases import check_row
 from mechint.features.effects import feature_effects, stream_effect
 from mechint.features.states import States
 from mechint.given import check_at_least
+from mechint.signatures import Seed, checked
 from mechint.stats import Interval, bootstrap_mean, strict_means
 
 MEASURED = ("measured", "added", "removed")
 _RESAMPLES = 2000
 
 
+@checked
 def faithfulness(
     states: States,
     clean: int,
@@ -28,7 +30,7 @@ def faithfulness(
     *,
     top: int = 30,
     n_random: int = 30,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Return what was attributed to features beside what setting each of them alone does to logit_diff.
 
@@ -55,8 +57,9 @@ def faithfulness(
     return table.reset_index(drop=True)
 
 
+@checked
 def rank_correlation(
-    table: pd.DataFrame, measured: str = "measured", *, unit: str = "intervention", level: float = 0.95, seed: int = 0
+    table: pd.DataFrame, measured: str = "measured", *, unit: str = "intervention", level: float = 0.95, seed: Seed = 0
 ) -> Interval:
     """Return Spearman's rank correlation of attributed and measured effects in tables of `faithfulness`.
 
@@ -86,6 +89,7 @@ def rank_correlation(
     return bootstrap_mean(means.to_numpy(dtype=np.float64), level=level, seed=seed)
 
 
+@checked
 def recovered_by_top(
     states: States, clean: int, injected: int, order: Sequence[int], ks: Sequence[int]
 ) -> pd.DataFrame:

@@ -10,16 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mechint import arguments
 from mechint.artefacts import FileKind, reading, reason
 from mechint.backends.versions import require_sae_lens
 from mechint.errors import SAEMismatchError
 from mechint.features.config import HOW, check_owner, embedded, published
 from mechint.features.dictionary import Dictionary, as_dictionary
+from mechint.model import Model
+from mechint.signatures import checked
 from mechint.tensor_files import opened
 
 if TYPE_CHECKING:
     from mechint.features.dictionary import AnySAE
-    from mechint.model import Model
 
 _KIND = FileKind(
     what="an SAE",
@@ -32,6 +34,7 @@ _PARTS = ("cfg.json", "sae_weights.safetensors")
 _REAL = ("F64", "F32", "F16", "BF16")
 
 
+@checked
 def load(
     model: Model, source: int | str | Path | None = None, *, any_model: bool = False, centre: bool | None = None
 ) -> Dictionary:
@@ -52,11 +55,14 @@ def load(
     return as_dictionary(model, sae, name, centre)
 
 
+@checked
 def use(model: Model, sae: AnySAE, name: str = "SAE", *, centre: bool | None = None) -> Dictionary:
     """Return an SAE Lens object that the user already has as a dictionary for `model`, as `load` returns one.
 
     It is not changed: one of half precision is copied. Raises SAEMismatchError.
     """
+    if not isinstance(sae, require_sae_lens()):
+        raise arguments.wrong("sae", sae, "an SAE of SAE Lens")
     return as_dictionary(model, sae, name, centre)
 
 

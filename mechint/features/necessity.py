@@ -19,6 +19,7 @@ from mechint.features.cases import Case, check_cases
 from mechint.features.random_sets import Features, MassBy, active_features, mass, matched_sets, random_sets
 from mechint.features.setting import Positions, mask_of, set_features, values_of
 from mechint.features.states import States
+from mechint.signatures import Seed, checked
 
 Test = Literal["necessity", "sufficiency"]
 Order = Sequence[int] | Callable[[Case], Sequence[int]]
@@ -27,6 +28,7 @@ TOP, RANDOM, MATCHED = "top", "random", "mass-matched"
 NO_SHIFT = 0.01  # logits: of a shift smaller than this no fraction is given
 
 
+@checked
 def necessity(
     states: States,
     clean: int,
@@ -37,7 +39,7 @@ def necessity(
     positions: Positions = "read",
     n_random: int = 20,
     mass_by: MassBy = "change",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Return what is lost when the top k of `order` are set to clean in the injected run, and for random sets.
 
@@ -52,6 +54,7 @@ def necessity(
     return _draws(case, "necessity", order, _Settings(tuple(ks), positions, n_random, mass_by, seed))
 
 
+@checked
 def sufficiency(
     states: States,
     clean: int,
@@ -62,7 +65,7 @@ def sufficiency(
     positions: Positions = "read",
     n_random: int = 20,
     mass_by: MassBy = "change",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Return what is gained when the top k of `order` are set in the clean run to what they are in the injected one.
 
@@ -72,6 +75,7 @@ def sufficiency(
     return _draws(case, "sufficiency", order, _Settings(tuple(ks), positions, n_random, mass_by, seed))
 
 
+@checked
 def measure(
     cases: Sequence[Case],
     order: Order,
@@ -81,7 +85,7 @@ def measure(
     positions: Positions = "read",
     n_random: int = 20,
     mass_by: MassBy = "change",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Return the tables of `necessity` and `sufficiency` of several cases, one below the other.
 

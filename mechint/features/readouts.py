@@ -15,11 +15,13 @@ from mechint.features.attribution import feature_label
 from mechint.features.cases import clean_row, concept_of, listed_states, series_of
 from mechint.features.setting import Positions, mask_of
 from mechint.features.states import States
+from mechint.signatures import checked
 
 Readout = Literal["answer", "read_mean", "read_max"]
 READOUTS: tuple[Readout, ...] = ("answer", "read_mean", "read_max")
 
 
+@checked
 def feature_table(
     states: States | Sequence[States],
     *,

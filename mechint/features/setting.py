@@ -13,6 +13,7 @@ from mechint.errors import UsageError
 from mechint.features.cases import check_row, clean_row
 from mechint.features.states import States
 from mechint.progress import counted
+from mechint.signatures import checked
 
 Ablation = Literal["zero", "clean", "clean_mean"]
 Clamp = Literal["injected", "injected_mean"]
@@ -21,6 +22,7 @@ Values = Float[Tensor, "pos_or_one d_sae"]
 _HELD = 2**24  # values of streams that are made at once: 64 MB of float32
 
 
+@checked
 def ablate(
     states: States,
     row: int,
@@ -42,6 +44,7 @@ def ablate(
     return _set(states, row, features, values_of(states, source, mask, mean=to == "clean_mean"), mask)
 
 
+@checked
 def clamp(
     states: States,
     row: int,

@@ -13,10 +13,12 @@ from mechint.features.cases import Case, check_cases
 from mechint.features.necessity import TESTS, exchange
 from mechint.features.random_sets import NEAR, Features, MassBy, active_features, mass, matched_sets
 from mechint.features.setting import Positions, mask_of
+from mechint.signatures import Seed, checked
 
 Candidates = Sequence[int] | Mapping[str, Sequence[int]]
 
 
+@checked
 def trials(
     cases: Sequence[Case],
     candidates: Candidates,
@@ -24,7 +26,7 @@ def trials(
     positions: Positions = "read",
     n_random: int = NEAR,
     mass_by: MassBy = "change",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> pd.DataFrame:
     """Return one row per case and candidate: a feature, or (with names, as a mapping) a set of them.
 

@@ -15,9 +15,11 @@ from mechint.features.states import States
 from mechint.interventions import Clean, Injection, InjectionSum, Intervention
 from mechint.prefill import Prefilled, clean_norms, injected_positions
 from mechint.reading import Edit, Reading
+from mechint.signatures import checked
 from mechint.steering import Term
 
 
+@checked
 def prefix_acts(states: States) -> Float[Tensor, "row pos d_sae"]:
     """Return the feature activations at the prefix positions (the steered turns), one row for each intervention.
 

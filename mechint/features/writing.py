@@ -25,18 +25,20 @@ from mechint.features.states import States
 from mechint.features.whole import Steered, unsplit
 from mechint.given import check_at_least
 from mechint.reading import Reading
+from mechint.signatures import Count, checked
 
 Path = Literal["gradient", "integrated"]
 _COMMON = ("conversation", "intervention", "kind", "component", "layer", "index", "clean", "injected", "attribution")
 _OWN = ("attribution_prefix", "attribution_read", "write", "matter", "write_direct")
 
 
+@checked
 def steering_attribution(
     states: States,
     injected: int,
     *,
     method: Path = "integrated",
-    steps: int = 16,
+    steps: Count = 16,
     at: float = 0.0,
     step: float = 0.05,
 ) -> pd.DataFrame:

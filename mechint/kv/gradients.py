@@ -17,11 +17,13 @@ from mechint.features.gradients import CLEAN_END, INJECTED_END, check_differenti
 from mechint.given import check_at_least
 from mechint.kv.parts import SIDES, patched
 from mechint.reading import Reading
+from mechint.signatures import Count, checked
 
 Where = Literal["clean", "injected", "path"]
 
 
-def by_gradient(reading: Reading, clean: int, injected: int, *, at: Where = "path", steps: int = 16) -> pd.DataFrame:
+@checked
+def by_gradient(reading: Reading, clean: int, injected: int, *, at: Where = "path", steps: Count = 16) -> pd.DataFrame:
     """Return gradient x (injected - clean) for every cached key and value, summed over its dimensions.
 
     `at="clean"` is attribution patching (Nanda, 2023): what `insert` would do, were the model linear; `at="injected"`

@@ -16,6 +16,7 @@ from mechint.errors import CacheMismatchError, LayerRangeError, UsageError
 from mechint.model import free_memory
 from mechint.progress import counted
 from mechint.reading import Reading
+from mechint.signatures import checked
 
 Side = Literal["keys", "values"]
 Direction = Literal["insert", "remove"]
@@ -24,6 +25,7 @@ DIRECTIONS: tuple[Direction, ...] = ("insert", "remove")
 _SHARE = 0.1  # of free memory, that mixed caches may take at once
 
 
+@checked
 @dataclass(frozen=True)
 class Part:
     """A part of a cache: layers, positions, sides (keys, values) and key-value heads, each counted from 0; None is all.
@@ -58,6 +60,7 @@ class Part:
 Parts: TypeAlias = Part | Sequence[Part]
 
 
+@checked
 def patched(cache: KVCache, base_row: int, other_row: int, parts: Sequence[Parts]) -> KVCache:
     """Return a cache with one row for each of `parts`: row `base_row` with that part of it as row `other_row` has it.
 
@@ -82,6 +85,7 @@ def patched(cache: KVCache, base_row: int, other_row: int, parts: Sequence[Parts
     return KVCache(keys, values, mask)
 
 
+@checked
 def differing(cache: KVCache, row: int, other: int) -> dict[Side, Bool[Tensor, "layer head pos"]]:
     """Return where two rows of a cache differ at all, by side; what differs nowhere cannot carry anything."""
     return {
@@ -90,6 +94,7 @@ def differing(cache: KVCache, row: int, other: int) -> dict[Side, Bool[Tensor, "
     }
 
 
+@checked
 def patch(
     reading: Reading, clean: int, injected: int, parts: Sequence[Parts], *, direction: Direction = "insert"
 ) -> Float[Tensor, " part"]:

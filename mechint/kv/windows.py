@@ -13,10 +13,12 @@ from mechint.errors import UsageError
 from mechint.given import check_at_least
 from mechint.kv.parts import DIRECTIONS, SIDES, Part, Parts, Side, patch
 from mechint.reading import Reading
+from mechint.signatures import checked
 
 BOTH, EVERY = "both", -1  # in a table: keys and values, all key-value heads
 
 
+@checked
 @dataclass(frozen=True)
 class Window:
     """Layers `layer_start:layer_stop` of a cache at positions `pos_start:pos_stop`."""
@@ -38,6 +40,7 @@ class Window:
         return Part(range(self.layer_start, self.layer_stop), range(self.pos_start, self.pos_stop), sides, heads)
 
 
+@checked
 def windows(reading: Reading, layers: int, positions: int | None = None) -> list[Window]:
     """Return windows of at most `layers` layers and `positions` positions that cover the filled cache once.
 
@@ -54,6 +57,7 @@ def windows(reading: Reading, layers: int, positions: int | None = None) -> list
     return [Window(*deep, *wide) for deep in _pieces(0, reading.model.n_layers, layers) for wide in across]
 
 
+@checked
 def cells(window: Window) -> list[Window]:
     """Return the single cells of a window, one layer at one position each."""
     return [
@@ -63,6 +67,7 @@ def cells(window: Window) -> list[Window]:
     ]
 
 
+@checked
 def effects(
     reading: Reading,
     clean: int,
@@ -89,6 +94,7 @@ def effects(
     return _named(reading, injected, table, level)
 
 
+@checked
 def curve(
     reading: Reading, clean: int, injected: int, ordered: Sequence[Window], counts: Sequence[int], level: str = "curve"
 ) -> pd.DataFrame:
@@ -103,6 +109,7 @@ def curve(
     return _named(reading, injected, table, level)
 
 
+@checked
 def strongest(table: pd.DataFrame, least: float, most: int) -> list[Window]:
     """Return the windows whose effect, inserted or removed, is at least `least` of the shift: the `most` largest ones.
 
@@ -116,6 +123,7 @@ def strongest(table: pd.DataFrame, least: float, most: int) -> list[Window]:
     return [Window(*(int(number) for number in key)) for key in enough.index[:most]]
 
 
+@checked
 def attribute(
     reading: Reading,
     clean: int,

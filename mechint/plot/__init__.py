@@ -10,6 +10,7 @@ import pandas as pd
 from mechint.errors import UsageError
 from mechint.figures.markup import drawable_figure, literal
 from mechint.plot import attribution, readouts
+from mechint.signatures import checked
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 WIDTH = 960  # pixels: what a notebook has room for beside its sidebar
 
 
+@checked
 def plot(table: pd.DataFrame, metric: str | None = None, *, by: str = "intervention", title: str = "") -> go.Figure:
     """Return a figure of any table of the toolkit; in notebooks it shows itself.
 
