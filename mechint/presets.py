@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from mechint.errors import LayerRangeError
-from mechint.signatures import Count, checked
+from mechint.signatures import checked
 
 # |added| / |clean residual| at each injected layer, where no preset applies. This project's choice, not a
 # published value, and meant as the middle of a sweep: what it does depends on the model and on the layers.
@@ -51,7 +51,7 @@ def preset_for(model_name: str) -> Preset | None:
 
 
 @checked
-def middle_third(n_layers: Count) -> range:
+def middle_third(n_layers: int) -> range:
     """Return the middle third of a model's layers, rounded outwards: 64 -> 21:43, 80 -> 26:54.
 
     That is, from n_layers/3 rounded down to 2*n_layers/3 rounded up (exclusive), as in every preset. Raises

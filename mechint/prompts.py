@@ -26,9 +26,9 @@ Cell = tuple[str, str, str]  # description, info, format
 @checked
 def introspection(
     design: PromptDesign,
-    descriptions: Sequence[str] | None = None,
-    infos: Sequence[str] | None = None,
-    formats: Sequence[str] | None = None,
+    descriptions: str | Sequence[str] | None = None,
+    infos: str | Sequence[str] | None = None,
+    formats: str | Sequence[str] | None = None,
 ) -> list[Conversation]:
     """Return one conversation per description x info x format; None means all, in the order of the file.
 
@@ -40,10 +40,10 @@ def introspection(
 @checked
 def controls(
     design: PromptDesign,
-    groups: Sequence[str] | None = None,
-    descriptions: Sequence[str] | None = None,
-    infos: Sequence[str] | None = None,
-    formats: Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
+    descriptions: str | Sequence[str] | None = None,
+    infos: str | Sequence[str] | None = None,
+    formats: str | Sequence[str] | None = None,
     limit: int | None = None,
 ) -> list[Conversation]:
     """Return one conversation per description x info x format x control question, the first turns unchanged.
@@ -107,7 +107,7 @@ def _extra(design: PromptDesign, cell: Cell, control: tuple[str, int] | None) ->
     return extra | {"control_question": design.controls[control[0]][control[1]]} if control else extra
 
 
-def _cells(design: PromptDesign, *wanted: Sequence[str] | None) -> list[Cell]:
+def _cells(design: PromptDesign, *wanted: str | Sequence[str] | None) -> list[Cell]:
     return list(
         product(
             _select("description", wanted[0], design.descriptions),
@@ -117,7 +117,7 @@ def _cells(design: PromptDesign, *wanted: Sequence[str] | None) -> list[Cell]:
     )
 
 
-def _select(what: str, wanted: Sequence[str] | None, allowed: Mapping[str, object]) -> list[str]:
+def _select(what: str, wanted: str | Sequence[str] | None, allowed: Mapping[str, object]) -> list[str]:
     if wanted is None:
         return list(allowed)
     names = [wanted] if isinstance(wanted, str) else list(wanted)

@@ -147,15 +147,17 @@ def _one_of(allowed: Sequence[object], name: str, value: object) -> object:
 
 
 def _sequence(inner: Sequence[object]) -> Converter:
-    return functools.partial(_each, converter(inner[0]))
+    kind = inner[0]
+    what = _PLURAL.get(kind) or (f"{kind.__name__}s" if isinstance(kind, type) else "values")
+    return functools.partial(_each, converter(kind), what)
 
 
 def _tuple(inner: Sequence[object]) -> Converter:
     return _sequence(inner) if inner[1:] == (...,) else functools.partial(_fixed, [converter(one) for one in inner])
 
 
-def _each(convert: Converter, name: str, values: object) -> tuple[object, ...]:
-    return tuple([convert(f"{name}[{at}]", value) for at, value in enumerate(arguments.several(name, values))])
+def _each(convert: Converter, what: str, name: str, values: object) -> tuple[object, ...]:
+    return tuple([convert(f"{name}[{at}]", value) for at, value in enumerate(arguments.several(name, values, what))])
 
 
 def _fixed(converters: Sequence[Converter], name: str, values: object) -> tuple[object, ...]:
@@ -236,6 +238,7 @@ _PLAIN: dict[object, Converter] = {
     None: _nothing,
     object: _anything,
 }
+_PLURAL: dict[object, str] = {int: "whole numbers", float: "numbers", str: "texts", bool: "truth values"}
 _GENERIC: dict[object, Callable[[Sequence[object]], Converter]] = {
     Annotated: _bounded,
     Union: _any_of,

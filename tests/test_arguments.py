@@ -123,6 +123,8 @@ def is_right(hint: object, value: object) -> bool:  # noqa: PLR0911, PLR0912 - a
         )
     if origin is Callable:
         return callable(value)
+    if origin is dict:
+        return isinstance(value, dict)
     if hasattr(hint, "array_type"):
         return isinstance(value, torch.Tensor | list)
     return hint is typing.Any or hint is object or (isinstance(hint, type) and isinstance(value, hint))

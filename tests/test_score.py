@@ -252,7 +252,7 @@ def test_bad_tables(asked, steers, model):
 
 
 def test_bad_batch_size(model):
-    with pytest.raises(UsageError, match="batch size 0"):
+    with pytest.raises(UsageError, match="batch_size=0"):
         mi.score(model, conversation(), CLEAN, batch_size=0)
 
 
