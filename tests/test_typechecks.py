@@ -8,15 +8,15 @@ import torch
 from beartype.roar import BeartypeCallHintViolation
 
 from mechint.backends.blocks import attended
+from mechint.cache import KVCache
 from mechint.organisms.grammar import sentence_case
-from mechint.shards import Shard
 
 
 def test_wrong_types_are_seen():
     with pytest.raises(BeartypeCallHintViolation):
         sentence_case(3)
     with pytest.raises(jaxtyping.TypeCheckError):
-        Shard("0", 3)
+        KVCache(keys=3)
 
 
 @pytest.mark.parametrize("shapes", [((2, 3), (3,)), ((3,), (3,)), ((2, 3), (2, 1))])
