@@ -143,7 +143,7 @@ def _text(setup: Setup, chats: Sequence[Conversation]) -> JSON:
     from mechint.render import render
 
     shown = next(chat for chat in chats if asked.kind_of(chat) == "introspection")
-    rendered = render(setup.model.tokenizer, shown)
+    rendered = render(setup.model, shown)
     tokens = [setup.model.tokenizer.decode([token]) for token in rendered.tokens[: rendered.prefix_length]]
     messages: list[JSON] = [
         {"role": one.role, "start": one.start, "stop": one.stop, "marked": one.add_injection}

@@ -80,7 +80,7 @@ def sites(setup: Setup, design: PromptDesign, chat: Conversation) -> dict[str, l
     from mechint.spans import positions_of
 
     tokenizer, layers = setup.model.tokenizer, tuple(setup.dose.layers)
-    text = render(tokenizer, chat)
+    text = render(setup.model, chat)
     each = [positions_of(tokenizer, text, one, message=_MESSAGE) for one in design.tasks.location.sentences]
     half = len(each) // 2
     first, second, every = (tuple(sorted(sum(part, ()))) for part in (each[:half], each[half:], each))

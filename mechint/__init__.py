@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mechint.spans import positions_of
     from mechint.store import CellStore
     from mechint.tables import tables
+    from mechint.templates import TemplateOptions
     from mechint.text_loss import text_loss
     from mechint.tokens import Answers
     from mechint.vectors import ConceptVector
@@ -44,8 +45,8 @@ _HOME = {
     "Model": "model", "load": "model", "wrap": "model",
     "Reading": "reading", "Receipt": "prefill", "prefill": "prefill", "render": "render", "score": "score",
     "Answers": "tokens", "ConceptVector": "vectors", "explain": "explain", "Explanation": "explain", "Shard": "shards",
-    "CellStore": "store", "Request": "job", "tables": "tables", "name_log_probs": "naming",
-    "positions_of": "spans", "generate": "generate", "text_loss": "text_loss", "plot": "plot",
+    "CellStore": "store", "Request": "job", "tables": "tables", "name_log_probs": "naming", "positions_of": "spans",
+    "TemplateOptions": "templates", "generate": "generate", "text_loss": "text_loss", "plot": "plot",
 }  # fmt: skip
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "Request",
     "Shard",
     "Swap",
+    "TemplateOptions",
     "components",
     "explain",
     "explorer",

@@ -123,7 +123,7 @@ def about_model(model: Model) -> dict[str, JSON]:
 
 def _templated(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence[int]]:
     conversation = chat(prompt) if isinstance(prompt, str) else prompt
-    return conversation.to_dict(), render(model.tokenizer, conversation).tokens
+    return conversation.to_dict(), render(model, conversation).tokens
 
 
 def _raw(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence[int]]:

@@ -42,6 +42,7 @@ def adapted(model: Model, adapter: str | Path) -> Model:
     _check_called(hf_model, engine, adapter)
     arguments = None if model.arguments is None else replace(model.arguments, on_top=adapter)
     made = Model(engine, model.tokenizer, str(adapter), model.prompts, model.revision, arguments, what)
+    made.template = model.template
     validate(made)
     return made
 

@@ -158,7 +158,7 @@ def _by_difference(model: Model, design: PromptDesign) -> Method:
 
 def _activations(model: Model, chats: Sequence[Conversation]) -> Float[Tensor, "layer chat d_model"]:
     """`resid_post` at the last token of each chat, at every layer, in float32."""
-    return last_residuals(model, [render(model.tokenizer, one).tokens for one in chats])
+    return last_residuals(model, [render(model, one).tokens for one in chats])
 
 
 def _pairs(concept: str, design: PromptDesign) -> tuple[list[Conversation], list[Conversation]]:
@@ -194,7 +194,7 @@ def _vector(
 
 def _key(model: Model, concept: str, method: str, design: PromptDesign) -> str:
     """Hash of all that a vector depends on: weights, method, and the prompts as the model's template renders them."""
-    tokens = [render(model.tokenizer, one).tokens for one in _prompts(concept, method, design)]
+    tokens = [render(model, one).tokens for one in _prompts(concept, method, design)]
     return sha256(model.identity.encode(), method.encode(), json.dumps(tokens).encode())
 
 

@@ -42,7 +42,7 @@ def fill(
     if not asked:
         raise UsageError("no conversations", "one or more", "pass at least one")
     check_fits(model, intervention)
-    prefixes = _distinct(render_all(model.tokenizer, asked), intervention)
+    prefixes = _distinct(render_all(model, asked), intervention)
     filler, folder = Filler.of(model, intervention.key, causal=_causal(intervention)), Path(directory)
     _check_directory(folder, filler)
     with counted(progress, "fill", len(asked), "conversation") as tell:

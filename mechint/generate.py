@@ -66,7 +66,7 @@ def generate(
     sampling = Sampling(max_new_tokens, temperature, seed)
     _check_samples(n, temperature)
     check_at_least("batch_size", batch_size)
-    rendered = render_all(model.tokenizer, asked)
+    rendered = render_all(model, asked)
     _check_cells(model, rendered, wanted, sampling, steer_reply=steer_reply)
     rows = [_Row(*cell) for cell in product(rendered, wanted, range(n))]
     spoken: dict[int, _Spoken] = {}

@@ -119,7 +119,7 @@ class Job:
         for request in requests:
             asked, wanted = listed_conversations(request.conversations), listed_interventions(request.interventions)
             fresh = [conversation for conversation in asked if conversation not in known]
-            known.update(zip(fresh, render_all(model.tokenizer, fresh), strict=True))
+            known.update(zip(fresh, render_all(model, fresh), strict=True))
             texts = _continued(model, [known[conversation] for conversation in asked], request.after)
             reference = next((i for i in wanted if isinstance(i, Clean)), CLEAN)
             complete = wanted if reference in wanted else [reference, *wanted]

@@ -24,6 +24,7 @@ from mechint.files import sha256
 from mechint.readout import Readout
 from mechint.signatures import checked
 from mechint.sources import Source, resolve
+from mechint.templates import TemplateOptions
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -64,7 +65,8 @@ class Model:
 
     `identity` is a hash of the weights in memory (with what `adapted_by` tells of an adapter that runs on top of them),
     `revision` the hub's commit where the model came from there; `prompts` names the prompt set that fits the model's
-    vocabulary, `arguments` what it was loaded with (None if it was wrapped).
+    vocabulary, `arguments` what it was loaded with (None if it was wrapped). `template` (may be set)
+    says how its chat template is used in all that is asked of the model: thinking, dates.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Model:
     ) -> None:
         self.backend, self.tokenizer, self.name = backend, tokenizer, name
         self.prompts, self.revision, self.arguments = prompts, revision, arguments
+        self.template = TemplateOptions()
         weights = _identity(backend)
         self.identity = sha256(weights.encode(), adapted_by.encode()) if adapted_by else weights
 

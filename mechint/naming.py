@@ -107,7 +107,7 @@ def naming_requests(
         raise UsageError(
             f"{len(asked)} conversations, or labels that repeat", "one or more, each with its own label", "rename one"
         )
-    rendered = render_all(model.tokenizer, asked)
+    rendered = render_all(model, asked)
     tokens = [_tokens(model.tokenizer, item, texts) for item in rendered]
     alike: dict[tuple[Tokens, ...], list[Conversation]] = {}
     for conversation, of_it in zip(asked, tokens, strict=True):

@@ -96,7 +96,7 @@ def prefill(
     Raises ConversationError if nothing is marked or nothing is left to read, LayerRangeError, VectorMismatchError,
     SwapError, and ReceiptError if what was touched is not what was asked for.
     """
-    rendered = conversation if isinstance(conversation, Rendered) else render(model.tokenizer, conversation)
+    rendered = conversation if isinstance(conversation, Rendered) else render(model, conversation)
     check_readable(rendered, interventions)
     for intervention in interventions:
         check_fits(model, intervention)

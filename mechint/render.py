@@ -1,33 +1,39 @@
 """Rendering a conversation with a chat template to tokens and the spans of its segments.
 
-A segment is one non-system message with whatever the template puts before it since the previous segment. Spans come
-from comparing token sequences: those of the first k messages must be a prefix of those of the first k+1.
+A segment is one non-system message with whatever the template puts before it since the previous segment, in the
+rendering of the whole conversation. Where the tokens of the first k messages begin those of the first k+1, they say
+where a segment ends; many templates write the last turn unlike earlier ones, and there `turns` finds the messages.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mechint import html
 from mechint.chat import Conversation, Message
 from mechint.errors import ChatTemplateError, ChatTemplateWarning
+from mechint.offsets import encode, pieces, straddling, token_edges
 from mechint.signatures import checked
+from mechint.templates import SENTINEL, ChatTemplate, HasTemplate, TemplateOptions
+from mechint.turns import rewritten, turns, whole_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Put in place of a text to find out where a template writes it; letters only, so that no template changes it.
-_SENTINEL = "mechintSentinelQuxZorp"
 
-# The tokens of first messages, closed.
-Known = dict[tuple[Message, ...], list[int]]
+_QUESTION = "58209173640152"  # a user's message that no template writes by itself
+
+
+_EDGES = {True: "▌ ", False: "  "}  # of the lines of marked segments, and of others
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,33 @@ class Segment:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as token ids, with its text and its segments in order (they cover every position once)."""
+    """A conversation as token ids, with its text and its segments in order (they cover every position once).
+
+    `options` are those that the chat template was given, `notes` say what may surprise in what it writes, and `pieces`
+    are the segments' texts. Printed, or shown in a notebook, it is its text with the marked segments marked.
+    """
 
     conversation: Conversation
     text: str
     tokens: tuple[int, ...]
     segments: tuple[Segment, ...]
+    options: TemplateOptions = field(default_factory=TemplateOptions)
+    notes: tuple[str, ...] = ()
+    pieces: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    def __str__(self) -> str:
+        lines = [f"{self.label}: {len(self.tokens)} tokens, of which {self.prefix_length} are filled", *self.notes]
+        for segment, piece in zip(self.segments, self.pieces, strict=True):
+            edge = _EDGES[segment.add_injection]
+            lines += [f"{edge}[{_described(segment)}]", *(f"{edge}{line}" for line in piece.split("\n"))]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        turns = (
+            html.turn(segment.role, piece, steered=segment.add_injection, note=f"tokens {segment.start}:{segment.stop}")
+            for segment, piece in zip(self.segments, self.pieces, strict=True)
+        )
+        return html.heading(self.label, [f"{len(self.tokens)} tokens", *self.notes]) + "".join(turns)
 
     @property
     def label(self) -> str:
@@ -68,7 +95,13 @@ class Rendered:
         """Return the conversation with tokens of the model's answer after it, which are never steered."""
         start = len(self.tokens)
         segment = Segment(None, "assistant", start, start + len(tokens), False)
-        return replace(self, text=self.text + text, tokens=(*self.tokens, *tokens), segments=(*self.segments, segment))
+        return replace(
+            self,
+            text=self.text + text,
+            tokens=(*self.tokens, *tokens),
+            segments=(*self.segments, segment),
+            pieces=(*self.pieces, text),
+        )
 
     @cached_property
     def marked_bits(self) -> int:
@@ -83,113 +116,144 @@ class Rendered:
         return mask
 
 
-def render_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation]) -> tuple[Rendered, ...]:
+def render_all(
+    source: HasTemplate | PreTrainedTokenizerBase,
+    conversations: Sequence[Conversation],
+    options: TemplateOptions | None = None,
+) -> tuple[Rendered, ...]:
     """Return what `render` makes of each conversation; first turns that several share are tokenized once."""
-    known: Known = {}
-    return tuple(render(tokenizer, conversation, known) for conversation in conversations)
+    template, known = chat_template(source, options), Known()
+    return tuple(_rendered(template, conversation, known) for conversation in conversations)
 
 
 @checked
-def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, known: Known | None = None) -> Rendered:
+def render(
+    source: HasTemplate | PreTrainedTokenizerBase, conversation: Conversation, options: TemplateOptions | None = None
+) -> Rendered:
     """Return the tokens and segments of `conversation`, ready to be read at its last position.
 
+    `source` is a model or a tokenizer, `options` those of its chat template (None: the model's own, `model.template`).
     The last message stays open if it says continue_msg; otherwise the template's generation prompt is appended (after
     a closed assistant message too: it is then the next answer that is read). For a template without a system role an
     empty system message is left out, and any other put at the head of the first user message, with a warning.
-    `known` remembers the tokens of first messages between calls with the same tokenizer.
+    Printed, the result shows its marked text.
 
-    Raises ChatTemplateError if there is no template, if it breaks the prefix property, if it does not write
-    an open message literally, or if the BOS token comes out doubled.
+    Raises ChatTemplateError if there is no template, if it fails, if it does not write an open message literally, if a
+    message cannot be found in what it writes, or if the BOS token comes out doubled.
     """
-    messages = _fit_system(tokenizer, conversation.messages)
-    offset = len(conversation.messages) - len(messages)
-    text = _full_text(tokenizer, messages)
-    known = {} if known is None else known
-    tokens = _encode(tokenizer, text)
-    _check_bos(tokenizer, tokens)
-    segments: list[Segment] = []
+    return _rendered(chat_template(source, options), conversation, Known())
+
+
+def chat_template(
+    source: HasTemplate | PreTrainedTokenizerBase, options: TemplateOptions | None = None
+) -> ChatTemplate:
+    """Return the chat template of a model or tokenizer under `options`; None: under the model's own."""
+    if isinstance(source, HasTemplate):
+        return ChatTemplate(source.tokenizer, source.template if options is None else options)
+    return ChatTemplate(source, options or TemplateOptions())
+
+
+class Known(dict[tuple[Message, ...], list[int]]):
+    """The tokens of first messages, closed, for one chat template."""
+
+    def of(self, template: ChatTemplate, first: Sequence[Message]) -> list[int]:
+        """Return the tokens of first messages, written once."""
+        key = tuple(first)
+        if key not in self:
+            self[key] = encode(template.tokenizer, template.text(first))
+        return self[key]
+
+
+def _rendered(template: ChatTemplate, conversation: Conversation, known: Known) -> Rendered:
+    messages = _fit_system(template, conversation.messages)
+    text = whole_text(template, messages)
+    tokens = encode(template.tokenizer, text)
+    _check_bos(template.tokenizer, tokens)
+    stops, notes = _stops_by_prefix(template, messages, tokens, known), _not_literal(messages, text)
+    if stops is None:
+        stops, changed = _stops_by_turns(template, messages, text, tokens)
+        notes = [*changed, *notes]
+    segments = _segments(messages, stops, len(tokens), offset=len(conversation.messages) - len(messages))
+    _check_written(conversation, segments)
+    shown = pieces(template.tokenizer, text, [segment.stop for segment in segments])
+    notes = [*template.facts(), *notes]
+    return Rendered(conversation, text, tuple(tokens), segments, template.options, tuple(notes), shown)
+
+
+def _described(segment: Segment) -> str:
+    marked = ", filled under the intervention" if segment.add_injection else ""
+    return f"{segment.role}, tokens {segment.start}:{segment.stop}{marked}"
+
+
+def _segments(messages: Sequence[Message], stops: Mapping[int, int], n_pos: int, offset: int) -> tuple[Segment, ...]:
+    """Return the segments that end at `stops`, by message; `offset` is how many messages have been left out."""
+    found: list[Segment] = []
+    for index, stop in stops.items():
+        start, message = (found[-1].stop if found else 0), messages[index]
+        found.append(Segment(index + offset, message.role, start, stop, message.add_injection))
+    if found[-1].stop < n_pos:
+        found.append(Segment(None, "assistant", found[-1].stop, n_pos, False))
+    return tuple(found)
+
+
+def _stops_by_prefix(
+    template: ChatTemplate, messages: Sequence[Message], tokens: Sequence[int], known: Known
+) -> dict[int, int] | None:
+    """Return where segments end if the tokens of all first messages begin those of the whole, else None."""
+    stops = {}
     for index, message in enumerate(messages):
         if message.role == "system":
             continue
-        start = segments[-1].stop if segments else 0
-        is_open = message.continue_msg
-        stop = len(tokens) if is_open else _prefix_stop(tokenizer, messages, index, tokens, known)
-        segments.append(Segment(index + offset, message.role, start, stop, message.add_injection))
-    if segments[-1].stop < len(tokens):
-        segments.append(Segment(None, "assistant", segments[-1].stop, len(tokens), False))
-    return Rendered(conversation, text, tuple(tokens), tuple(segments))
+        try:
+            part = tokens if message.continue_msg else known.of(template, messages[: index + 1])
+        except ChatTemplateError:  # templates that take no conversation which ends there
+            return None
+        if list(tokens[: len(part)]) != list(part):
+            return None
+        stops[index] = len(part)
+    return stops
 
 
-def _prefix_stop(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    index: int,
-    tokens: Sequence[int],
-    known: Known,
-) -> int:
-    """Length of the first index+1 messages in tokens, which must begin the whole sequence."""
-    first = tuple(messages[: index + 1])
-    if first not in known:
-        known[first] = _encode(tokenizer, _template(tokenizer, first))
-    part = known[first]
-    if list(tokens[: len(part)]) != part:
-        at = next((i for i, (a, b) in enumerate(zip(part, tokens, strict=False)) if a != b), len(tokens))
-        raise ChatTemplateError(
-            given=f"message {index} ({messages[index].role}): the chat template renders the first {index + 1} messages "
-            f"differently once more messages follow; they differ at token {at}: "
-            f"{tokenizer.decode(part[at : at + 8])!r} becomes {tokenizer.decode(list(tokens[at : at + 8]))!r}",
-            allowed="templates in which the first k messages are a token prefix of the first k+1",
-            advice="use a template that leaves earlier turns as they are (tokenizer.chat_template = ...)",
-        )
-    return len(part)
+def _stops_by_turns(
+    template: ChatTemplate, messages: Sequence[Message], text: str, tokens: Sequence[int]
+) -> tuple[dict[int, int], list[str]]:
+    """Return where segments end by the place of each message in the whole text, and what is to be said of it."""
+    found = turns(template, messages, text)
+    for one, following in pairwise(found):
+        shared = straddling(template.tokenizer, text, one.content, following.content)
+        if shared is not None:
+            raise ChatTemplateError(
+                given=f"message {one.message} ({messages[one.message].role}): its last token "
+                f"{template.tokenizer.decode([tokens[shared]])!r} is also the first of message {following.message}",
+                allowed="messages that have tokens of their own",
+                advice="use a template that writes something between messages",
+            )
+    edges = token_edges(template.tokenizer, text, [turn.stop for turn in found])
+    stops = {turn.message: edge for turn, edge in zip(found, edges, strict=True)}
+    if messages[found[-1].message].continue_msg:
+        stops[found[-1].message] = len(tokens)
+    return stops, rewritten(template, messages, text)
 
 
-def _full_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    last = messages[-1]
-    if not last.continue_msg:
-        return _template(tokenizer, messages, add_generation_prompt=True)
-    # Not continue_final_message: transformers 5 cuts messages that are empty, repeated or end in white space wrongly.
-    probe = _template(tokenizer, [*messages[:-1], replace(last, content=_SENTINEL)])
-    head, found, _ = probe.rpartition(_SENTINEL)
-    closed = _template(tokenizer, messages)
-    # Some templates trim what they copy; an open message is kept to the letter all the same.
-    if not found or not closed.startswith((head + last.content, head + last.content.strip())):
-        raise ChatTemplateError(
-            given=f"the chat template does not write the open last message {last.content[:60]!r} literally",
-            allowed="templates that copy an assistant message as it is",
-            advice="pass a tokenizer with such a template, or drop continue_msg",
-        )
-    return head + last.content
+def _not_literal(messages: Sequence[Message], text: str) -> list[str]:
+    """Say which messages the template does not write to the letter, white space around them aside."""
+    return [
+        f"message {index} ({message.role}) is not written to the letter: {message.content.strip()[:60]!r}"
+        for index, message in enumerate(messages)
+        if message.content.strip() not in text
+    ]
 
 
-def _template(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool = False
-) -> str:
-    from jinja2.exceptions import TemplateError
-
-    if not getattr(tokenizer, "chat_template", None):
-        raise ChatTemplateError(
-            given="the tokenizer has no chat template",
-            allowed="chat models, whose tokenizer carries one",
-            advice="load the instruction-tuned checkpoint, or set tokenizer.chat_template",
-        )
-    chat = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=add_generation_prompt, return_dict=False
-        )
-    except TemplateError as error:
-        raise ChatTemplateError(
-            given=f"the chat template refuses the roles {[m.role for m in messages]}: {error}",
-            allowed="the roles and the order of roles that the model's template knows",
-            advice="change the conversation's roles, or the template",
-        ) from error
-    return str(text)
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    # The template writes the BOS token itself; special tokens added here would double it.
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _check_written(conversation: Conversation, segments: Sequence[Segment]) -> None:
+    """Raise ChatTemplateError for a marked message of which the template writes nothing."""
+    for segment in segments:
+        if segment.add_injection and segment.start == segment.stop:
+            raise ChatTemplateError(
+                given=f"message {segment.message} ({segment.role}) is marked add_injection, and the chat template "
+                "writes nothing of it",
+                allowed="marked messages that are part of what the model reads",
+                advice=f"unmark it in conversation {conversation.label!r}, or use another template",
+            )
 
 
 def _check_bos(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> None:
@@ -202,9 +266,9 @@ def _check_bos(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> Non
         )
 
 
-def _fit_system(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Sequence[Message]:
+def _fit_system(template: ChatTemplate, messages: Sequence[Message]) -> Sequence[Message]:
     """Leave out or move a system message that the template has no place for."""
-    if messages[0].role != "system" or _knows_system(tokenizer, messages[0].content == ""):
+    if messages[0].role != "system" or _knows_system(template, messages[0].content == ""):
         return messages
     system, first, *rest = messages
     if not system.content.strip():
@@ -212,17 +276,30 @@ def _fit_system(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
     warnings.warn(
         "the chat template has no system role: the system message now stands at the head of the first message",
         ChatTemplateWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return (replace(first, content=f"{system.content}\n\n{first.content}"), *rest)
 
 
-def _knows_system(tokenizer: PreTrainedTokenizerBase, empty: bool) -> bool:
+def _knows_system(template: ChatTemplate, empty: bool) -> bool:
     """Whether a system message is written once, first, and left alone by later turns (probed with sentinels)."""
-    content = "" if empty else _SENTINEL
-    chat = [Message("system", content), Message("user", "one"), Message("assistant", "two"), Message("user", "three")]
     try:
-        short, long = _template(tokenizer, chat[:2]), _template(tokenizer, chat)
+        short, long = _with_system(template, "" if empty else SENTINEL)
+        if long.startswith(short):
+            return empty or short.count(SENTINEL) == 1
+        short, long = _with_system(template, SENTINEL)
     except ChatTemplateError:
         return False
-    return long.startswith(short) and (empty or short.count(_SENTINEL) == 1)
+    before, again = short.partition(SENTINEL)[0], long.partition(SENTINEL)[0]
+    return short.count(SENTINEL) == long.count(SENTINEL) == 1 and before == again and _QUESTION not in before
+
+
+def _with_system(template: ChatTemplate, content: str) -> tuple[str, str]:
+    """Return what is written of a short and a longer chat with a system message."""
+    chat = [
+        Message("system", content),
+        Message("user", _QUESTION),
+        Message("assistant", "two"),
+        Message("user", "three"),
+    ]
+    return template.text(chat[:2]), template.text(chat)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mechint.errors import UsageError
+from mechint.offsets import Span, anchors, token_spans
 from mechint.render import Rendered, Segment
 from mechint.signatures import checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Span = tuple[int, int]  # characters of a rendered text
 
 
 @checked
@@ -33,7 +31,7 @@ def positions_of(
     Raises UsageError if the text does not stand there or has no token of its own, if a message cannot be told from what
     the template writes around it, and for a tokenizer that is slow or not the one that `rendered` was made with.
     """
-    spans = _token_spans(tokenizer, rendered)
+    spans = _checked_spans(tokenizer, rendered)
     messages = rendered.conversation.messages
     if message is not None and not 0 <= message < len(messages):
         raise UsageError(f"message {message}", f"0 to {len(messages) - 1}", "count messages from the first, system too")
@@ -46,25 +44,24 @@ def positions_of(
             advice="copy the text from the message to the letter",
         )
     start = places[occurrence]
-    found = tuple(at for at, anchor in enumerate(_anchors(rendered, spans)) if start <= anchor < start + len(text))
+    found = tuple(at for at, anchor in enumerate(anchors(rendered.text, spans)) if start <= anchor < start + len(text))
     if not found:
         raise UsageError(f"{text!r} begins no token", "texts with a token of their own", "take a longer piece")
     return found
 
 
-def _token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[Span]:
-    """Return the characters of each token; one that is given none stands at the end of the token before it."""
+def _checked_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[Span]:
+    """Return the characters of each token of a rendered conversation."""
     if not tokenizer.is_fast:
         raise UsageError("a slow tokenizer", "fast tokenizers, which know where a token stands", "load the fast one")
-    encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
-    if tuple(encoded["input_ids"]) != rendered.tokens:
+    tokens, spans = token_spans(tokenizer, rendered.text)
+    if tokens != rendered.tokens:
         raise UsageError(
             given=f"conversation {rendered.label!r}: the tokenizer writes other tokens than it was rendered to",
             allowed="the tokenizer that it was rendered with, and nothing appended to its tokens",
             advice="pass the same model's tokenizer to render and here",
         )
-    offsets = [(int(start), int(stop)) for start, stop in encoded["offset_mapping"]]
-    return [now if now[0] < now[1] else (before[1], before[1]) for before, now in pairwise([(0, 0), *offsets])]
+    return spans
 
 
 def _places(rendered: Rendered, spans: list[Span], index: int, text: str) -> list[int]:
@@ -95,13 +92,3 @@ def _written(rendered: Rendered, spans: list[Span], index: int, content: str) ->
 def _segment(rendered: Rendered, index: int) -> Segment:
     """Return the segment of a message; a system message lies in that of the message after it."""
     return next(s for s in rendered.segments if s.message is not None and s.message >= index)
-
-
-def _anchors(rendered: Rendered, spans: list[Span]) -> list[int]:
-    """Return the character that decides where each token belongs: its first that is no white space, if it has one."""
-    anchors = []
-    for start, stop in spans:
-        piece = rendered.text[start:stop]
-        blank = len(piece) - len(piece.lstrip())
-        anchors.append(start if blank == len(piece) else start + blank)
-    return anchors

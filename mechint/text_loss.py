@@ -146,7 +146,7 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> _Text:
 
 
 def _of_conversation(model: Model, conversation: Conversation) -> _Text:
-    rendered, last = render(model.tokenizer, conversation), len(conversation.messages) - 1
+    rendered, last = render(model, conversation), len(conversation.messages) - 1
     said = positions_of(model.tokenizer, rendered, conversation.messages[last].content, message=last)
     return _Text(torch.tensor(rendered.tokens, dtype=torch.long), max(1, said[0]), said[-1] + 1)
 

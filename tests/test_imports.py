@@ -14,8 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lowest first. A module may import those before it, and nothing after it.
 FLOORS = (
     "errors", "arguments", "signatures", "artefacts", "files", "tensor_files", "progress", "html", "organisms",
-    "sources", "chat", "render", "spans", "tokens", "cache", "readout", "backends", "loading", "model",
-    "validation", "adapters", "capture", "steering", "vectors", "prompt_fields", "prompt_tasks", "prompt_design",
+    "sources", "chat", "sandbox", "templates", "offsets", "turns", "render", "spans", "tokens", "cache", "readout",
+    "backends", "loading", "model", "validation", "adapters", "capture", "steering", "vectors",
+    "prompt_fields", "prompt_tasks", "prompt_design",
     "prompts", "prompt_questions", "presets", "activations", "contrast", "extract", "fill_files", "stored_pass",
     "interventions", "prefill", "fill", "given", "active", "states", "prefix_tree", "rows", "plan", "passes",
     "receipts", "engine", "answers", "shards", "store", "job", "explain", "tables", "naming", "ray_engine", "score",

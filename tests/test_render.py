@@ -124,14 +124,14 @@ def test_system_role_is_kept(template):
     assert rendered.text.index("Be brief.") < rendered.text.index("Tell me about cats.")
 
 
-def test_rewriting_template_is_refused_and_says_where(chatml):
+def test_a_template_that_does_not_write_a_message_is_refused_and_says_which():
     rewriting = tiny.tokenizer("chatml")
     rewriting.chat_template = (
         "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}"
         "{% if m['role'] == 'assistant' and not loop.last %}{{ '...' }}{% else %}{{ m['content'] }}{% endif %}"
         "{{ '<|im_end|>\\n' }}{% endfor %}"
     )
-    with pytest.raises(ChatTemplateError, match=r"message 2 \(assistant\).*differ at token"):
+    with pytest.raises(ChatTemplateError, match=r"message 2 \(assistant\).*cannot be found"):
         render(rewriting, conversation())
 
 

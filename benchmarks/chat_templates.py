@@ -1,0 +1,64 @@
+"""Chat templates in the style of published ones, and what becomes of the standard conversation in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechint.chat import Conversation, Message
+from mechint.errors import ChatTemplateError
+from mechint.render import Rendered, render
+from mechint.templates import TemplateOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_FOLDER = Path(__file__).resolve().parent.parent / "tests" / "templates"
+STANDARD = Conversation(
+    "standard",
+    (
+        Message("user", "Tell me about cats.", add_injection=True),
+        Message("assistant", "{ }", add_injection=True),
+        Message("user", "Do you detect a thought?"),
+        Message("assistant", "The answer is", continue_msg=True),
+    ),
+    " yes",
+    " no",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a conversation in a template: what it was rendered to, or why it was refused."""
+
+    template: str
+    thinking: bool
+    rendered: Rendered | None
+    refused: str = ""
+
+    @property
+    def found(self) -> bool:
+        """Whether every message stands in its own segment, and the text ends with the open one."""
+        if self.rendered is None:
+            return False
+        spoken = [piece for segment, piece in zip(self.rendered.segments, self.rendered.pieces, strict=True)]
+        messages = self.rendered.conversation.messages
+        held = zip(messages, spoken, strict=True)
+        return all(message.content.lower() in piece.lower() for message, piece in held)
+
+
+def sources() -> dict[str, str]:
+    """Return the text of each template by its name, which is that of the family it is in the style of."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(_FOLDER.glob("*.jinja"))}
+
+
+def check(
+    tokenizer: PreTrainedTokenizerBase, name: str, source: str, thinking: bool, asked: Conversation = STANDARD
+) -> Outcome:
+    """Return what becomes of a conversation; the tokenizer is left with the template `source`."""
+    tokenizer.chat_template = source
+    try:
+        return Outcome(name, thinking, render(tokenizer, asked, TemplateOptions(thinking=thinking)))
+    except ChatTemplateError as error:
+        return Outcome(name, thinking, None, error.given)
