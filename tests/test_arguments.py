@@ -27,7 +27,7 @@ from mechint import arguments
 from mechint.errors import MechintError, UsageError
 from mechint.signatures import Count, Seed, Within, checked, converter
 
-MODULES = ("extract", "sae", "kv", "components", "prompts", "presets")
+MODULES = ("extract", "sae", "kv", "components", "prompts", "presets", "stats", "figures")
 # What the library makes and hands out; nobody calls these.
 MADE = {
     "Model",
@@ -115,7 +115,9 @@ def is_right(hint: object, value: object) -> bool:  # noqa: PLR0911, PLR0912 - a
     if origin is Literal:
         return value in inner if isinstance(value, str | int) else False
     if origin in (Sequence, Iterable, list, tuple):
-        fine = isinstance(value, list | dict) and not isinstance(value, str)
+        if isinstance(value, torch.Tensor):  # rows of numbers: in doubt they are what is meant
+            return True
+        fine = isinstance(value, list | dict)
         return fine and all(is_right(inner[0], one) for one in typing.cast(Iterable[object], value))
     if origin is Mapping:
         return isinstance(value, dict) and all(

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, SKY, VERMILION, finish, rgba
+from mechint.signatures import checked
 
 _PANELS = {"concept": "Concept vectors, or another model's cache", "random": "Random vectors of equal norm"}
 _ROW, _OFFSETS = 46, {"detection": 0.24, "control": 0.0, "net": -0.24}
@@ -17,6 +18,7 @@ _COLORS = {"reports": VERMILION, "bias": BLUE, "null": GREEN, "undecided": "#777
 _WORDS = {"reports": "reports it", "bias": "bias, no report", "null": "nothing", "undecided": "undecided"}
 
 
+@checked
 def calibration(verdicts: pd.DataFrame, *, margin: float, title: str) -> go.Figure:
     """Return the figure of a frame with `label`, `vector_kind`, `verdict`, and the three shifts with their bounds.
 

@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 from mechint.errors import UsageError
 from mechint.figures.curves import curve
 from mechint.figures.style import BLUE, GREEN, INK, VERMILION, Series, finish
+from mechint.signatures import checked
 
 _HEIGHT = 380
 _ROOM = 9  # ticks that an axis has room for
@@ -23,6 +24,7 @@ _PANELS = {
 }
 
 
+@checked
 def cause_curves(curves: pd.DataFrame, *, title: str, subtitle: str) -> go.Figure:
     """Return the figure of a table with `test` (necessity, sufficiency), `kind` (of `SETS`), `k`, and their effect.
 

@@ -9,12 +9,14 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import INK, Series, finish, rgba
+from mechint.signatures import checked
 
 _ROW = 26  # pixels for each series of a row
 _TICKS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5)
 _SPAN = 0.8  # of a row, that its series take
 
 
+@checked
 @dataclass(frozen=True)
 class DotPanel:
     """One panel: `key` finds its rows, `label` is its axis; probabilities can be shown on an axis of log-odds.
@@ -36,6 +38,7 @@ class DotPanel:
         return list(zip(names[::2], names[1::2], strict=True))
 
 
+@checked
 def dots(
     summary: pd.DataFrame,
     units: pd.DataFrame,

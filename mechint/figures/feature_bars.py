@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from mechint.figures.dots import DotPanel, dots
 from mechint.figures.style import INK, MINUS, SERIES, Series
 from mechint.figures.verdicts import UNTESTED, VERDICTS, check_components
+from mechint.signatures import checked
 
 _LONGEST = 34  # characters of a component's name
 _VERDICTS_WIDTH = 150  # pixels beside the panels
@@ -22,6 +23,7 @@ _LOOKS: Mapping[str, Series] = {
 _WIDTHS = {"attribution": 0.37, "measured": 0.37, "activation": 0.26}
 
 
+@checked
 def feature_bars(
     components: pd.DataFrame,
     *,

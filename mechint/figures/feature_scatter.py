@@ -6,7 +6,6 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,8 @@ from mechint.errors import UsageError
 from mechint.figures.style import INK, MINUS, Series, finish
 from mechint.figures.texts import text_width
 from mechint.figures.verdicts import UNTESTED, VERDICTS, check_components
-
-if TYPE_CHECKING:
-    from mechint.stats import Interval
+from mechint.signatures import checked
+from mechint.stats import Interval
 
 _HEIGHT = 480
 _CROWDED = 3.0  # times that the largest value is above what most are: then most get a panel of their own
@@ -60,6 +58,7 @@ class _Axes:
     diagonal: bool
 
 
+@checked
 def attribution_scatter(
     features: pd.DataFrame, *, correlation: Interval | None, title: str, subtitle: str, n_labels: int = 8
 ) -> go.Figure:
@@ -76,6 +75,7 @@ def attribution_scatter(
     return _scatter(known, axes, far.nlargest(n_labels).index, title, told)
 
 
+@checked
 def discrimination_scatter(
     features: pd.DataFrame, *, x_label: str, d_limit: float | None, title: str, subtitle: str, n_labels: int = 8
 ) -> go.Figure:

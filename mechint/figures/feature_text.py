@@ -16,6 +16,7 @@ from mechint.errors import UsageError
 from mechint.figures.heatmaps import SEQUENTIAL
 from mechint.figures.style import INK, WIDTH, finish
 from mechint.figures.texts import text_width
+from mechint.signatures import checked
 
 _RIGHT = 100  # pixels for the colour bar
 _EDGE = 12.0  # pixels
@@ -27,6 +28,7 @@ _SPECIAL = re.compile(r"<[^<>\s]*[^<>\s\d][^<>\s]*>")
 _SHORT = {"\n": "↵", "\t": "⇥"}
 
 
+@checked
 @dataclass(frozen=True)
 class TextFeature:
     """One feature: its name (with whatever is to be said of it) and its activations by run, one for each token.
@@ -38,6 +40,7 @@ class TextFeature:
     acts: Mapping[str, Float[np.ndarray, " pos"]]
 
 
+@checked
 @dataclass(frozen=True)
 class Speaker:
     """Who speaks from token `start` to `stop`, e.g. "user, injected"."""
@@ -47,6 +50,7 @@ class Speaker:
     stop: int
 
 
+@checked
 def feature_text(
     tokens: Sequence[str], speakers: Sequence[Speaker], features: Sequence[TextFeature], *, title: str, subtitle: str
 ) -> go.Figure:

@@ -15,6 +15,7 @@ import plotly.io
 from mechint.errors import PrerequisiteError
 from mechint.figures.readable import readable_json
 from mechint.files import write_atomically
+from mechint.signatures import checked
 
 _LOG = logging.getLogger(__name__)
 _SCRIPT = "plotly.min.js"
@@ -25,6 +26,7 @@ _NO_BROWSER = (RuntimeError, OSError, ValueError, ImportError, TimeoutError)  # 
 _HOW = 'pip install "kaleido>=1" and install Chrome or Chromium (or run plotly_get_chrome)'
 
 
+@checked
 def save(figure: go.Figure, path_stem: str | Path, png: bool | None = None) -> list[Path]:
     """Write `<stem>.html`, `<stem>.json` and, unless `png` is False, `<stem>.png`; returns the paths written.
 
@@ -35,6 +37,7 @@ def save(figure: go.Figure, path_stem: str | Path, png: bool | None = None) -> l
     return save_all({stem.name: figure}, stem.parent, png)
 
 
+@checked
 def save_all(
     figures: Mapping[str, go.Figure],
     directory: str | Path,

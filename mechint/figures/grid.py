@@ -9,12 +9,14 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import DIVERGING, MINUS, finish
+from mechint.signatures import checked
 from mechint.stats import Interval
 
 _ROW = 34
 _SEQUENTIAL = [[0.0, "#FFFFFF"], [1.0, "#0072B2"]]
 
 
+@checked
 @dataclass(frozen=True)
 class GridPanel:
     """One heatmap: means with intervals, `rows` by `columns`."""
@@ -23,6 +25,7 @@ class GridPanel:
     values: Interval
 
 
+@checked
 def grid(
     panels: Sequence[GridPanel],
     *,

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import DIVERGING, INK, MINUS, finish
+from mechint.signatures import checked
 from mechint.stats import Interval
 
 _ROW, _GAP = 34, 50  # pixels of a row of cells, and between lines of panels
@@ -20,6 +21,7 @@ SEQUENTIAL: Colors = ((0.0, "#FFFFFF"), (1.0, "#0072B2"))
 WARNING: Colors = ((0.0, "#FFFFFF"), (0.5, "#F3D9A4"), (1.0, "#CC79A7"))
 
 
+@checked
 @dataclass(frozen=True)
 class Scale:
     """A colour scale that panels share: what it shows, from where to where; values may be shown by their logarithm."""
@@ -31,6 +33,7 @@ class Scale:
     log: bool = False
 
 
+@checked
 @dataclass(frozen=True)
 class HeatPanel:
     """One heatmap: means with intervals, rows by columns (NaN: no cell), and the name of its scale.
@@ -45,6 +48,7 @@ class HeatPanel:
     certain: bool = True
 
 
+@checked
 def heatmaps(
     panels: Sequence[HeatPanel],
     scales: Mapping[str, Scale],

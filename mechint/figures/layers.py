@@ -8,11 +8,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import INK, Series, finish, layer_position, layer_ticks, rgba
+from mechint.signatures import checked
 
 _HEIGHT = 240  # pixels for each line of panels
 _TICKS = {1: 34, 2: 17, 3: 10}  # layers that have room for their number
 
 
+@checked
 @dataclass(frozen=True)
 class LayerPanel:
     """One panel: `key` finds its curves, `label` is its axis, a line is drawn at `reference` (chance, zero)."""
@@ -23,6 +25,7 @@ class LayerPanel:
     reference: float = 0.0
 
 
+@checked
 def layer_curves(
     curves: pd.DataFrame,
     panels: Sequence[LayerPanel],

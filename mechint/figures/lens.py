@@ -16,12 +16,14 @@ from mechint.figures.style import (
     layer_ticks,
     rgba,
 )
+from mechint.signatures import checked
 
 PANELS = {"question": (1, 1), "control": (1, 2), "shift": (2, 1)}
 _MAX_MARKERS = 17
 _INVISIBLE = 0.05  # shifts of a probability below this are not blown up to fill the panel
 
 
+@checked
 def lens_overview(
     curves: pd.DataFrame,
     lines: pd.DataFrame,
@@ -66,6 +68,7 @@ def lens_overview(
     return finish(figure, title, subtitle, height=700, bottom=110)
 
 
+@checked
 def lens_concepts(
     curves: pd.DataFrame,
     *,

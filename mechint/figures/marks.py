@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from mechint.figures.style import INK
+from mechint.signatures import checked
 
 
+@checked
 def mark_rows(figure: go.Figure, values: Sequence[float], label: str, *, column: int = 1) -> go.Figure:
     """Draw a vertical line at a value in each row of a panel of `dots`, the first row at the top; returns the figure.
 

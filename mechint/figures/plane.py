@@ -8,10 +8,12 @@ import plotly.graph_objects as go
 
 from mechint import stats
 from mechint.figures.style import INK, Series, finish
+from mechint.signatures import checked
 
 _HEIGHT = 620
 
 
+@checked
 def plane(
     points: pd.DataFrame,
     series: Mapping[str, Series],

@@ -7,11 +7,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import BLUE, MINUS, VERMILION, finish
+from mechint.signatures import checked
 
 _LOOKS = ((VERMILION, "solid"), (BLUE, "dash"))
 _PANELS = ("Error of single tokens", "Activity of single features")
 
 
+@checked
 def sae_quality(
     error: Mapping[str, Sequence[float]], frequency: Mapping[str, Sequence[float]], *, title: str, subtitle: str
 ) -> go.Figure:

@@ -9,10 +9,12 @@ from plotly.subplots import make_subplots
 
 from mechint.figures.curves import curve
 from mechint.figures.style import INK, MINUS, Series, finish
+from mechint.signatures import checked
 
 _HEIGHT = 360
 
 
+@checked
 @dataclass(frozen=True)
 class SignedPanel:
     """One panel: `key` finds its curves and levels."""
@@ -21,6 +23,7 @@ class SignedPanel:
     title: str
 
 
+@checked
 def signed_curves(
     curves: pd.DataFrame,
     levels: pd.DataFrame,

@@ -10,10 +10,12 @@ from plotly.subplots import make_subplots
 
 from mechint.figures.curves import curve
 from mechint.figures.style import INK, Series, finish
+from mechint.signatures import checked
 
 _GAP = 70  # pixels between panels
 
 
+@checked
 @dataclass(frozen=True)
 class StrengthPanel:
     """One panel: `key` finds its curves, `label` is its axis, `height` is in pixels, a line is drawn at `reference`."""
@@ -26,6 +28,7 @@ class StrengthPanel:
     log: bool = False
 
 
+@checked
 def strength_curves(
     curves: pd.DataFrame,
     panels: Sequence[StrengthPanel],

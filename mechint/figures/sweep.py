@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import DIVERGING, INK, METRICS, MINUS, finish, layer_position, layer_ticks
+from mechint.signatures import checked
 from mechint.stats import Interval
 
 _GLYPH_CELLS = 20  # rows or columns above which glyphs in cells would be too small to read
@@ -19,6 +20,7 @@ _NOTE = (
 )
 
 
+@checked
 @dataclass(frozen=True)
 class SweepPanel:
     """One heatmap: a title and the shift with its interval, both of shape [injection rows, readout columns]."""
@@ -27,6 +29,7 @@ class SweepPanel:
     shift: Interval
 
 
+@checked
 def lens_sweep(
     panels: Sequence[SweepPanel],
     *,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from mechint.figures.style import GRID, INK, WIDTH, finish
+from mechint.signatures import checked
 
 _MARGIN, _PADDING, _LINE = 20, 9, 17  # pixels
 _LONGEST = 60  # characters that a column is given room for
@@ -17,6 +18,7 @@ _TITLES = 30  # pixels that other figures have for the titles of panels
 _WIDTHS = {"iljtfr.,:;'|!()[] ": 3.9, "mwMW@%": 10.5, "ABCDEFGHIJKLNOPQRSTUVXYZ": 8.6, "": 6.8}
 
 
+@checked
 @dataclass(frozen=True)
 class TextCell:
     """A text; what a regular expression finds in it (in any case) is bold."""
@@ -25,6 +27,7 @@ class TextCell:
     bold: str = ""
 
 
+@checked
 def wrapped_table(
     headings: Sequence[str],
     rows: Sequence[Sequence[TextCell]],
@@ -57,6 +60,7 @@ def wrapped_table(
     return done.update_layout(margin={"l": _MARGIN, "r": _MARGIN, "t": top}, height=height)
 
 
+@checked
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, subtitle: str) -> go.Figure:
     """Return a table of plain texts; columns are as wide as their longest text, within reason."""
     longest = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]

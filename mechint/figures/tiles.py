@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import DIVERGING, INK, MINUS, finish
+from mechint.signatures import checked
 from mechint.stats import Interval
 
 _ROW = 17  # pixels of a line of the text
@@ -16,6 +17,7 @@ _VISIBLE = 0.04  # of the scale's end, from which on a certain cell has its sign
 _TICKS = 9  # columns that have room for their number
 
 
+@checked
 @dataclass(frozen=True)
 class Lattice:
     """Cells between edges: `values` has one row for each gap of `rows` and one column for each gap of `columns`.
@@ -32,6 +34,7 @@ class Lattice:
     label_side: Literal["left", "right"] = "right"
 
 
+@checked
 @dataclass(frozen=True)
 class TilePanel:
     """One heatmap of several lattices; those that come later are drawn over those before."""
@@ -40,6 +43,7 @@ class TilePanel:
     lattices: Sequence[Lattice]
 
 
+@checked
 @dataclass(frozen=True)
 class Line:
     """One line of the text: a heading in bold, beside which nothing stands; in italics the details of a longer one."""
@@ -49,6 +53,7 @@ class Line:
     detail: bool = False
 
 
+@checked
 def tiles(
     panels: Sequence[TilePanel],
     lines: Sequence[Line],

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from mechint.figures.curves import curve
 from mechint.figures.style import BLUE, INK, ORANGE, VERMILION, Series, finish, layer_ticks
+from mechint.signatures import checked
 
 _WIDTH = 0.38  # of a bar, in layers
 _HEIGHTS = (300, 150)
@@ -42,6 +43,7 @@ _LOOKS = {
 _AFTER = ("scale", "rest")
 
 
+@checked
 def waterfall(
     bars: pd.DataFrame,
     cumulative: pd.DataFrame,
