@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechint.errors import NumericalError, TokenizationError
 from mechint.readout import Readings, Readout
 from mechint.render import Rendered
 from mechint.tokens import Answers, single_token
@@ -25,6 +27,7 @@ Row = dict[str, str | int | float]
 
 # Characters before an answer that its tokenization is checked in; more would cost and change nothing.
 _CONTEXT = 32
+_ROUNDING = 1e-3  # of sums of float32 exponentials
 SHIFTED = ("p_yes", "p_no", "logit_diff")
 
 
@@ -58,7 +61,26 @@ def answer_ids(
         tuple(single_token(tokenizer, text, rendered.text[-_CONTEXT:]) for text in texts)
         for texts in (answers.yes, answers.no, answers.choices)
     )
-    return AnswerIds(yes, no, tuple(zip(answers.choices, choices, strict=True)), answers.reduce)
+    _check_apart(answers, yes, no, choices)
+    # Tokenizers that mark word beginnings write " yes" and "yes" as one token, whose probability counts once.
+    merged = [tuple(dict.fromkeys(side)) for side in (yes, no)]
+    return AnswerIds(merged[0], merged[1], tuple(zip(answers.choices, choices, strict=True)), answers.reduce)
+
+
+def _check_apart(answers: Answers, yes: Sequence[int], no: Sequence[int], choices: Sequence[int]) -> None:
+    """Raise TokenizationError where yes and no, or two options, are read from one token."""
+    options = dict(zip(answers.choices, choices, strict=True))
+    pairs = [
+        *((a, b, x == y) for a, x in zip(answers.yes, yes, strict=True) for b, y in zip(answers.no, no, strict=True)),
+        *((a, b, x == y) for (a, x), (b, y) in combinations(options.items(), 2)),
+    ]
+    for one, other, same in pairs:
+        if same:
+            raise TokenizationError(
+                given=f"the answers {one!r} and {other!r}, which are one token to this tokenizer",
+                allowed="yes and no, and options, that are different tokens",
+                advice="leave one of the two out, or spell it otherwise",
+            )
 
 
 def all_answer_ids(
@@ -111,12 +133,24 @@ def _columns(readings: Readings, index: int, ids: AnswerIds, place: dict[int, in
     if _asks_yes_no(ids):
         yes, no = (_reduced(logits, [place[t] for t in side], ids.reduce) for side in (ids.yes, ids.no))
         p_yes, p_no = math.exp(yes - total), math.exp(no - total)
+        _check_mass([p for p in (p_yes, p_no) if not math.isnan(p)])
         row = {"p_yes": p_yes, "p_no": p_no, "logit_yes": yes, "logit_no": no}
         row |= {"logit_diff": yes - no, "yes_no_mass": p_yes + p_no}
+    _check_mass([math.exp(logits[place[token]].item() - total) for _, token in ids.choices])
     for text, token in ids.choices:
         logit = logits[place[token]].item()
         row |= {f"p_{text}": math.exp(logit - total), f"logit_{text}": logit}
     return row | {"entropy": readings.entropy[index].item()}
+
+
+def _check_mass(probabilities: Sequence[float]) -> None:
+    """Raise NumericalError for probabilities of different tokens that are more than one together, rounding aside."""
+    if sum(probabilities) > 1 + _ROUNDING:
+        raise NumericalError(
+            given=f"answers with a probability of {sum(probabilities):.6g} together",
+            allowed="at most 1: each token counts once",
+            advice="report this tokenizer and these answers",
+        )
 
 
 def _reduced(logits: Tensor, places: Sequence[int], reduce: str) -> float:

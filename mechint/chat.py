@@ -20,6 +20,8 @@ _ROLES = ("system", "user", "assistant")
 _MESSAGE_KEYS = {"role": str, "content": str, "add_injection": bool, "continue_msg": bool}
 _TEXT_KEYS = ("label", "yes_token", "no_token")
 _KEYS = {*_TEXT_KEYS, "messages", "extra"}
+# Names by which `extra` may tell conversations apart; anything else in it is its author's.
+_NAMES = ("kind", "group")
 
 
 @checked
@@ -74,6 +76,7 @@ class Conversation:
         extra = data.get("extra") or {}
         if not isinstance(extra, dict):
             raise _malformed(where, "`extra` is not an object")
+        _check_names(extra, where)
         parsed = tuple(_message(item, f"{where}, message {i}") for i, item in enumerate(messages))
         return cls(messages=parsed, extra=extra, **text)
 
@@ -175,6 +178,13 @@ def _check_keys(data: Mapping[str, JSON], where: str) -> None:
     unknown = set(data) - _KEYS
     if missing or unknown:
         raise _malformed(where, f"missing keys {sorted(missing)}, unknown keys {sorted(unknown)}")
+
+
+def _check_names(extra: Mapping[str, JSON], where: str) -> None:
+    """Raise ConversationError for a name that is no text: tables tell rows apart by them."""
+    for key in _NAMES:
+        if not isinstance(extra.get(key, ""), str | None):
+            raise _malformed(where, f"`extra.{key}` is {extra[key]!r}, not a text")
 
 
 def _message(data: JSON, where: str) -> Message:

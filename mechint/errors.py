@@ -45,7 +45,7 @@ class InvalidVectorError(MechintError):
 
 
 class TokenizationError(MechintError):
-    """An answer that is not a single token."""
+    """An answer that is not a single token, or two answers that are the same one."""
 
 
 class ConversationError(UsageError):

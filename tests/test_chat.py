@@ -125,3 +125,23 @@ def test_repeated_labels(tmp_path):
     mi.save_conversations([conversation("a"), conversation("a", "other?")], tmp_path / "x.json")
     with pytest.raises(ConversationError, match="more than once"):
         mi.load_conversations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(PUBLISHED).replace("{ }", "\\ud800"),
+        json.dumps({**PUBLISHED, "extra": {"n": 1}}).replace(": 1}", ": " + "[" * 100_000 + "]" * 100_000 + "}"),
+        json.dumps({**PUBLISHED, "extra": {"n": 1}}).replace(": 1}", ": " + "9" * 5_000 + "}"),
+        json.dumps({**PUBLISHED, "extra": {"n": 1}}).replace(": 1}", ": NaN}"),
+        json.dumps({**PUBLISHED, "extra": {"group": 3}}),
+        json.dumps({**PUBLISHED, "extra": {"kind": ["control"]}}),
+    ],
+    ids=["half a character", "nested", "a long number", "not a number", "a number for a name", "a list for a name"],
+)
+def test_json_that_is_no_conversation_is_one_message(tmp_path, text: str):
+    path = tmp_path / "odd.json"
+    path.write_text(text)
+    with pytest.raises(ConversationError) as refused:
+        mi.Conversation.load(path)
+    assert len(str(refused.value)) < 1_000

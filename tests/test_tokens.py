@@ -7,10 +7,16 @@ from dataclasses import replace
 
 import pytest
 import tiny
+import torch
 from conftest import conversation
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
-from mechint.answers import all_answer_ids, answer_ids
-from mechint.errors import TokenizationError, TokenizationWarning, UsageError
+from mechint.answers import AnswerIds, all_answer_ids, answer_ids, read_rows
+from mechint.chat import Conversation, Message
+from mechint.errors import NumericalError, TokenizationError, TokenizationWarning, UsageError
+from mechint.readout import Readout
 from mechint.render import render_all
 from mechint.tokens import Answers, single_token
 
@@ -93,3 +99,57 @@ def test_answers_of_many_are_those_of_each(answers):
     if answers is None:
         assert found[0].yes == found[3].no
         assert found[4].yes == ()
+
+
+WORDS = ("<unk>", "▁", "▁The", "▁answer", "▁is", "▁yes", "▁Yes", "▁no", "▁No", "▁1", "▁2")
+
+
+def word_marking(template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer as Llama 2 has it: ' yes' after a word and 'yes' on its own are one token."""
+    raw = Tokenizer(models.Unigram([*((word, -1.0) for word in WORDS), ("s", -9.0)], unk_id=0))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace()
+    raw.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", chat_template=template)
+
+
+@pytest.fixture
+def marked_answer():
+    """A tokenizer that marks words, and a conversation in it."""
+    tok = word_marking("{% for m in messages %}{{ m['content'] }} {% endfor %}")
+    messages = (Message("user", "The", True), Message("assistant", "The answer is", continue_msg=True))
+    return tok, render_all(tok, [Conversation("c", messages)])[0]
+
+
+@pytest.mark.filterwarnings("ignore::mechint.errors.TokenizationWarning")
+@pytest.mark.parametrize("reduce", ["sum", "max"])
+def test_spellings_that_are_one_token_count_once(marked_answer, reduce: str):
+    tok, rendered = marked_answer
+    ids = answer_ids(tok, rendered, Answers.variants(reduce))
+    assert ids.yes == (WORDS.index("▁yes"), WORDS.index("▁Yes"))
+    assert ids.no == (WORDS.index("▁no"), WORDS.index("▁No"))
+    logits = torch.full((len(WORDS) + 1,), -3.0)
+    logits[WORDS.index("▁yes")] = 4.0
+    readout = Readout(nn.Identity(), logits[:, None])
+    row = read_rows(readout, torch.ones(1, 1), [ids])[0]
+    p = logits.double().softmax(0)
+    expected = {"sum": p[list(ids.yes)].sum(), "max": p[list(ids.yes)].max()}[reduce]
+    assert row["p_yes"] == pytest.approx(expected.item(), abs=1e-6)
+    assert row["yes_no_mass"] <= 1
+
+
+@pytest.mark.filterwarnings("ignore::mechint.errors.TokenizationWarning")
+@pytest.mark.parametrize(
+    "answers",
+    [Answers(yes=(" yes",), no=("yes",)), Answers(yes="no", no=(" yes", " no")), Answers.options(["1", " 1"])],
+)
+def test_answers_that_are_one_token_are_not_told_apart(marked_answer, answers: Answers):
+    with pytest.raises(TokenizationError, match="one token to this tokenizer"):
+        answer_ids(*marked_answer, answers)
+
+
+def test_a_token_that_is_counted_twice_is_refused():
+    readout = Readout(nn.Identity(), torch.tensor([[3.0], [0.0]]))
+    with pytest.raises(NumericalError, match="together"):
+        read_rows(readout, torch.ones(1, 1), [AnswerIds((0, 0), (), (), "sum")])
+    with pytest.raises(NumericalError, match="together"):
+        read_rows(readout, torch.ones(1, 1), [AnswerIds((), (), (("a", 0), ("b", 0)), "sum")])
