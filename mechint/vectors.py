@@ -25,6 +25,7 @@ from mechint.errors import (
     VectorWarning,
 )
 from mechint.files import JSON, replace_atomically, sha256
+from mechint.gguf_files import gguf_reader
 from mechint.signatures import Count, checked
 from mechint.tensor_files import altered, load_tensors, save_tensors
 
@@ -256,9 +257,7 @@ def _check_suffix(path: Path) -> None:
 
 def _read_gguf(path: Path) -> ConceptVector:
     with reading(path, _KIND):
-        from gguf import GGUFReader
-
-        reader = GGUFReader(str(path))
+        reader = gguf_reader(path)
         vectors = {_layer_of(t.name): torch.tensor(t.data.copy()).reshape(-1) for t in reader.tensors}
         _check_names(vectors, [tensor.name for tensor in reader.tensors])
         stated, hint, seal = (

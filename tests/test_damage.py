@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Load, conversation, vector
+from gguf import GGUFValueType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -146,6 +148,19 @@ def test_bytes_of_anything_end_in_one_message(
     start = data.draw(st.integers(0, min(64, len(content))))
     junk = data.draw(st.binary(max_size=64))
     assert outcome(name, content[:start] + junk + content[start + len(junk) :], file_name, tmp_path) is not None
+
+
+def test_a_header_that_counts_far_beyond_the_file_ends_at_once(tmp_path: Path):
+    """One flipped bit makes a text a list of 2^56 entries, which the format's own reader would go through."""
+    path = _vector(".gguf").make(tmp_path)
+    content = bytearray(path.read_bytes())
+    kind = content.index(b"controlvector.model_hint") + len(b"controlvector.model_hint")
+    assert content[kind] == GGUFValueType.STRING
+    for inner in range(13):
+        content[kind : kind + 16] = struct.pack("<IIQ", GGUFValueType.ARRAY, inner, 2**56)
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"cats\.gguf"):
+            mi.ConceptVector.load(path)
 
 
 # What stands where a file is expected.
