@@ -17,7 +17,6 @@ from torch import nn
 from mechint.backends.bridge import BridgeBackend, boot
 from mechint.backends.twin import plain_copy, unwrapped
 from mechint.errors import ModelValidationError, UsageError
-from mechint.files import sha256
 from mechint.loading import attach
 from mechint.model import Model
 from mechint.sources import adapter_location
@@ -35,13 +34,15 @@ def adapted(model: Model, adapter: str | Path) -> Model:
     """Return a model on `model`'s own weights with an adapter on top; see `Model.with_adapter`."""
     backend = _bridge_of(model, adapter)
     attached = attach(plain_copy(backend.hf_model, "eager"), adapter_location(adapter))
-    what = _fingerprint(attached, model)
+    what = _settings(attached)
     hf_model: PreTrainedModel = attached.get_base_model().eval().requires_grad_(False)
     _check_readout(hf_model, adapter)
     engine = BridgeBackend(boot(hf_model, model.tokenizer, str(adapter)))
     _check_called(hf_model, engine, adapter)
     arguments = None if model.arguments is None else replace(model.arguments, on_top=adapter)
-    made = Model(engine, model.tokenizer, str(adapter), model.prompts, model.revision, arguments, what)
+    made = Model(
+        engine, model.tokenizer, str(adapter), model.prompts, model.revision, arguments, what, model.weights.digests
+    )
     made.template = model.template
     validate(made)
     return made
@@ -60,16 +61,10 @@ def _bridge_of(model: Model, adapter: str | Path) -> BridgeBackend:
     return model.backend
 
 
-def _fingerprint(attached: PeftModel, model: Model) -> str:
-    """Return the hash of an adapter's own weights and of what its configuration says it does with them."""
+def _settings(attached: PeftModel) -> str:
+    """Return what an adapter's configuration says it does with its weights, as text."""
     config = {key: value for key, value in attached.active_peft_config.to_dict().items() if key not in _ORIGIN}
-    parts = [json.dumps(config, sort_keys=True, default=_plain).encode()]
-    shared = {weight.data_ptr() for _, weight in model.backend.parameters()}
-    for name, weight in sorted(attached.named_parameters()):
-        if weight.data_ptr() not in shared:
-            parts.append(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
-            parts.append(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return sha256(*parts)
+    return json.dumps(config, sort_keys=True, default=_plain)
 
 
 def _plain(value: object) -> object:

@@ -310,6 +310,7 @@ def _continued(model: Model, rendered: Sequence[Rendered], after: Sequence[int])
 
 
 def _check(model: Model, rendered: Sequence[Rendered], interventions: Sequence[Intervention]) -> None:
+    model.weights.check_in_place()
     for intervention in interventions:
         check_fits(model, intervention)
     for item in rendered:

@@ -19,12 +19,13 @@ from mechint.backends.base import Backend, Hook
 from mechint.backends.blocks import Blocks
 from mechint.backends.versions import require_hooked, wrappable
 from mechint.cache import KVCache
-from mechint.errors import HookError, MemoryLimitError, ModelValidationError, UsageError
+from mechint.errors import HookError, MemoryLimitError, ModelValidationError, StaleArtefactError, UsageError
 from mechint.files import sha256
 from mechint.readout import Readout
 from mechint.signatures import checked
 from mechint.sources import Source, resolve
 from mechint.templates import TemplateOptions
+from mechint.weights import Digests, Weights
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -35,8 +36,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 AUTO = "auto"
 BACKENDS = ("bridge", "hooked")
 
-# Values taken from each weight for the model's identity; enough to tell any two trainings apart.
-_SAMPLES = 256
 EMBED_HOOK = "blocks.0.hook_resid_pre"
 
 
@@ -44,7 +43,8 @@ EMBED_HOOK = "blocks.0.hook_resid_pre"
 class LoadArguments:
     """What `load` was called with, so that another process can load the same.
 
-    `on_top` is the adapter of a model that came from `with_adapter`.
+    `on_top` is the adapter of a model that came from `with_adapter`; `identity`, if it is not empty, that of the model
+    that must come of it.
     """
 
     name_or_path: str | Path
@@ -53,11 +53,19 @@ class LoadArguments:
     dtype: str = "float32"
     adapter: str | Path | None = None
     on_top: str | Path | None = None
+    identity: str = ""
 
     def load(self) -> Model:
-        """Load the model again."""
+        """Load the model again. Raises StaleArtefactError if its identity is another than it should be."""
         model = load(self.name_or_path, self.backend, self.device, self.dtype, self.adapter)
-        return model if self.on_top is None else model.with_adapter(self.on_top)
+        model = model if self.on_top is None else model.with_adapter(self.on_top)
+        if self.identity not in ("", model.identity):
+            raise StaleArtefactError(
+                given=f"{self.name_or_path} has other weights when it is loaded again",
+                allowed="a model whose weights are those of its checkpoint",
+                advice="save an edited model as a checkpoint and load that; do not write to a checkpoint in use",
+            )
+        return model
 
 
 class Model:
@@ -65,8 +73,9 @@ class Model:
 
     `identity` is a hash of the weights in memory (with what `adapted_by` tells of an adapter that runs on top of them),
     `revision` the hub's commit where the model came from there; `prompts` names the prompt set that fits the model's
-    vocabulary, `arguments` what it was loaded with (None if it was wrapped). `template` (may be set)
-    says how its chat template is used in all that is asked of the model: thinking, dates.
+    vocabulary, `arguments` what it was loaded with (None if it was wrapped), `digests` are those of a model on the same
+    weights. `template` (may be set) says how its chat template is used in all that is asked of the model: thinking,
+    dates.
     """
 
     def __init__(
@@ -78,18 +87,32 @@ class Model:
         revision: str | None = None,
         arguments: LoadArguments | None = None,
         adapted_by: str = "",
+        digests: Digests | None = None,
     ) -> None:
         self.backend, self.tokenizer, self.name = backend, tokenizer, name
         self.prompts, self.revision, self.arguments = prompts, revision, arguments
         self.template = TemplateOptions()
-        weights = _identity(backend)
-        self.identity = sha256(weights.encode(), adapted_by.encode()) if adapted_by else weights
+        self.weights, self._adapted_by = Weights(backend, {} if digests is None else digests), adapted_by
 
     def __repr__(self) -> str:
         return (
             f"Model({self.name!r}, backend={self.backend.kind!r}, n_layers={self.n_layers}, d_model={self.d_model}, "
             f"dtype={str(self.backend.dtype).removeprefix('torch.')}, device={str(self.device)!r})"
         )
+
+    @property
+    def identity(self) -> str:
+        """Exact hash of all weights and buffers as they are now; a weight that was edited in place changes it.
+
+        Raises ModelValidationError if weights were replaced by other tensors instead of being edited.
+        """
+        weights = self.weights.hash()
+        return sha256(weights.encode(), self._adapted_by.encode()) if self._adapted_by else weights
+
+    def rehash(self) -> str:
+        """Return the identity, made from every byte again, also of weights on a GPU that seem not to have changed."""
+        self.weights.forget()
+        return self.identity
 
     @property
     def n_layers(self) -> int:
@@ -334,13 +357,3 @@ def _device(name: str) -> torch.device:
             advice="choose a device that is there",
         ) from error
     return device
-
-
-def _identity(backend: Backend) -> str:
-    parts = []
-    for name, weight in sorted(backend.parameters()):
-        flat = weight.detach().reshape(-1)
-        step = max(1, len(flat) // _SAMPLES)
-        sample = flat[::step].float().cpu().numpy().tobytes()
-        parts.append(sha256(f"{name}{tuple(weight.shape)}{weight.dtype}".encode(), sample).encode())
-    return sha256(*parts)

@@ -17,7 +17,14 @@ from mechint import html
 from mechint.cache import KVCache, concatenate
 from mechint.capture import check_layers, mean_norms
 from mechint.chat import Conversation
-from mechint.errors import CacheMismatchError, ConversationError, ReceiptError, SwapError, UsageError
+from mechint.errors import (
+    CacheMismatchError,
+    ConversationError,
+    ReceiptError,
+    StaleArtefactError,
+    SwapError,
+    UsageError,
+)
 from mechint.files import JSON
 from mechint.interventions import Clean, Filled, Injection, InjectionSum, Intervention, Swap
 from mechint.model import Model
@@ -140,7 +147,7 @@ def check_readable(rendered: Rendered, interventions: Sequence[Intervention]) ->
 
 
 def check_fits(model: Model, intervention: Intervention) -> None:
-    """Raise LayerRangeError, VectorMismatchError, SwapError or CacheMismatchError for what is not for this model."""
+    """Raise a MechintError for what is not for this model: vectors, swaps and fills of other shapes or weights."""
     for term in _terms([intervention]):
         term.vector.check_fits(model.d_model, model.n_layers)
         check_layers(term.layers or (), model.n_layers)
@@ -228,6 +235,12 @@ def _in_order(parts: Sequence[tuple[KVCache, list[Receipt]]], order: Sequence[in
 
 def _check_swap(model: Model, swap: Swap) -> None:
     other = swap.model
+    if other.identity != swap.identity:
+        raise StaleArtefactError(
+            given=f"{swap.name}: the weights of {other.name} were edited after this swap was made",
+            allowed="a swap that was made from the model as it is now",
+            advice="make it again: mi.Swap(model)",
+        )
     ours, theirs = (
         {
             "backend": m.backend.kind,

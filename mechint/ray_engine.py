@@ -205,7 +205,7 @@ def _arguments(model: Model) -> LoadArguments:
             allowed="models that a worker can load by themselves: those of mi.load()",
             advice="save the checkpoint and load it, or run without Ray",
         )
-    return model.arguments
+    return replace(model.arguments, identity=model.identity)
 
 
 def _sent(request: Request) -> Sent:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     "errors", "arguments", "signatures", "artefacts", "files", "tensor_files", "gguf_files", "progress", "html",
     "organisms", "sources", "chat", "sandbox", "templates", "offsets", "turns", "render", "spans", "tokens",
-    "cache", "readout", "backends", "loading", "model", "validation", "adapters", "capture", "steering", "vectors",
+    "cache", "readout", "backends", "weights", "loading", "model", "validation", "adapters", "capture", "steering",
+    "vectors",
     "prompt_fields", "prompt_tasks", "prompt_design", "prompts", "prompt_questions", "presets", "activations",
     "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "fill", "given", "active",
     "states", "prefix_tree", "rows", "plan", "passes", "receipts", "engine", "answers", "shards", "store", "job",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mechint.backends.blocks import Blocks
 from mechint.cache import KVCache
+from mechint.files import JSON
 from mechint.readout import Readout
 
 if TYPE_CHECKING:
@@ -72,6 +73,18 @@ class Backend(Protocol):
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Name and value of every weight."""
+        ...
+
+    def buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every other tensor that the model computes with."""
+        ...
+
+    def shared(self) -> Iterator[Tensor]:
+        """Every tensor that `blocks` and `readout` took from the model when it was loaded."""
+        ...
+
+    def settings(self) -> dict[str, JSON]:
+        """What besides its tensors says how the model computes."""
         ...
 
 

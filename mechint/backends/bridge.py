@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from mechint.backends.twin import TwinBlocks, make_twin
 from mechint.backends.versions import aliases
 from mechint.cache import KVCache
 from mechint.errors import ModelValidationError
+from mechint.files import JSON
 from mechint.readout import Readout
 
 if TYPE_CHECKING:
@@ -112,6 +114,18 @@ class BridgeBackend:
         """Name and value of every weight."""
         yield from self.hf_model.named_parameters()
 
+    def buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every other tensor: rotary frequencies, scales."""
+        yield from self.hf_model.named_buffers()
+
+    def shared(self) -> Iterator[Tensor]:
+        """Tensors of the twin, and of the readout."""
+        yield from (*self.blocks.model.parameters(), *self.blocks.model.buffers(), self.readout.weight)
+
+    def settings(self) -> dict[str, JSON]:
+        """What the configuration says, but for its own defaults."""
+        return dict(self.hf_model.config.to_diff_dict())
+
 
 def _require(part: str, found: object, architecture: str) -> None:
     """Raise ModelValidationError for a model that lacks what every causal language model has."""
@@ -146,17 +160,24 @@ def _from_native(native: DynamicCache, attended: Tensor | None) -> KVCache:
 
 def _readout(bridge: TransformerBridge, model: PreTrainedModel, config: PretrainedConfig) -> Readout:
     head = model.get_output_embeddings()
-    # Component wrappers may stand in for the norm; the module underneath is copied once, in float32 (d_model numbers).
-    norm: nn.Module = copy.deepcopy(bridge.ln_final.original_component).float().to(head.weight.device)
+    # Component wrappers may stand in for the norm.
+    norm: nn.Module = bridge.ln_final.original_component
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     soft_cap = getattr(config, "final_logit_softcapping", None)
     return Readout(
-        norm=norm.requires_grad_(False),
+        norm=partial(_norm, norm, head.weight.device),
         weight=head.weight.detach(),
         bias=None if getattr(head, "bias", None) is None else head.bias.detach(),
         scale=scale,
         soft_cap=None if soft_cap is None else float(soft_cap),
     )
+
+
+def _norm(module: nn.Module, device: torch.device, resid: Tensor) -> Tensor:
+    """Return the final norm, with its weights (d_model numbers) in float32 as they are now."""
+    weights = {name: weight.detach().to(device, torch.float32) for name, weight in module.named_parameters()}
+    normed: Tensor = torch.func.functional_call(module, weights, (resid,))
+    return normed
 
 
 def _learned_context(config: PretrainedConfig) -> int | None:

@@ -13,11 +13,22 @@ from mechint.backends.base import Hook, extended_mask
 from mechint.backends.hooked_blocks import HookedBlocks
 from mechint.cache import KVCache
 from mechint.errors import ModelValidationError, UsageError
+from mechint.files import JSON
 from mechint.readout import Readout
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+
+# Where a model is from, how it was set up, and which hooks it has: none of it changes what it computes.
+_NOT_COMPUTED = frozenset(
+    {"checkpoint_index", "checkpoint_label_type", "checkpoint_value", "default_prepend_bos", "device", "dtype"}
+    | {"from_checkpoint", "init_mode", "init_weights", "initializer_range", "model_name", "n_devices", "n_params"}
+    | {"original_architecture", "seed", "tokenizer_name", "tokenizer_prepends_bos", "trust_remote_code"}
+    | {"ungroup_grouped_query_attention", "use_attn_in", "use_attn_result", "use_hook_mlp_in", "use_hook_tokens"}
+    | {"use_split_qkv_input"}
+)
 
 
 class HookedBackend:
@@ -77,6 +88,18 @@ class HookedBackend:
         """Name and value of every weight."""
         yield from self.handle.named_parameters()
 
+    def buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of every other tensor: masks, rotations."""
+        yield from self.handle.named_buffers()
+
+    def shared(self) -> Iterator[Tensor]:
+        """Tensors of the readout."""
+        yield self.readout.weight
+
+    def settings(self) -> dict[str, JSON]:
+        """What the configuration says of how the model computes, not of where it is from or which hooks it has."""
+        return {key: value for key, value in self.handle.cfg.to_dict().items() if key not in _NOT_COMPUTED}
+
     def _to_native(self, cache: KVCache, batch: int) -> TransformerLensKeyValueCache:
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
@@ -118,16 +141,13 @@ def _norm(model: HookedTransformer) -> Callable[[Tensor], Tensor]:
     if kind not in ("LN", "LNPre", "RMS", "RMSPre"):
         raise ModelValidationError(f"a final norm of type {kind}", "LN, LNPre, RMS, RMSPre or None", "use the bridge")
     centred = kind.startswith("LN")
-    weight, bias = (
-        None if tensor is None else tensor.detach().float()
-        for tensor in (getattr(model.ln_final, "w", None), getattr(model.ln_final, "b", None))
-    )
+    weight, bias = getattr(model.ln_final, "w", None), getattr(model.ln_final, "b", None)
 
     def norm(resid: Tensor) -> Tensor:
         resid = resid - resid.mean(-1, keepdim=True) if centred else resid
         resid = resid * (resid.pow(2).mean(-1, keepdim=True) + eps).rsqrt()
-        resid = resid if weight is None else resid * weight
-        return resid if bias is None else resid + bias
+        resid = resid if weight is None else resid * weight.detach().float()
+        return resid if bias is None else resid + bias.detach().float()
 
     return norm
 
