@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
-from mechint.errors import LayerRangeError, MechintError, MemoryLimitError
+from mechint.errors import LayerRangeError, MechintError, MemoryLimitError, UsageError
 from mechint.shards import Shard
+from mechint.sizes import parse_bytes
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
 Options = TypeVar("Options", bound="Common")
@@ -43,6 +44,7 @@ class Common:
     batch_size: int | None
     batch_tokens: int | None
     offload: bool
+    max_memory: int | None
     engine: Literal["local", "ray"]
     workers: int
     shard: Shard | None
@@ -118,6 +120,11 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch-tokens", type=whole_number(1), help="tokens computed at once (default: what fits)")
     group.add_argument("--batch-size", type=whole_number(1), help="rows computed at once (default: what fits)")
     group.add_argument("--offload", action="store_true", help="keep caches in the computer's memory, not the device's")
+    group.add_argument(
+        "--max-memory",
+        type=_memory,
+        help="most that the process may hold, weights included: 4GB (default: a quarter of what is free besides)",
+    )
     group.add_argument("--shard", type=Shard.parse, help="i/n: compute part i of n; analyses.merge joins the parts")
     group.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or Ray workers")
     group.add_argument("--workers", type=whole_number(1), default=2, help="Ray workers, each with a model of its own")
@@ -161,6 +168,13 @@ def positive(text: str) -> float:
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number above 0")
     return value
+
+
+def _memory(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except UsageError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}; allowed: an amount with its unit: 4GB, 512MB, 2GiB") from None
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -249,5 +263,5 @@ def _memory_error(error: BaseException) -> MemoryLimitError:
     return MemoryLimitError(
         given=f"out of memory ({first})",
         allowed="what fits on the device",
-        advice="try smaller --batch-tokens (finished work is kept), a smaller --dtype, or another --device",
+        advice="try less --max-memory or --batch-tokens (finished work is kept), a smaller --dtype, another --device",
     )

@@ -58,7 +58,15 @@ def discard_store(directory: Path, shard: Shard | None) -> None:
 def key(config: Common, found: Mapping[str, JSON]) -> str:
     """Return a hash of all that a table depends on: shards with the same key are parts of one table."""
     same = dataclasses.replace(
-        config, out=Path(), shard=None, engine="local", workers=1, batch_size=None, batch_tokens=None, offload=False
+        config,
+        out=Path(),
+        shard=None,
+        engine="local",
+        workers=1,
+        batch_size=None,
+        batch_tokens=None,
+        offload=False,
+        max_memory=None,
     )
     return sha256(json.dumps([as_json(same), found, versions(), _source_hash()], sort_keys=True).encode())
 

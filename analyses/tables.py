@@ -29,6 +29,19 @@ Drawn = tuple[Mapping[str, "go.Figure"], Mapping[str, "JSON"]]
 # Draws a finished table, from what the run has found besides.
 Draw = Callable[["pd.DataFrame", Options, Mapping[str, "JSON"]], Drawn]
 
+# A run that is expected to take longer than this, in seconds, says by which of its options it would take less.
+_LONG = 600.0
+_SHORTENING = {
+    "concepts": "fewer --concepts",
+    "n_random": "a smaller --n-random",
+    "limit": "a smaller --limit",
+    "layers": "--layers that begin later",
+    "layer_sweep": "no --layer-sweep",
+    "window": "a wider --window",
+    "strengths": "fewer --strengths",
+    "orders": "fewer --orders",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
@@ -46,14 +59,14 @@ def compute(config: Common, name: str, asked: Sequence[Asked]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    begun, passed, costs = time.monotonic(), 0, []
+    from mechint.job import Job
+
+    begun = time.monotonic()
+    jobs = [Job.of(one.model, one.requests) for one in asked]
+    costs, passed, tables = _computed(config, name, asked, jobs)
     found: list[pd.DataFrame] = []
     receipts: list[dict[str, JSON]] = []
-    for one in asked:
-        with run.sparing_threads(one.model):
-            rows, cost, tokens = _rows(config, name, one)
-        passed += tokens
-        costs.append(cost)
+    for one, rows in zip(asked, tables, strict=True):
         for number, part in enumerate(rows):
             receipts += [run.short_receipt(receipt) | {"model": one.model.name} for receipt in part.attrs["receipts"]]
             found.append(one.about(number, part).assign(request=len(found)))
@@ -114,25 +127,59 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _rows(config: Common, name: str, asked: Asked) -> tuple[list[pd.DataFrame], Explanation, int]:
-    """Return the rows of one model's requests, what they were to cost, and how many tokens were passed."""
-    from mechint.explain import cost_of
-    from mechint.job import Job
-    from mechint.job import Options as JobOptions
-    from mechint.progress import cell_bar
+def _computed(
+    config: Common, name: str, asked: Sequence[Asked], jobs: Sequence[Job]
+) -> tuple[list[Explanation], int, list[list[pd.DataFrame]]]:
+    """Return what the jobs were to cost, how many tokens were passed, and the rows of each one's requests.
 
-    store = run.store_directory(config.out / name, config.shard)
-    options = JobOptions(
-        config.batch_size, config.batch_tokens, store=store, shard=config.shard, offload=config.offload
+    To whoever waits they are one thing: a line says what is expected of all, and one bar goes over all.
+    """
+    from mechint.explain import cost_of
+    from mechint.forecast import forecast
+    from mechint.progress import announce, cell_bar
+
+    options, tables = _job_options(config, name), []
+    costs = [cost_of(job, options) for job in jobs]
+    cells, known, work = (sum(getattr(cost, field) for cost in costs) for field in ("cells", "known", "work"))
+    if work:
+        with run.sparing_threads(asked[0].model):
+            expected = forecast(jobs, costs, options)
+        announce(f"{name}: {expected}{shorter(config, expected.seconds)}")
+    with cell_bar(name, work=work, cells=cells, known=known, by_cells=config.engine == "ray") as count:
+        for one, job in zip(asked, jobs, strict=True):
+            with run.sparing_threads(one.model):
+                tables.append(_rows(config, one, job, dataclasses.replace(options, progress=count)))
+    return costs, count.tokens, tables
+
+
+def shorter(config: Common, seconds: float | None) -> str:
+    """Return, where a run is expected to take long, by which of its options it would take less."""
+    if seconds is None or seconds < _LONG:
+        return ""
+    sweeps = getattr(config, "layer_sweep", False)
+    without = {"layers"} if sweeps else {"layer_sweep", "window"}
+    ways = [way for option, way in _SHORTENING.items() if hasattr(config, option) and option not in without]
+    return f"; it takes less with {', '.join(ways)}"
+
+
+def _job_options(config: Common, name: str) -> JobOptions:
+    from mechint.job import Options as JobOptions
+
+    return JobOptions(
+        batch_size=config.batch_size,
+        batch_tokens=config.batch_tokens,
+        store=run.store_directory(config.out / name, config.shard),
+        shard=config.shard,
+        offload=config.offload,
+        max_memory=config.max_memory,
     )
-    job = Job.of(asked.model, asked.requests)
-    cost, on_ray = cost_of(job, options), config.engine == "ray"
-    bar = cell_bar(name, tokens=cost.passed_tokens, cells=cost.cells, known=cost.known, by_cells=on_ray)
-    with bar as count:
-        options = dataclasses.replace(options, progress=count)
-        if on_ray:
-            _fill(job, asked, config.workers, options)
-        return job.rows(options), cost, count.tokens
+
+
+def _rows(config: Common, one: Asked, job: Job, options: JobOptions) -> list[pd.DataFrame]:
+    """Return the rows of one model's requests."""
+    if config.engine == "ray":
+        _fill(job, one, config.workers, options)
+    return job.rows(options)
 
 
 def _fill(job: Job, asked: Asked, workers: int, options: JobOptions) -> None:

@@ -14,22 +14,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechint.division import Division
 from mechint.errors import UsageError
+from mechint.footprint import Footprint
 from mechint.interventions import Injection, InjectionSum, Intervention
-from mechint.model import Model, free_memory
+from mechint.memory import Memory
+from mechint.model import Model
 from mechint.passes import Budget, Done, Pass
-from mechint.plan import SUPPORT, Cell, Plan, Step, make_plans
+from mechint.plan import Cell, Plan, Step, make_plans
 from mechint.prefill import Receipt
-from mechint.progress import Progress
+from mechint.progress import Progress, meter_of
 from mechint.receipts import receipts_of
 from mechint.render import Rendered
 from mechint.rows import Indices
 
-# Residual-sized tensors that a block needs for each token, MLP included; how deep the tree is whose caches are kept (a
-# document, a first turn, a steered one); and the share of free memory that all this may take.
-_COPIES, _LEVELS, _SHARE = 40, 3, 0.2
+# Residual-sized tensors that a block needs for each token, MLP included; and the share of a run's memory for them.
+_COPIES, _SHARE = 40, 0.25
 # Beyond this many tokens at once nothing gets faster; on a CPU things get slower, as caches no longer hold them.
-_FEWEST_TOKENS, _MOST_TOKENS_CPU, _MOST_TOKENS = 512, 1024, 65_536
+_MOST_TOKENS_CPU, _MOST_TOKENS = 1024, 65_536
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,23 @@ def run(
     batch_size: int | None = None,
     batch_tokens: int | None = None,
     offload: bool = False,
+    max_memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[CellBatch]:
     """Yield some cells once each, except where all that a pass would tell is `known` already.
 
     Leaving passes out does not change what the others compute, so a table that is gone on with ends as if it had been
     made in one go. A block is given at most `batch_tokens` tokens and `batch_size` rows at once; with `offload`, caches
-    wait in the computer's memory. `progress` is told of every pass, its padding counted among its tokens. Raises
-    UsageError, ReceiptError and MemoryLimitError.
+    wait in the computer's memory. `max_memory` is that of `Memory.of`. `progress` is told of every pass, its padding
+    counted among its tokens, and, if it is a Meter, of the work within passes. Raises UsageError, ReceiptError and
+    MemoryLimitError.
     """
-    budget = make_budget(model, batch_size, batch_tokens, offload=offload)
+    memory = Memory.of(model, max_memory, offload=offload)
+    budget = make_budget(model, batch_size, batch_tokens, memory, offload=offload)
+    division = Division(Footprint(model, budget, len(layers)), memory.room, known)
     depth = depth_of(interventions, layers)
     for plan in make_plans(rendered, interventions, cells, depth):
-        yield from _Run(model, plan, rendered, interventions, tuple(layers), budget, known, progress).batches()
+        yield from _Run(model, plan, rendered, interventions, tuple(layers), budget, division, progress).batches()
 
 
 @dataclass(frozen=True)
@@ -81,34 +87,35 @@ class _Run:
     interventions: Sequence[Intervention]
     layers: tuple[int, ...]
     budget: Budget
-    known: Set[Cell]
+    division: Division
     progress: Progress | None
 
     def batches(self) -> Iterator[CellBatch]:
         """Yield the cells of each pass that reads some."""
-        return self._visit(self.plan.roots, {}, [])
+        done: dict[Step, Done] = {}
+        receipts: list[Receipt] = []
+        for visit in self.division.visits(self.plan.roots):
+            if visit.begins:
+                yield from self._pass(visit.steps, done, receipts)
+            else:
+                for step in visit.steps:
+                    del done[step]
 
-    def _visit(self, steps: Sequence[Step], done: dict[Step, Done], receipts: list[Receipt]) -> Iterator[CellBatch]:
-        for chunk in chunks(steps, self.budget):
-            if all_known(chunk, self.known):
-                continue
-            self.model.check_no_hooks("before a forward pass")
-            results = Pass(self.model, chunk, done, self.budget).run(self.plan.depth, self.layers)
-            done.update(zip(chunk, results, strict=True))
-            for step in chunk:
-                receipts += receipts_of(step, done, self.rendered, self.interventions)
-            batch = self._batch(chunk, results, receipts)
-            if batch is not None:
-                yield batch
-                receipts.clear()
-            self._report(chunk, batch)
-            yield from self._visit([child for step in chunk for child in step.children], done, receipts)
-            for step in chunk:
-                del done[step]
+    def _pass(self, steps: Sequence[Step], done: dict[Step, Done], receipts: list[Receipt]) -> Iterator[CellBatch]:
+        self.model.check_no_hooks("before a forward pass")
+        results = Pass(self.model, steps, done, self.budget, meter_of(self.progress)).run(self.plan.depth, self.layers)
+        done.update(zip(steps, results, strict=True))
+        for step in steps:
+            receipts += receipts_of(step, done, self.rendered, self.interventions)
+        batch = self._batch(steps, results, receipts)
+        if batch is not None:
+            yield batch
+            receipts.clear()
+        self._report(steps, batch)
 
     def _report(self, chunk: Sequence[Step], batch: CellBatch | None) -> None:
         if self.progress is not None:
-            fresh = [cell for cell in (batch.cells if batch else ()) if cell not in self.known]
+            fresh = [cell for cell in (batch.cells if batch else ()) if cell not in self.division.known]
             n_pos = max(step.n_tokens for step in chunk)
             self.progress(len(fresh), n_pos * sum(max(step.computed) for step in chunk))
 
@@ -120,26 +127,6 @@ class _Run:
         cells = tuple(cell for step, _ in reads for cell in step.reads)
         found = [_residuals(reads, layer) for layer in self.layers]
         return CellBatch(cells, tuple(resid for resid, _ in found), tuple(row for _, row in found), tuple(receipts))
-
-
-def chunks(steps: Sequence[Step], budget: Budget) -> Iterator[list[Step]]:
-    """Yield steps that are run together: similar in length, and no more than the budget has tokens for."""
-    chunk: list[Step] = []
-    rows = 0
-    for step in sorted(steps, key=lambda step: step.n_tokens):
-        count = max(step.rows.counts)
-        if chunk and (rows + count) * step.n_tokens > budget.tokens:
-            yield chunk
-            chunk, rows = [], 0
-        chunk.append(step)
-        rows += count
-    if chunk:
-        yield chunk
-
-
-def all_known(steps: Sequence[Step], known: Set[Cell]) -> bool:
-    """Whether every cell that some steps or the steps below them are for is known."""
-    return all(cell in known for step in steps for cell in step.cells if cell[1] != SUPPORT)
 
 
 def _residuals(reads: Sequence[tuple[Step, Done]], layer: int) -> tuple[Float[Tensor, "row d_model"], Indices]:
@@ -159,12 +146,19 @@ def depth_of(interventions: Sequence[Intervention], layers: Sequence[int]) -> in
     return max([*layers, *(layer for term in terms for layer in term.layers or ())]) + 1
 
 
-def make_budget(model: Model, batch_size: int | None, batch_tokens: int | None, *, offload: bool = False) -> Budget:
-    """Return the budget of a run; tokens are chosen from the memory at hand. Raises UsageError for numbers below 1."""
+def make_budget(
+    model: Model,
+    batch_size: int | None,
+    batch_tokens: int | None,
+    memory: Memory,
+    *,
+    offload: bool = False,
+) -> Budget:
+    """Return the budget of a run; tokens are chosen from its memory. Raises UsageError for numbers below 1."""
     for name, value in (("batch size", batch_size), ("batch tokens", batch_tokens)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}", "1 or more", "choose a positive number")
-    return Budget(batch_tokens or _fitting_tokens(model, offload=offload), batch_size, _cached(model), offload)
+    return Budget(batch_tokens or _fitting_tokens(model, memory), batch_size, _cached(model), offload)
 
 
 def _cached(model: Model) -> float:
@@ -172,10 +166,9 @@ def _cached(model: Model) -> float:
     return 2 * max(model.cache_widths) / (_COPIES * model.d_model)
 
 
-def _fitting_tokens(model: Model, *, offload: bool) -> int:
+def _fitting_tokens(model: Model, memory: Memory) -> int:
     """Return a power of two, so that a run which is gone on with later divides its work alike."""
-    kept = 0 if offload else _LEVELS * sum(model.cache_widths)
-    per_token = (_COPIES * model.d_model + kept) * model.backend.dtype.itemsize
-    fitting = int(_SHARE * min(free_memory(device) for device in model.devices)) // per_token
+    per_token = _COPIES * model.d_model * model.backend.dtype.itemsize
+    fitting = int(_SHARE * memory.limit) // per_token
     most = _MOST_TOKENS_CPU if model.device.type == "cpu" else _MOST_TOKENS
-    return 1 << (min(max(fitting, _FEWEST_TOKENS), most).bit_length() - 1)
+    return 1 << (min(max(fitting, 1), most).bit_length() - 1)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from mechint import html
 from mechint.chat import Conversation
-from mechint.engine import all_known, chunks, depth_of, make_budget
+from mechint.division import Division, Visit
+from mechint.engine import depth_of, make_budget
+from mechint.footprint import Footprint
 from mechint.interventions import Filled, Intervention
 from mechint.job import Job, Options, Request
+from mechint.memory import Memory
 from mechint.model import Model
-from mechint.passes import Budget
-from mechint.plan import Cell, Plan, Step, make_plans
+from mechint.plan import Plan, make_plans
 from mechint.render import Rendered
 from mechint.shards import Shard
 from mechint.signatures import Count, checked
-
-# Of an attention mask for each pair of positions: as it is, and as the kernel adds it.
-_MASK_BYTES = 5
+from mechint.sizes import format_bytes
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,9 @@ class Explanation:
     `alone_tokens` are passed if every cell is run by itself, `distinct_tokens` differ in what precedes them or was done
     to them, `passed_tokens` are those that the engine passes, padding included. Positions that a `Filled` provides are
     none of these: nothing is computed there. `blocks` is the work in units of (token x block), `alone_blocks` what it
-    is if every cell is run by itself. `cache_bytes` is the most that KV caches take at any time, `pass_bytes` what the
-    largest pass takes besides: residuals and the caches it reads from.
+    is if every cell is run by itself; `work` counts the readouts too, in the same units. `peak_bytes` is the most that
+    is taken at any time besides what was there before: KV caches, of which there are at most `cache_bytes`, and what a
+    pass takes besides, at most `pass_bytes`.
     """
 
     cells: int
@@ -42,9 +41,11 @@ class Explanation:
     passed_tokens: int
     alone_blocks: int
     blocks: int
+    work: int
     passes: int
     cache_bytes: int
     pass_bytes: int
+    peak_bytes: int
 
     @property
     def saved(self) -> float:
@@ -58,7 +59,8 @@ class Explanation:
             f"{self.distinct_tokens:,} distinct tokens ({self.alone_tokens / self.distinct_tokens:.1f}x fewer), "
             f"{self.passed_tokens:,} passed in {self.passes:,} passes\n"
             f"{self.saved:.1%} of the blocks' work saved\n"
-            f"peak memory {_bytes(self.cache_bytes)} of caches and {_bytes(self.pass_bytes)} for the largest pass"
+            f"peak memory {format_bytes(self.peak_bytes)}: caches of up to {format_bytes(self.cache_bytes)}, "
+            f"{format_bytes(self.pass_bytes)} for the largest pass"
         )
 
     def _repr_html_(self) -> str:
@@ -70,8 +72,9 @@ class Explanation:
                 "tokens passed": f"{self.passed_tokens:,}",
                 "passes": f"{self.passes:,}",
                 "work saved": f"{self.saved:.1%}",
-                "peak of caches": _bytes(self.cache_bytes),
-                "largest pass": _bytes(self.pass_bytes),
+                "peak memory": format_bytes(self.peak_bytes),
+                "of it caches": format_bytes(self.cache_bytes),
+                "largest pass": format_bytes(self.pass_bytes),
             }
         )
 
@@ -86,6 +89,7 @@ def explain(
     batch_size: Count | None = None,
     batch_tokens: Count | None = None,
     offload: bool = False,
+    max_memory: int | str | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
 ) -> Explanation:
@@ -95,31 +99,36 @@ def explain(
     pass. Raises what `score` raises for input that it refuses.
     """
     job = Job.of(model, _requests(conversations, interventions, layers))
-    return cost_of(job, Options(batch_size, batch_tokens, store=store, shard=shard, offload=offload))
+    options = Options(batch_size, batch_tokens, None, store, shard, offload, max_memory)
+    return cost_of(job, options)
 
 
 def cost_of(job: Job, options: Options) -> Explanation:
     """Return what a job will cost, but for passes all of whose cells its store has."""
     cells, known = job.wanted(options.shard), frozenset(job.known(options.store)[0])
-    budget = make_budget(job.model, options.batch_size, options.batch_tokens, offload=options.offload)
+    memory = Memory.of(job.model, options.max_memory, offload=options.offload)
+    budget = make_budget(job.model, options.batch_size, options.batch_tokens, memory, offload=options.offload)
+    division = Division(Footprint(job.model, budget, len(job.all_layers)), memory.planned, known)
     depth = depth_of(job.interventions, job.all_layers)
     plans = make_plans(job.rendered, job.interventions, cells, depth)
     finest = make_plans(job.rendered, job.interventions, cells, depth, min_shared=1)
-    memory = [_Memory(job.model, budget, known) for _ in plans]
-    for plan, of_it in zip(plans, memory, strict=True):
-        of_it.visit(plan.roots)
+    visits = [visit for plan in plans for visit in division.visits(plan.roots) if visit.begins]
+    passes = [_pass(division.footprint, visit) for visit in visits]
+    read = [cell for visit in visits for step in visit.steps for cell in step.reads]
     alone = sum(_alone(job.rendered[c], job.interventions[i]) for c, i in cells)
     return Explanation(
         cells=len(cells),
         known=sum(cell in known for cell in cells),
         alone_tokens=alone,
         distinct_tokens=sum(_distinct(plan) for plan in finest),
-        passed_tokens=sum(one.passed for one in memory),
+        passed_tokens=sum(one.tokens for one in passes),
         alone_blocks=alone * job.model.n_layers,
-        blocks=sum(one.blocks for one in memory),
-        passes=sum(one.passes for one in memory),
-        cache_bytes=max((one.peak for one in memory), default=0),
-        pass_bytes=max((one.largest for one in memory), default=0),
+        blocks=(blocks := sum(one.blocks for one in passes)),
+        work=blocks + job.reading_work(read),
+        passes=sum(one.tokens > 0 for one in passes),
+        cache_bytes=max((one.kept for one in passes), default=0),
+        pass_bytes=max((one.working for one in passes), default=0),
+        peak_bytes=max((one.peak for one in passes), default=0),
     )
 
 
@@ -140,63 +149,23 @@ def _requests(
     return [Request(asked, interventions, layers=layers)]
 
 
-class _Memory:
-    """Goes through a plan as the engine does, counting instead of computing."""
+@dataclass(frozen=True)
+class _Pass:
+    """What a pass costs; `kept` are the bytes of all caches that stand at its end, `peak` the most that there are."""
 
-    def __init__(self, model: Model, budget: Budget, known: Set[Cell]) -> None:
-        self.budget, self.known = budget, known
-        size = model.backend.dtype.itemsize
-        self._cached = [size * width for width in model.cache_widths]
-        self._resid = size * model.d_model
-        self._float32 = torch.float32.itemsize * model.d_model
-        self._mlp = size * model.backend.d_mlp
-        self.live = self.peak = self.largest = self.passed = self.blocks = self.passes = 0
-
-    def visit(self, steps: Sequence[Step]) -> None:
-        """Count the passes of some steps and of all below them."""
-        for chunk in chunks(steps, self.budget):
-            if all_known(chunk, self.known):
-                continue
-            rows = [sum(counts) for counts in zip(*(step.rows.counts for step in chunk), strict=True)]
-            computed = [sum(counts) for counts in zip(*(step.computed for step in chunk), strict=True)]
-            n_pos = max(step.n_tokens for step in chunk)
-            self.passes += any(computed)
-            self.passed += n_pos * max(computed)
-            self.blocks += n_pos * sum(computed[:-1])
-            children = [child for step in chunk for child in step.children]
-            stored = sum(n_pos * r * b for r, b in zip(rows, self._cached, strict=False)) if children else 0
-            self.live += stored
-            self.peak = max(self.peak, self.live)
-            self.largest = max(self.largest, self._pass(chunk, rows, max(computed), n_pos))
-            self.visit(children)
-            self.live -= stored
-
-    def _pass(self, chunk: Sequence[Step], rows: Sequence[int], computed: int, n_pos: int) -> int:
-        """Bytes that a pass needs at most, besides the caches that are kept.
-
-        A block needs the stream of all rows before and after it (twice while its batches are joined), the new keys and
-        values likewise, and for the rows that are computed at once its MLP, or its attention with the past it reads.
-        Then rows part: the stream before and after, those rows to which something is added, and that in float32.
-        """
-        past = max(step.node.start for step in chunk)
-        at_once = min(computed, self.budget.rows(n_pos, past))
-        resid, new = (max(rows) * n_pos * each for each in (self._resid, max(self._cached)))
-        mlp = at_once * n_pos * (2 * self._resid + 3 * self._mlp)
-        mask = at_once * n_pos * (past + n_pos) * _MASK_BYTES
-        attention = at_once * (4 * n_pos * self._resid + (2 * past + n_pos) * max(self._cached)) + mask
-        joined = 1 if at_once == max(rows) else 2
-        block = (1 + joined) * resid + joined * new + max(mlp, attention)
-        added = max(rows) * n_pos * self._float32
-        return max(block, 3 * resid + (2 if self._resid == self._float32 else 3) * added + new)
+    tokens: int
+    blocks: int
+    kept: int
+    working: int
+    peak: int
 
 
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
+def _pass(footprint: Footprint, visit: Visit) -> _Pass:
+    computed = [sum(counts) for counts in zip(*(step.computed for step in visit.steps), strict=True)]
+    n_pos, before = visit.load.n_pos, visit.kept - footprint.kept(visit.load)
+    peak = footprint.peak(visit.load)
+    working = peak - footprint.kept(visit.load)
+    return _Pass(n_pos * max(computed), n_pos * sum(computed[:-1]), visit.kept, working, before + peak)
 
 
 def _distinct(plan: Plan) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -23,7 +23,7 @@ from mechint.interventions import CLEAN, Clean, Intervention, dose_text
 from mechint.model import Model
 from mechint.plan import Cell
 from mechint.prefill import check_fits, check_readable
-from mechint.progress import Progress
+from mechint.progress import Meter, Progress, meter_of
 from mechint.readout import readable
 from mechint.render import Rendered, render_all
 from mechint.shards import Shard
@@ -45,6 +45,7 @@ class Options:
     store: str | Path | None = None
     shard: Shard | None = None
     offload: bool = False
+    max_memory: int | str | None = None
 
 
 @checked
@@ -216,6 +217,7 @@ class Job:
         if store is not None and options.shard is None:
             store.compact()
         known, receipts = self.known(options.store)
+        meter = meter_of(options.progress)
         yield known, receipts
         batches = run(
             self.model,
@@ -227,10 +229,11 @@ class Job:
             batch_size=options.batch_size,
             batch_tokens=options.batch_tokens,
             offload=options.offload,
+            max_memory=options.max_memory,
             progress=options.progress,
         )
         for batch in batches:
-            fresh = {cell: found for cell, found in self._read(batch).items() if cell not in known}
+            fresh = {cell: found for cell, found in self._read(batch, meter).items() if cell not in known}
             new = [receipt.to_dict() for receipt in batch.receipts]
             if store is not None and fresh:
                 store.add({self.keys[cell]: found for cell, found in fresh.items()}, new)
@@ -256,7 +259,11 @@ class Job:
         names = column_names(self.answers[cell[0]])
         return {layer: {name: found[layer][name] for name in names} for layer in self.layers[cell[0]]}
 
-    def _read(self, batch: CellBatch) -> dict[Cell, Readings]:
+    def reading_work(self, cells: Iterable[Cell]) -> int:
+        """Return what the readouts of some cells take, in (token x block)."""
+        return self.model.readout_work * sum(len(self.layers[c]) for c, _ in cells)
+
+    def _read(self, batch: CellBatch, meter: Meter | None) -> dict[Cell, Readings]:
         """Return the readout of every cell of a pass, at the layers where its conversation is read."""
         found: dict[Cell, dict[int, Mapping[str, float]]] = {cell: {} for cell in batch.cells}
         for layer, resid, row in zip(self.all_layers, batch.resid, batch.row, strict=True):
@@ -268,6 +275,8 @@ class Job:
                 pairs = [(r, self.answers[cell[0]]) for cell, r in mine]
                 for (cell, _), values in zip(mine, _read_pairs(self.model, resid, pairs), strict=True):
                     found[cell][layer] = values
+                if meter is not None:
+                    meter.work(self.model.readout_work * len(mine))
         return dict(found)
 
     def _check_readable(

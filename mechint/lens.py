@@ -35,6 +35,7 @@ def logit_lens(
     batch_size: Count | None = None,
     batch_tokens: Count | None = None,
     offload: bool = False,
+    max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
@@ -49,7 +50,7 @@ def logit_lens(
     chosen = (EMBED, *range(model.n_layers)) if layers is None else tuple(layers)
     check_layers(chosen, model.n_layers, lowest=EMBED)
     job = Job.of(model, [Request(conversations, interventions, answers, chosen)])
-    with told(job, Options(batch_size, batch_tokens, None, store, shard, offload), progress) as options:
+    with told(job, Options(batch_size, batch_tokens, None, store, shard, offload, max_memory), progress) as options:
         (rows,) = job.rows(options)
     return with_labels(finish(rows))
 

@@ -167,6 +167,12 @@ class Model:
         half = len(shapes) // 2
         return tuple(prod(keys) + prod(values) for keys, values in zip(shapes[:half], shapes[half:], strict=True))
 
+    @cached_property
+    def readout_work(self) -> int:
+        """What reading one residual over the whole vocabulary takes, in what a token takes in one block."""
+        d_model, backend = self.d_model, self.backend
+        return max(1, d_model * backend.d_vocab // (4 * d_model**2 + 3 * d_model * backend.d_mlp))
+
     def with_adapter(self, adapter: str | Path) -> Model:
         """Return a second model: this one's own weights (no copy) with a PEFT LoRA adapter run on top, unmerged.
 

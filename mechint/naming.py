@@ -131,6 +131,7 @@ def name_log_probs(
     batch_size: Count | None = None,
     batch_tokens: Count | None = None,
     offload: bool = False,
+    max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
     store: str | Path | None = None,
 ) -> pd.DataFrame:
@@ -148,6 +149,7 @@ def name_log_probs(
         batch_size=batch_size,
         batch_tokens=batch_tokens,
         offload=offload,
+        max_memory=max_memory,
         progress=progress,
         store=store,
     )

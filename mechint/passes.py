@@ -18,6 +18,7 @@ from mechint.fill_files import StoredPrefix
 from mechint.interventions import Swap
 from mechint.model import Model, is_out_of_memory, out_of_memory
 from mechint.plan import Step
+from mechint.progress import Meter
 from mechint.rows import Indices
 from mechint.states import State, as_positions
 from mechint.steering import LayerTouch, Steering, Term
@@ -64,8 +65,15 @@ class Budget:
 class Pass:
     """One run over some steps, all of whose parents are done."""
 
-    def __init__(self, model: Model, steps: Sequence[Step], done: Mapping[Step, Done], budget: Budget) -> None:
-        self.model, self.steps, self.done, self.budget = model, steps, done, budget
+    def __init__(
+        self,
+        model: Model,
+        steps: Sequence[Step],
+        done: Mapping[Step, Done],
+        budget: Budget,
+        meter: Meter | None = None,
+    ) -> None:
+        self.model, self.steps, self.done, self.budget, self.meter = model, steps, done, budget, meter
         self.n_pos = max(step.n_tokens for step in steps)
         self.past = torch.tensor([step.node.start for step in steps])
         self.longest = int(self.past.max())
@@ -82,7 +90,7 @@ class Pass:
             ahead = layer + 1 < depth or any(step.rows.steered[layer] or step.node.ends for step in self.steps)
             out, cached = self._block(layer, resid, keys_only=not ahead)
             for result, (start, stop), step in zip(results, self._spans(layer), self.steps, strict=True):
-                if step.children:
+                if step.children and cached is not None:
                     kept = (cached[0][start:stop, :, : step.n_tokens], cached[1][start:stop, :, : step.n_tokens])
                     result.stored[layer] = moved(kept, torch.device("cpu")) if self.budget.offload else kept
             if out is None:
@@ -133,11 +141,9 @@ class Pass:
 
     def _block(
         self, layer: int, resid: Float[Tensor, "row pos d_model"], *, keys_only: bool
-    ) -> tuple[Tensor | None, KeyValues]:
-        """Run one block over all rows, as many at a time as the budget allows."""
-        outs: list[Tensor | None] = []
-        caches: list[KeyValues] = []
-        order: list[int] = []
+    ) -> tuple[Tensor | None, KeyValues | None]:
+        """Run one block over all rows, as many at a time as the budget allows; caches are kept if they are needed."""
+        found = _Gathered(len(resid), keep=any(step.children for step in self.steps))
         source, fillers = self._sources(layer), self._fillers(layer) if len(self.passes) > 1 else []
         for filler, prepared in self.passes.items():
             mine = [row for row, its in enumerate(fillers) if its == filler] if fillers else range(len(resid))
@@ -154,11 +160,11 @@ class Pass:
                         raise
                     self.budget.halve(len(rows), self.n_pos, self.longest, error)
                     continue
-                outs.append(out)
-                caches.append(cached)
-                order += rows
+                found.put(rows, out, cached)
+                if self.meter is not None and isinstance(filler, Model):
+                    self.meter.work(len(rows) * self.n_pos)
                 at += len(rows)
-        return _joined(outs, caches, order)
+        return found.out, found.cached
 
     def _past_of(self, layer: int, rows: Sequence[int]) -> Past | None:
         """Return what some rows have cached before this pass, shorter pasts padded on the left."""
@@ -199,14 +205,21 @@ class Pass:
         following = out[torch.from_numpy(origin)]
         spans = zip(self._spans(layer), self._spans(layer + 1), strict=True)
         for result, step, ((before, _), (after, _)) in zip(results, self.steps, spans, strict=True):
-            if rows := step.rows.steered[layer]:
-                norm = self._norm(step, layer, out[before:])
+            norm = self._norm(step, layer, out[before:]) if step.rows.steered[layer] else 0.0
+            for rows in self._batches(step.rows.steered[layer]):
                 steering = _steering(step, layer, [step.states[state] for state in rows.values()], norm, out.shape[-1])
                 index = torch.tensor(list(rows)) + after
                 following[index, : step.n_tokens] = steering.apply(layer, following[index, : step.n_tokens])
                 steering.check()
                 result.touches |= {(layer, row): touch for row, touch in _touches(steering, rows)}
         return following
+
+    def _batches(self, rows: Mapping[int, int]) -> Iterator[dict[int, int]]:
+        """Yield rows to which something is added, as many at a time as a block is given: each takes copies."""
+        size = self.budget.rows(self.n_pos, self.longest)
+        items = list(rows.items())
+        for start in range(0, len(items), size):
+            yield dict(items[start : start + size])
 
     def _norm(self, step: Step, layer: int, out: Tensor) -> float:
         """Return the mean norm of the clean residual at the marked positions, where a strength is relative to it."""
@@ -234,17 +247,28 @@ def _touches(steering: Steering, rows: Mapping[int, int]) -> Iterator[tuple[int,
             yield row, touch
 
 
-def _joined(
-    outs: Sequence[Tensor | None], caches: Sequence[KeyValues], order: Sequence[int]
-) -> tuple[Tensor | None, KeyValues]:
-    """Return the results of all batches of rows, put back into the order of the rows, on the first one's device."""
-    cached = caches[0] if len(caches) == 1 else tuple(_together(side) for side in zip(*caches, strict=True))
-    tensors = [out for out in outs if out is not None]
-    out = None if not tensors else tensors[0] if len(tensors) == 1 else _together(tensors)
-    back = np.argsort(np.asarray(order)).tolist()
-    keys, values = (take(side, back) for side in cached)
-    return None if out is None else take(out, back), (keys, values)
+class _Gathered:
+    """The results of a block, put together as they come: written once, and where they stay."""
 
+    def __init__(self, n_rows: int, *, keep: bool) -> None:
+        self.n_rows, self.keep = n_rows, keep
+        self.out: Tensor | None = None
+        self.cached: KeyValues | None = None
 
-def _together(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.to(tensors[0].device) for tensor in tensors])
+    def put(self, rows: Sequence[int], out: Tensor | None, cached: KeyValues) -> None:
+        """Add what a block gave for some rows."""
+        if out is not None:
+            self.out = self._with(self.out, rows, out)
+        if self.keep:
+            keys, values = self.cached or (None, None)
+            self.cached = (self._with(keys, rows, cached[0]), self._with(values, rows, cached[1]))
+
+    def _with(self, whole: Tensor | None, rows: Sequence[int], part: Tensor) -> Tensor:
+        """Return the whole with a part, on the device that the first part was on."""
+        if whole is None:
+            if len(rows) == self.n_rows and list(rows) == list(range(self.n_rows)):
+                return part
+            whole = part.new_empty((self.n_rows, *part.shape[1:]))
+        contiguous = rows[-1] - rows[0] == len(rows) - 1 and all(row == rows[0] + at for at, row in enumerate(rows))
+        whole[slice(rows[0], rows[-1] + 1) if contiguous else list(rows)] = part.to(whole.device)
+        return whole

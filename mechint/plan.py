@@ -47,6 +47,11 @@ class Step:
         return len(self.node.tokens)
 
     @cached_property
+    def height(self) -> int:
+        """How many levels of steps lie below this one."""
+        return max((child.height + 1 for child in self.children), default=0)
+
+    @cached_property
     def computed(self) -> tuple[int, ...]:
         """How many rows of each level a model computes; keys and values of the others are in files that were filled.
 

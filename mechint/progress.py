@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,10 +27,28 @@ class Bar(Protocol):
         """Write something behind it."""
 
 
-# A log file gets a line at most so often, in seconds; eyes more.
-_LOGGED, _SEEN = 10.0, 0.1
+@runtime_checkable
+class Meter(Protocol):
+    """Progress that is told of the work within passes too, since one pass may take minutes."""
+
+    def work(self, done: int) -> None:
+        """Count work that was just done, in (token x block)."""
+
+
+def meter_of(progress: Progress | None) -> Meter | None:
+    """Return what is told if it wants to know of the work within passes."""
+    return progress if isinstance(progress, Meter) else None
+
+
+# Where nobody watches, a line at most so often, in seconds; eyes get more.
+_LOGGED, _SEEN = 30.0, 0.1
+_LINE = "{desc}: {percentage:.0f}%, {unit} {n_fmt}/{total_fmt}, {elapsed} so far, {remaining} left"
+_WORK = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+_WORK_LINE = "{desc}: {percentage:.0f}%{postfix}, {elapsed} so far, {remaining} left"
 # What is done within a second needs no bar.
 _DELAY = 1.0
+# The time left goes by all that was done, more than by what was done last.
+_SMOOTHING = 0.02
 
 
 @contextmanager
@@ -46,25 +65,30 @@ def counted(progress: Progress | bool | None, name: str, total: int, unit: str) 
 
 def tracked(items: Sequence[Item], name: str, unit: str, *, shown: bool) -> Iterable[Item]:
     """Return the items one by one, with a bar over them if it is to be shown."""
-    return tqdm(items, desc=name, unit=unit, mininterval=_interval(), delay=_DELAY) if shown else items
+    return tqdm(items, desc=name, unit=unit, delay=_DELAY, **_manner(_LINE, None)) if shown else items
 
 
 @contextmanager
-def cell_bar(name: str, *, tokens: int, cells: int, known: int = 0, by_cells: bool = False) -> Iterator[CellBar]:
-    """Yield a bar over the tokens of a table, which all take the same time, or over cells where tokens are not known.
+def cell_bar(name: str, *, work: int, cells: int, known: int = 0, by_cells: bool = False) -> Iterator[CellBar]:
+    """Yield a bar over the work of a table, in (token x block), or over cells where that is done elsewhere.
 
     `known` of the `cells` are done before it begins.
     """
-    total, unit = (cells - known, "cell") if by_cells else (tokens, "token")
-    with bar(name, total, unit, scaled=not by_cells) as shown:
+    total = cells - known if by_cells else work
+    with tqdm(total=total, desc=name, unit="cell", smoothing=_SMOOTHING, **_manner(_WORK_LINE, _WORK)) as shown:
         yield CellBar(shown, known, cells, by_cells)
 
 
 @contextmanager
-def bar(name: str, total: int, unit: str, *, scaled: bool = False, delay: float = 0.0) -> Iterator[Bar]:
-    """Yield a bar of tqdm: a widget in notebooks, text elsewhere. `scaled` writes 12k for 12,000; `delay`: seconds."""
-    with tqdm(total=total, desc=name, unit=unit, unit_scale=scaled, mininterval=_interval(), delay=delay) as shown:
+def bar(name: str, total: int, unit: str, *, delay: float = 0.0) -> Iterator[Bar]:
+    """Yield a bar of tqdm: a widget in notebooks, a bar in terminals, lines elsewhere. `delay`: seconds."""
+    with tqdm(total=total, desc=name, unit=unit, delay=delay, **_manner(_LINE, None)) as shown:
         yield shown
+
+
+def announce(line: str) -> None:
+    """Write a line above the bars, to where these are shown."""
+    tqdm.write(line, file=sys.stderr)
 
 
 @dataclass
@@ -79,7 +103,7 @@ class CountBar:
 
 @dataclass
 class CellBar:
-    """Moves a bar along by tokens or cells, and counts both."""
+    """Moves a bar along by work or cells, and counts cells and tokens."""
 
     bar: Bar
     cells: int
@@ -91,9 +115,33 @@ class CellBar:
         self.cells += cells
         self.tokens += tokens
         self.bar.set_postfix_str(f"{self.cells:,}/{self.of_cells:,} cells", refresh=False)
-        self.bar.update(cells if self.by_cells else tokens)
+        if self.by_cells:
+            self.bar.update(cells)
+
+    def work(self, done: int) -> None:
+        if not self.by_cells:
+            self.bar.update(done)
 
 
-def _interval() -> float:
+class _Lines(io.TextIOBase):
+    """Writes what tqdm would write over its last state as a line of its own, unless it says the same again."""
+
+    last = ""
+
+    def write(self, text: str, /) -> int:
+        line = text.replace("\r", "").strip()
+        if line not in ("", self.last):
+            self.last = line
+            sys.stderr.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _manner(line: str, bar_format: str | None) -> dict[str, object]:
+    """Return how a bar is shown: drawn where somebody watches, else in lines now and then."""
     widget = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-    return _SEEN if widget or sys.stderr.isatty() else _LOGGED
+    if widget or sys.stderr.isatty():
+        return {"mininterval": _SEEN, "miniters": 1, "bar_format": bar_format}
+    return {"mininterval": _LOGGED, "miniters": 1, "bar_format": line, "file": _Lines(), "ncols": 120}

@@ -57,6 +57,7 @@ def ray_tables(
     batch_size: int | None = None,
     batch_tokens: int | None = None,
     offload: bool = False,
+    max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
 ) -> list[pd.DataFrame]:
     """Return what `tables` returns, computed by `workers` Ray workers that each load the model once.
@@ -65,7 +66,7 @@ def ray_tables(
     takes. A shard whose worker is lost is given to another. Raises PrerequisiteError without Ray, UsageError for models
     that were not loaded by `load`, WorkerError if a shard fails again and again, and what `tables` raises.
     """
-    options = Options(batch_size, batch_tokens, offload=offload)
+    options = Options(batch_size, batch_tokens, offload=offload, max_memory=max_memory)
     with TemporaryDirectory() as temporary:
         kept, job = replace(options, store=temporary if store is None else store), Job.of(model, requests)
         with told(job, kept, progress, by_cells=True) as reported:

@@ -25,6 +25,7 @@ from mechint.engine import make_budget
 from mechint.errors import UsageError
 from mechint.given import listed_interventions
 from mechint.interventions import Intervention
+from mechint.memory import Memory
 from mechint.model import Model, is_out_of_memory
 from mechint.prefill import Prefilled, prefill
 from mechint.progress import Progress
@@ -117,7 +118,7 @@ class Reading:
         asked = _Asked(layer, cache or self.cache, dict(edits or {}), tuple(keep or (self.model.n_layers - 1,)))
         check_layers([layer, *asked.edits, *asked.keep], self.model.n_layers, lowest=EMBED)
         self._check(rows, resid, asked)
-        budget = make_budget(self.model, self.batch_size, None)
+        budget = make_budget(self.model, self.batch_size, None, Memory.of(self.model, None))
         found: list[dict[int, Tensor]] = []
         at, n_pos, past = 0, len(self.positions), self.rendered.prefix_length
         while at < len(rows):

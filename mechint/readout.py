@@ -15,8 +15,11 @@ from torch import Tensor
 
 from mechint.errors import NumericalError, UsageError
 
-# Rows of the unembedding converted to float32 at a time: 16,384 x 5,120 of them are 335 MB.
-_VOCAB_CHUNK = 16_384
+# Rows of the unembedding converted to float32 at a time: 16,384 x 5,120 of them are 335 MB. On a CPU fewer, so that
+# what is made of them stays in its caches.
+_VOCAB_CHUNK, _VOCAB_CHUNK_CPU = 16_384, 4096
+# Residuals that are read at a time.
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,34 @@ class Readout:
 
     def read(self, resid: Float[Tensor, "n d_model"], token_ids: Int[Tensor, " k"]) -> Readings:
         """Return logits at `token_ids`, and log-sum-exp and entropy over the whole vocabulary, chunk by chunk."""
-        normed = self._normed(resid)
         ids = token_ids.to(self.weight.device)
+        parts = [self._read(self._normed(rows), ids) for rows in torch.split(resid, _ROWS)]
+        return Readings(
+            torch.cat([part.logits for part in parts]),
+            torch.cat([part.log_sum_exp for part in parts]),
+            torch.cat([part.entropy for part in parts]),
+        )
+
+    def working_bytes(self, n: int) -> int:
+        """Return the bytes that reading `n` residuals takes at most: logits, exponentials, weights made float32."""
+        entries = min(self._chunk, len(self.weight))
+        converted = 0 if self.weight.dtype == torch.float32 else self.weight.shape[1]
+        return torch.float32.itemsize * entries * (3 * min(n, _ROWS) + converted)
+
+    @property
+    def _chunk(self) -> int:
+        return _VOCAB_CHUNK_CPU if self.weight.device.type == "cpu" else _VOCAB_CHUNK
+
+    def _read(self, normed: Float[Tensor, "n d_model"], ids: Int[Tensor, " k"]) -> Readings:
         logits = self._unembed(normed, ids) if len(ids) else normed.new_empty(len(normed), 0)
         maximum = normed.new_full((len(normed),), -torch.inf)
         total, weighted = torch.zeros_like(maximum), torch.zeros_like(maximum)
-        for start in range(0, len(self.weight), _VOCAB_CHUNK):
-            chunk = self._unembed(normed, slice(start, start + _VOCAB_CHUNK))
+        for start in range(0, len(self.weight), self._chunk):
+            chunk = self._unembed(normed, slice(start, start + self._chunk))
             higher = torch.maximum(maximum, chunk.amax(-1))
-            shrink, exponentials = (maximum - higher).exp(), (chunk - higher[:, None]).exp()
+            shrink, exponentials = (maximum - higher).exp(), (chunk - higher[:, None]).exp_()
             total = total * shrink + exponentials.sum(-1)
-            weighted = weighted * shrink + (exponentials * chunk).sum(-1)
+            weighted = weighted * shrink + exponentials.mul_(chunk).sum(-1)
             maximum = higher
         log_sum_exp = maximum + total.log()
         if not log_sum_exp.isfinite().all():
@@ -92,7 +112,8 @@ class Readout:
         logits = normed @ self.weight[entries].to(torch.float32).T
         if self.bias is not None:
             logits = logits + self.bias[entries].to(torch.float32)
-        logits = logits * self.scale
+        if self.scale != 1.0:
+            logits = logits * self.scale
         return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,16 @@ class Rows:
         """Return one state for each row of a level."""
         _, first = np.unique(self.level[:, level], return_index=True)
         return first
+
+    def of(self, states: Indices) -> Rows:
+        """Return the rows of some states, numbered anew; `states` are ascending."""
+        kept, level = zip(*(np.unique(rows, return_inverse=True) for rows in self.level[states].T), strict=True)
+        origin, steered = [], []
+        for layer, (below, above) in enumerate(pairwise(kept)):
+            origin.append(np.searchsorted(below, self.origin[layer][above]))
+            first = np.unique(level[layer + 1], return_index=True)[1]
+            steered.append({r: int(first[r]) for r, row in enumerate(above.tolist()) if row in self.steered[layer]})
+        return Rows(np.stack(level, axis=1), tuple(len(rows) for rows in kept), tuple(origin), tuple(steered))
 
 
 def build_rows(states: Sequence[State], start: int, stop: int, depth: int) -> Rows:

@@ -28,6 +28,7 @@ def score(
     batch_size: Count | None = None,
     batch_tokens: Count | None = None,
     offload: bool = False,
+    max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
@@ -42,10 +43,15 @@ def score(
 
     `store` is a directory that keeps finished cells: a call that was interrupted goes on there, and a cell that was
     computed from the same inputs is not computed again. With `shard`, only that part of the cells is computed and the
-    table has the cells that the store has by then. A block is given at most `batch_tokens` tokens (chosen from the
-    memory at hand) and `batch_size` rows at once. With `offload`, caches that later passes need wait in the computer's
-    memory, not the device's. `progress=True` shows a bar with the time left; a function is told after each pass how
-    many cells it has finished and how many tokens it has passed.
+    table has the cells that the store has by then.
+
+    `max_memory` ("4GB", or bytes) is the most that the process may hold while the table is computed, the weights among
+    it: resident memory on a CPU, of a GPU what torch has taken. By default a quarter of what is free at the start may
+    be taken besides what is there, less if other programs leave less while it goes on. A block is given at most
+    `batch_tokens` tokens (chosen from that memory) and `batch_size` rows at once. With `offload`, caches that later
+    passes need wait in the computer's memory, not the device's. `progress=True` writes what is expected and shows a bar
+    with the time left; a function is told after each pass how many cells it has finished and how many tokens it has
+    passed.
 
     Raises what `render`, `prefill` and `tokens.single_token` raise, before the first pass where it can be known then.
     """
@@ -56,6 +62,7 @@ def score(
         batch_size=batch_size,
         batch_tokens=batch_tokens,
         offload=offload,
+        max_memory=max_memory,
         progress=progress,
         store=store,
         shard=shard,

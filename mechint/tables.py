@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from mechint.explain import cost_of
+from mechint.forecast import forecast
 from mechint.job import Job, Options, Request, finish
 from mechint.model import Model
-from mechint.progress import Progress, cell_bar
+from mechint.progress import Progress, announce, cell_bar
 from mechint.shards import Shard
 from mechint.signatures import Count, checked
 
@@ -25,6 +26,7 @@ def tables(
     batch_size: Count | None = None,
     batch_tokens: Count | None = None,
     offload: bool = False,
+    max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
@@ -35,7 +37,7 @@ def tables(
     block 0). The other arguments are those of `score`. Raises what `score` raises.
     """
     job = Job.of(model, requests)
-    with told(job, Options(batch_size, batch_tokens, None, store, shard, offload), progress) as options:
+    with told(job, Options(batch_size, batch_tokens, None, store, shard, offload, max_memory), progress) as options:
         return finished_tables(requests, job.rows(options))
 
 
@@ -43,9 +45,9 @@ def tables(
 def told(
     job: Job, options: Options, progress: Progress | bool | None, name: str = "table", *, by_cells: bool = False
 ) -> Iterator[Options]:
-    """Yield options with whom to tell: a function of the caller, or a bar over the tokens that the job will pass.
+    """Yield options with whom to tell: a function of the caller, or a bar over the work that the job will be.
 
-    `by_cells`: over its cells, where what is told of tokens comes from elsewhere.
+    Before the bar a line says what is expected. `by_cells`: a bar over cells, where the work is done elsewhere.
     """
     if not isinstance(progress, bool):
         yield replace(options, progress=progress)
@@ -53,8 +55,9 @@ def told(
         yield replace(options, progress=None)
     else:
         cost = cost_of(job, options)
-        tokens, cells, known = cost.passed_tokens, cost.cells, cost.known
-        with cell_bar(name, tokens=tokens, cells=cells, known=known, by_cells=by_cells) as shown:
+        if cost.work:
+            announce(f"{name}: {forecast([job], [cost], options)}")
+        with cell_bar(name, work=cost.work, cells=cost.cells, known=cost.known, by_cells=by_cells) as shown:
             yield replace(options, progress=shown)
 
 

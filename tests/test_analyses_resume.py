@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_table(
 
 def test_a_run_says_what_it_has_cost(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert logit_lens.main([*inputs, "--out", str(tmp_path)]) == 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "distinct" in line]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "tokens passed" in line]
     cells, passed, distinct, alone = (
         int(re.search(rf"([\d,]+) {what}", line)[1].replace(",", ""))
         for what in ("cells", "tokens passed", "distinct", "if every cell")

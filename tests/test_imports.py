@@ -13,14 +13,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Lowest first. A module may import those before it, and nothing after it.
 FLOORS = (
-    "errors", "arguments", "signatures", "artefacts", "files", "tensor_files", "gguf_files", "progress", "html",
+    "errors", "arguments", "signatures", "artefacts", "files", "tensor_files", "gguf_files", "sizes", "progress",
+    "html",
     "organisms", "sources", "chat", "sandbox", "templates", "offsets", "turns", "render", "spans", "tokens",
-    "cache", "readout", "backends", "weights", "loading", "model", "validation", "adapters", "capture", "steering",
+    "cache", "readout", "backends", "weights", "loading", "model",
+    "memory", "validation", "adapters", "capture", "steering",
     "vectors",
     "prompt_fields", "prompt_tasks", "prompt_design", "prompts", "prompt_questions", "presets", "activations",
     "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "fill", "given", "active",
-    "states", "prefix_tree", "rows", "plan", "passes", "receipts", "engine", "answers", "shards", "store", "job",
-    "explain", "tables", "naming", "ray_engine", "score", "lens", "decode", "generate", "text_loss", "stats",
+    "states", "prefix_tree", "rows", "plan", "passes", "receipts",
+    "footprint", "division", "engine", "answers", "shards", "store", "job",
+    "explain", "forecast", "tables", "naming", "ray_engine", "score", "lens", "decode", "generate", "text_loss",
+    "stats",
     "information", "reading", "frozen", "features", "sae", "components", "kv", "published", "figures", "plot",
     "explorer", "organisms.tools",
 )  # fmt: skip

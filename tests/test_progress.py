@@ -38,6 +38,9 @@ class Bar:
 
     def set_postfix_str(self, _: str, *, refresh: bool) -> None: ...
 
+    @staticmethod
+    def write(line: str, *, file: object) -> None: ...
+
 
 @pytest.fixture
 def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
