@@ -144,7 +144,8 @@ def _files_of_last_run(directory: Path) -> list[str]:
 def describe_model(model: Model) -> dict[str, JSON]:
     """Return what `run.json` says of a model."""
     shape: dict[str, JSON] = {"n_layers": model.n_layers, "d_model": model.d_model}
-    return {"name": model.name, "identity": model.identity, "revision": model.revision, **shape}
+    words: dict[str, JSON] = {"tokenizer": model.tokenizer_source}
+    return {"name": model.name, "identity": model.identity, "revision": model.revision, **words, **shape}
 
 
 def model_name(found: Mapping[str, JSON]) -> str:

@@ -43,7 +43,7 @@ def adapted(model: Model, adapter: str | Path) -> Model:
     made = Model(
         engine, model.tokenizer, str(adapter), model.prompts, model.revision, arguments, what, model.weights.digests
     )
-    made.template = model.template
+    made.template, made.tokenizer_source = model.template, model.tokenizer_source
     validate(made)
     return made
 

@@ -13,24 +13,29 @@ import torch
 from mechint.errors import MechintError, ModelValidationError, PrerequisiteError, UnknownModelError
 from mechint.organisms import EMBEDDED
 from mechint.sources import Source, adapter_location, check_reachable
+from mechint.tokenizer_files import own_tokenizer, read_rules
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a checkpoint. Raises ModelValidationError if there is none."""
+def load_tokenizer(source: Source) -> tuple[PreTrainedTokenizerBase, str]:
+    """Return the tokenizer of a checkpoint, its own `tokenizer.json` where it has one, and words that say which it is.
+
+    Raises ModelValidationError if there is none.
+    """
     from transformers import AutoTokenizer
 
     check_reachable(source)
+    truth = read_rules(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # whatever damaged files make of it: tokenizers raises bare Exceptions
         raise _unreadable(source, "its tokenizer", error) from error
     if not isinstance(tokenizer.vocab_size, int) or len(tokenizer) == 0:
         raise _unreadable(source, "its tokenizer", ValueError("it is empty"))
-    return tokenizer
+    return own_tokenizer(source, truth, tokenizer)
 
 
 def load_hf(

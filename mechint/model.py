@@ -75,7 +75,7 @@ class Model:
     `revision` the hub's commit where the model came from there; `prompts` names the prompt set that fits the model's
     vocabulary, `arguments` what it was loaded with (None if it was wrapped), `digests` are those of a model on the same
     weights. `template` (may be set) says how its chat template is used in all that is asked of the model: thinking,
-    dates.
+    dates. `tokenizer_source` says where the tokenizer is from: the checkpoint's `tokenizer.json`, if it has one.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Model:
         self.backend, self.tokenizer, self.name = backend, tokenizer, name
         self.prompts, self.revision, self.arguments = prompts, revision, arguments
         self.template = TemplateOptions()
+        self.tokenizer_source = type(tokenizer).__name__
         self.weights, self._adapted_by = Weights(backend, {} if digests is None else digests), adapted_by
 
     def __repr__(self) -> str:
@@ -256,7 +257,7 @@ def load(
     if torch_device is None and backend != "bridge":
         raise UsageError(f"device={AUTO!r} with backend={backend!r}", "backend='bridge'", "name a device, or change it")
     try:
-        tokenizer = loading.load_tokenizer(source)
+        tokenizer, tokenizer_source = loading.load_tokenizer(source)
         hf_model = loading.load_hf(source, torch_dtype, torch_device, adapter)
         engine = _engine(hf_model, tokenizer, source, backend, torch_device)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -264,7 +265,9 @@ def load(
     prompts = str(getattr(hf_model.config, "mechint_prompts", "full"))
     revision = getattr(hf_model.config, "_commit_hash", None)
     arguments = LoadArguments(name_or_path, backend, device, dtype, adapter)
-    return _validated(Model(engine, tokenizer, source.name, prompts, revision, arguments))
+    model = Model(engine, tokenizer, source.name, prompts, revision, arguments)
+    model.tokenizer_source = tokenizer_source
+    return _validated(model)
 
 
 @checked
