@@ -8,7 +8,7 @@ READY := $(VENV)/.installed
 # A second environment: TransformerLens 4 without SAE Lens, which needs version 3.
 VENV4 := .venv-tl4
 READY4 := $(VENV4)/.installed
-TESTS4 := model blocks prefill engine score generate kv components adapters reading extract fill protocol embedded imports
+TESTS4 := versions model architectures blocks prefill engine score generate kv components adapters reading extract fill protocol embedded imports
 
 .PHONY: demo test test-tl4 check figures notebooks docs bench prompts clean
 .DEFAULT_GOAL := demo

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mechint.backends.wrappers import auto_class, text_model
 from mechint.errors import MechintError, ModelValidationError, PrerequisiteError, UnknownModelError
 from mechint.organisms import EMBEDDED
 from mechint.sources import Source, adapter_location, check_reachable
@@ -47,13 +48,14 @@ def load_hf(
     Raises UnknownModelError or ModelValidationError with the loader's own first words.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     check_reachable(source)
     placement = _placement(device)
     try:
         with _quiet(source.name in EMBEDDED):
-            loaded: tuple[PreTrainedModel, dict[str, set[str]]] = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
+            loaded: tuple[PreTrainedModel, dict[str, set[str]]] = auto_class(config).from_pretrained(
                 source.location,
                 dtype=dtype,
                 attn_implementation="eager",
@@ -71,7 +73,7 @@ def load_hf(
         raise _unreadable(source, "its weights", ValueError(f"missing {', '.join(sorted(info['missing_keys'])[:3])}"))
     for location in (source.adapter, None if adapter is None else adapter_location(adapter)):
         model = model if location is None else _merged(model, location)
-    return model.eval().requires_grad_(False)
+    return text_model(model).eval().requires_grad_(False)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mechint.backends.past import Past, Piece
+from mechint.backends.reasons import refused
+from mechint.backends.versions import installed
 from mechint.errors import ModelValidationError
 
 if TYPE_CHECKING:
@@ -32,12 +34,18 @@ def validate(model: Model) -> None:
     if model.n_layers < 1 or model.d_model < 1:
         _refuse(model.name, "no layers or no hidden size in its configuration", "a causal language model")
     model.check_no_hooks("on a model that is being loaded or wrapped")
+    with refused(model.name, f"backend={model.backend.kind!r} cannot run it"):
+        _check_runs(model)
+
+
+def _check_runs(model: Model) -> None:
     tokens = _probe(model.backend)
-    whole = model.logits(tokens)[0, -1].float()
-    if not torch.isfinite(whole).all():
+    logits = model.logits(tokens)[0].float()
+    if not torch.isfinite(logits).all():
         _refuse(model.name, "logits that are not finite", "a model that computes in this dtype")
-    _check_readout(model, tokens, whole)
-    _check_blocks(model, tokens, whole)
+    _check_causal(model, tokens, logits)
+    _check_readout(model, tokens, logits[-1])
+    _check_blocks(model, tokens, logits[-1])
     _check_edit(model, tokens)
 
 
@@ -46,7 +54,21 @@ def check_conversion(hf_model: PreTrainedModel, converted: Backend) -> None:
     tokens = _probe(converted)
     with torch.no_grad():
         expected = hf_model(tokens.to(hf_model.device)).logits.float()
-    _check_close(converted.logits(tokens).float(), expected, converted.dtype, "HookedTransformer and Hugging Face")
+    _check_close(
+        converted.logits(tokens).float(),
+        expected,
+        converted.dtype,
+        "HookedTransformer and Hugging Face",
+        type(hf_model).__name__,
+    )
+
+
+def _check_causal(model: Model, tokens: Int[Tensor, "1 pos"], logits: Tensor) -> None:
+    """What a position reads may not depend on later ones: an encoder's does, and a prefix language model's."""
+    before, spread = model.logits(tokens[:, :_SPLIT])[0, -1].float(), logits[-1].std().clamp_min(1e-6)
+    if (before - logits[_SPLIT - 1]).abs().max() > _TOLERANCE[model.backend.dtype] * spread:
+        given = "a position reads what comes after it (an encoder such as BERT, or a prefix language model)"
+        _refuse(model.name, given, "a causal language model")
 
 
 def _check_readout(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) -> None:
@@ -63,7 +85,9 @@ def _check_readout(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) ->
         _refuse(model.name, "a KV cache that is changed by reading from it, or lacks layers", "attention-only models")
     if len(kept) != 1:
         _refuse(model.name, f"a last resid_post hook that fired {len(kept)} times", "blocks that run once")
-    _check_close(model.readout.logits(kept[0])[0], whole, model.backend.dtype, "a cached and an uncached run")
+    _check_close(
+        model.readout.logits(kept[0])[0], whole, model.backend.dtype, "a cached and an uncached run", model.name
+    )
 
 
 def _check_blocks(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) -> None:
@@ -83,7 +107,9 @@ def _check_blocks(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) -> 
         else:
             before, after = filled, read
     found = model.readout.logits(after[:, -1])[0]
-    _check_close(found, whole, model.backend.dtype, "running block by block and running whole")
+    bridge = f"transformer-lens {installed('transformer-lens')}"
+    ways = f"running block by block as transformers does and running whole as {bridge} does"
+    _check_close(found, whole, model.backend.dtype, ways, model.name)
 
 
 def _check_edit(model: Model, tokens: Int[Tensor, "1 pos"]) -> None:
@@ -111,12 +137,12 @@ def _probe(backend: Backend) -> Int[Tensor, "1 pos"]:
     return torch.randint(0, backend.d_vocab, (1, _PROBE_LENGTH), generator=generator)
 
 
-def _check_close(found: Tensor, expected: Tensor, dtype: torch.dtype, what: str) -> None:
+def _check_close(found: Tensor, expected: Tensor, dtype: torch.dtype, what: str, name: str) -> None:
     expected = expected.to(found.device)
     spread = expected.std().clamp_min(1e-6)
     worst = ((found - expected).abs().max() / spread).item()
     if not worst <= _TOLERANCE[dtype]:
-        _refuse("the model", f"{what} differ by {worst:.2g} of the logits' spread", f"at most {_TOLERANCE[dtype]:.0e}")
+        _refuse(name, f"{what} differ by {worst:.2g} of the logits' spread", f"at most {_TOLERANCE[dtype]:.0e}")
 
 
 def _refuse(name: str, given: str, allowed: str) -> None:

@@ -77,11 +77,11 @@ def test_weights_are_shared_and_the_model_is_not_changed(tiny_checkpoint, adapte
     mi.score(on_top, chats, CLEAN)
     own = [(name, t) for name, t in on_top.backend.parameters() if t.data_ptr() not in base]
     assert sum("lora_" in name for name, _ in own) == 2 * 3 * model.n_layers
-    # The bridge gives every unembedding a bias of zeros.
-    assert [name for name, _ in own if "lora_" not in name] == ["lm_head._original_component.bias"]
-    assert len(base - {tensor.data_ptr() for _, tensor in on_top.backend.parameters()}) == 1
+    # TransformerLens 3 gives every unembedding a bias of zeros.
+    assert {name for name, _ in own if "lora_" not in name} <= {"lm_head._original_component.bias"}
+    assert len(base - {tensor.data_ptr() for _, tensor in on_top.backend.parameters()}) <= 1
     blocks = {tensor.data_ptr() for tensor in on_top.blocks.model.parameters()}
-    assert blocks < {tensor.data_ptr() for _, tensor in on_top.backend.parameters()}
+    assert blocks <= {tensor.data_ptr() for _, tensor in on_top.backend.parameters()}
     pd.testing.assert_frame_equal(mi.score(model, chats, CLEAN), before)
     assert mi.load(tiny_checkpoint("qwen2")).identity == identity == model.identity
 
@@ -112,7 +112,7 @@ def test_bfloat16(tiny_checkpoint, adapter):
     on_top, merged = model.with_adapter(adapter()), mi.load(tiny_checkpoint("qwen2"), adapter=adapter())
     assert on_top.backend.dtype == torch.bfloat16
     base = {tensor.data_ptr() for _, tensor in model.backend.parameters()}
-    assert len(base - {tensor.data_ptr() for _, tensor in on_top.backend.parameters()}) == 1
+    assert len(base - {tensor.data_ptr() for _, tensor in on_top.backend.parameters()}) <= 1
     tokens = some_tokens(model)
     spread = merged.logits(tokens).std()
     assert (on_top.logits(tokens).float() - merged.logits(tokens)).abs().max() < 0.1 * spread

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mechint.backends.base import Hook, extended_mask
+from mechint.backends.reasons import check_structure, refusal, refused
 from mechint.backends.twin import TwinBlocks, make_twin
-from mechint.backends.versions import aliases
+from mechint.backends.versions import aliases, installed
 from mechint.cache import KVCache
 from mechint.errors import ModelValidationError
 from mechint.files import JSON
@@ -28,21 +30,46 @@ if TYPE_CHECKING:
 def boot(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> TransformerBridge:
     """Return a bridge around a loaded Hugging Face model; the weights are not copied.
 
-    Raises ModelValidationError if TransformerLens has no adapter for the architecture.
+    Nothing is loaded or installed besides. Raises ModelValidationError with the reason for what cannot be bridged.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
+    architecture = type(model).__name__
+    with refused(architecture, "its configuration cannot be read"):
+        check_structure(model, model.config)
     # The bridge alters its tokenizer (BOS, padding), so it gets a copy.
     try:
-        return TransformerBridge.boot_transformers(
-            name, hf_model=model, tokenizer=copy.deepcopy(tokenizer), device=model.device, dtype=model.dtype
-        )
-    except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
-        raise ModelValidationError(
-            given=f"{name}: TransformerLens cannot bridge {type(model).__name__}: {str(error)[:300]}",
-            allowed="architectures that TransformerBridge has an adapter for",
-            advice="see `transformer_lens.supported_models`, or wrap a HookedTransformer of your own with mi.wrap()",
-        ) from error
+        with refused(architecture, "TransformerLens cannot bridge it"), _without_processor():
+            return TransformerBridge.boot_transformers(
+                name, hf_model=model, tokenizer=copy.deepcopy(tokenizer), device=model.device, dtype=model.dtype
+            )
+    except ModelValidationError as error:
+        if "Could not determine supported architecture" not in str(error):
+            raise
+        reason = f"TransformerLens {installed('transformer-lens')} has no adapter for it"
+        advice = "a later TransformerLens may have one; docs/models.md lists the architectures that were tried"
+        raise refusal(architecture, reason, advice) from error
+
+
+class _NoProcessor:
+    """Stands for transformers' processors of images, which a conversation of text does not need."""
+
+    @classmethod
+    def from_pretrained(cls, *_: object, **__: object) -> None:
+        """Load nothing."""
+
+
+@contextmanager
+def _without_processor() -> Iterator[None]:
+    """Keep TransformerLens from loading a processor of images: where it cannot, it installs torchvision with pip."""
+    import transformers
+
+    before = transformers.AutoProcessor
+    transformers.AutoProcessor = _NoProcessor
+    try:
+        yield
+    finally:
+        transformers.AutoProcessor = before
 
 
 class BridgeBackend:
@@ -53,6 +80,18 @@ class BridgeBackend:
     def __init__(self, bridge: TransformerBridge) -> None:
         self.handle = bridge
         self.hf_model = bridge.original_model
+        architecture = type(self.hf_model).__name__
+        if getattr(bridge, "compatibility_mode", False):
+            reason = "its bridge is in compatibility mode, where weights are folded and centred copies"
+            raise refusal(architecture, reason, "wrap the bridge before enable_compatibility_mode(), or load it anew")
+        with refused(architecture, "its configuration cannot be read"):
+            check_structure(self.hf_model, self.hf_model.config)
+        with refused(architecture, "it is built unlike any model that the toolkit knows"):
+            self._collect()
+
+    def _collect(self) -> None:
+        """Find the parts of the model, and make its twin."""
+        bridge = self.handle
         config = self.hf_model.config.get_text_config()
         for part, holder in (("num_hidden_layers", config), ("hidden_size", config), ("ln_final", bridge)):
             _require(part, getattr(holder, part, None), type(self.hf_model).__name__)

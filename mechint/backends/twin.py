@@ -63,7 +63,8 @@ def plain_copy(wrapped: PreTrainedModel, attention: str) -> PreTrainedModel:
 def _attention(wrapped: PreTrainedModel) -> str:
     from mechint.backends.attention import register
 
-    if getattr(wrapped.config.get_text_config(), "attn_logit_softcapping", None) is not None:
+    capped = getattr(wrapped.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    if capped or not wrapped._supports_sdpa:
         return "eager"
     return register() if wrapped.device.type == "cpu" and wrapped._supports_attention_backend else "sdpa"
 
@@ -76,14 +77,20 @@ def unwrapped(name: str) -> str:
 def _share(wrapped: nn.Module, twin: nn.Module) -> None:
     """Let every weight and buffer of `twin` be the tensor of the same name in `wrapped`."""
     found: dict[str, Tensor] = {}
-    for name, tensor in (*wrapped.named_parameters(remove_duplicate=False), *wrapped.named_buffers()):
+    for name, tensor in _tensors(wrapped):
         found.setdefault(unwrapped(name), tensor)
     for name, _ in [*twin.named_parameters(remove_duplicate=False)]:
         module, leaf = _leaf(twin, name)
         setattr(module, leaf, nn.Parameter(found[name].detach(), requires_grad=False))
-    for name, _ in [*twin.named_buffers()]:
+    for name, _ in [*twin.named_buffers(remove_duplicate=False)]:
         module, leaf = _leaf(twin, name)
         module._buffers[leaf] = found[name]
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights and buffers under each of their names: the bridge lets attention hold the model's rotation too."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
 
 
 def _leaf(root: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -143,13 +150,12 @@ class TwinPass:
         cache = Appending(past, keys_only=keys_only)
         args, kwargs = self.calls[layer]
         prepared = partial(_prepared, cache=cache, rows=rows, count=len(self.resid), device=device)
+        named = {key: prepared(value) for key, value in kwargs.items()}
+        if isinstance(biases := kwargs.get("alibi"), Tensor):
+            named["alibi"] = _alibi(biases, rows, len(self.resid)).to(device)
         out: Tensor | tuple[Tensor, ...] | None = None
         with torch.set_grad_enabled(tracked(resid, past)), suppress(KeysFound):
-            out = self.blocks[layer](
-                resid.to(device),
-                *(prepared(value) for value in args),
-                **{key: prepared(value) for key, value in kwargs.items()},
-            )
+            out = self.blocks[layer](resid.to(device), *(prepared(value) for value in args), **named)
         if cache.new is None:
             raise ModelValidationError(
                 given=f"block {layer} keeps no keys and values (recurrent or hybrid)",
@@ -162,6 +168,12 @@ class TwinPass:
 def _prepared(value: object, *, cache: Cache, rows: Int[Tensor, " out"], count: int, device: torch.device) -> object:
     """Return an input of a block for some rows of a pass on the block's device, `cache` in the place of any cache."""
     return cache if _is_cache(value) else moved(taken(value, rows, count), device)
+
+
+def _alibi(value: Tensor, rows: Int[Tensor, " out"], count: int) -> Tensor:
+    """Return the biases of distance (`row*head 1 pos`, BLOOM and Falcon) of some rows of a pass."""
+    by_row = value.reshape(count, -1, *value.shape[1:])
+    return by_row.index_select(0, rows.to(value.device)).flatten(0, 1)
 
 
 def _is_cache(value: object) -> bool:
