@@ -8,8 +8,8 @@ from pathlib import Path
 
 from analyses import ANALYSES
 
-# What works on results: run all, join shards, look at pages, compare two galleries.
-TOOLS = ("all", "merge", "browser", "changes")
+# What shows a text before a run, and works on results: run all, join shards, look at pages, compare two galleries.
+TOOLS = ("rendering", "all", "merge", "browser", "changes")
 
 
 def summary(name: str) -> str:

@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 def check(config: Config) -> None:
     """Raise for all bad input that can be known without a model, and for options that would have no effect."""
     always = "calibration, which asks its own questions with vectors of each model's own"
-    checks.check_effect(True, always, config, ("conversations", "vectors"))
+    checks.check_effect(True, always, config, ("conversations", "vectors", *cli.TEMPLATE))
     checks.check_common(config, NAME)
 
 

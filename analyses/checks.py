@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from analyses.cli import Common, format_layers
+from analyses.cli import Common, format_layers, template_options
 from mechint import organisms
 from mechint.chat import Conversation, load_conversations
 from mechint.errors import LayerRangeError, UnknownConceptError, UnknownNameError, UsageError
@@ -32,6 +32,7 @@ def check_common(config: Common, analysis: str) -> Checkpoint:
     """Raise for every bad common option that can be known without a model, and for an --out that cannot be written."""
     if config.engine == "ray" and config.shard is not None:
         raise UsageError("--engine ray with --shard", "one of them: Ray divides the table itself", "leave one out")
+    template_options(config)
     checkpoint = check_model(config.model)
     if checkpoint.n_layers is not None:
         check_layers(config.layers, checkpoint.n_layers)

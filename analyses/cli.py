@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
 from mechint.errors import LayerRangeError, MechintError, MemoryLimitError, UsageError
+from mechint.files import JSON
 from mechint.shards import Shard
 from mechint.sizes import parse_bytes
+from mechint.templates import DATE, TemplateOptions
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
 Options = TypeVar("Options", bound="Common")
 METHODS = ("paired_pca", "mean_difference")
+TEMPLATE = ("thinking", "date", "template_variables")  # options of how chat templates are used
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -31,6 +35,9 @@ class Common:
     backend: Literal["bridge", "hooked"]
     device: str
     dtype: str
+    thinking: Literal["on", "off"] | None
+    date: str | None
+    template_variables: Mapping[str, JSON] | None
     layers: tuple[int, ...] | None
     strength: float | None
     relative_strength: float | None
@@ -49,6 +56,11 @@ class Common:
     workers: int
     shard: Shard | None
     out: Path
+
+
+def template_options(config: Common | argparse.Namespace) -> TemplateOptions:
+    """Return how chat templates are used in a run. Raises UsageError for a date that is none."""
+    return TemplateOptions(config.thinking == "on", config.date, config.template_variables or {})
 
 
 def common_parser(module: str, description: str) -> argparse.ArgumentParser:
@@ -82,6 +94,16 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--backend", choices=("bridge", "hooked"), default="bridge", help="TransformerLens class")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps; auto: over all GPUs")
     group.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the weights; readouts are float32")
+    add_template_options(group)
+
+
+def add_template_options(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the options of how chat templates are used."""
+    group.add_argument("--thinking", choices=("on", "off"), help="in chat templates that have a switch (default: off)")
+    group.add_argument("--date", help=f"told to chat templates that write today's (default: {DATE})")
+    group.add_argument(
+        "--template-variables", type=_variables, help='others that the chat template reads: {"reasoning_effort": "low"}'
+    )
 
 
 def _add_injection_options(group: argparse._ArgumentGroup) -> None:
@@ -175,6 +197,16 @@ def _memory(text: str) -> int:
         return parse_bytes(text)
     except UsageError:
         raise argparse.ArgumentTypeError(f"{text[:40]!r}; allowed: an amount with its unit: 4GB, 512MB, 2GiB") from None
+
+
+def _variables(text: str) -> dict[str, JSON]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f'{text!r}; allowed: a JSON object, for example {{"name": "value"}}')
+    return found
 
 
 def _names(text: str) -> tuple[str, ...]:

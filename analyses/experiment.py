@@ -60,9 +60,7 @@ class Setup:
     def of(cls, config: cli.Common, analysis: str) -> Setup:
         """Load the model and find dose and vectors; vectors in files are looked at before the model is loaded."""
         stored = injected.stored_vectors(config)
-        import mechint as mi
-
-        model = mi.load(config.model, backend=config.backend, device=config.device, dtype=config.dtype)
+        model = run.load_model(config)
         with run.sparing_threads(model):
             dose = injected.dose(config, model)
             concepts = stored or injected.extracted_vectors(config, model, analysis)

@@ -112,9 +112,7 @@ def groups(chats: Sequence[Conversation], finetuned: Finetuned, contrast: Contra
 
 def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     """Return the rows of every question at every layer: clean, swapped, and under contrast and random vectors."""
-    import mechint as mi
-
-    model = mi.load(config.model, backend=config.backend, device=config.device, dtype=config.dtype)
+    model = run.load_model(config)
     finetuned = Finetuned.of(config, model)
     contrast = Contrast.of(config, model, finetuned)
     chats = questions(config, model.prompts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mechint
+from analyses.cli import template_options
 from mechint.files import JSON, replace_atomically, sha256, write_atomically
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _PACKAGES = (
     "plotly",
 )
 _PARTIAL = ".partial"
+_LOG = logging.getLogger(__name__)
 _SMALL_MODEL = 512  # d_model
 
 
@@ -141,10 +144,25 @@ def _files_of_last_run(directory: Path) -> list[str]:
     return [Path(str(name)).name for name in files]
 
 
+def load_model(config: Common, name: str | None = None) -> Model:
+    """Return a model of a run, `--model` or another, with its chat template used as the options say.
+
+    What that means for the text that is read is said once, of the run's own model.
+    """
+    from mechint.render import chat_template
+
+    model = mechint.load(name or config.model, backend=config.backend, device=config.device, dtype=config.dtype)
+    model.template = template_options(config)
+    facts = chat_template(model).facts()
+    for fact in facts if name is None else ():
+        _LOG.warning("%s", fact)
+    return model
+
+
 def describe_model(model: Model) -> dict[str, JSON]:
     """Return what `run.json` says of a model."""
     shape: dict[str, JSON] = {"n_layers": model.n_layers, "d_model": model.d_model}
-    words: dict[str, JSON] = {"tokenizer": model.tokenizer_source}
+    words: dict[str, JSON] = {"tokenizer": model.tokenizer_source, "template": model.template.to_dict()}
     return {"name": model.name, "identity": model.identity, "revision": model.revision, **words, **shape}
 
 

@@ -110,10 +110,7 @@ class Finetuned:
 
 def load(config: Options) -> Model:
     """Return the finetuned model, loaded as the base is."""
-    import mechint as mi
-
-    name = finetuned_name(config) or config.model
-    return mi.load(name, backend=config.backend, device=config.device, dtype=config.dtype)
+    return run.load_model(config, finetuned_name(config) or config.model)
 
 
 def prompts(design: PromptDesign) -> list[Conversation]:

@@ -1,0 +1,42 @@
+"""Show the text that a model would read of a conversation file, with the turns that are steered marked."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analyses import cli
+from mechint.chat import load_conversations
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    options = cli.Parser(prog="python -m analyses.rendering", description=__doc__, allow_abbrev=False)
+    options.add_argument("conversations", type=Path, help="a conversation file or a directory of them")
+    options.add_argument("--model", default="organism", help="whose chat template; only its tokenizer is loaded")
+    options.add_argument("--limit", type=cli.whole_number(1), help="how many conversations (default: all)")
+    cli.add_template_options(options)
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the texts; returns the exit code."""
+
+    def write() -> None:
+        config = parser().parse_args(argv)
+        chats = load_conversations(config.conversations)[: config.limit]
+        from mechint.loading import load_tokenizer
+        from mechint.render import render_all
+        from mechint.sources import resolve
+
+        tokenizer = load_tokenizer(resolve(config.model))
+        for rendered in render_all(tokenizer, chats, cli.template_options(config)):
+            sys.stdout.write(f"{rendered}\n\n")
+
+    return cli.guarded(write)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
