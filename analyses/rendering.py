@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mechint.render import render_all
         from mechint.sources import resolve
 
-        tokenizer = load_tokenizer(resolve(config.model))
+        tokenizer, _ = load_tokenizer(resolve(config.model))
         for rendered in render_all(tokenizer, chats, cli.template_options(config)):
             sys.stdout.write(f"{rendered}\n\n")
 
