@@ -123,7 +123,7 @@ def _scaling(result: Result) -> str:
 def _memory(result: Result) -> str:
     rows = [
         [
-            f"{point['batch_tokens']:,}",
+            f"a sweep, {allowed} allowed" if (allowed := point.get("allowed")) else f"{point['batch_tokens']:,}",
             *(f"{_number(point[key]) / 1e6:.0f}" for key in ("caches", "largest_pass", "foretold", "peak")),
             f"{_number(point['peak']) / _number(point['foretold']):.2f}",
         ]

@@ -58,18 +58,18 @@ def run(
     batch_size: int | None = None,
     batch_tokens: int | None = None,
     offload: bool = False,
-    max_memory: int | str | None = None,
+    memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> Iterator[CellBatch]:
     """Yield some cells once each, except where all that a pass would tell is `known` already.
 
     Leaving passes out does not change what the others compute, so a table that is gone on with ends as if it had been
     made in one go. A block is given at most `batch_tokens` tokens and `batch_size` rows at once; with `offload`, caches
-    wait in the computer's memory. `max_memory` is that of `Memory.of`. `progress` is told of every pass, its padding
+    wait in the computer's memory. `memory` is what all this may take. `progress` is told of every pass, its padding
     counted among its tokens, and, if it is a Meter, of the work within passes. Raises UsageError, ReceiptError and
     MemoryLimitError.
     """
-    memory = Memory.of(model, max_memory, offload=offload)
+    memory = memory or Memory.of(model, None, offload=offload)
     budget = make_budget(model, batch_size, batch_tokens, memory, offload=offload)
     division = Division(Footprint(model, budget, len(layers)), memory.room, known)
     depth = depth_of(interventions, layers)

@@ -13,7 +13,6 @@ from mechint.engine import depth_of, make_budget
 from mechint.footprint import Footprint
 from mechint.interventions import Filled, Intervention
 from mechint.job import Job, Options, Request
-from mechint.memory import Memory
 from mechint.model import Model
 from mechint.plan import Plan, make_plans
 from mechint.render import Rendered
@@ -106,7 +105,7 @@ def explain(
 def cost_of(job: Job, options: Options) -> Explanation:
     """Return what a job will cost, but for passes all of whose cells its store has."""
     cells, known = job.wanted(options.shard), frozenset(job.known(options.store)[0])
-    memory = Memory.of(job.model, options.max_memory, offload=options.offload)
+    memory = options.memory(job.model)
     budget = make_budget(job.model, options.batch_size, options.batch_tokens, memory, offload=options.offload)
     division = Division(Footprint(job.model, budget, len(job.all_layers)), memory.planned, known)
     depth = depth_of(job.interventions, job.all_layers)

@@ -12,7 +12,7 @@ import torch
 from mechint.engine import make_budget
 from mechint.explain import Explanation
 from mechint.job import Job, Options
-from mechint.memory import Memory, in_use
+from mechint.memory import in_use
 from mechint.sizes import format_bytes
 
 # Tokens of a row and blocks that are timed, but for those that come after so many seconds.
@@ -66,8 +66,8 @@ def format_duration(seconds: float) -> str:
 def _seconds(job: Job, work: int, options: Options) -> float | None:
     """Return how long so much work takes, from one of the job's conversations run through a few blocks."""
     model, tokens = job.model, max((item.tokens for item in job.rendered), key=len)[:_TOKENS]
-    memory = Memory.of(model, options.max_memory, offload=options.offload)
-    n_rows = make_budget(model, options.batch_size, options.batch_tokens, memory).rows(len(tokens), 0)
+    budget = make_budget(model, options.batch_size, options.batch_tokens, options.memory(model))
+    n_rows = budget.rows(len(tokens), 0)
     batch = n_rows * len(tokens)
     if work < _WORTH * _BLOCKS * batch:
         return None

@@ -20,6 +20,7 @@ from mechint.errors import NumericalError, UsageError
 from mechint.files import JSON, sha256
 from mechint.given import listed_conversations, listed_interventions
 from mechint.interventions import CLEAN, Clean, Intervention, dose_text
+from mechint.memory import Memory
 from mechint.model import Model
 from mechint.plan import Cell
 from mechint.prefill import check_fits, check_readable
@@ -46,6 +47,10 @@ class Options:
     shard: Shard | None = None
     offload: bool = False
     max_memory: int | str | None = None
+
+    def memory(self, model: Model, *, begin: bool = False) -> Memory:
+        """Return what a run may take; what `Memory.of` raises."""
+        return Memory.of(model, self.max_memory, offload=self.offload, store=self.store, begin=begin)
 
 
 @checked
@@ -229,7 +234,7 @@ class Job:
             batch_size=options.batch_size,
             batch_tokens=options.batch_tokens,
             offload=options.offload,
-            max_memory=options.max_memory,
+            memory=options.memory(self.model, begin=True),
             progress=options.progress,
         )
         for batch in batches:

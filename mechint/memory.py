@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
 
 from mechint.errors import MemoryLimitError
+from mechint.files import read_json, write_atomically
 from mechint.model import Model, free_memory
 from mechint.sizes import format_bytes, parse_bytes
 
@@ -16,6 +19,8 @@ _OF_FREE, _OF_FREE_NOW = 1 / 4, 3 / 4
 # Of what a run is allowed on a CPU this much is planned with: the system's allocator keeps some of what is given back.
 _PLANNED_ON_CPU = 0.85
 _CPU = torch.device("cpu")
+# In a store of cells: what the runs that it was begun with were allowed, in bytes, by what they were told.
+_NOTED = "memory.json"
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,26 @@ class Memory:
     host: int | None = None
 
     @classmethod
-    def of(cls, model: Model, max_memory: int | str | None, *, offload: bool = False) -> Memory:
+    def of(
+        cls,
+        model: Model,
+        max_memory: int | str | None,
+        *,
+        offload: bool = False,
+        store: str | Path | None = None,
+        begin: bool = False,
+    ) -> Memory:
         """Return what a run of a model may take, `max_memory` being all that the process may hold.
 
         That is its resident memory on a CPU and what torch has taken of a GPU, weights included. By default it is a
-        quarter of what is free, rounded down to a power of two, so that a run which is gone on with later divides its
-        work alike. Raises MemoryLimitError where nothing is left, and what `parse_bytes` raises.
+        quarter of what is free, rounded down to a power of two. A run that `store` was begun with goes on with what it
+        was allowed, so that it divides its work alike; `begin` notes that there. Raises MemoryLimitError where nothing
+        is left, and what `parse_bytes` raises.
         """
         allowed = None if max_memory is None else parse_bytes(max_memory)
         limit = min(_limit(device, allowed) for device in model.devices)
+        if store is not None:
+            limit = _as_begun(Path(store), "free" if allowed is None else str(allowed), limit, begin=begin)
         elsewhere = offload and any(device.type != "cpu" for device in model.devices)
         return cls(limit, tuple(model.devices), _limit(_CPU, None) if elsewhere else None)
 
@@ -81,6 +97,19 @@ def in_use(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return int(psutil.Process().memory_info().rss)
+
+
+def _as_begun(store: Path, name: str, limit: int, *, begin: bool) -> int:
+    """Return the limit that a store has under a name, or this one, which it then has if a run begins."""
+    path = store / _NOTED
+    noted = read_json(path) if path.is_file() else {}
+    known = noted if isinstance(noted, dict) else {}
+    before = known.get(name)
+    if isinstance(before, int) and before > 0:
+        return before
+    if begin:
+        write_atomically(path, json.dumps({**known, name: limit}))
+    return limit
 
 
 def _limit(device: torch.device, allowed: int | None) -> int:

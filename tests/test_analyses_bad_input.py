@@ -180,6 +180,21 @@ def test_memory_that_runs_out_suggests_a_smaller_batch(
     assert "--batch-tokens" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("amount", ["lots", "-4GB", "0", "4 potatoes"])
+def test_amounts_of_memory_that_are_none(
+    amount: str, files: dict[str, Path], no_model: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        logit_lens.main([*_argv(files), f"--max-memory={amount}"])
+    assert stopped.value.code == 2
+    assert "512MB" in capsys.readouterr().err
+
+
+def test_less_memory_than_the_model_takes(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert logit_lens.main([*_argv(files), "--max-memory", "20MB"]) == 2
+    assert "at most 20 MB of memory, of which the model" in capsys.readouterr().err
+
+
 def test_other_errors_are_not_swallowed() -> None:
     def fail() -> None:
         raise RuntimeError("a bug")

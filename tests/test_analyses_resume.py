@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analyses import cli, logit_lens, merge
+from analyses import cli, logit_lens, merge, tables
 from mechint.store import CellStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +105,30 @@ def test_a_run_says_what_it_has_cost(inputs: list[str], tmp_path: Path, capsys: 
     )
     assert cells == 3 * 3 + 2  # clean and two concepts; the random vectors are asked one question
     assert distinct <= passed < alone
+
+
+def test_a_run_within_a_limit_makes_the_same_table(inputs: list[str], table: pd.DataFrame, tmp_path: Path) -> None:
+    assert logit_lens.main([*inputs, "--layer-sweep", "--max-memory", "64GB", "--out", str(tmp_path)]) == 0
+    found = pd.read_parquet(tmp_path / "logit_lens" / "table.parquet")
+    pd.testing.assert_frame_equal(found, table, rtol=1e-5, atol=1e-6)
+    assert json.loads((tmp_path / "logit_lens" / "run.json").read_text())["config"]["max_memory"] == 64 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("options", "named", "unnamed"),
+    [
+        (["--layer-sweep"], ("--concepts", "--n-random", "--limit", "--window"), ("--layers",)),
+        ([], ("--concepts", "--n-random", "--limit", "--layers"), ("--window", "--layer-sweep")),
+    ],
+)
+def test_a_long_run_names_the_options_that_shorten_it(
+    options: list[str], named: tuple[str, ...], unnamed: tuple[str, ...]
+) -> None:
+    config = logit_lens.ANALYSIS.parsed(options)
+    assert tables.shorter(config, 599) == tables.shorter(config, None) == ""
+    told = tables.shorter(config, 601)
+    assert all(option in told for option in named)
+    assert not any(option in told for option in unnamed)
 
 
 def test_shards_merged_make_the_same_results(

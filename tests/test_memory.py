@@ -59,7 +59,7 @@ def allow(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let runs take so many bytes besides what is there."""
 
     def allowing(limit: int) -> None:
-        def of(model: mi.Model, max_memory: int | str | None, *, offload: bool = False) -> Memory:
+        def of(model: mi.Model, max_memory: int | str | None, **_: object) -> Memory:
             return Memory(limit, tuple(model.devices))
 
         monkeypatch.setattr(Memory, "of", of)
@@ -156,7 +156,7 @@ def visits(model: mi.Model, plan: Plan, limit: int, tokens: int = 10_000) -> tup
 LIMITS = st.integers(1, 1 << 24)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limit=LIMITS, tokens=st.integers(1, 4000), repeat=st.integers(1, 3))
 def test_whatever_is_allowed_every_cell_is_read_once_and_what_fits_is_kept_to(model, limit, tokens, repeat):
     asked, steers = chats(repeat), sweep(model, 2)
@@ -170,7 +170,7 @@ def test_whatever_is_allowed_every_cell_is_read_once_and_what_fits_is_kept_to(mo
             assert before + division.footprint.peak(visit.load) <= limit
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limit=LIMITS)
 def test_what_continues_a_pass_is_read_before_the_next_one_begins(model, limit):
     """Only the line from a root to what is run stands at any time, and every step finds what it continues there."""
@@ -253,30 +253,32 @@ def test_memory_that_others_take_makes_passes_smaller(
     pd.testing.assert_frame_equal(before, after, rtol=1e-4, atol=1e-5)
 
 
-def test_an_interrupted_run_in_little_memory_ends_bit_for_bit(model, tmp_path, allow) -> None:
+def test_an_interrupted_run_goes_on_in_other_memory_and_ends_bit_for_bit(model, tmp_path, monkeypatch) -> None:
+    """It divides its work as it had begun to, though more of the computer's memory is free by now."""
     asked, steers = chats(), sweep(model, 2)
-    allow(300_000)
-    whole = mi.score(model, asked, steers)
+    monkeypatch.setattr(memory, "free_memory", lambda _: 1_200_000)
+    told: list[int] = []
+    whole = mi.score(model, asked, steers, progress=lambda _, tokens: told.append(tokens))
+    n_passes = len(told)
 
     class StopError(Exception):
         pass
 
-    told: list[int] = []
-
     def stop(cells: int, tokens: int) -> None:
         told.append(tokens)
-        if len(told) == 9:
+        if len(told) == n_passes + 9:
             raise StopError
 
     with pytest.raises(StopError):
         mi.score(model, asked, steers, store=tmp_path, progress=stop)
+    monkeypatch.setattr(memory, "free_memory", lambda _: 10**10)
+    assert mi.explain(model, asked, steers).passes < mi.explain(model, asked, steers, store=tmp_path).passes
     found = mi.score(model, asked, steers, store=tmp_path)
     pd.testing.assert_frame_equal(found, whole, check_exact=True)
     assert found.attrs["receipts"] == whole.attrs["receipts"]
 
 
-@pytest.mark.parametrize("limit", [1_500_000, 4_000_000, 100_000_000])
-@pytest.mark.parametrize("lens", [False, True])
+@pytest.mark.parametrize(("lens", "limit"), [(False, 1_500_000), (True, 4_000_000), (True, 100_000_000)])
 def test_the_peak_is_what_was_foretold(model, lens: bool, limit: int, allow: Callable[[int], None]) -> None:
     """To a fifth, of all tensors that are alive at once; and within what was allowed."""
     asked, steers = chats(repeat=12), sweep(model)

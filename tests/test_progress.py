@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from conftest import conversation, vector
 
 import mechint as mi
-from mechint import progress
+from mechint import forecast, job, progress
+from mechint.explain import cost_of
 from mechint.interventions import Intervention
+from mechint.sizes import format_bytes
 
 
 class Bar:
@@ -131,6 +135,87 @@ def test_a_function_is_told_itself():
     for nothing in (None, False):
         with progress.counted(nothing, "things", 2, "thing") as shown:
             assert shown is None
+
+
+class Watching:
+    """Progress that is told of the work within passes too."""
+
+    def __init__(self) -> None:
+        self.passes: list[tuple[int, int]] = []
+        self.works: list[int] = []
+
+    def __call__(self, cells: int, tokens: int) -> None:
+        self.passes.append((cells, tokens))
+
+    def work(self, done: int) -> None:
+        self.works.append(done)
+
+
+@pytest.mark.parametrize("layers", [None, range(-1, 4)])
+def test_work_is_told_within_passes(model: mi.Model, layers: Sequence[int] | None):
+    """In steps much smaller than a pass, which add up to what was foretold."""
+    watching, read = Watching(), mi.score if layers is None else mi.logit_lens
+    read(model, chats(), steers(model), batch_tokens=60, progress=watching)
+    cost = mi.explain(model, chats(), steers(model), layers=layers, batch_tokens=60)
+    assert sum(watching.works) == cost.work > cost.blocks
+    assert len(watching.works) > model.n_layers * len(watching.passes)
+    assert max(watching.works) < cost.work / 10
+    assert sum(cells for cells, _ in watching.passes) == cost.cells
+
+
+def test_a_table_says_before_its_first_pass_what_it_will_take(
+    model: mi.Model, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(forecast, "_WORTH", 0)
+    cost = mi.explain(model, chats(), steers(model))
+    mi.score(model, chats(), steers(model), progress=True)
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        rf"table: 6 cells, {cost.distinct_tokens} distinct tokens, about \d+ s, "
+        rf"{format_bytes(cost.peak_bytes)} of memory beside the [\d.]+ [MG]B in use",
+        first,
+    )
+    assert rest[-1].startswith("table: 100%, 6/6 cells")
+    monkeypatch.undo()
+    mi.score(model, chats(), steers(model), progress=True)
+    assert "about" not in capsys.readouterr().err, "what is done at once needs no time"
+
+
+def test_the_expected_time_is_the_time_of_the_work(model: mi.Model, monkeypatch: pytest.MonkeyPatch):
+    """On a clock by which each block takes a tenth of a second for all of its tokens."""
+    monkeypatch.setattr(forecast, "_WORTH", 0)
+    now = iter(range(1000))
+    monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(now) / 10)
+    made = job.Job.of(model, [mi.Request(chats(), steers(model))])
+    options = job.Options(batch_size=2)
+    cost = cost_of(made, options)
+    expected = forecast.forecast([made, made], [cost, cost], options)
+    n_tokens = max(len(item.tokens) for item in made.rendered)
+    assert expected.seconds == pytest.approx(2 * cost.work * 0.1 / (2 * n_tokens))
+    assert (expected.cells, expected.peak_bytes) == (2 * cost.cells, cost.peak_bytes)
+
+
+def test_times_are_written_as_people_say_them():
+    seconds = [0.4, 89.0, 600.0, 3600.0, 12_000.0, 360_000.0]
+    assert [forecast.format_duration(one) for one in seconds] == [
+        "0 s", "89 s", "10 min", "60 min", "3 h 20 min", "100 h 0 min",
+    ]  # fmt: skip
+
+
+def test_lines_are_written_now_and_then_where_nobody_watches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(progress, "_LOGGED", 0.05)
+    with progress.cell_bar("lens", work=100, cells=10) as bar:
+        for _ in range(10):
+            bar.work(10)
+            time.sleep(0.02)
+        bar(10, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 <= len(lines) <= 8, "one in two or three steps"
+    shares = [int(re.match(r"lens: (\d+)%.* so far, .* left$", line)[1]) for line in lines]
+    assert shares == sorted(shares)
+    assert shares[-1] == 100
 
 
 def test_bars_are_written_to_stderr(model: mi.Model, capsys: pytest.CaptureFixture[str]):
