@@ -143,7 +143,7 @@ def _computed(
     cells, known, work = (sum(getattr(cost, field) for cost in costs) for field in ("cells", "known", "work"))
     if work:
         with run.sparing_threads(asked[0].model):
-            expected = forecast(jobs, costs, options)
+            expected = forecast(jobs, costs, options, workers=config.workers if config.engine == "ray" else 1)
         announce(f"{name}: {expected}{shorter(config, expected.seconds)}")
     with cell_bar(name, work=work, cells=cells, known=known, by_cells=config.engine == "ray") as count:
         for one, job in zip(asked, jobs, strict=True):

@@ -41,15 +41,15 @@ class Forecast:
         )
 
 
-def forecast(jobs: Sequence[Job], costs: Sequence[Explanation], options: Options) -> Forecast:
-    """Return what is expected of jobs that are run one after another, whose costs are these."""
+def forecast(jobs: Sequence[Job], costs: Sequence[Explanation], options: Options, *, workers: int = 1) -> Forecast:
+    """Return what is expected of jobs that are run one after another, each by some workers; these are their costs."""
     times = [_seconds(job, cost.work, options) for job, cost in zip(jobs, costs, strict=True)]
     timed = [seconds for seconds in times if seconds is not None]
     return Forecast(
         cells=sum(cost.cells for cost in costs),
         known=sum(cost.known for cost in costs),
         distinct_tokens=sum(cost.distinct_tokens for cost in costs),
-        seconds=sum(timed) if timed else None,
+        seconds=sum(timed) / workers if timed else None,
         peak_bytes=max((cost.peak_bytes for cost in costs), default=0),
         used_bytes=max((in_use(job.model.device) for job in jobs), default=0),
     )

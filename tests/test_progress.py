@@ -181,8 +181,10 @@ def test_a_table_says_before_its_first_pass_what_it_will_take(
     assert "about" not in capsys.readouterr().err, "what is done at once needs no time"
 
 
-def test_the_expected_time_is_the_time_of_the_work(model: mi.Model, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("backend", ["bridge", "hooked"])
+def test_the_expected_time_is_the_time_of_the_work(tiny_model, backend: str, monkeypatch: pytest.MonkeyPatch):
     """On a clock by which each block takes a tenth of a second for all of its tokens."""
+    model = tiny_model("qwen2", backend)
     monkeypatch.setattr(forecast, "_WORTH", 0)
     now = iter(range(1000))
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(now) / 10)
@@ -192,6 +194,8 @@ def test_the_expected_time_is_the_time_of_the_work(model: mi.Model, monkeypatch:
     expected = forecast.forecast([made, made], [cost, cost], options)
     n_tokens = max(len(item.tokens) for item in made.rendered)
     assert expected.seconds == pytest.approx(2 * cost.work * 0.1 / (2 * n_tokens))
+    shared = forecast.forecast([made], [cost], options, workers=4)
+    assert shared.seconds == pytest.approx(expected.seconds / 8)
     assert (expected.cells, expected.peak_bytes) == (2 * cost.cells, cost.peak_bytes)
 
 
