@@ -31,8 +31,10 @@ class Piece:
 
 def key(model: Model, interventions: Sequence[Intervention], *about: object) -> str:
     """Return a hash of a model as it is run, interventions with their names, and whatever else is said as its text."""
+    from mechint.interventions import key_for
+
     whose = (model.identity, model.backend.kind, str(model.backend.dtype))
-    done = [(one.name, one.key) for one in interventions]
+    done = [(one.name, key_for(model, one)) for one in interventions]
     return sha256(*(repr(part).encode() for part in (whose, done, *about)))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from mechint.cache import KVCache
 from mechint.capture import read_on
 from mechint.errors import ReceiptError, UsageError
-from mechint.interventions import Filled, Injection, InjectionSum, Intervention
+from mechint.interventions import Filled, Intervention, terms_among
 from mechint.model import Model
 from mechint.steering import LayerTouch
 
@@ -79,23 +79,14 @@ class ActiveSteering:
                 row.felt[layer] = _later(row.felt.get(layer), layer, count, changed, was)
 
 
-def added_vectors(intervention: Intervention, norms: Mapping[int, float]) -> dict[int, Float[Tensor, " d_model"]]:
-    """Return what an intervention adds at each layer; `norms` are what relative strengths are relative to.
-
-    Empty for anything but injections.
-    """
+def added_vectors(model: Model, intervention: Intervention) -> dict[int, Float[Tensor, " d_model"]]:
+    """Return what an intervention adds to the residual stream of `model` at each layer: nothing but for injections."""
     total: dict[int, Tensor] = {}
-    for term in _terms(intervention):
+    for term in terms_among([intervention]):
         for layer in term.layers or ():
-            amount = term.amount(layer, 0.0 if term.relative_strength is None else norms[layer])
+            amount = term.amount(layer, model)
             total[layer] = total[layer] + amount if layer in total else amount
     return total
-
-
-def relative_layers(interventions: Sequence[Intervention]) -> list[int]:
-    """Return the layers at which some strength is relative to the clean residual."""
-    terms = [term for intervention in interventions for term in _terms(intervention)]
-    return sorted({layer for term in terms if term.relative_strength is not None for layer in term.layers or ()})
 
 
 def check_everywhere(interventions: Sequence[Intervention]) -> None:
@@ -107,17 +98,13 @@ def check_everywhere(interventions: Sequence[Intervention]) -> None:
                 allowed="clean, injections, and swaps whose model is loaded",
                 advice="use mi.Swap with the model that filled them",
             )
-        for term in _terms(intervention):
+        for term in terms_among([intervention]):
             if term.positions is not None or term.segments is not None:
                 raise UsageError(
                     given=f"{term.name}: narrowed to {'positions' if term.segments is None else 'segments'}",
                     allowed="injections that act at every position",
                     advice="leave out positions= and segments=",
                 )
-
-
-def _terms(intervention: Intervention) -> tuple[Injection, ...]:
-    return intervention.terms if isinstance(intervention, Injection | InjectionSum) else ()
 
 
 def _stacked(rows: Sequence[SteeredRow], layer: int) -> Float[Tensor, "batch d_model"]:

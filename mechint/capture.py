@@ -59,23 +59,6 @@ def read_on(
     return extended, found[0]
 
 
-def mean_norms(
-    model: Model, tokens: Int[Tensor, "1 pos"], positions: Int[Tensor, " n"], layers: Sequence[int]
-) -> dict[int, float]:
-    """Return the mean Euclidean norm of the clean `resid_post` over `positions`, by layer."""
-    norms: dict[int, float] = {}
-
-    def keep(layer: int) -> Hook:
-        def hook_fn(activation: Tensor, /, *, hook: HookPoint) -> None:
-            chosen = activation[0, positions.to(activation.device)]
-            norms[layer] = chosen.float().norm(dim=-1).mean().item()
-
-        return model.resid_post(layer), hook_fn
-
-    model.forward(tokens, hooks=[keep(layer) for layer in layers])
-    return norms
-
-
 def check_layers(layers: Sequence[int], n_layers: int, lowest: int = 0) -> None:
     """Raise LayerRangeError unless there are layers and each lies in lowest:n_layers."""
     outside = sorted({layer for layer in layers if not lowest <= layer < n_layers})

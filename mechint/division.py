@@ -17,7 +17,7 @@ import numpy as np
 
 from mechint.footprint import Footprint, Load
 from mechint.memory import Room
-from mechint.plan import SUPPORT, Cell, Step
+from mechint.plan import Cell, Step
 from mechint.rows import Indices
 
 # A part of this many times as many tokens as are computed at once gains next to nothing by being larger.
@@ -77,11 +77,10 @@ class Division:
 
     def _parts(self, step: Step, room: Room) -> list[Step]:
         """Return a step as it is, or in parts that fit; a single state is never divided."""
-        load, states = Load.of(step), np.unique(list(step.cells.values()))
-        n_states = len(states)
+        load, n_states = Load.of(step), len(step.states)
         if n_states == 1 or (self._enough(load) and self._fits(load, room)):
             return [step]
-        order = states[np.lexsort(step.rows.level[states].T[::-1])]
+        order = np.lexsort(step.rows.level.T[::-1])
         # Neighbours in this order share the rows of all levels below the first at which they differ.
         fresh = np.diff(step.rows.level[order], axis=0, prepend=-1) != 0
         fresh_so_far = np.concatenate([np.zeros((1, fresh.shape[1]), dtype=np.int64), fresh.cumsum(axis=0)])
@@ -103,28 +102,24 @@ class Division:
 
 
 def part_of(step: Step, states: Indices) -> Step:
-    """Return the part of a step, and of all below it, that some of its states are for; its parent stays the same.
-
-    Where strengths are relative to the clean residual, every part computes that too.
-    """
+    """Return the part of a step, and of all below it, that some of its states are for; its parent stays the same."""
     return _part(step, states, step.parent, step.to_parent)
 
 
 def all_known(steps: Sequence[Step], known: Set[Cell]) -> bool:
     """Whether every cell that some steps or the steps below them are for is known."""
-    return all(cell in known for step in steps for cell in step.cells if cell[1] != SUPPORT)
+    return all(cell in known for step in steps for cell in step.cells)
 
 
 def _part(step: Step, states: Indices, parent: Step | None, to_parent: Indices) -> Step:
-    needed = states if step.clean is None or not step.marked else np.union1d(states, [step.clean])
-    place, its = {int(state): at for at, state in enumerate(needed)}, set(states.tolist())
+    place = {int(state): at for at, state in enumerate(states)}
     part = replace(
         step,
-        states=tuple(step.states[state] for state in needed),
-        rows=step.rows.of(needed),
-        cells={cell: place[state] for cell, state in step.cells.items() if state in its},
+        states=tuple(step.states[state] for state in states),
+        rows=step.rows.of(states),
+        cells={cell: place[state] for cell, state in step.cells.items() if state in place},
         parent=parent,
-        to_parent=to_parent[needed],
+        to_parent=to_parent[states],
         children=[],
     )
     for child in step.children:

@@ -12,7 +12,7 @@ from mechint.chat import Conversation
 from mechint.errors import StaleArtefactError, UsageError
 from mechint.files import check_writable
 from mechint.fill_files import Filler, Prefix, StoredPrefix, read_head, stored_files
-from mechint.interventions import CLEAN, Filled, Injection, InjectionSum, Intervention
+from mechint.interventions import CLEAN, Filled, Intervention, key_for, terms_among
 from mechint.model import Model
 from mechint.prefill import check_fits, check_readable, injected_positions, prefill
 from mechint.progress import Progress, counted
@@ -43,7 +43,7 @@ def fill(
         raise UsageError("no conversations", "one or more", "pass at least one")
     check_fits(model, intervention)
     prefixes = _distinct(render_all(model, asked), intervention)
-    filler, folder = Filler.of(model, intervention.key, causal=_causal(intervention)), Path(directory)
+    filler, folder = Filler.of(model, key_for(model, intervention), causal=_causal(intervention)), Path(directory)
     _check_directory(folder, filler)
     with counted(progress, "fill", len(asked), "conversation") as tell:
         for prefix, members in prefixes.items():
@@ -62,17 +62,13 @@ def _distinct(rendered: Sequence[Rendered], intervention: Intervention) -> dict[
     for one in rendered:
         prefixes.setdefault(Prefix.of(one), []).append(one)
         check_readable(one, [intervention])
-        for term in _terms(intervention):
+        for term in terms_among([intervention]):
             injected_positions(one, term)
     return prefixes
 
 
 def _causal(intervention: Intervention) -> bool:
-    return all(term.relative_strength is None and term.segments is None for term in _terms(intervention))
-
-
-def _terms(intervention: Intervention) -> tuple[Injection, ...]:
-    return intervention.terms if isinstance(intervention, Injection | InjectionSum) else ()
+    return all(term.segments is None for term in terms_among([intervention]))
 
 
 def _check_directory(directory: Path, filler: Filler) -> None:

@@ -43,7 +43,7 @@ class Filler:
     """What filled a cache: a model's weights under an intervention, by their hashes, and for whom it is readable.
 
     `causal` says that what is done at a position depends on nothing after it. Prefixes that begin alike then agree as
-    far as they do; a strength that is relative to the mean norm over a whole prefix is not of this kind.
+    far as they do; an injection narrowed to some segments is not of this kind.
     """
 
     model: str

@@ -16,7 +16,7 @@ from mechint.errors import UsageError
 from mechint.given import check_at_least, check_context, listed_conversations, listed_interventions
 from mechint.interventions import Clean, Intervention, Swap
 from mechint.model import Model
-from mechint.prefill import Receipt, check_fits, check_readable, clean_norms, prefill
+from mechint.prefill import Receipt, check_fits, check_readable, prefill
 from mechint.progress import Progress, counted
 from mechint.render import Rendered, render_all
 from mechint.signatures import Count, Seed, checked
@@ -46,8 +46,8 @@ def generate(
 
     The cache is filled up to the end of the last marked message under the intervention, as `prefill` does it; the rest
     of the conversation is read, and the reply generated, without it. With `steer_reply` (active steering) an injection
-    goes on over the rest of the prompt and over the reply, in the same amounts: a relative strength stays relative to
-    the marked positions. The rest and the reply to a swap are then the other model's.
+    goes on over the rest of the prompt and over the reply, in the same amounts. The rest and the reply to a swap are
+    then the other model's.
 
     At temperature 0 the likeliest token is taken; else tokens are drawn, by a generator of its own for every (seed,
     conversation label, intervention name, sample), so that a row does not depend on what else is asked for. A reply
@@ -150,9 +150,8 @@ def _start(
     model: Model, reader: Model, rendered: Rendered, interventions: Sequence[Intervention], *, steer_reply: bool
 ) -> tuple[Start, list[Receipt]]:
     """Prefill a conversation and read the rest of it, one row for each intervention."""
-    norms = clean_norms(model, rendered, interventions)
-    filled = prefill(model, rendered, interventions, norms)
-    rows = [SteeredRow(added_vectors(item, norms) if steer_reply else {}) for item in interventions]
+    filled = prefill(model, rendered, interventions)
+    rows = [SteeredRow(added_vectors(model, item) if steer_reply else {}) for item in interventions]
     rest = rendered.token_tensor()[:, rendered.prefix_length :].expand(len(rows), -1)
     steering = ActiveSteering(rows)
     # Left where it is unless it has to move: a large model has its layers on several devices.

@@ -6,7 +6,7 @@ Specifications only: frozen, composable, hashable by content. `prefill` carries 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +19,9 @@ from mechint.errors import ConversationError, LayerRangeError, NumericalError, U
 from mechint.files import sha256
 from mechint.fill_files import Filler, Prefix, StoredPrefix, read_fill
 from mechint.model import Model
+from mechint.residual_scale import unit_key
 from mechint.signatures import checked
-from mechint.vectors import ConceptVector, check_not_zero
+from mechint.vectors import ConceptVector, check_not_zero, unit_norm
 
 if TYPE_CHECKING:
     from mechint.render import Rendered
@@ -59,9 +60,9 @@ class Injection(_Addable):
     """Add `vector` to `resid_post` of `layers` at the marked positions.
 
     With `strength`, strength x vector is added. With `relative_strength` r, the vector's direction at each layer is
-    given the norm r x (mean norm of the clean residual at that layer over the marked positions). `layers` defaults to
-    all that the vector has. `positions` (absolute token positions) or `segments` (0 = that of the first message) narrow
-    what is touched; both must lie in marked segments.
+    given the norm r x `model.residual_norms[layer]`, which is the same in every conversation; nothing is added at a
+    layer where the vector is zero. `layers` defaults to all that the vector has. `positions` (absolute token positions)
+    or `segments` (0 = that of the first message) narrow what is touched; both must lie in marked segments.
 
     Raises UsageError unless exactly one strength is given and it is a finite number, and for the name "clean";
     LayerRangeError, InvalidVectorError for a zero vector.
@@ -92,16 +93,21 @@ class Injection(_Addable):
         what = (self.layers, self.strength, self.relative_strength, self.positions, self.segments)
         return sha256(b"injection", self.vector.fingerprint().encode(), repr(what).encode())
 
-    def amount(self, layer: int, norm: float) -> Float[Tensor, " d_model"]:
-        """Return what is added at a layer; `norm` is the clean residual's mean norm there, if the strength needs it.
+    @property
+    def is_relative(self) -> bool:
+        """Whether its strength is in units of the model's typical residual norm."""
+        return self.relative_strength is not None
 
-        Raises NumericalError for more than float32 can hold the square of.
+    def amount(self, layer: int, model: Model) -> Float[Tensor, " d_model"]:
+        """Return what is added to the residual stream of `model` at a layer.
+
+        Raises NumericalError for more than float32 can hold the square of, and what `model.residual_norms` raises.
         """
         vector: Tensor = self.vector.vectors[layer]
         if self.strength is not None:
             return _within_float32(self, layer, vector * self.strength)
-        scaled: Tensor = vector * ((self.relative_strength or 0.0) * norm / vector.norm().clamp_min(1e-30))
-        return _within_float32(self, layer, scaled)
+        assert self.relative_strength is not None  # exactly one of the two is given
+        return _within_float32(self, layer, unit_norm(vector) * (self.relative_strength * model.residual_norms[layer]))
 
     def renamed(self, name: str) -> Injection:
         """Return the same injection under another name."""
@@ -198,6 +204,18 @@ class Filled:
 
 
 Intervention = Clean | Injection | InjectionSum | Swap | Filled
+
+
+def terms_among(interventions: Iterable[Intervention]) -> list[Injection]:
+    """Return the injections among some interventions, those of sums one by one."""
+    return [term for i in interventions if isinstance(i, Injection | InjectionSum) for term in i.terms]
+
+
+def key_for(model: Model, intervention: Intervention) -> str:
+    """Hash of what an intervention does to a cache of `model`: its key, with the unit if a strength is relative."""
+    if not any(term.is_relative for term in terms_among([intervention])):
+        return intervention.key
+    return sha256(intervention.key.encode(), unit_key(model).encode())
 
 
 def dose_text(intervention: Intervention) -> str:

@@ -19,7 +19,7 @@ from mechint.engine import CellBatch, run
 from mechint.errors import NumericalError, UsageError
 from mechint.files import JSON, sha256
 from mechint.given import listed_conversations, listed_interventions
-from mechint.interventions import CLEAN, Clean, Intervention, dose_text
+from mechint.interventions import CLEAN, Clean, Intervention, dose_text, key_for
 from mechint.memory import Memory
 from mechint.model import Model
 from mechint.plan import Cell
@@ -250,7 +250,7 @@ class Job:
         model, backend = self.model, self.model.backend
         whose = f"{model.identity} {backend.kind} {backend.dtype}".encode()
         heard = [repr((r.tokens, [(s.stop, s.add_injection) for s in r.segments])).encode() for r in self.rendered]
-        done = [intervention.key.encode() for intervention in self.interventions]
+        done = [key_for(model, intervention).encode() for intervention in self.interventions]
         read = [repr(ids).encode() for ids in self.answers]
         return {(c, i): sha256(whose, heard[c], done[i], read[c]) for c, i in self.cells}
 

@@ -94,6 +94,8 @@ class Model:
         self.template = TemplateOptions()
         self.tokenizer_source = type(tokenizer).__name__
         self.weights, self._adapted_by = Weights(backend, {} if digests is None else digests), adapted_by
+        self._residual_norms: dict[tuple[int, ...], tuple[float, ...]] = {}
+        self._identity_of_norms = ""
 
     def __repr__(self) -> str:
         return (
@@ -108,7 +110,10 @@ class Model:
         Raises ModelValidationError if weights were replaced by other tensors instead of being edited.
         """
         weights = self.weights.hash()
-        return sha256(weights.encode(), self._adapted_by.encode()) if self._adapted_by else weights
+        identity = sha256(weights.encode(), self._adapted_by.encode()) if self._adapted_by else weights
+        if identity != self._identity_of_norms:
+            self._residual_norms, self._identity_of_norms = {}, identity
+        return identity
 
     def rehash(self) -> str:
         """Return the identity, made from every byte again, also of weights on a GPU that seem not to have changed."""
@@ -173,6 +178,20 @@ class Model:
         """What reading one residual over the whole vocabulary takes, in what a token takes in one block."""
         d_model, backend = self.d_model, self.backend
         return max(1, d_model * backend.d_vocab // (4 * d_model**2 + 3 * d_model * backend.d_mlp))
+
+    @property
+    def residual_norms(self) -> tuple[float, ...]:
+        """Typical norm of the clean `resid_post` by layer, the unit of relative strengths: the same for every prompt.
+
+        It is the median over the tokens of a fixed text, measured once, and again after the weights were edited (as
+        torch counts edits, or `identity` finds them). Raises ModelValidationError where it is zero or no finite number.
+        """
+        from mechint.residual_scale import residual_norms
+
+        versions = self.weights.versions()
+        if versions not in self._residual_norms:
+            self._residual_norms = {versions: residual_norms(self)}
+        return self._residual_norms[versions]
 
     def with_adapter(self, adapter: str | Path) -> Model:
         """Return a second model: this one's own weights (no copy) with a PEFT LoRA adapter run on top, unmerged.

@@ -203,11 +203,9 @@ class Pass:
         if not any(step.rows.steered[layer] for step in self.steps):
             return take(out, origin.tolist())
         following = out[torch.from_numpy(origin)]
-        spans = zip(self._spans(layer), self._spans(layer + 1), strict=True)
-        for result, step, ((before, _), (after, _)) in zip(results, self.steps, spans, strict=True):
-            norm = self._norm(step, layer, out[before:]) if step.rows.steered[layer] else 0.0
+        for result, step, (after, _) in zip(results, self.steps, self._spans(layer + 1), strict=True):
             for rows in self._batches(step.rows.steered[layer]):
-                steering = _steering(step, layer, [step.states[state] for state in rows.values()], norm, out.shape[-1])
+                steering = self._steering(step, layer, [step.states[state] for state in rows.values()])
                 index = torch.tensor(list(rows)) + after
                 following[index, : step.n_tokens] = steering.apply(layer, following[index, : step.n_tokens])
                 steering.check()
@@ -221,24 +219,16 @@ class Pass:
         for start in range(0, len(items), size):
             yield dict(items[start : start + size])
 
-    def _norm(self, step: Step, layer: int, out: Tensor) -> float:
-        """Return the mean norm of the clean residual at the marked positions, where a strength is relative to it."""
-        if step.clean is None:
-            return 0.0
-        row = int(step.rows.level[step.clean, layer])
-        return float(out[row, list(step.marked)].float().norm(dim=-1).mean())
-
-
-def _steering(step: Step, layer: int, states: Sequence[State], norm: float, d_model: int) -> Steering:
-    steering = Steering(len(states), step.n_tokens, d_model)
-    for row, state in enumerate(states):
-        for term, bits in zip(state.terms, state.positions, strict=True):
-            here = as_positions(bits >> step.node.start & ((1 << step.n_tokens) - 1))
-            if layer in term.keys and here:
-                mask = torch.zeros(step.n_tokens, dtype=torch.bool)
-                mask[here] = True
-                steering.add(Term(row, mask, {layer: term.injection.amount(layer, norm)}))
-    return steering
+    def _steering(self, step: Step, layer: int, states: Sequence[State]) -> Steering:
+        steering = Steering(len(states), step.n_tokens, self.model.d_model)
+        for row, state in enumerate(states):
+            for term, bits in zip(state.terms, state.positions, strict=True):
+                here = as_positions(bits >> step.node.start & ((1 << step.n_tokens) - 1))
+                if layer in term.keys and here:
+                    mask = torch.zeros(step.n_tokens, dtype=torch.bool)
+                    mask[here] = True
+                    steering.add(Term(row, mask, {layer: term.injection.amount(layer, self.model)}))
+        return steering
 
 
 def _touches(steering: Steering, rows: Mapping[int, int]) -> Iterator[tuple[int, LayerTouch]]:

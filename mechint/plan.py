@@ -16,20 +16,17 @@ from mechint.interventions import Clean, Filled, Intervention, Swap
 from mechint.prefix_tree import MIN_SHARED, Node, Path, build_tree
 from mechint.render import Rendered
 from mechint.rows import Indices, Rows, build_rows
-from mechint.states import State, as_positions, state_of, terms_of
+from mechint.states import State, state_of, terms_of
 
 # (index of a conversation, index of an intervention)
 Cell = tuple[int, int]
-# Stands for a clean cell that nobody asked for, but whose norms are needed.
-SUPPORT = -1
 
 
 @dataclass(eq=False)
 class Step:
     """The work at one node of the tree: its tokens, for each distinct state that cells bring to it.
 
-    `to_parent[s]` is the parent's state that state `s` continues; `marked` are positions inside the node over whose
-    clean residual a relative strength's norm is taken.
+    `to_parent[s]` is the parent's state that state `s` continues.
     """
 
     node: Node
@@ -38,7 +35,6 @@ class Step:
     cells: dict[Cell, int]
     parent: Step | None
     to_parent: Indices
-    marked: tuple[int, ...] = ()
     children: list[Step] = field(default_factory=list)
 
     @property
@@ -61,17 +57,10 @@ class Step:
         return tuple(count - len(stored) for count in self.rows.counts)
 
     @property
-    def clean(self) -> int | None:
-        """The state in which nothing is added, if a cell has it; that of a strength of zero is one."""
-        stop = self.node.stop
-        untouched = (s for s, state in enumerate(self.states) if not (state.added(stop) or state.filler(stop)))
-        return next(untouched, None)
-
-    @property
     def reads(self) -> dict[Cell, int]:
         """The cells that are read at the last position of this node, with their states."""
         ends = set(self.node.ends)
-        return {cell: state for cell, state in self.cells.items() if cell[0] in ends and cell[1] != SUPPORT}
+        return {cell: state for cell, state in self.cells.items() if cell[0] in ends}
 
     @cached_property
     def line(self) -> tuple[tuple[Step, Indices], ...]:
@@ -115,10 +104,7 @@ def make_plans(
     max_states: int | None = None,
     min_shared: int = MIN_SHARED,
 ) -> list[Plan]:
-    """Return plans that compute every cell; several where swaps are among them, or more than `max_states` states.
-
-    A plan with strengths relative to the clean residual holds the clean cell of each conversation too.
-    """
+    """Return plans that compute every cell; several where swaps are among them, or more than `max_states` states."""
     terms = [terms_of(intervention) for intervention in interventions]
     states = {(c, i): state_of(rendered[c], interventions[i], terms[i]) for c, i in cells}
     plans = []
@@ -147,38 +133,30 @@ def _order(intervention: Intervention) -> tuple[object, ...]:
 
 
 def _make_plan(rendered: Sequence[Rendered], states: dict[Cell, State], depth: int, min_shared: int) -> Plan:
-    relative = any(term.injection.relative_strength is not None for state in states.values() for term in state.terms)
     conversations = sorted({c for c, _ in states})
-    if relative:
-        states = states | {(c, SUPPORT): State() for c in conversations}
     cells: dict[int, list[Cell]] = {c: [] for c in conversations}
     for cell in states:
         cells[cell[0]].append(cell)
-    paths = {c: _path(rendered[c], [states[cell] for cell in cells[c]], relative, min_shared) for c in conversations}
-    builder = _Builder(paths, cells, states, depth)
+    paths = {c: _path(rendered[c], [states[cell] for cell in cells[c]], min_shared) for c in conversations}
+    builder = _Builder(cells, states, depth)
     return Plan(tuple(builder.step(root, None) for root in build_tree(paths, min_shared)), depth)
 
 
-def _path(rendered: Rendered, states: Sequence[State], relative: bool, min_shared: int) -> Path:
+def _path(rendered: Rendered, states: Sequence[State], min_shared: int) -> Path:
     """Return where a conversation is cut: where steering begins, where swaps change model, and before the read."""
-    marked = rendered.marked().tolist()
     stop = rendered.prefix_length
     bits = {bits for state in states for bits in state.before(stop) if bits}
     cuts = {first for first in ((b & -b).bit_length() - 1 for b in bits) if first >= min_shared} | {stop}
     if any(state.swap is not None for state in states):
+        marked = rendered.marked().tolist()
         cuts |= {position for position in range(1, stop) if marked[position] != marked[position - 1]}
-    if not relative or not stop:
-        return Path(rendered.tokens, tuple(sorted(cuts - {0})))
-    start = marked.index(True)
-    cuts = {cut for cut in cuts | {start} if cut <= start or cut >= stop}
-    return Path(rendered.tokens, tuple(sorted(cuts - {0})), (start, stop), rendered.marked_bits)
+    return Path(rendered.tokens, tuple(sorted(cuts - {0})))
 
 
 @dataclass(frozen=True)
 class _Builder:
     """Makes the steps of a tree."""
 
-    paths: Mapping[int, Path]
     cells: Mapping[int, Sequence[Cell]]
     states: Mapping[Cell, State]
     depth: int
@@ -201,12 +179,6 @@ class _Builder:
         distinct = tuple(self.states[cell] for cell in examples)
         to_parent = np.array([-1 if parent is None else parent.cells[cell] for cell in examples])
         rows = build_rows(distinct, node.start, node.stop, self.depth)
-        step = Step(node, distinct, rows, cells, parent, to_parent, self._marked(node))
+        step = Step(node, distinct, rows, cells, parent, to_parent)
         step.children = [self.step(child, step) for child in node.children]
         return step
-
-    def _marked(self, node: Node) -> tuple[int, ...]:
-        path = self.paths[node.members[0]]
-        if path.whole is None or path.whole[0] != node.start:
-            return ()
-        return tuple(as_positions(path.tag >> node.start & ((1 << len(node.tokens)) - 1)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import groupby
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mechint import html
 from mechint.cache import KVCache, concatenate
-from mechint.capture import check_layers, mean_norms
+from mechint.capture import check_layers
 from mechint.chat import Conversation
 from mechint.errors import (
     CacheMismatchError,
@@ -26,7 +26,7 @@ from mechint.errors import (
     UsageError,
 )
 from mechint.files import JSON
-from mechint.interventions import Clean, Filled, Injection, InjectionSum, Intervention, Swap
+from mechint.interventions import Clean, Filled, Injection, Intervention, Swap, terms_among
 from mechint.model import Model
 from mechint.render import Rendered, render
 from mechint.signatures import checked
@@ -91,15 +91,9 @@ class Prefilled:
 
 
 @checked
-def prefill(
-    model: Model,
-    conversation: Conversation | Rendered,
-    interventions: Sequence[Intervention],
-    norms: Mapping[int, float] | None = None,
-) -> Prefilled:
+def prefill(model: Model, conversation: Conversation | Rendered, interventions: Sequence[Intervention]) -> Prefilled:
     """Fill the cache up to the end of the last marked segment, one row for each intervention.
 
-    `norms` (mean clean residual norm by layer) is computed where a relative strength needs it and it is not given.
     Raises ConversationError if nothing is marked or nothing is left to read, LayerRangeError, VectorMismatchError,
     SwapError, and ReceiptError if what was touched is not what was asked for.
     """
@@ -109,22 +103,11 @@ def prefill(
         check_fits(model, intervention)
     rows = range(len(interventions))
     steered = [row for row in rows if not isinstance(interventions[row], Swap | Filled)]
-    parts = [_fill_steered(model, rendered, [interventions[row] for row in steered], norms or {})] if steered else []
+    parts = [_fill_steered(model, rendered, [interventions[row] for row in steered])] if steered else []
     parts += [_fill_swapped(model, rendered, swap) for swap in interventions if isinstance(swap, Swap | Filled)]
     filled = [*steered, *(row for row in rows if row not in steered)]
     cache, receipts = _in_order(parts, [filled.index(row) for row in rows])
     return Prefilled(rendered, cache, tuple(replace(receipt, row=row) for row, receipt in enumerate(receipts)))
-
-
-def clean_norms(model: Model, rendered: Rendered, interventions: Sequence[Intervention]) -> dict[int, float]:
-    """Return the mean clean residual norms (over the marked positions) that relative strengths among these need."""
-    relative = [term for term in _terms(interventions) if term.relative_strength is not None]
-    layers = sorted({layer for term in relative for layer in term.layers or ()})
-    if not layers:
-        return {}
-    check_layers(layers, model.n_layers)
-    tokens = rendered.token_tensor()[:, : rendered.prefix_length]
-    return mean_norms(model, tokens, rendered.marked().nonzero()[:, 0], layers)
 
 
 def check_readable(rendered: Rendered, interventions: Sequence[Intervention]) -> None:
@@ -148,7 +131,7 @@ def check_readable(rendered: Rendered, interventions: Sequence[Intervention]) ->
 
 def check_fits(model: Model, intervention: Intervention) -> None:
     """Raise a MechintError for what is not for this model: vectors, swaps and fills of other shapes or weights."""
-    for term in _terms([intervention]):
+    for term in terms_among([intervention]):
         term.vector.check_fits(model.d_model, model.n_layers)
         check_layers(term.layers or (), model.n_layers)
     if isinstance(intervention, Swap):
@@ -177,15 +160,14 @@ def injected_positions(rendered: Rendered, term: Injection) -> Bool[Tensor, " po
 
 
 def _fill_steered(
-    model: Model, rendered: Rendered, interventions: Sequence[Intervention], norms: Mapping[int, float]
+    model: Model, rendered: Rendered, interventions: Sequence[Intervention]
 ) -> tuple[KVCache, list[Receipt]]:
     """Fill clean and injected rows in one batch; the position masks make one pass equal to one pass per segment."""
     n_pos = rendered.prefix_length
-    norms = norms or clean_norms(model, rendered, interventions)
     steering = Steering(len(interventions), n_pos, model.d_model)
     for row, intervention in enumerate(interventions):
-        for injection in _terms([intervention]):
-            steering.add(_term(rendered, injection, row, norms))
+        for injection in terms_among([intervention]):
+            steering.add(_term(model, rendered, injection, row))
     hooks: list[Hook] = [(model.resid_post(layer), hook_fn) for layer, hook_fn in steering.hooks().items()]
     tokens = rendered.token_tensor()[:, :n_pos].expand(len(interventions), n_pos)
     cache = model.forward(tokens, hooks=hooks) if n_pos else KVCache()
@@ -194,9 +176,8 @@ def _fill_steered(
     return cache, receipts
 
 
-def _term(rendered: Rendered, injection: Injection, row: int, norms: Mapping[int, float]) -> Term:
-    relative = injection.relative_strength is not None
-    amounts = {layer: injection.amount(layer, norms[layer] if relative else 0.0) for layer in injection.layers or ()}
+def _term(model: Model, rendered: Rendered, injection: Injection, row: int) -> Term:
+    amounts = {layer: injection.amount(layer, model) for layer in injection.layers or ()}
     return Term(row, injected_positions(rendered, injection)[: rendered.prefix_length], amounts)
 
 
@@ -266,14 +247,10 @@ def _check_swap(model: Model, swap: Swap) -> None:
 def _steered_receipt(rendered: Rendered, intervention: Intervention, touches: tuple[LayerTouch, ...]) -> Receipt:
     kind = "clean" if isinstance(intervention, Clean) else "injected"
     touched = torch.zeros(len(rendered.tokens), dtype=torch.bool)
-    for term in _terms([intervention]):
+    for term in terms_among([intervention]):
         touched |= injected_positions(rendered, term)
     positions = tuple(touched.nonzero()[:, 0].tolist())
     return Receipt(rendered.label, intervention.name, kind, rendered.prefix_length, positions, touches)
-
-
-def _terms(interventions: Sequence[Intervention]) -> list[Injection]:
-    return [term for i in interventions if isinstance(i, Injection | InjectionSum) for term in i.terms]
 
 
 def _not_marked(rendered: Rendered, what: str) -> UsageError:

@@ -11,15 +11,10 @@ MIN_SHARED = 8
 
 @dataclass(frozen=True)
 class Path:
-    """One token sequence. A node ends at each of `cuts`; the positions of `whole` (start, stop) stay in one node.
-
-    Two whole spans are the same only if their tokens and their `tag` are.
-    """
+    """One token sequence; a node ends at each of `cuts`."""
 
     tokens: tuple[int, ...]
     cuts: tuple[int, ...] = ()
-    whole: tuple[int, int] | None = None
-    tag: int = 0
 
 
 @dataclass(eq=False)
@@ -62,9 +57,9 @@ def build_tree(paths: Mapping[int, Path], min_shared: int = MIN_SHARED) -> list[
 
 
 def _grown(paths: Mapping[int, Path], members: Sequence[int], start: int, parent: Node | None) -> list[Node]:
-    groups: dict[object, list[int]] = {}
+    groups: dict[int, list[int]] = {}
     for member in members:
-        groups.setdefault(_first(paths[member], start), []).append(member)
+        groups.setdefault(paths[member].tokens[start], []).append(member)
     nodes = []
     for group in groups.values():
         stop = _common_stop([paths[member] for member in group], start)
@@ -77,18 +72,9 @@ def _grown(paths: Mapping[int, Path], members: Sequence[int], start: int, parent
     return nodes
 
 
-def _first(path: Path, start: int) -> object:
-    """What tells branches apart at a position: the next token, or a whole span that begins here."""
-    if path.whole is not None and path.whole[0] == start:
-        return (path.tokens[slice(*path.whole)], path.tag)
-    return path.tokens[start]
-
-
 def _common_stop(paths: Sequence[Path], start: int) -> int:
     """Return how far paths that begin alike at `start` may go on in one node."""
     first = paths[0]
-    if first.whole is not None and first.whole[0] == start:
-        return first.whole[1]
     limit = min(_boundary(path, start) for path in paths)
     for position in range(start, limit):
         if any(path.tokens[position] != first.tokens[position] for path in paths[1:]):
@@ -97,8 +83,7 @@ def _common_stop(paths: Sequence[Path], start: int) -> int:
 
 
 def _boundary(path: Path, start: int) -> int:
-    ends = [*path.cuts, len(path.tokens), *([path.whole[0]] if path.whole else [])]
-    return min(position for position in ends if position > start)
+    return min(position for position in (*path.cuts, len(path.tokens)) if position > start)
 
 
 def _without_short(node: Node, min_shared: int) -> list[Node]:

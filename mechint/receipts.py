@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mechint.errors import ReceiptError
 from mechint.interventions import Clean, Filled, Intervention, Swap
 from mechint.passes import Done
-from mechint.plan import SUPPORT, Cell, Step
+from mechint.plan import Cell, Step
 from mechint.prefill import Receipt
 from mechint.render import Rendered
 from mechint.states import as_positions, state_of, terms_of
@@ -31,7 +31,7 @@ def _first_of_each_prefix(step: Step, rendered: Sequence[Rendered]) -> list[Cell
     for cell in sorted(step.cells):
         n_pos = rendered[cell[0]].prefix_length
         ends_here = step.node.stop == n_pos if n_pos else step.node.start == 0
-        if ends_here and cell[1] != SUPPORT:
+        if ends_here:
             marks = tuple((s.stop, s.add_injection) for s in rendered[cell[0]].segments if s.stop <= n_pos)
             found.setdefault((marks, cell[1]), cell)
     return sorted(found.values())

@@ -100,9 +100,10 @@ def as_positions(bits: int) -> list[int]:
 
 
 def _keyed(injection: Injection) -> Term:
-    absolute = injection.strength is not None
-    amount = injection.strength if absolute else injection.relative_strength
-    name = f"{'x' if absolute else 'rel'}{amount!r}/{injection.vector.fingerprint()}"
+    amount = injection.relative_strength if injection.strength is None else injection.strength
+    assert amount is not None  # exactly one of the two is given
+    vector = injection.vector.directions() if injection.is_relative else injection.vector
+    name = f"{'rel' if injection.is_relative else 'x'}{amount!r}/{injection.vector.fingerprint()}"
     # Adding nothing is no state of its own: a strength of zero, or one that rounds to it, is the clean run itself.
-    added = {n: injection.vector.vectors[n] * (amount or 0.0) for n in injection.layers or ()}
+    added = {n: vector.vectors[n] * amount for n in injection.layers or ()}
     return Term(injection, {n: f"{name}/{n}" for n, change in added.items() if bool(change.ne(0).any())})

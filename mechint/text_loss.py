@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechint.active import ActiveSteering, SteeredRow, added_vectors, check_everywhere, relative_layers
-from mechint.capture import mean_norms
+from mechint.active import ActiveSteering, SteeredRow, added_vectors, check_everywhere
 from mechint.chat import Conversation
 from mechint.errors import UsageError
 from mechint.given import check_at_least, check_context, listed_interventions
@@ -51,8 +50,8 @@ def text_loss(
 
     Texts are read without a chat template; special tokens are added only if the tokenizer adds them by itself. A
     conversation may stand for a text: that of its last message, read after all that stands before it. An injection acts
-    at every position, and a relative strength is relative to the mean clean residual norm over all of them. Under a
-    swap the loss is the other model's. `batch_size` texts are read at once; `progress` is told after each batch how
+    at every position, a relative strength in the amounts that `prefill` adds. Under a swap the loss is the other
+    model's. `batch_size` texts are read at once; `progress` is told after each batch how
     many rows are done, and how many tokens they have; True shows a bar.
 
     Columns: `text` (its number), `intervention`, `n_tokens` (those that are predicted: all but the first; of a
@@ -71,9 +70,9 @@ def text_loss(
         check_fits(model, intervention)
     check_everywhere(wanted)
     found_texts = _texts(model, [texts] if isinstance(texts, str | Conversation) else texts)
-    norms, watched = _norms(model, found_texts, wanted), _first_tokens(model.tokenizer, words)
+    watched = _first_tokens(model.tokenizer, words)
     rows = [
-        _Row(number, intervention, found_texts[number], norms[number])
+        _Row(number, intervention, found_texts[number])
         for number, intervention in product(range(len(found_texts)), wanted)
     ]
     found: dict[int, _Means] = {}
@@ -114,7 +113,6 @@ class _Row:
     number: int
     intervention: Intervention
     text: _Text
-    norms: Mapping[int, float]
 
     def reader(self, model: Model) -> Model:
         """The model that reads it."""
@@ -159,13 +157,6 @@ def _first_tokens(tokenizer: PreTrainedTokenizerBase, words: Mapping[str, str]) 
     return [int(of_it[0]) for of_it in ids]
 
 
-def _norms(model: Model, texts: Sequence[_Text], interventions: Sequence[Intervention]) -> list[dict[int, float]]:
-    """Return for each text the mean clean residual norms that relative strengths need, by layer."""
-    layers = relative_layers(interventions)
-    tokens = [text.tokens for text in texts]
-    return [mean_norms(model, ids[None], torch.arange(len(ids)), layers) if layers else {} for ids in tokens]
-
-
 def _batches(model: Model, rows: Sequence[_Row], batch_size: int) -> Iterator[list[int]]:
     """Yield places of rows that one model reads together, alike in length."""
     places: dict[Model, list[int]] = {}
@@ -180,7 +171,7 @@ def _means(model: Model, rows: Sequence[_Row], watched: Sequence[int]) -> list[_
     """Return the means of each row. Padding on the right does not matter to what stands before it."""
     reader = rows[0].reader(model)
     padded = torch.nn.utils.rnn.pad_sequence([row.text.tokens for row in rows], batch_first=True)
-    steering = ActiveSteering([SteeredRow(added_vectors(row.intervention, row.norms)) for row in rows])
+    steering = ActiveSteering([SteeredRow(added_vectors(reader, row.intervention)) for row in rows])
     _, stream = steering.read(reader, padded)
     return [_mean(reader, resid, row.text, watched) for resid, row in zip(stream, rows, strict=True)]
 

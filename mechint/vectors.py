@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mechint import html
@@ -67,7 +68,7 @@ class ConceptVector:
     @property
     def norms(self) -> dict[int, float]:
         """Euclidean norm by layer."""
-        return {layer: vector.norm().item() for layer, vector in self.vectors.items()}
+        return {layer: vector.double().norm().item() for layer, vector in self.vectors.items()}
 
     def __repr__(self) -> str:
         method = self.provenance.get("method", "")
@@ -88,15 +89,26 @@ class ConceptVector:
         return sha256(*(bytes(str(k), "ascii") + v.contiguous().numpy().tobytes() for k, v in self.vectors.items()))
 
     def directions(self) -> ConceptVector:
-        """Return the same vectors at unit norm in every layer."""
-        return self.rescaled(dict.fromkeys(self.layers, 1.0))
+        """Return the same vectors at unit norm in every layer; one that is zero has no direction and stays zero."""
+        return self._with({k: unit_norm(v) for k, v in self.vectors.items()})
 
     def rescaled(self, norms: Mapping[int, float]) -> ConceptVector:
-        """Return the vectors with the given norm in each layer; raises LayerRangeError if one is not given."""
+        """Return the vectors with the given norm in each layer.
+
+        Raises LayerRangeError for a layer whose norm is not given, InvalidVectorError for one that is zero and is to
+        have another norm.
+        """
         if missing := set(self.layers) - set(norms):
             given, allowed = f"norms without layers {sorted(missing)}", f"one for each of {self.layers}"
             raise LayerRangeError(given, allowed, "match vectors of the same layers")
-        return self._with({k: v * (norms[k] / v.norm()) for k, v in self.vectors.items()})
+        directions = self.directions().vectors
+        if zero := [layer for layer, vector in directions.items() if not vector.any() and norms[layer]]:
+            raise InvalidVectorError(
+                given=f"vector {self.name!r} is zero in layers {html.spans(zero)}, and has no direction there",
+                allowed="norm 0 at these layers",
+                advice="leave them out: .at(layers)",
+            )
+        return self._with({layer: vector * norms[layer] for layer, vector in directions.items()})
 
     def at(self, layers: Iterable[int]) -> ConceptVector:
         """Return the vectors of some layers only; raises LayerRangeError for layers that have none."""
@@ -237,6 +249,13 @@ def _check(vector: ConceptVector) -> None:
     if bad:
         given = f"vector {vector.name!r} holds NaN or infinite values in layers {html.spans(bad)}"
         raise InvalidVectorError(given, "finite numbers", "extract it again")
+
+
+def unit_norm(vector: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+    """Return a vector at norm 1, however short it is; a vector of zeros, which has no direction, as it is."""
+    exact = vector.double()
+    norm = exact.norm()
+    return (exact / norm if norm > 0 else exact).to(vector.dtype)
 
 
 def check_not_zero(vector: ConceptVector) -> None:

@@ -58,6 +58,10 @@ class Weights:
         parts = [f"{name} {tuple(w.shape)} {w.dtype} {h}" for (name, w), h in zip(named.items(), hashes, strict=True)]
         return sha256(_settings(self.backend.settings()).encode(), *(part.encode() for part in sorted(parts)))
 
+    def versions(self) -> tuple[int, ...]:
+        """Return torch's own counts of edits of each weight and buffer; what is done to `.data` is not counted."""
+        return tuple(tensor._version for _, tensor in (*self.backend.parameters(), *self.backend.buffers()))
+
     def check_in_place(self) -> None:
         """Raise ModelValidationError if numbers would come from other tensors than the model holds now."""
         held = {tensor.data_ptr() for _, tensor in self._named()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,27 @@ def streams(model: nn.Module, tokens: Sequence[int], additions: Sequence[Additio
             for handle in handles:
                 handle.remove()
     return seen
+
+
+def residual_norms(model: nn.Module, texts: Sequence[Sequence[int]]) -> list[float]:
+    """The median over all tokens of some texts, each read by itself, of the norm of each block's output."""
+    norms: list[list[float]] = [[] for _ in blocks(model)]
+
+    def make(found: list[float]) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: object, output: object) -> None:
+            for vector in (output[0] if isinstance(output, tuple) else output)[0].tolist():
+                found.append(sum(value * value for value in vector) ** 0.5)
+
+        return hook
+
+    handles = [block.register_forward_hook(make(found)) for block, found in zip(blocks(model), norms, strict=True)]
+    try:
+        for text in texts:
+            model(torch.tensor([list(text)]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [statistics.median(found) for found in norms]
 
 
 def logits(model: nn.Module, tokens: Sequence[int], additions: Sequence[Addition] = ()) -> Tensor:

@@ -71,8 +71,7 @@ def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Inj
         row = steer.vector.vectors[layer]
         scale = steer.strength
         if scale is None:
-            norms = [reference.streams(hf, rendered.tokens[: p + 1])[layer + 1].norm().item() for p in marked]
-            scale = steer.relative_strength * sum(norms) / len(norms) / row.norm().item()
+            scale = steer.relative_strength * model.residual_norms[layer] / row.norm().item()
         added.append(reference.Addition(layer, row * scale, positions))
     logits = reference.logits(hf, rendered.tokens, added)
     yes, no = (model.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in (" yes", " no"))

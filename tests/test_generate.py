@@ -13,7 +13,6 @@ from conftest import Load, conversation, vector
 from torch import nn
 
 import mechint as mi
-from mechint.capture import mean_norms
 from mechint.chat import Message
 from mechint.decode import Sampling, choose, end_tokens
 from mechint.errors import ConversationError, HookError, ReceiptError, UsageError
@@ -183,10 +182,8 @@ def test_a_swap_fills_the_cache_and_speaks_only_if_it_goes_on(
 
 
 def test_relative_strength_keeps_the_amounts_of_the_prefill(model: mi.Model):
-    rendered = render(model.tokenizer, conversation())
-    norms = mean_norms(model, rendered.token_tensor(), rendered.marked().nonzero()[:, 0], range(model.n_layers))
     steer = Injection(vector(model) * 3.0, layers=[1, 2], relative_strength=0.4, name="v")
-    scaled = vector(model).rescaled({layer: 0.4 * norm for layer, norm in norms.items()})
+    scaled = vector(model).rescaled({layer: 0.4 * norm for layer, norm in enumerate(model.residual_norms)})
     same = Injection(scaled, layers=[1, 2], strength=1.0, name="same")
     table = mi.generate(model, conversation(), [steer, same], max_new_tokens=NEW, steer_reply=True)
     one, other = table.itertuples()

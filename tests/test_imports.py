@@ -17,8 +17,8 @@ FLOORS = (
     "html",
     "organisms", "sources", "chat", "sandbox", "templates", "offsets", "turns", "render", "spans", "tokens",
     "cache", "readout", "backends", "weights", "tokenizer_files", "loading", "model", "memory", "validation",
-    "adapters", "capture", "steering", "vectors", "prompt_fields", "prompt_tasks", "prompt_design", "prompts",
-    "prompt_questions", "presets", "activations",
+    "adapters", "residual_scale", "capture", "steering", "vectors", "prompt_fields", "prompt_tasks", "prompt_design",
+    "prompts", "prompt_questions", "presets", "activations",
     "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "fill", "given", "active",
     "states", "prefix_tree", "rows", "plan", "passes", "receipts",
     "footprint", "division", "engine", "answers", "shards", "store", "job",
@@ -27,8 +27,8 @@ FLOORS = (
     "information", "reading", "frozen", "features", "sae", "components", "kv", "published", "figures", "plot",
     "explorer", "organisms.tools",
 )  # fmt: skip
-# Taken only inside functions: model.py checks models, and puts adapters on them, with these.
-LATE = {("model", "validation"), ("model", "adapters")}
+# Taken only inside functions: model.py checks models, puts adapters on them, and measures them, with these.
+LATE = {("model", "validation"), ("model", "adapters"), ("model", "residual_scale")}
 
 
 # How the embedded models are made and measured stands above the library; what they are called and where, below.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import mechint as mi
 from mechint.interventions import CLEAN, Injection, Intervention
-from mechint.plan import SUPPORT, Plan, make_plans
+from mechint.plan import Plan, make_plans
 from mechint.prefix_tree import Path, build_tree
 from mechint.render import Rendered, render
 from mechint.rows import build_rows
@@ -68,14 +68,6 @@ def test_short_beginnings_are_not_worth_a_pass():
     paths = {0: Path((1, 2, 3, 4)), 1: Path((1, 2, 5, 6))}
     assert [len(node.tokens) for node in build_tree(paths, 2)] == [2]
     assert [node.tokens for node in build_tree(paths, 3)] == [(1, 2, 3, 4), (1, 2, 5, 6)]
-
-
-def test_a_whole_span_is_never_divided():
-    same, other = Path((1, 2, 3, 4), whole=(1, 3), tag=1), Path((1, 2, 9, 4), whole=(1, 3), tag=1)
-    (root,) = build_tree({0: same, 1: other, 2: same}, 1)
-    assert sorted(child.tokens for child in root.children) == [(2, 3), (2, 9)]
-    (root,) = build_tree({0: same, 1: replace(same, tag=2)}, 1)
-    assert [child.tokens for child in root.children] == [(2, 3), (2, 3)]
 
 
 # Rows.
@@ -172,18 +164,16 @@ def test_a_steered_prefix_begins_at_its_deepest_clean_ancestor():
     assert [len(child.states) for child in root.children] == [2]
 
 
-def test_relative_strengths_need_the_whole_marked_region_and_its_clean_run():
-    steer = Injection(vector(0), relative_strength=0.3)
-    first, second = conversation("a"), conversation("b", setup="Tell me about cats and bread.")
-    plan = plan_of([first, second], [steer])
-    assert len(plan.roots) == 2
-    for root in plan.roots:
-        assert root.clean is not None
-        assert root.marked == tuple(range(root.n_tokens))
-    assert all(cell[1] != SUPPORT for step in plan.steps() for cell in step.reads)
-    absolute = plan_of([first, second], [Injection(vector(0), strength=0.3)])
-    assert len(absolute.roots) == 1
-    assert absolute.roots[0].clean is None
+def test_relative_strengths_are_planned_like_absolute_ones():
+    """They need no clean run, and share as much: what they are relative to is no part of a conversation."""
+    asked = [conversation("a"), conversation("b", setup="Tell me about cats and bread.")]
+    plans = [plan_of(asked, [Injection(vector(0), **how)]) for how in ({"relative_strength": 0.3}, {"strength": 0.3})]
+    shapes = [
+        [(step.node.start, step.node.stop, len(step.states), step.rows.counts) for step in plan.steps()]
+        for plan in plans
+    ]
+    assert shapes[0] == shapes[1]
+    assert {cell for step in plans[0].steps() for cell in step.reads} == {(0, 0), (1, 0)}
 
 
 @settings(deadline=None)

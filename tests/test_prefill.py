@@ -91,17 +91,13 @@ def test_unmarked_positions_are_refused(where, model):
         prefill(model, conversation(), [Injection(vector(model), layers=[0], strength=1.0, **where)])
 
 
-def test_relative_strength_is_in_units_of_the_clean_mean_norm(model):
-    from mechint.capture import mean_norms
-
-    rendered = render(model.tokenizer, conversation())
-    norms = mean_norms(model, rendered.token_tensor(), rendered.marked().nonzero()[:, 0], [1, 2])
+def test_relative_strength_is_in_units_of_the_models_typical_norm(model):
+    rendered, norms = render(model.tokenizer, conversation()), model.residual_norms
     steer = Injection(vector(model) * 7.0, layers=[1, 2], relative_strength=0.3)
     for touch in prefill(model, rendered, [steer]).receipts[0].layers:
         assert touch.vector_norm == pytest.approx(0.3 * norms[touch.layer], rel=1e-4)
-    same = Injection(
-        vector(model).rescaled({k: 0.3 * norms.get(k, 1.0) for k in range(model.n_layers)}), layers=[1, 2], strength=1.0
-    )
+    scaled = vector(model).rescaled({layer: 0.3 * norm for layer, norm in enumerate(norms)})
+    same = Injection(scaled, layers=[1, 2], strength=1.0)
     one, other = (prefill(model, rendered, [s]).cache for s in (steer, same))
     torch.testing.assert_close(one.keys[3], other.keys[3], atol=1e-5, rtol=1e-5)
 

@@ -13,7 +13,7 @@ from mechint.cache import KVCache
 from mechint.errors import UsageError
 from mechint.features.states import States
 from mechint.interventions import Clean, Injection, InjectionSum, Intervention
-from mechint.prefill import Prefilled, clean_norms, injected_positions
+from mechint.prefill import Prefilled, injected_positions
 from mechint.reading import Edit, Reading
 from mechint.signatures import checked
 from mechint.steering import Term
@@ -56,10 +56,9 @@ class Steered:
                 advice="look at the read positions instead: States.acts",
             )
         injections = () if isinstance(intervention, Clean) else intervention.terms
-        norms = clean_norms(reading.model, reading.rendered, [intervention])
         terms = []
         for injection in injections:
-            amounts = {layer: injection.amount(layer, norms.get(layer, 0.0)) for layer in injection.layers or ()}
+            amounts = {layer: injection.amount(layer, reading.model) for layer in injection.layers or ()}
             terms.append(Term(0, injected_positions(reading.rendered, injection), amounts))
         touched = torch.zeros(len(reading.rendered.tokens), dtype=torch.bool)
         for term in terms:
