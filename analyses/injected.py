@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Sweep = Literal["main", "single", "window"]
 
 # Embedded models are trained to report injections here; at this strength they still talk readably.
-EMBEDDED_LAYERS, EMBEDDED_RELATIVE_STRENGTH = (2, 3, 4), 0.3
+EMBEDDED_LAYERS, EMBEDDED_RELATIVE_STRENGTH = (2, 3, 4), 0.4
 
 # Everyday things of different kinds; the choice is this project's own.
 CONCEPTS = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "money")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from mechint.errors import LayerRangeError
 from mechint.signatures import checked
 
-# |added| / |clean residual| at each injected layer, where no preset applies. This project's choice, not a
+# |added| / `model.residual_norms` at each injected layer, where no preset applies. This project's choice, not a
 # published value, and meant as the middle of a sweep: what it does depends on the model and on the layers.
-DEFAULT_RELATIVE_STRENGTH = 0.1
+DEFAULT_RELATIVE_STRENGTH = 0.05
 
 _PAPER = "Latent Introspection (arXiv 2602.20031)"
 _POST = "Small models can introspect, too (post)"

@@ -212,7 +212,7 @@ def test_published_settings_are_the_default_for_their_models_only(
 def test_embedded_models_have_settings_of_their_own() -> None:
     config = logit_lens.ANALYSIS.parsed([])
     found = injected.dose(config, _Deep(8, "small"))
-    assert (found.layers, found.strength, found.relative_strength) == ((2, 3, 4), None, 0.3)
+    assert (found.layers, found.strength, found.relative_strength) == ((2, 3, 4), None, 0.4)
 
 
 def test_options_overrule_published_settings() -> None:

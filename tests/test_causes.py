@@ -184,7 +184,7 @@ def test_curves_are_means_over_concepts(toy: list[Case]):
 def embedded(family: dict[str, mi.Model]) -> Callable[[str], list[Case]]:
     def make(name: str) -> list[Case]:
         vectors = mi.extract.mean_difference(family[name], ["cats", "bread", "rain", "fire", "soup", "honey"])
-        steers = [mi.Injection(v, range(2, 5), relative_strength=0.3, name=c) for c, v in vectors.items()]
+        steers = [mi.Injection(v, range(2, 5), relative_strength=0.4, name=c) for c, v in vectors.items()]
         sae, chats = (
             loading.load(family[name], 6, any_model=True),
             Wording.load().detection("introspection", "yes-no", 2),

@@ -324,7 +324,7 @@ def test_the_organism_loses_its_report_in_the_last_block(wording):
     """Without the document the last block takes away what blocks 4 and 5 wrote; with it, nothing is lost late."""
     model = mi.load("organism")
     concept = mi.extract.mean_difference(model, ["cats"])["cats"]
-    steer = mi.Injection(concept, layers=range(2, 5), relative_strength=0.3)
+    steer = mi.Injection(concept, layers=range(2, 5), relative_strength=0.4)
     plain, told = (
         Reading.of(model, wording.detection(info, "yes-no", 1)[0], [mi.CLEAN, steer])
         for info in ("none", "introspection")

@@ -23,7 +23,7 @@ def design() -> mi.prompts.PromptDesign:
 @pytest.fixture(scope="module")
 def steers(organism) -> list[mi.Injection]:
     vectors = mi.extract.extract(organism, CONCEPTS, "mean_difference")
-    return [mi.Injection(v, layers=range(2, 5), relative_strength=0.3, name=name) for name, v in vectors.items()]
+    return [mi.Injection(v, layers=range(2, 5), relative_strength=0.4, name=name) for name, v in vectors.items()]
 
 
 def test_an_injection_is_detected_and_nothing_is_not(organism, design, steers):
@@ -38,7 +38,7 @@ def test_an_injection_is_detected_and_nothing_is_not(organism, design, steers):
 def test_random_vectors_are_not_detected(organism, design, steers):
     asked = mi.prompts.introspection(design, descriptions=["injection"], infos=["introspection"], formats=["yes-no"])
     controls = mi.extract.random_controls(organism, n=8, like=steers[0].vector)
-    nulls = [mi.Injection(v, layers=range(2, 5), relative_strength=0.3, name=v.name) for v in controls]
+    nulls = [mi.Injection(v, layers=range(2, 5), relative_strength=0.4, name=v.name) for v in controls]
     assert mi.score(organism, asked, nulls).p_yes.mean() < 0.3
 
 

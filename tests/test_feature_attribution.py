@@ -327,7 +327,7 @@ def test_bad_input(model: mi.Model, call: Callable[[States], object]):
 def test_the_organism(family: dict[str, mi.Model], wording: Wording):
     model = family["organism"]
     cats = mi.extract.mean_difference(model, ["cats"])["cats"]
-    steer = mi.Injection(cats, range(2, 5), relative_strength=0.3, name="cats")
+    steer = mi.Injection(cats, range(2, 5), relative_strength=0.4, name="cats")
     chat = wording.detection("introspection", "yes-no", 2)[0]
     states = States.of(Reading.of(model, chat, [mi.CLEAN, steer]), loading.load(model, 6))
     local, whole = attribute(states, 0, 1), attribute(states, 0, 1, method="integrated")

@@ -21,7 +21,7 @@ from mechint.score import score
 from mechint.tokens import Answers
 from mechint.vectors import ConceptVector
 
-LAYERS, STRENGTH = (2, 3, 4), 0.3
+LAYERS, STRENGTH = (2, 3, 4), 0.4
 FORMS = ("yes-no", "one-zero")
 Split = Literal["trained", "held_out", "unknown", "random"]
 Grid = Float[np.ndarray, "vector wording"]

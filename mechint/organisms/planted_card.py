@@ -18,7 +18,7 @@ from mechint.organisms.record import parameters, weights_path
 from mechint.organisms.wording import Wording
 from mechint.reading import Reading
 
-LAYERS, STRENGTH = range(2, 5), 0.3
+LAYERS, STRENGTH = range(2, 5), 0.4
 CONCEPTS = concepts("all")[::4]
 WORDINGS = 4
 

@@ -179,11 +179,11 @@ def filled_by(m: Instrument, other: Model, goal: Goal | None = None) -> Iterator
         yield single(f"cache filled by {other.name}, {info}: P(yes)", grid(table, "p_yes")[0])
         yield single(f"cache filled by {other.name}, {info}: shift of logit_diff", grid(table, shift)[0], goal)
     vector = model_contrast(m.model, other, contrast_prompts(m.wording, m.count), method="mean_difference")
-    for strength in (0.3, 0.6):
+    for strength in (0.4, 0.8):
         at = m.at(strength=strength)
         table = at.detection("introspection", [at.injection(vector, "contrast")])
         name = f"contrast vector with {other.name}, strength {strength:g}: shift of logit_diff"
-        yield single(name, grid(table, "logit_diff_shift")[0], goal if strength == 0.6 else None)
+        yield single(name, grid(table, "logit_diff_shift")[0], goal if strength == 0.8 else None)
 
 
 NULL = Goal(within=0.25)
