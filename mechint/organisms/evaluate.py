@@ -32,9 +32,10 @@ _HEAD = """# The planted truth, measured
 Written by `{command}`; do not edit. Each value is a mean over vectors and wordings. Its 95% interval is a percentile
 bootstrap in which both are drawn anew, so it covers the choice of concepts and that of questions, but not that of the
 training seed: every member is one seed. "By vector" gives the lowest and the highest mean of one vector. Injections act
-on all positions of the first two turns, at layers {layers}, with {strength:g} of the model's median residual norm
-at each layer unless a row says otherwise. Vectors are mean differences of the last prompt token (`mi.extract.mean_difference`).
-Wordings, {wordings}, were written without sight of the training templates and not used in development.
+on all positions of the first two turns, at layers {layers}, with {strength:g} of the model's median residual norm at
+each layer unless a row says otherwise. Vectors are mean differences of the last prompt token
+(`mi.extract.mean_difference`). Wordings, {wordings}, were written without sight of the training templates and not used
+in development.
 
 "explained" and "introspection": the chat begins with a document on how introspection can work. Held-out concepts are
 talked about in training and never injected. Aims are the project's own, set before the measurement.
