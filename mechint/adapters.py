@@ -17,7 +17,7 @@ from torch import nn
 from mechint.backends.bridge import BridgeBackend, boot
 from mechint.backends.twin import plain_copy, unwrapped
 from mechint.errors import ModelValidationError, UsageError
-from mechint.loading import attach
+from mechint.merging import attach, own_tensors
 from mechint.model import Model
 from mechint.sources import adapter_location
 from mechint.validation import validate
@@ -32,8 +32,9 @@ _ORIGIN = ("base_model_name_or_path", "revision", "auto_mapping", "peft_version"
 
 def adapted(model: Model, adapter: str | Path) -> Model:
     """Return a model on `model`'s own weights with an adapter on top; see `Model.with_adapter`."""
-    backend = _bridge_of(model, adapter)
-    attached = attach(plain_copy(backend.hf_model, "eager"), adapter_location(adapter))
+    backend, location = _bridge_of(model, adapter), adapter_location(adapter)
+    _check_added(location, adapter)
+    attached = attach(plain_copy(backend.hf_model, "eager"), location)
     what = _settings(attached)
     hf_model: PreTrainedModel = attached.get_base_model().eval().requires_grad_(False)
     _check_readout(hf_model, adapter)
@@ -69,6 +70,13 @@ def _settings(attached: PeftModel) -> str:
 
 def _plain(value: object) -> object:
     return sorted(map(str, value)) if isinstance(value, set | frozenset) else str(value)
+
+
+def _check_added(location: str, adapter: str | Path) -> None:
+    """Raise ModelValidationError for an adapter that replaces weights: they would be written into the shared ones."""
+    whole = [name for name in own_tensors(location) if "lora_" not in name]
+    if whole:
+        raise _not_on_top(adapter, f"it replaces whole weights ({whole[0].removeprefix('base_model.model.')})")
 
 
 def _check_readout(hf_model: PreTrainedModel, adapter: str | Path) -> None:

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from mechint.backends.wrappers import auto_class, text_model
-from mechint.errors import MechintError, ModelValidationError, PrerequisiteError, UnknownModelError
+from mechint.errors import MechintError, ModelValidationError, UnknownModelError
+from mechint.merging import merged
 from mechint.organisms import EMBEDDED
 from mechint.sources import Source, adapter_location, check_reachable
 from mechint.tokenizer_files import own_tokenizer, read_rules
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_tokenizer(source: Source) -> tuple[PreTrainedTokenizerBase, str]:
+def load_tokenizer(source: Source, adapter: str | Path | None = None) -> tuple[PreTrainedTokenizerBase, str]:
     """Return the tokenizer of a checkpoint, its own `tokenizer.json` where it has one, and words that say which it is.
 
-    Raises ModelValidationError if there is none.
+    Where an adapter brings a tokenizer, it was trained with that. Raises ModelValidationError if there is none.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     check_reachable(source)
+    base, source = source.location, _tokenizer_home(source, adapter)
     truth = read_rules(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source.location, config=config, trust_remote_code=False)
     except Exception as error:  # whatever damaged files make of it: tokenizers raises bare Exceptions
         raise _unreadable(source, "its tokenizer", error) from error
     if not isinstance(tokenizer.vocab_size, int) or len(tokenizer) == 0:
         raise _unreadable(source, "its tokenizer", ValueError("it is empty"))
     return own_tokenizer(source, truth, tokenizer)
+
+
+def _tokenizer_home(source: Source, adapter: str | Path | None) -> Source:
+    """Return a source whose location has the tokenizer: that of the last adapter with one, or of the base model."""
+    homes = [Path(home) for home in (adapter and adapter_location(adapter), source.adapter) if home]
+    for home in homes:
+        if any((home / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+            return replace(source, location=str(home), is_local=True)
+    return source
 
 
 def load_hf(
@@ -72,7 +83,7 @@ def load_hf(
         # transformers would fill them with random numbers and only log it.
         raise _unreadable(source, "its weights", ValueError(f"missing {', '.join(sorted(info['missing_keys'])[:3])}"))
     for location in (source.adapter, None if adapter is None else adapter_location(adapter)):
-        model = model if location is None else _merged(model, location)
+        model = model if location is None else merged(model, location)
     return text_model(model).eval().requires_grad_(False)
 
 
@@ -95,43 +106,6 @@ def _placement(device: torch.device | None) -> dict[str, str | dict[str, torch.d
     if device is None:
         return {"device_map": "auto"}
     return {} if device.type == "cpu" else {"device_map": {"": device}}
-
-
-def attach(model: PreTrainedModel, adapter: str) -> PeftModel:
-    """Put a LoRA adapter on a model, whose layers it wraps in place, and return the two as one.
-
-    Raises PrerequisiteError without peft, and ModelValidationError for what is no adapter of this model.
-    """
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise PrerequisiteError("peft is not installed", "peft, for adapters", "pip install peft") from error
-    try:
-        with warnings.catch_warnings():
-            # Weights that the adapter lacks would stay zero, and peft would only warn.
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            # Transformers' own, about a name that peft asks it for.
-            warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
-            return PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
-        raise _no_adapter(adapter, error) from error
-
-
-def _merged(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
-    attached = attach(model, adapter)
-    try:
-        merged: PreTrainedModel = attached.merge_and_unload(safe_merge=True)
-    except (ValueError, RuntimeError) as error:
-        raise _no_adapter(adapter, error) from error
-    return merged
-
-
-def _no_adapter(adapter: str, error: Exception) -> ModelValidationError:
-    return ModelValidationError(
-        given=f"adapter {adapter!r} does not load: {_first_line(error)}",
-        allowed="a PEFT LoRA adapter (directory or hub id) that was trained on this model",
-        advice="check its path, and base_model_name_or_path in its adapter_config.json",
-    )
 
 
 def _unreadable(source: Source, what: str, error: Exception) -> MechintError:

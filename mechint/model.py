@@ -25,6 +25,7 @@ from mechint.readout import Readout
 from mechint.signatures import checked
 from mechint.sources import Source, resolve
 from mechint.templates import TemplateOptions
+from mechint.tokenizer_files import check_rows
 from mechint.weights import Digests, Weights
 
 if TYPE_CHECKING:
@@ -276,11 +277,12 @@ def load(
     if torch_device is None and backend != "bridge":
         raise UsageError(f"device={AUTO!r} with backend={backend!r}", "backend='bridge'", "name a device, or change it")
     try:
-        tokenizer, tokenizer_source = loading.load_tokenizer(source)
+        tokenizer, tokenizer_source = loading.load_tokenizer(source, adapter)
         hf_model = loading.load_hf(source, torch_dtype, torch_device, adapter)
         engine = _engine(hf_model, tokenizer, source, backend, torch_device)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise out_of_memory(1) from error
+    check_rows(tokenizer, engine.d_vocab, source.name)
     prompts = str(getattr(hf_model.config, "mechint_prompts", "full"))
     revision = getattr(hf_model.config, "_commit_hash", None)
     arguments = LoadArguments(name_or_path, backend, device, dtype, adapter)

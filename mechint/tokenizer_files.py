@@ -60,6 +60,27 @@ def own_tokenizer(
     return replaced, f"{FILE}; transformers' {type(built).__name__} would split other tokens: {difference}"
 
 
+def check_rows(tokenizer: PreTrainedTokenizerBase, n_rows: int, name: str) -> None:
+    """Raise ModelValidationError if chats would need tokens beyond the `n_rows` of a model's embedding.
+
+    Tokens that were added to a tokenizer and that no chat needs, often one for padding, may lie beyond.
+    """
+    template, added = str(tokenizer.chat_template or ""), tokenizer.get_added_vocab()
+    needed = {str(token) for token in (tokenizer.bos_token, tokenizer.eos_token) if token}
+    beyond = {
+        token: number
+        for token, number in tokenizer.get_vocab().items()
+        if number >= n_rows and (token not in added or token in needed or token in template)
+    }
+    if beyond:
+        token = min(beyond, key=lambda token: beyond[token])
+        raise ModelValidationError(
+            given=f"model {name!r}: its tokenizer has token {beyond[token]} ({token!r}), its embedding {n_rows} rows",
+            allowed="the tokenizer that the model was trained with: numbers below the rows of the embedding",
+            advice="take the tokenizer files from the model's own repository, or resize its embedding and train that",
+        )
+
+
 def _tokenizer_file(source: Source) -> Path | None:
     """Return the file of a directory, or of a hub's repository as it is cached; None if there is none."""
     if source.is_local:

@@ -16,7 +16,7 @@ FLOORS = (
     "errors", "arguments", "signatures", "artefacts", "files", "tensor_files", "gguf_files", "sizes", "progress",
     "html",
     "organisms", "sources", "chat", "sandbox", "templates", "offsets", "turns", "render", "spans", "tokens",
-    "cache", "readout", "backends", "weights", "tokenizer_files", "loading", "model", "memory", "validation",
+    "cache", "readout", "backends", "weights", "tokenizer_files", "merging", "loading", "model", "memory", "validation",
     "adapters", "residual_scale", "capture", "steering", "vectors", "prompt_fields", "prompt_tasks", "prompt_design",
     "prompts", "prompt_questions", "presets", "activations",
     "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "fill", "given", "active",
