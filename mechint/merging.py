@@ -115,7 +115,7 @@ def _untie(model: PreTrainedModel) -> None:
 def _inner(module: nn.Module) -> nn.Module:
     """Return the layer of the model itself, in whatever of PEFT's it is wrapped."""
     while True:
-        inside = next((part for name, part in module.named_children() if name in _WRAPPED), None)
+        inside = next((part for part in (getattr(module, name, None) for name in _WRAPPED) if part is not None), None)
         if inside is None:
             return module
         module = inside
