@@ -143,6 +143,8 @@ def test_a_run_equals_a_direct_call(analysis, inputs: list[str], tmp_path: Path)
         np.testing.assert_allclose(ours[column], direct[column], atol=1e-6)
 
 
+# The random checkpoint's tokenizer writes a digit together with the space before it.
+@pytest.mark.filterwarnings("ignore:the answer '.' is token")
 def test_the_wordings_of_a_prompt_set_are_all_asked(inputs: list[str], tmp_path: Path) -> None:
     argv = [*without(inputs, "--conversations"), "--concepts", "cats", "--limit", "1", "--n-random", "1"]
     assert detection.main([*argv, "--format", "one-zero", "--out", str(tmp_path)]) == 0
