@@ -87,8 +87,8 @@ def bar(name: str, total: int, unit: str, *, delay: float = 0.0) -> Iterator[Bar
 
 
 def announce(line: str) -> None:
-    """Write a line above the bars, to where these are shown."""
-    tqdm.write(line, file=sys.stderr)
+    """Write a line above the bars, to where these are shown; a notebook would show stderr as an alarm."""
+    tqdm.write(line, file=sys.stdout if _in_notebook() else sys.stderr)
 
 
 @dataclass
@@ -139,9 +139,12 @@ class _Lines(io.TextIOBase):
         sys.stderr.flush()
 
 
+def _in_notebook() -> bool:
+    return any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+
+
 def _manner(line: str, bar_format: str | None) -> dict[str, object]:
     """Return how a bar is shown: drawn where somebody watches, else in lines now and then."""
-    widget = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-    if widget or sys.stderr.isatty():
+    if _in_notebook() or sys.stderr.isatty():
         return {"mininterval": _SEEN, "miniters": 1, "bar_format": bar_format}
     return {"mininterval": _LOGGED, "miniters": 1, "bar_format": line, "file": _Lines(), "ncols": 120}
