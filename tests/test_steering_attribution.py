@@ -119,7 +119,7 @@ def test_sums_of_injections_and_none_at_all(model: mi.Model):
     assert table.attrs["total"] == pytest.approx(table.attrs["logit_diff_shift"], rel=0.05, abs=0.02)
     assert abs(table.attrs["logit_diff_shift"]) > 1e-2
     assert table[table["kind"] == "injection"]["layer"].tolist() == [3]
-    assert steering_attribution(states, 2, steps=2)["attribution"].abs().max() == 0
+    assert steering_attribution(states, 2, steps=2)["attribution"].abs().max() < 1e-6
 
 
 def test_relative_strengths_are_those_of_the_prefill(model: mi.Model):
