@@ -113,7 +113,7 @@ def test_injection_shows_only_above_its_layer(model):
     assert table.logit_diff_shift.iloc[4] != 0
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batch_size=st.integers(1, 9),
     order=st.permutations(range(4)),
