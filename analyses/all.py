@@ -120,9 +120,14 @@ def _problem(module: ModuleType, given: Sequence[str]) -> MechintError | None:
     return None
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    return cli.common_parser("analyses.all", __doc__ or "")
+
+
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     """Check the options, which are passed on to every analysis."""
-    return cli.common_parser("analyses.all", __doc__ or "").parse_args(argv)
+    return parser().parse_args(argv)
 
 
 def _without_model(common: argparse.Namespace) -> list[str]:

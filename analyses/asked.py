@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from analyses import option_types
 from analyses.cli import Common
 from mechint import prompts
 from mechint.chat import Conversation, load_conversations
@@ -56,9 +57,13 @@ class Options(Common):
 def add_options(group: argparse._ArgumentGroup) -> None:
     """Add the options that choose a cell of the prompt set."""
     usual = Wording()
-    group.add_argument("--description", help=f"what the prompt says was done (default: {usual.description})")
-    group.add_argument("--info", help=f"info document that the prompt starts with (default: {usual.info})")
-    group.add_argument("--format", help=f"answer format (default: {usual.format})")
+    group.add_argument(
+        "--description", type=option_types.words, help=f"what the prompt says was done (default: {usual.description})"
+    )
+    group.add_argument(
+        "--info", type=option_types.words, help=f"info document that the prompt starts with (default: {usual.info})"
+    )
+    group.add_argument("--format", type=option_types.words, help=f"answer format (default: {usual.format})")
 
 
 def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Conversation]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analyses import cli
+from analyses import cli, option_types
 from mechint.errors import PrerequisiteError, UsageError
 
 # A message that a page writes to its console, as the browser logs it.
@@ -83,12 +83,19 @@ def check(out: Path) -> list[Page]:
     return [look(browser, page) for page in pages]
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    options = cli.Parser(prog="python -m analyses.browser", description=__doc__, allow_abbrev=False)
+    options.add_argument(
+        "out", type=option_types.path, nargs="?", default=Path("figures"), help="directory with the pages"
+    )
+    return options
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code: 1 if a page is not as it should be."""
-    parser = cli.Parser(prog="python -m analyses.browser", description=__doc__, allow_abbrev=False)
-    parser.add_argument("out", type=Path, nargs="?", default=Path("figures"), help="directory with the pages")
     found: list[Page] = []
-    if code := cli.guarded(lambda: found.extend(check(_given(parser, argv).out))):
+    if code := cli.guarded(lambda: found.extend(check(_given(argv).out))):
         return code
     for page in found:
         problem = "" if page.good else f": {'; '.join(page.messages) or 'incomplete'}"
@@ -96,8 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all(page.good for page in found) else 1
 
 
-def _given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    return parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+def _given(argv: Sequence[str] | None) -> argparse.Namespace:
+    return parser().parse_args(sys.argv[1:] if argv is None else list(argv))
 
 
 def _missing() -> PrerequisiteError:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses import checks, cli, experiment, injected, run, tables
+from analyses import checks, cli, experiment, injected, option_types, run, tables
 from analyses.experiment import Condition, Group
 from mechint import organisms
 from mechint.organisms.wording import WORDINGS, Wording
@@ -67,7 +67,10 @@ def parser() -> argparse.ArgumentParser:
     options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
     group = options.add_argument_group("calibration", "a --model that is no organism is judged beside them")
     group.add_argument(
-        "--margin", type=cli.positive, default=MARGIN, help="smallest shift of logit_diff that counts, natural units"
+        "--margin",
+        type=option_types.positive,
+        default=MARGIN,
+        help="smallest shift of logit_diff that counts, natural units",
     )
     return options
 

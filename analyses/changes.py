@@ -5,6 +5,7 @@ Numbers are equal within a tolerance, in texts too, so that another machine's la
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses import cli
+from analyses import cli, option_types
 from mechint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,16 +69,23 @@ def _alike(old: JSON, new: JSON, tolerance: float) -> bool:
     return old == new
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    options = cli.Parser(prog="python -m analyses.changes", description=__doc__, allow_abbrev=False)
+    options.add_argument("old", type=option_types.path, help="directory with <analysis>/<figure>.json")
+    options.add_argument("new", type=option_types.path, help="another one")
+    options.add_argument(
+        "--tolerance", type=option_types.not_negative, default=TOLERANCE, help="relative, or absolute below 1"
+    )
+    return options
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code: 1 if something has changed."""
-    parser = cli.Parser(prog="python -m analyses.changes", description=__doc__, allow_abbrev=False)
-    parser.add_argument("old", type=Path, help="directory with <analysis>/<figure>.json")
-    parser.add_argument("new", type=Path, help="another one")
-    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="relative, or absolute below 1")
     lines: list[str] = []
 
     def task() -> None:
-        given = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+        given = parser().parse_args(sys.argv[1:] if argv is None else list(argv))
         lines.extend(compare(given.old, given.new, given.tolerance))
 
     if code := cli.guarded(task):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
-from mechint.errors import LayerRangeError, MechintError, MemoryLimitError, UsageError
+from analyses import option_types
+from mechint.errors import MechintError, MemoryLimitError
 from mechint.files import JSON
 from mechint.shards import Shard
-from mechint.sizes import parse_bytes
 from mechint.templates import DATE, TemplateOptions
 
 INTERRUPTED = 130  # what shells give for Ctrl-C
 Options = TypeVar("Options", bound="Common")
 METHODS = ("paired_pca", "mean_difference")
 TEMPLATE = ("thinking", "date", "template_variables")  # options of how chat templates are used
+_LONGEST_MESSAGE = 1000  # of argparse, which repeats what was given
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -79,7 +78,9 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong and nothing else; the whole usage would bury it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n  to do:   see {self.prog} --help\n")
+        told = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
+        plain = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in told)
+        self.exit(2, f"error: {plain}\n  to do:   see {self.prog} --help\n")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -90,9 +91,16 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _add_model_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--model", default="organism", help="embedded model, hub id, or checkpoint directory")
+    group.add_argument(
+        "--model",
+        type=option_types.location,
+        default="organism",
+        help="embedded model, hub id, or checkpoint directory",
+    )
     group.add_argument("--backend", choices=("bridge", "hooked"), default="bridge", help="TransformerLens class")
-    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps; auto: over all GPUs")
+    group.add_argument(
+        "--device", type=option_types.device, default="cpu", help="cpu, cuda, cuda:1, mps; auto: over all GPUs"
+    )
     group.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the weights; readouts are float32")
     add_template_options(group)
 
@@ -100,131 +108,87 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
 def add_template_options(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add the options of how chat templates are used."""
     group.add_argument("--thinking", choices=("on", "off"), help="in chat templates that have a switch (default: off)")
-    group.add_argument("--date", help=f"told to chat templates that write today's (default: {DATE})")
     group.add_argument(
-        "--template-variables", type=_variables, help='others that the chat template reads: {"reasoning_effort": "low"}'
+        "--date", type=option_types.date, help=f"told to chat templates that write today's (default: {DATE})"
+    )
+    group.add_argument(
+        "--template-variables",
+        type=option_types.variables,
+        help='others that the chat template reads: {"reasoning_effort": "low"}',
     )
 
 
 def _add_injection_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--layers", type=parse_layers, help="21:43, 3, or 2,4,6 (default: the model's preset, else its middle third)"
+        "--layers",
+        type=option_types.parse_layers,
+        help="21:43, 3, or 2,4,6 (default: the model's preset, else its middle third)",
     )
     strengths = group.add_mutually_exclusive_group()
-    strengths.add_argument("--strength", type=_strength, help="factor on the vectors as they are")
+    strengths.add_argument("--strength", type=option_types.finite, help="factor on the vectors as they are")
     strengths.add_argument(
         "--relative-strength",
-        type=_strength,
+        type=option_types.finite,
         help="norm added at each layer, in units of the clean residual's (default without a preset)",
     )
-    group.add_argument("--concepts", type=_names, help="a,b,c (default: those of the prompt set or of --vectors)")
-    group.add_argument("--vectors", type=Path, help="a .gguf or .safetensors file, or a directory of them")
+    group.add_argument(
+        "--concepts", type=option_types.names, help="a,b,c (default: those of the prompt set or of --vectors)"
+    )
+    group.add_argument("--vectors", type=option_types.path, help="a .gguf or .safetensors file, or a directory of them")
     group.add_argument(
         "--method",
         choices=METHODS,
         help="how vectors are made (default: as published, paired_pca; embedded models: mean_difference)",
     )
-    group.add_argument("--n-random", type=whole_number(0), default=8, help="random vectors of equal norm")
+    group.add_argument(
+        "--n-random",
+        type=option_types.whole_number(0, option_types.MOST_VECTORS),
+        default=8,
+        help="random vectors of equal norm",
+    )
 
 
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--conversations", type=Path, help="a conversation file or a directory of them")
+    group.add_argument("--conversations", type=option_types.path, help="a conversation file or a directory of them")
     group.add_argument(
         "--limit",
-        type=whole_number(1),
+        type=option_types.whole_number(1),
         help="control questions per group (default: all, 3 in a sweep); of --conversations, the first",
     )
-    group.add_argument("--seed", type=whole_number(0), default=0, help="of random vectors and bootstrap")
-    group.add_argument("--out", type=Path, default=Path("figures"), help="where results are written")
+    group.add_argument("--seed", type=option_types.seed, default=0, help="of random vectors and bootstrap")
+    group.add_argument("--out", type=option_types.path, default=Path("figures"), help="where results are written")
 
 
 def _add_engine_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--batch-tokens", type=whole_number(1), help="tokens computed at once (default: what fits)")
-    group.add_argument("--batch-size", type=whole_number(1), help="rows computed at once (default: what fits)")
+    group.add_argument(
+        "--batch-tokens", type=option_types.whole_number(1), help="tokens computed at once (default: what fits)"
+    )
+    group.add_argument(
+        "--batch-size", type=option_types.whole_number(1), help="rows computed at once (default: what fits)"
+    )
     group.add_argument("--offload", action="store_true", help="keep caches in the computer's memory, not the device's")
     group.add_argument(
         "--max-memory",
-        type=_memory,
+        type=option_types.memory,
         help="most that the process may hold, weights included: 4GB (default: a quarter of what is free besides)",
     )
-    group.add_argument("--shard", type=Shard.parse, help="i/n: compute part i of n; analyses.merge joins the parts")
+    group.add_argument(
+        "--shard", type=option_types.shard, help="i/n: compute part i of n; analyses.merge joins the parts"
+    )
     group.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or Ray workers")
-    group.add_argument("--workers", type=whole_number(1), default=2, help="Ray workers, each with a model of its own")
-
-
-def parse_layers(text: str) -> tuple[int, ...]:
-    """Return layers, ascending: `21:43` without its end, `3`, or `2,4,6`. Raises LayerRangeError otherwise."""
-    layers: set[int] = set()
-    for part in text.split(","):
-        first, colon, last = part.strip().partition(":")
-        if not first.isdecimal() or (colon and not last.isdecimal()) or (colon and int(last) <= int(first)):
-            raise LayerRangeError(
-                given=f"--layers {text}: {part.strip()!r} is empty, reversed or not a number",
-                allowed="first:end with first < end (end not included), single layers, or a list: 21:43, 3, 2,4,6",
-                advice="layers count from 0",
-            )
-        layers.update(range(int(first), int(last) if colon else int(first) + 1))
-    return tuple(sorted(layers))
+    group.add_argument(
+        "--workers",
+        type=option_types.whole_number(1, 1000),
+        default=2,
+        help="Ray workers, each with a model of its own",
+    )
 
 
 def format_layers(layers: Sequence[int]) -> str:
-    """Return layers as `parse_layers` reads them: 2:5, 3, or 2,4,6."""
+    """Return layers as `option_types.parse_layers` reads them: 2:5, 3, or 2,4,6."""
     if len(layers) > 1 and layers[-1] - layers[0] == len(layers) - 1:
         return f"{layers[0]}:{layers[-1] + 1}"
     return ",".join(map(str, layers))
-
-
-def _strength(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a finite number, for example 0.3")
-    return value
-
-
-def positive(text: str) -> float:
-    """Parse a finite number above zero; an argument type."""
-    value = _strength(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number above 0")
-    return value
-
-
-def _memory(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except UsageError:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r}; allowed: an amount with its unit: 4GB, 512MB, 2GiB") from None
-
-
-def _variables(text: str) -> dict[str, JSON]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f'{text!r}; allowed: a JSON object, for example {{"name": "value"}}')
-    return found
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) != len(names):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: different names between commas, for example a,b,c")
-    return names
-
-
-def whole_number(lowest: int) -> Callable[[str], int]:
-    """Return an argument type: whole numbers from `lowest` on."""
-
-    def parse(text: str) -> int:
-        if not text.lstrip("-").isdecimal() or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number, {lowest} or more")
-        return int(text)
-
-    return parse
 
 
 def run_analysis(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from analyses import asked, checks, cli, experiment
+from analyses import asked, checks, cli, experiment, option_types
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,11 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
     group = options.add_argument_group("detection")
-    group.add_argument("--format", help=f"answer format of the main figure (default: {asked.Wording().format})")
+    group.add_argument(
+        "--format",
+        type=option_types.words,
+        help=f"answer format of the main figure (default: {asked.Wording().format})",
+    )
     return options
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyses import checks, choices, cli, experiment, injected, run, tables
+from analyses import checks, choices, cli, experiment, injected, option_types, run, tables
 from analyses.experiment import Condition, Group, Setup
 from mechint import organisms
 from mechint.errors import UsageError
@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
     group = options.add_argument_group("identification")
-    group.add_argument("--orders", type=cli.whole_number(2), default=10, help="orders in which options are listed")
+    group.add_argument(
+        "--orders", type=option_types.whole_number(2, 1000), default=10, help="orders in which options are listed"
+    )
     return options
 
 

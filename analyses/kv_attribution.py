@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from analyses import asked, checks, cli, experiment, injected, pieces, run
+from analyses import asked, checks, cli, experiment, injected, option_types, pieces, run
 from analyses import kv_attribution_steps as steps
 from analyses.experiment import Setup
 from mechint.errors import LayerRangeError
@@ -41,27 +41,24 @@ def parser() -> argparse.ArgumentParser:
     options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
     group = options.add_argument_group("cache attribution")
     group.add_argument(
-        "--window-layers", type=cli.whole_number(1), help=f"layers of a window (default: {steps.BLOCKS} blocks at most)"
+        "--window-layers",
+        type=option_types.whole_number(1),
+        help=f"layers of a window (default: {steps.BLOCKS} blocks at most)",
     )
     group.add_argument(
         "--window-positions",
-        type=cli.whole_number(1),
+        type=option_types.whole_number(1),
         help=f"tokens of a window (default: about {steps.PIECES} windows, of {steps.LONGEST} tokens at most)",
     )
     group.add_argument(
-        "--finer", type=share, default=0.05, help="windows that carry this share of the shift are taken apart"
+        "--finer",
+        type=option_types.share,
+        default=0.05,
+        help="windows that carry this share of the shift are taken apart",
     )
-    group.add_argument("--most", type=cli.whole_number(0), default=4, help="but so many of them at most")
+    group.add_argument("--most", type=option_types.whole_number(0), default=4, help="but so many of them at most")
     asked.add_options(group)
     return options
-
-
-def share(text: str) -> float:
-    """Parse a number above 0 and up to 1; an argument type."""
-    value = cli.positive(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number above 0, 1 at most")
-    return value
 
 
 def check(config: Config) -> None:

@@ -8,9 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from analyses import asked, checks, cli, experiment, injected, pieces, plain_text, run, tables
+from analyses import asked, checks, cli, experiment, injected, option_types, pieces, plain_text, run, tables
 from analyses.experiment import Condition, Group, Setup
 from analyses.injected import Dose
 from mechint.errors import UsageError
@@ -44,13 +42,17 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
     group = options.add_argument_group("layers and strengths")
-    group.add_argument("--window", type=cli.whole_number(1), help="layers per window (default: a third of the depth)")
     group.add_argument(
-        "--step", type=cli.whole_number(1), help=f"layers between windows (default: about {PLACES} of them)"
+        "--window", type=option_types.whole_number(1), help="layers per window (default: a third of the depth)"
+    )
+    group.add_argument(
+        "--step", type=option_types.whole_number(1), help=f"layers between windows (default: about {PLACES} of them)"
     )
     group.add_argument(
         "--strengths",
-        type=strengths,
+        type=option_types.numbers(
+            "different numbers above 0 (0 is clean): 0.1,0.3,1", lambda given: min(given) >= 0 < max(given)
+        ),
         help="a,b,c, relative to the clean residual at each layer (default: 0.1 to 16 times the dose's, in its unit)",
     )
     group.add_argument("--absolute", action="store_true", help="--strengths are factors on the vectors as they are")
@@ -59,23 +61,6 @@ def parser() -> argparse.ArgumentParser:
     )
     asked.add_options(group)
     return options
-
-
-def strengths(text: str) -> tuple[float, ...]:
-    """Parse different numbers, none below zero, between commas; an argument type. They come back ascending."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if (
-        not values
-        or not np.isfinite(values).all()
-        or min(values) < 0
-        or max(values) == 0
-        or len({*values}) < len(values)
-    ):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: different numbers above 0 (0 is clean): 0.1,0.3,1")
-    return tuple(sorted(values))
 
 
 def check(config: Config) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from analyses import checks, choices, cli, experiment, injected, run, tables
+from analyses import checks, choices, cli, experiment, injected, option_types, run, tables
 from analyses.experiment import Condition, Group, Setup
 from mechint.errors import UsageError
 
@@ -48,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
     group = options.add_argument_group("location")
     group.add_argument("--info", choices=INFOS, default=INFOS[1], help="info document that the prompt starts with")
     group.add_argument(
-        "--orders", type=cli.whole_number(1), default=8, help="orders of the sentences' options; two have both"
+        "--orders",
+        type=option_types.whole_number(1, 1000),
+        default=8,
+        help="orders of the sentences' options; two have both",
     )
     return options
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from analyses import asked, checks, cli, experiment, injected, lens_conditions, run, swapped, tables
+from analyses import asked, checks, cli, experiment, injected, lens_conditions, option_types, run, swapped, tables
 from analyses.experiment import Group, Setup
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
     group = options.add_argument_group("logit lens")
     group.add_argument("--metric", choices=("p_yes", "logit_diff"), default="p_yes", help="what the figures show")
     group.add_argument("--layer-sweep", action="store_true", help="also inject at every layer, and at sliding windows")
-    group.add_argument("--window", type=cli.whole_number(1), help="layers per window (default: a third of the depth)")
+    group.add_argument(
+        "--window", type=option_types.whole_number(1), help="layers per window (default: a third of the depth)"
+    )
     group.add_argument("--conditions", action="store_true", help="also a panel for each document, swap and contrast")
     asked.add_options(group)
     swapped.add_options(group)

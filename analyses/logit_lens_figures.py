@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analyses.cli import format_layers, parse_layers
+from analyses.cli import format_layers
+from analyses.option_types import parse_layers
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, layer_position

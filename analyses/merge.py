@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analyses import ANALYSES, cli, parts, run
+from analyses import ANALYSES, cli, option_types, parts, run
 from mechint.errors import UsageError
 
 
@@ -17,9 +17,13 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     options = cli.Parser(prog="python -m analyses.merge", description=__doc__, allow_abbrev=False)
     options.add_argument(
-        "paths", type=Path, nargs="*", default=[Path("figures")], help="part files, or directories below which they are"
+        "paths",
+        type=option_types.path,
+        nargs="*",
+        default=[Path("figures")],
+        help="part files, or directories below which they are",
     )
-    options.add_argument("--out", type=Path, default=Path("figures"), help="where results are written")
+    options.add_argument("--out", type=option_types.path, default=Path("figures"), help="where results are written")
     return options
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses import asked, checks, cli, experiment, injected, run, swapped, tables
+from analyses import asked, checks, cli, experiment, injected, option_types, run, swapped, tables
 from analyses.experiment import Group
 from analyses.swapped import Contrast, Finetuned
 
@@ -45,24 +44,15 @@ def parser() -> argparse.ArgumentParser:
         "which fills the caches; `--model BASE --filled DIR` loads only the base, which reads them.",
     )
     swapped.add_options(group)
-    group.add_argument("--fill", type=Path, help="only let the finetuned model fill this directory")
+    group.add_argument("--fill", type=option_types.path, help="only let the finetuned model fill this directory")
     group.add_argument(
         "--contrast-strengths",
-        type=strengths,
+        type=option_types.numbers(
+            "different numbers, at least one above 0: -0.3,0.3,0.6", lambda given: max(given) > 0
+        ),
         help="of the contrast vector, in the dose's unit, as in --contrast-strengths=-1,1 (default: -2 to 2 doses)",
     )
     return options
-
-
-def strengths(text: str) -> tuple[float, ...]:
-    """Parse different numbers between commas; an argument type. They come back ascending."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = [math.nan]
-    if not all(map(math.isfinite, values)) or len(set(values)) < len(values) or max(values) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: different numbers, at least one above 0: -0.3,0.3,0.6")
-    return tuple(sorted(values))
 
 
 def check(config: Config) -> None:

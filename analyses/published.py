@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses import cli, run
+from analyses import cli, option_types, run
 from mechint.errors import UsageError
 from mechint.files import check_writable, sha256
 
@@ -38,19 +38,17 @@ def parser() -> argparse.ArgumentParser:
         prog=f"python -m analyses.{NAME}", description=f"{__doc__} Needs no model.", allow_abbrev=False
     )
     options.add_argument(
-        "--overlay", type=Path, action="append", default=[], metavar="TABLE",
+        "--overlay", type=option_types.path, action="append", default=[], metavar="TABLE",
         help="table.parquet of detection, controls, logit_lens or layer_strength, to be laid over the published values "
         "that measure the same; may be given several times",
     )  # fmt: skip
     options.add_argument(
-        "--where", action="append", default=[], metavar="COLUMN=VALUE",
+        "--where", type=option_types.words, action="append", default=[], metavar="COLUMN=VALUE",
         help="take only these rows of the overlays, for example strength=0.3 of a sweep; may be given several times",
     )  # fmt: skip
+    options.add_argument("--seed", type=option_types.seed, default=0, help="of the bootstrap of overlays (default: 0)")
     options.add_argument(
-        "--seed", type=cli.whole_number(0), default=0, help="of the bootstrap of overlays (default: 0)"
-    )
-    options.add_argument(
-        "--out", type=Path, default=Path("figures"), help="where results are written (default: figures)"
+        "--out", type=option_types.path, default=Path("figures"), help="where results are written (default: figures)"
     )
     return options
 

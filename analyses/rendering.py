@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from analyses import cli
+from analyses import cli, option_types
 from mechint.chat import load_conversations
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     options = cli.Parser(prog="python -m analyses.rendering", description=__doc__, allow_abbrev=False)
-    options.add_argument("conversations", type=Path, help="a conversation file or a directory of them")
-    options.add_argument("--model", default="organism", help="whose chat template; only its tokenizer is loaded")
-    options.add_argument("--limit", type=cli.whole_number(1), help="how many conversations (default: all)")
+    options.add_argument("conversations", type=option_types.path, help="a conversation file or a directory of them")
+    options.add_argument(
+        "--model",
+        type=option_types.location,
+        default="organism",
+        help="whose chat template; only its tokenizer is loaded",
+    )
+    options.add_argument("--limit", type=option_types.whole_number(1), help="how many conversations (default: all)")
     cli.add_template_options(options)
     return options
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from analyses import asked, checks, cli, experiment, injected, pieces, run, sae_source
+from analyses import asked, checks, cli, experiment, injected, option_types, pieces, run, sae_source
 from analyses.experiment import Setup
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--attribution", choices=METHODS, default="integrated", help="patching needs no gradient")
     group.add_argument(
         "--top",
-        type=cli.whole_number(1),
+        type=option_types.whole_number(1),
         help=f"features that get a verdict: the largest attributions (default: {TOP})",
     )
-    group.add_argument("--features", type=sae_source.features, help="features that get a verdict instead: 3,14,159")
+    group.add_argument("--features", type=option_types.indices, help="features that get a verdict instead: 3,14,159")
     asked.add_options(group)
     return options
 

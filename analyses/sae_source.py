@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analyses import option_types
 from mechint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,23 +17,12 @@ if TYPE_CHECKING:
 
 def add_options(group: argparse._ArgumentGroup) -> None:
     """Add the options that choose an SAE."""
-    group.add_argument("--sae", type=parse, help="a directory, RELEASE:ID, or an embedded SAE's layer (default: late)")
+    group.add_argument(
+        "--sae", type=option_types.source, help="a directory, RELEASE:ID, or an embedded SAE's layer (default: late)"
+    )
     group.add_argument(
         "--any-model-sae", action="store_true", help="take it although it says it was trained on another model"
     )
-
-
-def parse(text: str) -> int | str:
-    """Return the layer of an embedded SAE as a number, anything else as it is."""
-    return int(text) if text.isdecimal() else text
-
-
-def features(text: str) -> tuple[int, ...]:
-    """Parse different feature indices between commas; an argument type."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or len({int(part) for part in parts}) < len(parts):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: different feature indices, for example 3,14,159")
-    return tuple(map(int, parts))
 
 
 def check(

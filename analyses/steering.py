@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from analyses import checks, cli, experiment, injected, pieces, plain_text, run
+from analyses import checks, cli, experiment, injected, option_types, pieces, plain_text, run
 from analyses.experiment import Condition, Group, Setup
 from mechint.errors import UsageError
 
@@ -42,22 +42,22 @@ def parser() -> argparse.ArgumentParser:
     options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
     group = options.add_argument_group("steering")
     group.add_argument(
-        "--factors", type=factors, default=FACTORS, help="times the dose's strength, each with both signs: 0.5,1,2"
+        "--factors",
+        type=option_types.numbers("different numbers above 0, for example 0.5,1,2", lambda given: min(given) > 0),
+        default=FACTORS,
+        help="times the dose's strength, each with both signs: 0.5,1,2",
     )
     group.add_argument(
-        "--n-samples", type=cli.whole_number(0), default=2, help="samples of each reply, beside a greedy"
+        "--n-samples", type=option_types.whole_number(0, 1000), default=2, help="samples of each reply, beside a greedy"
     )
-    group.add_argument("--temperature", type=cli.positive, default=1.0, help="of the samples")
-    group.add_argument("--max-new-tokens", type=cli.whole_number(1), default=32, help="after which replies are cut off")
+    group.add_argument("--temperature", type=option_types.positive, default=1.0, help="of the samples")
+    group.add_argument(
+        "--max-new-tokens",
+        type=option_types.whole_number(1, option_types.MOST_TOKENS),
+        default=32,
+        help="after which replies are cut off",
+    )
     return options
-
-
-def factors(text: str) -> tuple[float, ...]:
-    """Parse different numbers above zero between commas; an argument type. They come back ascending."""
-    values = tuple(sorted(cli.positive(part) for part in text.split(",")))
-    if len(set(values)) < len(values):
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: different numbers, for example 0.5,1,2")
-    return values
 
 
 def check(config: Config) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses import checks, cli, injected, run
+from analyses import checks, cli, injected, option_types, run
 from analyses.experiment import Condition
 from mechint import presets
 from mechint.errors import SwapError, UsageError
@@ -43,9 +43,17 @@ def add_options(group: argparse._ArgumentGroup) -> None:
     """Add the options that name a finetuned model."""
     usual = ", ".join(f"{name} for {model}" for model, name in EMBEDDED.items())
     ways = group.add_mutually_exclusive_group()
-    ways.add_argument("--finetuned", help=f"finetuned copy of --model: name, directory or hub id (default: {usual})")
-    ways.add_argument("--adapter", help="LoRA adapter that is run on top of --model's own weights")
-    ways.add_argument("--filled", type=Path, help="directory that `analyses.model_swap --fill` has written")
+    ways.add_argument(
+        "--finetuned",
+        type=option_types.location,
+        help=f"finetuned copy of --model: name, directory or hub id (default: {usual})",
+    )
+    ways.add_argument(
+        "--adapter", type=option_types.location, help="LoRA adapter that is run on top of --model's own weights"
+    )
+    ways.add_argument(
+        "--filled", type=option_types.path, help="directory that `analyses.model_swap --fill` has written"
+    )
 
 
 def named(config: Options) -> bool:

@@ -16,7 +16,7 @@ from whole_runs import model_and_cats
 
 import mechint as mi
 from analyses import all as gallery
-from analyses import asked, cli, injected, logit_lens
+from analyses import asked, cli, injected, logit_lens, option_types
 from analyses.injected import Placement, sweep_placements
 from mechint.errors import LayerRangeError
 
@@ -225,14 +225,14 @@ def test_options_overrule_published_settings() -> None:
     ("text", "layers"), [("21:24", (21, 22, 23)), ("3", (3,)), ("6,2,4", (2, 4, 6)), ("0:2,1:4", (0, 1, 2, 3))]
 )
 def test_layers_are_read_and_written_back(text: str, layers: tuple[int, ...]) -> None:
-    assert cli.parse_layers(text) == layers
-    assert cli.parse_layers(cli.format_layers(layers)) == layers
+    assert option_types.parse_layers(text) == layers
+    assert option_types.parse_layers(cli.format_layers(layers)) == layers
 
 
 @pytest.mark.parametrize("text", ["5:2", "3:3", "", "a", "-1", "1:", ":4", "1,,2", "1.5"])
 def test_bad_layers_are_refused(text: str) -> None:
     with pytest.raises(LayerRangeError):
-        cli.parse_layers(text)
+        option_types.parse_layers(text)
 
 
 def test_kinds_come_from_extra_and_else_from_labels() -> None:
