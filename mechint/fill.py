@@ -42,7 +42,10 @@ def fill(
     if not asked:
         raise UsageError("no conversations", "one or more", "pass at least one")
     check_fits(model, intervention)
-    prefixes = _distinct(render_all(model, asked), intervention)
+    rendered = render_all(model, asked)
+    for item in rendered:
+        model.backend.context.check(len(item.tokens), f"conversation {item.label!r}")
+    prefixes = _distinct(rendered, intervention)
     filler, folder = Filler.of(model, key_for(model, intervention), causal=_causal(intervention)), Path(directory)
     _check_directory(folder, filler)
     with counted(progress, "fill", len(asked), "conversation") as tell:

@@ -13,7 +13,7 @@ from mechint.active import ActiveSteering, SteeredRow, added_vectors, check_ever
 from mechint.chat import Conversation
 from mechint.decode import Reply, Sampling, Start, decode, end_tokens
 from mechint.errors import UsageError
-from mechint.given import check_at_least, check_context, listed_conversations, listed_interventions
+from mechint.given import check_at_least, listed_conversations, listed_interventions
 from mechint.interventions import Clean, Intervention, Swap
 from mechint.model import Model
 from mechint.prefill import Receipt, check_fits, check_readable, prefill
@@ -220,4 +220,4 @@ def _check_cells(
         check_everywhere(interventions)
     for item in rendered:
         check_readable(item, interventions)
-        check_context(model, len(item.tokens) + sampling.max_new_tokens - 1, f"conversation {item.label!r}")
+        model.backend.context.check(len(item.tokens) + sampling.max_new_tokens - 1, f"conversation {item.label!r}")

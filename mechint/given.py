@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from mechint.chat import Conversation
 from mechint.errors import UsageError
 from mechint.interventions import Intervention
-from mechint.model import Model
 
 
 def listed_conversations(given: Conversation | Sequence[Conversation]) -> tuple[Conversation, ...]:
@@ -41,10 +40,3 @@ def check_at_least(name: str, value: int, least: int = 1) -> None:
     """Raise UsageError for a number below the least that makes sense."""
     if value < least:
         raise UsageError(f"{name}={value}", f"{least} or more", "choose a larger number")
-
-
-def check_context(model: Model, n_pos: int, what: str) -> None:
-    """Raise UsageError for more positions than a model has embeddings for, if that is limited."""
-    n_ctx = model.backend.n_ctx
-    if n_ctx is not None and n_pos > n_ctx:
-        raise UsageError(f"{what}: {n_pos} positions to read", f"at most {n_ctx} for {model.name}", "shorten it")

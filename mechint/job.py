@@ -329,6 +329,7 @@ def _check(model: Model, rendered: Sequence[Rendered], interventions: Sequence[I
         check_fits(model, intervention)
     for item in rendered:
         check_readable(item, interventions)
+        model.backend.context.check(len(item.tokens), f"conversation {item.label!r}")
 
 
 def _read_pairs(

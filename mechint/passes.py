@@ -130,6 +130,7 @@ class Pass:
 
     def _begun(self, filler: Model | StoredPrefix) -> BlockPass:
         if isinstance(filler, Model):
+            filler.backend.context.check(max(step.node.stop for step in self.steps))
             return filler.blocks.begin(self.tokens, self.past)
         return StoredPass(filler, self.past, self.n_pos, self.model)
 

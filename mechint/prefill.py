@@ -99,6 +99,7 @@ def prefill(model: Model, conversation: Conversation | Rendered, interventions: 
     """
     rendered = conversation if isinstance(conversation, Rendered) else render(model, conversation)
     check_readable(rendered, interventions)
+    model.backend.context.check(len(rendered.tokens), f"conversation {rendered.label!r}")
     for intervention in interventions:
         check_fits(model, intervention)
     rows = range(len(interventions))

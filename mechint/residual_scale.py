@@ -68,7 +68,7 @@ def _text() -> str:
 
 def _pieces(model: Model) -> list[list[int]]:
     """Return the token ids of each paragraph, cut where it is longer than a model may have positions for."""
-    length = min(_LONGEST, model.backend.n_ctx or _LONGEST)
+    length = min(_LONGEST, model.backend.context.n_pos or _LONGEST)
     paragraphs = [[int(token) for token in model.tokenizer(text)["input_ids"]] for text in _text().split("\n\n")]
     return [ids[start : start + length] for ids in paragraphs for start in range(0, len(ids), length)]
 

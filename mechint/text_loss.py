@@ -17,7 +17,7 @@ from torch import Tensor
 from mechint.active import ActiveSteering, SteeredRow, added_vectors, check_everywhere
 from mechint.chat import Conversation
 from mechint.errors import UsageError
-from mechint.given import check_at_least, check_context, listed_interventions
+from mechint.given import check_at_least, listed_interventions
 from mechint.interventions import Intervention, Swap
 from mechint.model import Model
 from mechint.prefill import check_fits
@@ -134,7 +134,7 @@ def _texts(model: Model, texts: Sequence[str | Conversation]) -> list[_Text]:
                 allowed="two tokens or more: the first is not predicted",
                 advice="leave it out, or join it to another",
             )
-        check_context(model, len(text.tokens), f"text {number}")
+        model.backend.context.check(len(text.tokens), f"text {number}")
     return found
 
 

@@ -59,8 +59,12 @@ class Weights:
         return sha256(_settings(self.backend.settings()).encode(), *(part.encode() for part in sorted(parts)))
 
     def versions(self) -> tuple[int, ...]:
-        """Return torch's own counts of edits of each weight and buffer; what is done to `.data` is not counted."""
-        return tuple(tensor._version for _, tensor in (*self.backend.parameters(), *self.backend.buffers()))
+        """Return torch's own counts of edits of each weight and buffer; what is done to `.data` is not counted.
+
+        Rotary frequencies that a model writes anew in each pass are told by what they are.
+        """
+        named = (*self.backend.parameters(), *self.backend.buffers())
+        return tuple(hash(tuple(t.tolist())) if name.endswith("inv_freq") else t._version for name, t in named)
 
     def check_in_place(self) -> None:
         """Raise ModelValidationError if numbers would come from other tensors than the model holds now."""

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechint.backends.blocks import Blocks
+from mechint.backends.context import ContextLimit
 from mechint.cache import KVCache
 from mechint.files import JSON
 from mechint.readout import Readout
@@ -37,7 +38,7 @@ class Backend(Protocol):
     d_model: int
     d_mlp: int
     d_vocab: int
-    n_ctx: int | None
+    context: ContextLimit
     device: torch.device
     dtype: torch.dtype
     readout: Readout

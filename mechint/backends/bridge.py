@@ -97,7 +97,6 @@ class BridgeBackend:
             _require(part, getattr(holder, part, None), type(self.hf_model).__name__)
         self.n_layers, self.d_model = int(config.num_hidden_layers), int(config.hidden_size)
         self.d_mlp = int(bridge.cfg.d_mlp or 4 * self.d_model)
-        self.n_ctx = _learned_context(config)
         head = self.hf_model.get_output_embeddings()
         _require("output embeddings", head, type(self.hf_model).__name__)
         weight = head.weight
@@ -106,6 +105,7 @@ class BridgeBackend:
         takes = inspect.signature(self.hf_model.forward).parameters
         self._quick = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
         self.blocks = TwinBlocks(*make_twin(bridge))
+        self.context = self.blocks.context
         # Collected once: the bridge resolves its aliases anew at each look.
         self._points = dict(bridge.hook_dict)
         self._names = frozenset(self._points) | aliases(self._points)
@@ -118,6 +118,7 @@ class BridgeBackend:
         hooks: Sequence[Hook],
     ) -> KVCache:
         """Run `tokens` after `cache` and return the longer cache."""
+        self.context.check(cache.n_pos + tokens.shape[1])
         tokens = tokens.to(self.device)
         native = _to_native(cache)
         attended = extended_mask(cache, tokens, mask)
@@ -136,6 +137,7 @@ class BridgeBackend:
         self, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """Return the model's own logits without a cache."""
+        self.context.check(tokens.shape[1])
         mask = None if mask is None else mask.to(self.device).long()
         with torch.no_grad():
             logits: Tensor = self.handle(tokens.to(self.device), attention_mask=mask, use_cache=False)
@@ -217,8 +219,3 @@ def _norm(module: nn.Module, device: torch.device, resid: Tensor) -> Tensor:
     weights = {name: weight.detach().to(device, torch.float32) for name, weight in module.named_parameters()}
     normed: Tensor = torch.func.functional_call(module, weights, (resid,))
     return normed
-
-
-def _learned_context(config: PretrainedConfig) -> int | None:
-    """Number of learned positions (GPT-2 style), or None where positions are computed and have no hard end."""
-    return int(config.n_positions) if "n_positions" in config.to_dict() else None

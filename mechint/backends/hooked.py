@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechint.backends.base import Hook, extended_mask
+from mechint.backends.context import ContextLimit
 from mechint.backends.hooked_blocks import HookedBlocks
 from mechint.cache import KVCache
-from mechint.errors import ModelValidationError, UsageError
+from mechint.errors import ModelValidationError
 from mechint.files import JSON
 from mechint.readout import Readout
 
@@ -41,7 +42,7 @@ class HookedBackend:
         cfg = model.cfg
         self.n_layers, self.d_model, self.d_vocab = cfg.n_layers, cfg.d_model, cfg.d_vocab_out
         self.d_mlp = int(cfg.d_mlp or 4 * cfg.d_model)
-        self.n_ctx: int | None = cfg.n_ctx
+        self.context = ContextLimit(cfg.n_ctx, "n_ctx of this HookedTransformer; backend='bridge' may take more")
         self.device, self.dtype = model.W_U.device, model.W_U.dtype
         self.readout = _readout(model)
         self.blocks = HookedBlocks(model)
@@ -54,7 +55,7 @@ class HookedBackend:
         hooks: Sequence[Hook],
     ) -> KVCache:
         """Run `tokens` after `cache` and return the longer cache."""
-        self._check_length(cache.n_pos + tokens.shape[1])
+        self.context.check(cache.n_pos + tokens.shape[1])
         tokens = tokens.to(self.device)
         native = self._to_native(cache, len(tokens))
         with torch.no_grad(), self.handle.hooks(fwd_hooks=list(hooks)):
@@ -70,7 +71,7 @@ class HookedBackend:
         self, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """Return the model's own logits without a cache."""
-        self._check_length(tokens.shape[1])
+        self.context.check(tokens.shape[1])
         tokens = tokens.to(self.device)
         with torch.no_grad():
             logits: Tensor = self.handle(tokens, attention_mask=_new_mask(tokens, mask))
@@ -109,14 +110,6 @@ class HookedBackend:
         past = torch.ones((batch, cache.n_pos), device=self.device) if cache.mask is None else cache.mask
         native.previous_attention_mask = past.to(self.device, torch.int)
         return native
-
-    def _check_length(self, n_pos: int) -> None:
-        if self.n_ctx is not None and n_pos > self.n_ctx:
-            raise UsageError(
-                given=f"a sequence of {n_pos} tokens",
-                allowed=f"at most n_ctx = {self.n_ctx} for this HookedTransformer",
-                advice="shorten the conversation, or use backend='bridge'",
-            )
 
 
 def _new_mask(tokens: Tensor, mask: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mechint.backends.blocks import KeysFound, attended, moved, taken, tracked
+from mechint.backends.context import context_limit
 from mechint.backends.past import KeyValues, Past
 from mechint.errors import ModelValidationError
 
@@ -102,7 +103,7 @@ class TwinBlocks:
     """Runs the blocks of a twin. What the model prepares for its blocks (masks, rotations) it prepares itself."""
 
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module]) -> None:
-        self.model, self.blocks = model, list(blocks)
+        self.model, self.blocks, self.context = model, list(blocks), context_limit(model)
         self._tuples = _returns_tuple(model, blocks[0])
 
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> TwinPass:
@@ -111,7 +112,7 @@ class TwinBlocks:
 
         device = self.model.get_input_embeddings().weight.device
         mask = attended(tokens, past)
-        positions = past[:, None] + torch.arange(tokens.shape[1])[None, :]
+        positions = self.context.within(past[:, None] + torch.arange(tokens.shape[1])[None, :])
         with torch.no_grad(), _recorded(self.blocks, self._tuples) as calls:
             self.model.base_model(
                 input_ids=tokens.to(device),
