@@ -17,6 +17,7 @@ from mechint.organisms import organism_path
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 Value = object
 Settings = dict[str, Value]
@@ -124,9 +125,20 @@ def _resized(name: str, value: Value, depth: Value) -> Value:
     return _FIXED.get(name, value)
 
 
+def whole_class(config: PretrainedConfig) -> type[_BaseAutoModelClass]:
+    """Return the class that published checkpoints are saved by: where a model also sees, the one that does."""
+    from transformers import AutoModelForImageTextToText
+
+    return (
+        AutoModelForImageTextToText
+        if type(config) in AutoModelForImageTextToText._model_mapping
+        else auto_class(config)
+    )
+
+
 def tiny_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:
     """Return a random model of a configuration. Raises ValueError for one that is not small."""
-    kind = auto_class(config)
+    kind = whole_class(config)
     with torch.device("meta"):
         size = sum(weight.numel() for weight in kind.from_config(config).parameters())
     if size > _LARGEST:

@@ -75,6 +75,6 @@ def _of_type(module: nn.Module, kind: str, parameters: Mapping[str, object]) -> 
     """Yield the threshold of rotary positions whose frequencies, or whose size (Phi-3.5-MoE), depend on a length."""
     reason = f"beyond, rotary positions of type {kind} turn cached keys otherwise than a reading of all at once"
     if "dynamic" in kind:
-        yield ContextLimit(int(module.original_max_seq_len), reason)
+        yield ContextLimit(int(str(module.original_max_seq_len)), reason)
     elif kind == "longrope" or "long_mscale" in parameters:
         yield ContextLimit(int(str(parameters["original_max_position_embeddings"])), reason)
