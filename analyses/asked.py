@@ -13,12 +13,13 @@ from analyses.cli import Common
 from mechint import prompts
 from mechint.chat import Conversation, load_conversations
 from mechint.errors import UsageError
-from mechint.prompt_design import PromptDesign
+from mechint.prompt_design import GROUPS, PromptDesign
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+KINDS = ("introspection", "control")
 WORDED = ("description", "info", "format")
 CONTROLS_IN_SWEEP = 3  # per group; a sweep asks each at dozens of placements
 
@@ -77,6 +78,7 @@ def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Con
         cell = {"descriptions": [wording.description], "infos": [wording.info], "formats": [wording.format]}
         return prompts.introspection(design, **cell) + prompts.controls(design, **cell, limit=config.limit)
     found = load_conversations(config.conversations)[: config.limit]
+    _check_said(config, found)
     if not any(kind_of(conversation) == "introspection" for conversation in found):
         raise UsageError(
             given=f"{config.conversations}: only control questions",
@@ -92,6 +94,17 @@ def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Con
             advice="add them to the file, or take such conversations out",
         )
     return found
+
+
+def _check_said(config: Common, found: Sequence[Conversation]) -> None:
+    """Raise UsageError for a kind or a group that no figure would show."""
+    for name, read, allowed in (("kind", kind_of, KINDS), ("group", group_of, ("", *GROUPS))):
+        if wrong := [f"{read(chat)!r} in {chat.label}" for chat in found if read(chat) not in allowed]:
+            raise UsageError(
+                given=f"{config.conversations}: unknown extra.{name}: {', '.join(wrong[:5])}",
+                allowed=", ".join(filter(None, allowed)),
+                advice=f"correct it, or leave extra.{name} out",
+            )
 
 
 def for_sweep(config: Common, found: Sequence[Conversation]) -> list[Conversation]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,9 @@ from mechint.sources import Source, check_reachable, resolve
 
 _T = TypeVar("_T")
 _VECTOR_SUFFIXES = (".gguf", ".safetensors")
+# What conditions, their kinds and the rows and series of figures are called; random vectors have a number.
+_RESERVED = ("clean", "none", "injected", "concept", "random", "swap", "contrast", "control", "mean of all")
+_RANDOM = re.compile(r"random[-_ ]?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ def check_common(config: Common, analysis: str) -> Checkpoint:
         check_layers(config.layers, checkpoint.n_layers)
     if config.conversations is not None:
         load_conversations(config.conversations)
+    check_concepts(config.concepts or (), "--concepts")
     if config.vectors is not None:
         check_effect(True, "--vectors", config, ("method",))
         vector_files(config.vectors, config.concepts)
@@ -64,14 +69,35 @@ def check_effect(without: bool, because: str, config: Common, options: Sequence[
 def vector_files(path: Path, wanted: Sequence[str] | None = None) -> dict[str, Path]:
     """Return vector files by concept (the file's stem), all of them or those `wanted`."""
     found = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
-    files = {file.stem: file for file in found if file.suffix in _VECTOR_SUFFIXES}
+    files: dict[str, list[Path]] = {}
+    for file in found:
+        if file.suffix in _VECTOR_SUFFIXES:
+            files.setdefault(file.stem, []).append(file)
     if not files:
         raise UsageError(
             given=f"--vectors {path}: {'no vector files in it' if path.exists() else 'no such file or directory'}",
             allowed="a .gguf or .safetensors file, or a directory of them",
             advice="check the path",
         )
-    return select(files, wanted, "concept (no vector file of that name)", UnknownConceptError)
+    chosen = select(files, wanted, "concept (no vector file of that name)", UnknownConceptError)
+    if twice := [" and ".join(file.name for file in same) for same in chosen.values() if len(same) > 1]:
+        raise UsageError(
+            given=f"--vectors {path}: {'; '.join(twice)}: two vectors of one name",
+            allowed="one file for each concept, as its name is what tables call it",
+            advice="rename or move one of them, or name one file",
+        )
+    check_concepts(chosen, f"--vectors {path}")
+    return {name: same[0] for name, same in chosen.items()}
+
+
+def check_concepts(names: Iterable[str], option: str) -> None:
+    """Raise UsageError for concepts with a name that tables and figures give to something else."""
+    if taken := [name for name in names if name.casefold() in _RESERVED or _RANDOM.fullmatch(name.casefold())]:
+        raise UsageError(
+            given=f"{option}: a concept with the name {', '.join(map(repr, taken))}",
+            allowed=f"any name but {', '.join(_RESERVED)}, and random-0, random-1, ...: tables call others by these",
+            advice="rename it",
+        )
 
 
 def select(

@@ -12,6 +12,7 @@ from analyses import shifts
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel
+from mechint.figures.names import mapped
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, SERIES
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _prepared(table: pd.DataFrame) -> pd.DataFrame:
     known = [name for name in _ASKED if (row == name).any()]
     return table.assign(
         row=pd.Categorical(row, known, ordered=True),
-        series=table["vector_kind"].map({"none": "clean", "concept": "injected", "random": "random"}),
+        series=mapped(table["vector_kind"], {"none": "clean", "concept": "injected", "random": "random"}, "kind"),
         entropy_shift=table["entropy"] - table["conversation"].map(clean),
     ).sort_values("row", kind="stable")
 

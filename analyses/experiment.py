@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from analyses import asked, cli, injected, run, tables
+from analyses import asked, checks, cli, injected, run, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,12 +75,11 @@ class Setup:
         """Return one condition for each vector of some kinds, at the dose.
 
         `layers` are those of the dose where None; `about` is said of all, and its values are part of their names.
+        Raises UnknownNameError for a kind that is neither concept nor random.
         """
+        vectors = checks.select({"concept": self.concepts, "random": self.randoms}, kinds, "kind of vectors")
         return [
-            self.condition(name, kind, self.dose, layers, **about)
-            for kind, vectors in (("concept", self.concepts), ("random", self.randoms))
-            if kind in kinds
-            for name in vectors
+            self.condition(name, kind, self.dose, layers, **about) for kind, named in vectors.items() for name in named
         ]
 
     def condition(
@@ -89,7 +88,7 @@ class Setup:
         """Return the condition of one vector at a dose."""
         from mechint.interventions import Injection
 
-        vector = {**self.concepts, **self.randoms}[name]
+        vector = checks.select({**self.concepts, **self.randoms}, [name], "vector")[name]
         label = " ".join([name, *(str(value) for value in about.values())])
         chosen = tuple(layers or dose.layers)
         return Condition(

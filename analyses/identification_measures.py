@@ -13,6 +13,7 @@ import pandas as pd
 from analyses import choices
 from analyses.identification import INFOS, NONE
 from mechint import stats
+from mechint.figures.names import mapped
 from mechint.figures.style import layer_position
 from mechint.information import information
 
@@ -172,7 +173,7 @@ def choice_trials(table: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
     clean, concepts = (truth == len(options) - 1), chances[:, :-1]
     own = np.where(clean, 0, truth)  # of clean rows, whose values are NaN, any
     return told.assign(
-        series=told["vector_kind"].map(SERIES_OF),
+        series=mapped(told["vector_kind"], SERIES_OF, "kind"),
         right=choices.right(chances, truth),
         right_among=np.where(clean, np.nan, choices.right(concepts, own)),
         p_among=np.where(clean, np.nan, concepts[np.arange(len(own)), own] / concepts.sum(axis=1)),
@@ -194,7 +195,7 @@ def named(table: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
     others = (shift.sum(axis=1) - own) / (len(concepts) - 1)
     told = moved[["info", "question", "conversation", "vector_kind", "vector", "target"]]
     return told.assign(
-        series=told["vector_kind"].map(SERIES_OF),
+        series=mapped(told["vector_kind"], SERIES_OF, "kind"),
         right=choices.right(shift, truth),
         own=own - others,
         **{concept: shift[:, at] for at, concept in enumerate(concepts)},

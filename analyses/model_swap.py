@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from analyses import asked, checks, cli, experiment, injected, option_types, run, swapped, tables
 from analyses.experiment import Group
 from analyses.swapped import Contrast, Finetuned
+from mechint.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,10 +82,26 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
 
     usual = asked.Wording()
     if config.conversations is not None:
-        return asked.conversations(config, usual, prompt_set)
+        found = asked.conversations(config, usual, prompt_set)
+        check_documents(config, found)
+        return found
     design = PromptDesign.load(prompt_set)
     controls = prompts.controls(design, GROUPS, [usual.description], INFOS, limit=config.limit)
     return prompts.introspection(design, swapped.DESCRIPTIONS, INFOS) + controls
+
+
+def check_documents(config: Config, chats: Sequence[Conversation]) -> None:
+    """Raise UsageError for control questions under an info document that no introspection question stands under."""
+    infos: dict[str, list[str]] = {"introspection": [], "control": []}
+    for chat in chats:
+        infos[asked.kind_of(chat)].append(str(chat.extra.get("info") or ""))
+    if alone := sorted(set(infos["control"]) - set(infos["introspection"])):
+        raise UsageError(
+            given=f"{config.conversations}: control questions with info {', '.join(map(repr, alone))}, and "
+            f"introspection questions with {', '.join(map(repr, sorted(set(infos['introspection']))))} alone",
+            allowed="control questions under the documents (extra.info) of introspection questions: they are compared",
+            advice="ask both under each document, or raise --limit",
+        )
 
 
 def groups(chats: Sequence[Conversation], finetuned: Finetuned, contrast: Contrast, config: Config) -> list[Group]:

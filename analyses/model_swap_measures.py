@@ -12,6 +12,7 @@ from jaxtyping import Float
 from analyses.injected import Dose
 from analyses.swapped import amount_of
 from mechint import stats
+from mechint.figures.names import mapped
 from mechint.figures.style import MINUS, layer_position
 
 # What is drawn of a row: the answer of a control question, or what was done under an introspection question.
@@ -52,7 +53,7 @@ def by_unit(table: pd.DataFrame) -> pd.DataFrame:
     introspection, random = table["kind"] == "introspection", table["vector_kind"] == "random"
     worded = (table["description"] + " " + table["format"]).where(table["description"] != "", table["conversation"])
     unit = worded.where(introspection, table["question"]).where(~random, table["vector"])
-    series = table["group"].map(ANSWERS).where(~introspection, table["vector_kind"].map(SERIES))
+    series = table["group"].map(ANSWERS).where(~introspection, mapped(table["vector_kind"], SERIES, "kind"))
     rows = table.assign(unit=unit, series=series, strength=pd.to_numeric(table["strength"]))
     rows = rows[rows["series"].notna()]
     parts = [_averaged(rows[rows["vector_kind"] != "random"])]

@@ -12,6 +12,7 @@ import re
 import stat
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +34,8 @@ MOST_LAYERS = 10_000
 _MOST_SHARDS = 1_000_000
 # What costs nothing where it is too large: it only cuts off.
 MANY = 10**9
+# What float32 can hold with room for sums and products.
+_SMALLEST, _LARGEST = 1e-30, 1e30
 MOST_VECTORS, MOST_TOKENS = 10_000, 100_000
 
 
@@ -54,8 +57,8 @@ seed = whole_number(0, 2**63 - 1)
 def finite(text: str) -> float:
     """Parse a finite number; an argument type."""
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not math.isfinite(value):
-        raise _refused(text, "a finite number, for example 0.3")
+    if not (_SMALLEST <= abs(value) <= _LARGEST or value == 0):
+        raise _refused(text, f"a finite number up to {_LARGEST:g} (0, or from {_SMALLEST:g} on), for example 0.3")
     return value
 
 
@@ -86,14 +89,14 @@ def share(text: str) -> float:
 def numbers(allowed: str, fine: Callable[[Sequence[float]], bool]) -> Callable[[str], tuple[float, ...]]:
     """Return an argument type: different finite numbers between commas that are `fine` together; they ascend.
 
-    Tables and figures name strengths with six digits, so different means in these.
+    Tables and figures name strengths with six digits, also their products, so different means by one in 10,000.
     """
 
     def parse(text: str) -> tuple[float, ...]:
-        values = _each(text, finite, allowed)
-        if len({f"{value:g}" for value in values}) < len(values) or not fine(values):
+        values = sorted(_each(text, finite, allowed))
+        if any(math.isclose(one, other, rel_tol=1e-4) for one, other in pairwise(values)) or not fine(values):
             raise _refused(text, allowed)
-        return tuple(sorted(values))
+        return tuple(values)
 
     return parse
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from mechint import stats
+from mechint.figures.names import mapped
 from mechint.figures.style import CONTROL_GROUPS
 
 _KINDS = {"none": "clean", "concept": "injected", "random": "random", "contrast": "contrast", "swap": "swap"}
@@ -17,7 +18,7 @@ def series_of(table: pd.DataFrame) -> pd.Series:
 
     Control questions under anything but a concept, and clean ones, have no series ("").
     """
-    kinds = table["vector_kind"].map(_KINDS)
+    kinds = mapped(table["vector_kind"], _KINDS, "kind")
     control = table["kind"] == "control"
     named = kinds.where(~control, table["group"])
     return named.where(~control | (table["vector_kind"] == "concept"), "")

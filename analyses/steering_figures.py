@@ -13,6 +13,7 @@ from analyses.steering_vectors_figures import cosines, vectors
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, TextCell
+from mechint.figures.names import mapped
 from mechint.figures.style import MINUS, SERIES
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     }
     assert len(rise) == len(kinds)
     found = pd.concat([part.assign(panel=panel) for panel, part in parts.items()], ignore_index=True)
-    found = found.assign(series=found["vector_kind"].map(_SERIES), amount=found["strength"].astype(float))
+    found = found.assign(series=mapped(found["vector_kind"], _SERIES, "kind"), amount=found["strength"].astype(float))
     found = found.sort_values("amount", kind="stable", ascending=False)
     return found.assign(row=found["strength"].map(_row)).rename(columns={"vector": "unit"})
 
@@ -166,7 +167,7 @@ def _columns(summary: pd.DataFrame) -> list[str]:
     positive = [row for row in dict.fromkeys(summary["row"]) if row.startswith("+")]  # the strongest first
     at = positive.index(_strongest(summary))
     shown = positive[max(0, at - 1) : at + 1]
-    negative = [row.replace("+", MINUS) for row in shown]
+    negative = [MINUS + row.removeprefix("+") for row in shown]
     return [*negative, "clean", *reversed(shown)]
 
 

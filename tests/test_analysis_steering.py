@@ -43,6 +43,10 @@ def _reply(text: str, mode: str, sample: int) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def planted() -> pd.DataFrame:
+    return _planted()
+
+
+def _planted(scale: float = 1.0) -> pd.DataFrame:
     """At +1 cats are said in one of two replies and bread in both, at +2 text is broken; the opposite says nothing."""
     rows: list[dict[str, object]] = [_text_row("", 0, 0.0, {}), _reply("A bread & <b>.", "greedy", 0)]
     rows += [_reply("Nothing.", "sampled", 0)]
@@ -50,7 +54,7 @@ def planted() -> pd.DataFrame:
     for name, target in TARGETS.items():
         for strength in STRENGTHS:
             kind = "random" if name.startswith("random") else "concept"
-            about = {"vector": name, "vector_kind": kind, "strength": f"{strength:g}", "target": target}
+            about = {"vector": name, "vector_kind": kind, "strength": f"{strength * scale:g}", "target": target}
             said = kind == "concept" and strength > 0
             harm = 0.3 * abs(strength) if abs(strength) < 2 else 3.0
             near = {target: -8.0 + 2 * strength} if kind == "concept" else {}
@@ -63,6 +67,10 @@ def planted() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
+    return _drawn(planted)
+
+
+def _drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
     names = {name: "random" if name.startswith("random") else "concept" for name in TARGETS}
     vectors = tuple(
         Vector(name, kind, {1: 1.0, 2: 3.0}, (f" {name[:3]}", " x"), (" y",)) for name, kind in names.items()
@@ -95,6 +103,15 @@ def test_titles_and_tables_tell_the_strongest_coherent_steering(drawn: dict[str,
     assert "I like <b>cats</b>." in texts
     assert "A <b>bread</b> &amp; &lt;b&gt;." in texts, "what a model says is no markup"
     assert "<b>Breads</b>!" in [note.text for note in drawn["steering_talk_sampled"].layout.annotations]
+
+
+@pytest.mark.parametrize(("scale", "shown"), [(1e6, "e+06"), (1e-6, "e\N{MINUS SIGN}06")])
+def test_strengths_with_exponents_have_figures_too(scale: float, shown: str) -> None:
+    drawn = _drawn(_planted(scale))
+    texts = [note.text for note in drawn["steering_talk"].layout.annotations]
+    signed = [f"{sign}{size}{shown}" for sign in ("\N{MINUS SIGN}", "+") for size in (2, 1)]
+    assert {f"<b>{name}</b>" for name in signed} <= set(texts)
+    assert "I like <b>cats</b>." in texts
 
 
 def test_vectors_are_ordered_and_described(drawn: dict[str, go.Figure]) -> None:

@@ -103,12 +103,12 @@ def test_an_option_becomes_a_value_within_bounds_or_one_message(name: str, capsy
     [
         (option_types.whole_number(0, 10), ("11", "-1", "1e1", "1_0", "", _DIGITS)),
         (option_types.seed, (str(2**63), "-1")),
-        (option_types.finite, ("nan", "inf", "1e309", "1_0", "")),
+        (option_types.finite, ("nan", "inf", "1e309", "1e38", "1e-38", "1_0", "")),
         (option_types.positive, ("0", "-1", "1e-400")),
         (option_types.share, ("0", "1.01")),
         (
             option_types.numbers("numbers", lambda values: min(values) > 0),
-            ("1,1", "1,1.00000001", "0,1", "1,", "1,nan"),
+            ("1,1", "1,1.00000001", "0.999999,1", "0,1", "1,", "1,nan"),
         ),
         (option_types.indices, ("1,1", "1,-1", "")),
         (option_types.names, ("a,a", "a,", "a/b", "..", "x" * 101, "a\nb")),
@@ -135,7 +135,7 @@ def test_layers_beyond_any_model_are_no_lack_of_memory(text: str) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(value=st.floats(allow_nan=False, allow_infinity=False))
+@given(value=st.floats(1e-30, 1e30) | st.floats(-1e30, -1e-30) | st.just(0.0))
 def test_finite_numbers_come_back_as_they_were(value: float) -> None:
     assert option_types.finite(repr(value)) == value
 

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.figures.names import check_names
 from mechint.figures.style import INK, Series, finish, rgba
 from mechint.signatures import checked
 
@@ -57,6 +58,8 @@ def dots(
     small; may be empty. A column `label` in `units` is written beside its dot where it is not empty, on the `side`
     (left, right) that a column of that name has. `packed`: a row of a panel has lanes for its own series only.
     """
+    for frame in (summary, units):
+        check_names(frame["series"], series, "series")
     rows = list(dict.fromkeys(summary["row"]))
     used = [name for name in series if (summary["series"] == name).any()]
     lanes = _lanes(used, panels)

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.figures.names import check_names
 from mechint.figures.style import INK, Series, finish, layer_position, layer_ticks, rgba
 from mechint.signatures import checked
 
@@ -41,6 +42,7 @@ def layer_curves(
 
     Panels of one line share their y axis. `layer` is as `logit_lens` has it; injected layers are shaded.
     """
+    check_names(curves["series"], series, "series")
     lines = -(-len(panels) // columns)
     figure = make_subplots(
         rows=lines, cols=columns, shared_yaxes=True, horizontal_spacing=0.05,

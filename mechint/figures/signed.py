@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.curves import curve
+from mechint.figures.names import check_names
 from mechint.figures.style import INK, MINUS, Series, finish
 from mechint.signatures import checked
 
@@ -40,6 +41,8 @@ def signed_curves(
 
     `levels` (`panel, series, mean, low, high`) are drawn across the panel, with a band where bounds are no NaN.
     """
+    for frame in (curves, levels):
+        check_names(frame["series"], series, "series")
     figure = make_subplots(
         rows=1, cols=len(panels), shared_yaxes="all", horizontal_spacing=0.04,
         subplot_titles=[f"<b>{panel.title}</b>" for panel in panels],

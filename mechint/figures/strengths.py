@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.curves import curve
+from mechint.figures.names import check_names
 from mechint.figures.style import INK, Series, finish
 from mechint.signatures import checked
 
@@ -47,6 +48,7 @@ def strength_curves(
     A line is drawn at `dose`; what lies from `lost_from` on is shaded. `second` names an axis above the first panel and
     what it says at each strength.
     """
+    check_names(curves["series"], series, "series")
     heights = [panel.height for panel in panels]
     figure = make_subplots(
         rows=len(panels), cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=_GAP / (sum(heights) + _GAP),

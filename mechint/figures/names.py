@@ -1,0 +1,27 @@
+"""Names in frames that a figure knows nothing of: what would silently be left out is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from mechint.errors import UnknownNameError
+
+
+def check_names(column: pd.Series, known: Iterable[str], what: str) -> None:
+    """Raise UnknownNameError, listing what is known, for names in a column (NaN among them) that are not."""
+    allowed = list(known)
+    unknown = [str(name) for name in column.unique() if name not in allowed]
+    if unknown:
+        raise UnknownNameError(
+            given=f"unknown {what} {', '.join(map(repr, unknown[:5]))}",
+            allowed=", ".join(allowed) or "none at all",
+            advice=f"choose among these, or say how each other {what} is drawn",
+        )
+
+
+def mapped(column: pd.Series, names: Mapping[str, str], what: str) -> pd.Series:
+    """Return a column with each name replaced; raises UnknownNameError for names that have no other."""
+    check_names(column, names, what)
+    return column.map({**names})
