@@ -25,7 +25,7 @@ _RANDOM = re.compile(r"random[-_ ]?[0-9]+")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What can be known of a model before it is loaded; sizes are None if its config.json is not here."""
+    """What can be known of a model before it is loaded; sizes are None if its configuration is not here."""
 
     n_layers: int | None
     prompts: str
@@ -122,7 +122,14 @@ def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
 
 
 def _checkpoint(source: Source) -> Checkpoint:
-    """Read a local checkpoint's config.json, without loading anything."""
+    """Read a local checkpoint's config.json, or what a GGUF file declares, without loading anything."""
+    if source.is_gguf:
+        from mechint.gguf_configs import config_of
+        from mechint.gguf_models import reading_model
+
+        with reading_model(Path(source.location)) as model:
+            declared = config_of(model)
+        return Checkpoint(declared.num_hidden_layers, "full", declared.hidden_size)
     try:
         config = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # a hub id, or a directory whose problem the loader reports

@@ -1,4 +1,4 @@
-"""Reading checkpoints, tokenizers and LoRA adapters with transformers and peft."""
+"""Reading checkpoints, GGUF files, tokenizers and LoRA adapters with transformers and peft."""
 
 from __future__ import annotations
 
@@ -10,35 +10,44 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mechint.artefacts import reason
 from mechint.backends.wrappers import auto_class, text_model
 from mechint.errors import MechintError, ModelValidationError, UnknownModelError
+from mechint.gguf_configs import config_of
+from mechint.gguf_models import reading_model
+from mechint.gguf_tokenizers import tokenizer_of
+from mechint.gguf_weights import weights_of
 from mechint.merging import merged
 from mechint.organisms import EMBEDDED
 from mechint.sources import Source, adapter_location, check_reachable
 from mechint.tokenizer_files import own_tokenizer, read_rules
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_Loaded = tuple["PreTrainedModel", dict[str, set[str]]]
 
 
 def load_tokenizer(source: Source, adapter: str | Path | None = None) -> tuple[PreTrainedTokenizerBase, str]:
     """Return the tokenizer of a checkpoint, its own `tokenizer.json` where it has one, and words that say which it is.
 
-    Where an adapter brings a tokenizer, it was trained with that. Raises ModelValidationError if there is none.
+    That of a GGUF file is made from what the file declares. Where an adapter brings a tokenizer, it was trained with
+    that. Raises ModelValidationError if there is none.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     check_reachable(source)
-    base, source = source.location, _tokenizer_home(source, adapter)
-    truth = read_rules(source)
-    try:
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(source.location, config=config, trust_remote_code=False)
-    except Exception as error:  # whatever damaged files make of it: tokenizers raises bare Exceptions
-        raise _unreadable(source, "its tokenizer", error) from error
-    if not isinstance(tokenizer.vocab_size, int) or len(tokenizer) == 0:
-        raise _unreadable(source, "its tokenizer", ValueError("it is empty"))
-    return own_tokenizer(source, truth, tokenizer)
+    home = _tokenizer_home(source, adapter)
+    if home.is_gguf:
+        with reading_model(Path(home.location)) as file:
+            return tokenizer_of(file)
+    truth = read_rules(home)
+    with _loading(home, "its tokenizer"):
+        config = _config(source)
+        tokenizer = AutoTokenizer.from_pretrained(home.location, config=config, trust_remote_code=False)
+        if not isinstance(tokenizer.vocab_size, int) or len(tokenizer) == 0:
+            raise ValueError("it is empty")
+    return own_tokenizer(home, truth, tokenizer)
 
 
 def _tokenizer_home(source: Source, adapter: str | Path | None) -> Source:
@@ -55,36 +64,77 @@ def load_hf(
 ) -> PreTrainedModel:
     """Return the Hugging Face model on `device` (None: spread over all) in `dtype`, read there directly, not copied.
 
-    Adapters, the source's own and then `adapter`, are merged into the weights.
+    Weights of a GGUF file are dequantised. Adapters, the source's own and then `adapter`, are merged into the weights.
     Raises UnknownModelError or ModelValidationError with the loader's own first words.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig
-
     check_reachable(source)
-    placement = _placement(device)
-    try:
-        with _quiet(source.name in EMBEDDED):
-            config = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
-            loaded: tuple[PreTrainedModel, dict[str, set[str]]] = auto_class(config).from_pretrained(
-                source.location,
-                dtype=dtype,
-                attn_implementation="eager",
-                trust_remote_code=False,
-                output_loading_info=True,
-                **placement,
-            )
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError, RuntimeError) as error:
-        raise _unreadable(source, "its weights", error) from error
-    model, info = loaded
-    if info["missing_keys"]:
-        # transformers would fill them with random numbers and only log it.
-        raise _unreadable(source, "its weights", ValueError(f"missing {', '.join(sorted(info['missing_keys'])[:3])}"))
+    with _loading(source, "its weights"):
+        model, info = _from_gguf(source, dtype, device) if source.is_gguf else _from_checkpoint(source, dtype, device)
+        if info["missing_keys"]:
+            # transformers would fill them with random numbers and only log it.
+            raise ValueError(f"missing {', '.join(sorted(info['missing_keys'])[:3])}")
+        _check_finite(model)
     for location in (source.adapter, None if adapter is None else adapter_location(adapter)):
         model = model if location is None else merged(model, location)
     return text_model(model).eval().requires_grad_(False)
+
+
+def _from_checkpoint(source: Source, dtype: torch.dtype, device: torch.device | None) -> _Loaded:
+    with _quiet(source.name in EMBEDDED):
+        loaded: _Loaded = auto_class(_config(source)).from_pretrained(
+            source.location,
+            dtype=dtype,
+            attn_implementation="eager",
+            trust_remote_code=False,
+            output_loading_info=True,
+            **_placement(device),
+        )
+        return loaded
+
+
+def _from_gguf(source: Source, dtype: torch.dtype, device: torch.device | None) -> _Loaded:
+    """Return a model of a GGUF file's weights: to transformers an ordinary one, which can be saved."""
+    with reading_model(Path(source.location)) as file:
+        config = config_of(file)
+        weights = weights_of(file, config, dtype)
+    with _quiet(True):
+        loaded: _Loaded = (
+            auto_class(config)
+            ._model_mapping[type(config)]
+            .from_pretrained(
+                None,
+                config=config,
+                state_dict=weights,
+                dtype=dtype,
+                attn_implementation="eager",
+                output_loading_info=True,
+                **_placement(device),
+            )
+        )
+    if unused := sorted(loaded[1]["unexpected_keys"]):
+        raise ValueError(f"{unused[0]} has no place in the model that the file declares")
+    return loaded
+
+
+def _config(source: Source) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    if source.is_gguf:
+        with reading_model(Path(source.location)) as file:
+            return config_of(file)
+    config: PretrainedConfig = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
+    return config
+
+
+def _check_finite(model: PreTrainedModel) -> None:
+    """Raise ValueError for a weight with NaN or infinite values, which would be read as if nothing was wrong."""
+    for name, weight in model.named_parameters():
+        if weight.is_meta or not weight.is_floating_point() or not weight.numel():
+            continue
+        extremes = torch.stack(torch.aminmax(weight.detach()))  # NaN where any value is, without a copy
+        if not torch.isfinite(extremes).all():
+            kind = "NaN" if torch.isnan(extremes).any() else "infinite"
+            raise ValueError(f"{name} holds {kind} values in {str(weight.dtype).removeprefix('torch.')}")
 
 
 @contextmanager
@@ -108,14 +158,21 @@ def _placement(device: torch.device | None) -> dict[str, str | dict[str, torch.d
     return {} if device.type == "cpu" else {"device_map": {"": device}}
 
 
+@contextmanager
+def _loading(source: Source, what: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a checkpoint's files into one error with its reason; lost memory stays that."""
+    try:
+        yield
+    except (MechintError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # what two libraries make of damaged files: tokenizers raises bare Exceptions
+        raise _unreadable(source, what, error) from error
+
+
 def _unreadable(source: Source, what: str, error: Exception) -> MechintError:
     kind = ModelValidationError if source.is_local else UnknownModelError
     return kind(
-        given=f"model {source.name!r}: {what} cannot be loaded: {_first_line(error)}",
-        allowed="a causal language model in Hugging Face format (config.json, safetensors, tokenizer files)",
+        given=f"model {source.name!r}: {what} cannot be loaded: {reason(error)}",
+        allowed="a causal language model in Hugging Face format (config.json, safetensors, tokenizer files), or GGUF",
         advice="check the name or directory; code that comes with a checkpoint (trust_remote_code) is never run",
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

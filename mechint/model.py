@@ -64,7 +64,7 @@ class LoadArguments:
             raise StaleArtefactError(
                 given=f"{self.name_or_path} has other weights when it is loaded again",
                 allowed="a model whose weights are those of its checkpoint",
-                advice="save an edited model as a checkpoint and load that; do not write to a checkpoint in use",
+                advice="model.save() an edited model and load that; do not write to a checkpoint in use",
             )
         return model
 
@@ -76,7 +76,8 @@ class Model:
     `revision` the hub's commit where the model came from there; `prompts` names the prompt set that fits the model's
     vocabulary, `arguments` what it was loaded with (None if it was wrapped), `digests` are those of a model on the same
     weights. `template` (may be set) says how its chat template is used in all that is asked of the model: thinking,
-    dates. `tokenizer_source` says where the tokenizer is from: the checkpoint's `tokenizer.json`, if it has one.
+    dates. `tokenizer_source` says where the tokenizer is from: the checkpoint's `tokenizer.json`, if it has one, or
+    what a GGUF file declares.
     """
 
     def __init__(
@@ -205,6 +206,17 @@ class Model:
 
         return adapted(self, adapter)
 
+    @checked
+    def save(self, directory: str | Path) -> Path:
+        """Write the model as a checkpoint, weights as they are now, with its tokenizer; return the directory.
+
+        `mi.load` opens it as a model of the same identity: an edited model, a merged one, a GGUF file's. Raises
+        UsageError for the hooked backend and an adapter on top, OutputError for a directory that is not empty.
+        """
+        from mechint.saving import saved
+
+        return saved(self, Path(directory))
+
     def resid_post(self, layer: int) -> str:
         """Name of the hook point at the output of block `layer`."""
         return f"blocks.{layer}.hook_resid_post"
@@ -259,12 +271,13 @@ def load(
     dtype: str = "float32",
     adapter: str | Path | None = None,
 ) -> Model:
-    """Return a validated model: an embedded organism, the directory of a checkpoint or of a LoRA adapter, or a hub id.
+    """Return a validated model: an embedded organism, a directory, a GGUF file, or a hub id.
 
-    `adapter` is a PEFT LoRA (directory, hub id or embedded) that is merged into the weights. With device="auto" the
-    blocks are spread over all GPUs that are there, for models too large for one (bridge backend). Code that comes with
-    a checkpoint is never run. Raises UnknownModelError, ModelValidationError, MemoryLimitError, UsageError, or
-    PrerequisiteError.
+    A directory holds a checkpoint or a LoRA adapter. GGUF weights are dequantised to `dtype`; what a file declares of
+    its configuration and tokenizer is carried over or refused. `adapter` is a PEFT LoRA (directory, hub id or embedded)
+    that is merged into the weights. With device="auto" the blocks are spread over all GPUs that are there, for models
+    too large for one (bridge backend). Code that comes with a checkpoint is never run. Raises UnknownModelError,
+    ModelValidationError, MemoryLimitError, UsageError, or PrerequisiteError.
     """
     from mechint import loading
 

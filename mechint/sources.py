@@ -1,26 +1,29 @@
-"""Where a model name leads: an embedded organism, a checkpoint directory, or a hub id. Needs no heavy import."""
+"""Where a model name leads: an embedded organism, a checkpoint directory, a GGUF file, or a hub id; no heavy import."""
 
 from __future__ import annotations
 
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
+from mechint.artefacts import shown_path
 from mechint.errors import UnknownModelError
 from mechint.files import read_json
 from mechint.organisms import EMBEDDED, organism_path
 
 ADAPTER_CONFIG = "adapter_config.json"
+GGUF_SUFFIX = ".gguf"
 _HUB_TIMEOUT_S = 1.5
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What `mi.load` was asked for: the name as given, and the directory or hub id of the weights it stands for.
+    """What `mi.load` was asked for: the name as given, and the directory, GGUF file or hub id that it stands for.
 
     `adapter` is the directory of a LoRA adapter that the name stood for; the location is then that of its base model.
     """
@@ -30,21 +33,32 @@ class Source:
     is_local: bool
     adapter: str | None = None
 
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the location is that of a GGUF file."""
+        return self.is_local and _is_gguf(Path(self.location))
+
 
 def resolve(name: str | Path) -> Source:
     """Return the source that `name` stands for. Raises UnknownModelError; never opens a connection."""
     text = str(name)
-    path = organism_path(text) if text in EMBEDDED else Path(text).expanduser()
+    path = organism_path(text) if text in EMBEDDED else _path(text)
     if path.is_dir():
         if (path / "config.json").is_file():
             return Source(text, str(path), is_local=True)
         if (path / ADAPTER_CONFIG).is_file():
             base = resolve(_base_of(path))
             return replace(base, name=text, adapter=str(path))
-        raise _unknown(text, f"the directory holds no config.json and no {ADAPTER_CONFIG}")
+        models = sorted(file.name for file in path.glob(f"*{GGUF_SUFFIX}"))
+        inside = f"; load one of its GGUF files, {models[0]}" if models else ""
+        raise _unknown(text, f"the directory holds no config.json and no {ADAPTER_CONFIG}{inside}")
+    if _is_gguf(path):
+        return Source(text, str(path), is_local=True)
+    if path.exists():
+        raise _unknown(text, "it is neither a directory nor a GGUF file")
     if _HUB_ID.fullmatch(text) and not text.startswith("."):
         return Source(text, text, is_local=False)
-    raise _unknown(text, "no such directory, and not of the form owner/name")
+    raise _unknown(text, "no such directory or file, and not of the form owner/name")
 
 
 def adapter_location(adapter: str | Path) -> str:
@@ -58,7 +72,7 @@ def _base_of(adapter: Path) -> str:
     base = content.get("base_model_name_or_path") if isinstance(content, dict) else None
     if not isinstance(base, str) or not base:
         raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names no base_model_name_or_path")
-    path = organism_path(base) if base in EMBEDDED else Path(base).expanduser()
+    path = organism_path(base) if base in EMBEDDED else _path(base)
     if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
         # Of two adapters one would be forgotten; and an adapter may name itself.
         raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names {base}, which is an adapter too, as its base model")
@@ -90,10 +104,30 @@ def check_reachable(source: Source) -> None:
         ) from error
 
 
+def _path(name: str) -> Path:
+    """Return the path that a name could be; raises UnknownModelError for what no path can be."""
+    try:
+        path = Path(name).expanduser()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, the home of nobody, no permission
+        raise _unknown(name, getattr(error, "strerror", None) or str(error)) from error
+    return path
+
+
+def _is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF file: by its name, or as it begins."""
+    if path.is_file():
+        with suppress(OSError), path.open("rb") as file:
+            return path.suffix.lower() == GGUF_SUFFIX or file.read(4) == b"GGUF"
+    return path.exists() and not path.is_dir() and path.suffix.lower() == GGUF_SUFFIX
+
+
 def _unknown(name: str, why: str) -> UnknownModelError:
     return UnknownModelError(
-        given=f"model {name!r}: {why}",
-        allowed=f"{', '.join(EMBEDDED)} (embedded), a checkpoint directory, or a hub id such as "
+        given=f"model {shown_path(name)!r}: {why}",
+        allowed=f"{', '.join(EMBEDDED)} (embedded), a checkpoint directory, a GGUF file, or a hub id such as "
         "Qwen/Qwen2.5-Coder-32B-Instruct",
         advice="check the spelling or the path",
     )

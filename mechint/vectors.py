@@ -31,6 +31,7 @@ from mechint.signatures import Count, checked
 from mechint.tensor_files import altered, load_tensors, save_tensors
 
 _ARCHITECTURE = "controlvector"  # the GGUF architecture name that repeng and llama.cpp agree on
+_EMBEDDING = "token_embd.weight"  # what every GGUF model has
 _GGUF_SEAL = "mechint.sha256"  # readers that do not know a field leave it alone
 _KIND = FileKind("a concept vector", "a .gguf or .safetensors file of one vector for each layer")
 _CACHED = replace(_KIND, error=StaleArtefactError, advice="extract the vector again")
@@ -277,6 +278,8 @@ def _check_suffix(path: Path) -> None:
 def _read_gguf(path: Path) -> ConceptVector:
     with reading(path, _KIND):
         reader = gguf_reader(path)
+        if _EMBEDDING in {tensor.name for tensor in reader.tensors}:
+            raise ValueError("it holds a model, not a vector: mi.load(path), --model")
         vectors = {_layer_of(t.name): torch.tensor(t.data.copy()).reshape(-1) for t in reader.tensors}
         _check_names(vectors, [tensor.name for tensor in reader.tensors])
         stated, hint, seal = (

@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Lowest first. A module may import those before it, and nothing after it.
 FLOORS = (
-    "errors", "arguments", "signatures", "artefacts", "files", "tensor_files", "gguf_files", "sizes", "progress",
+    "errors", "arguments", "signatures", "artefacts", "files", "tensor_files", "gguf_files", "gguf_models",
+    "gguf_configs", "gguf_weights", "gguf_tokenizers", "sizes", "progress",
     "html",
     "organisms", "sources", "chat", "sandbox", "templates", "offsets", "turns", "render", "spans", "tokens",
     "cache", "readout", "backends", "weights", "tokenizer_files", "merging", "loading", "model", "memory", "validation",
-    "adapters", "residual_scale", "capture", "steering", "vectors", "prompt_fields", "prompt_tasks", "prompt_design",
-    "prompts", "prompt_questions", "presets", "activations",
+    "saving", "adapters", "residual_scale", "capture", "steering", "vectors", "prompt_fields", "prompt_tasks",
+    "prompt_design", "prompts", "prompt_questions", "presets", "activations",
     "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "fill", "given", "active",
     "states", "prefix_tree", "rows", "plan", "passes", "receipts",
     "footprint", "division", "engine", "answers", "shards", "store", "job",
@@ -27,8 +28,8 @@ FLOORS = (
     "information", "reading", "frozen", "features", "sae", "components", "kv", "published", "figures", "plot",
     "explorer", "organisms.tools",
 )  # fmt: skip
-# Taken only inside functions: model.py checks models, puts adapters on them, and measures them, with these.
-LATE = {("model", "validation"), ("model", "adapters"), ("model", "residual_scale")}
+# Taken only inside functions: model.py checks, measures and saves models, and puts adapters on them, with these.
+LATE = {("model", "validation"), ("model", "adapters"), ("model", "residual_scale"), ("model", "saving")}
 
 
 # How the embedded models are made and measured stands above the library; what they are called and where, below.

@@ -38,10 +38,13 @@ def boot(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) 
     with refused(architecture, "its configuration cannot be read"):
         check_structure(model, model.config)
     # The bridge alters its tokenizer (BOS, padding), so it gets a copy.
+    altered = copy.deepcopy(tokenizer)
+    if not altered.init_kwargs.get("name_or_path"):  # else it would load that of no place at all anew
+        altered.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
     try:
         with refused(architecture, "TransformerLens cannot bridge it"), _without_processor():
             return TransformerBridge.boot_transformers(
-                name, hf_model=model, tokenizer=copy.deepcopy(tokenizer), device=model.device, dtype=model.dtype
+                name, hf_model=model, tokenizer=altered, device=model.device, dtype=model.dtype
             )
     except ModelValidationError as error:
         if "Could not determine supported architecture" not in str(error):
