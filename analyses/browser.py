@@ -52,9 +52,12 @@ def find() -> str:
 
 def look(browser: str, path: Path) -> Page:
     """Return what a browser makes of a page on disk: a figure must be drawn, every picture of any page be there."""
+    from mechint.figures import pictures
+
+    options = (*_OPTIONS, *pictures.OFFLINE)
     with tempfile.TemporaryDirectory() as profile:
         seen = subprocess.run(
-            [browser, *_OPTIONS, f"--user-data-dir={profile}", "--virtual-time-budget=10000", path.resolve().as_uri()],
+            [browser, *options, f"--user-data-dir={profile}", "--virtual-time-budget=10000", path.resolve().as_uri()],
             capture_output=True,
             text=True,
             timeout=_SECONDS,

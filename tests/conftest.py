@@ -164,7 +164,7 @@ _real_load = mi.load
 @pytest.fixture
 def quick_analyses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Analyses without pictures, which take seconds and have their own tests, that load each model once."""
-    monkeypatch.setattr("plotly.io.write_images", refuse_pictures)
+    monkeypatch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
     monkeypatch.setattr("mechint.model.load", _load_once)
 
 
@@ -209,7 +209,7 @@ def finished(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
     out = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", refuse_pictures)
+        patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
         assert logit_lens.main([*inputs, "--layer-sweep", "--out", str(out)]) == 0
     return out / "logit_lens"
 

@@ -164,7 +164,7 @@ def _argv(inputs: list[str], out: Path, *more: str) -> list[str]:
 def whole(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", refuse_pictures)
+        patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
         assert kv_attribution.main(_argv(inputs, out)) == 0
     return out / "kv_attribution"
 

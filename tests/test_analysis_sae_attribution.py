@@ -49,7 +49,7 @@ def whole(inputs: list[str], sae: Path, tmp_path_factory: pytest.TempPathFactory
     """The directory of one whole run."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", refuse_pictures)
+        patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
         assert sae_attribution.main(_argv(inputs, sae, out)) == 0
     return out / "sae_attribution"
 

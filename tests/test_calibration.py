@@ -121,7 +121,7 @@ def test_bad_input_is_one_error(argv, named, capsys, tmp_path):
 
 
 def test_a_run_writes_its_files_and_resumes(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("plotly.io.write_images", _no_browser)
+    monkeypatch.setattr("mechint.figures.pictures.write_images", _no_browser)
     chosen = (("organism", "introspection", None), ("organism", "introspection", "organism-lora"))
     monkeypatch.setattr(calibration, "READINGS", chosen)
     argv = ["--limit", "2", "--concepts", "cats,bread", "--n-random", "2", "--out", str(tmp_path)]

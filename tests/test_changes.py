@@ -56,7 +56,7 @@ def test_the_committed_figures_are_what_the_code_draws(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two analyses stand for all, one without and one with a model; `make figures` and git say it of the others."""
-    monkeypatch.setattr("plotly.io.write_images", refuse_pictures)
+    monkeypatch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
     shutil.copytree(GALLERY / name, tmp_path / "old" / name)
     assert importlib.import_module(f"analyses.{name}").main([*ANALYSES[name], "--out", str(tmp_path / "new")]) == 0
     assert changes.compare(tmp_path / "old", tmp_path / "new") == []

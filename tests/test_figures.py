@@ -13,6 +13,7 @@ import pytest
 
 from mechint import figures, stats
 from mechint.errors import OutputError, PrerequisiteError
+from mechint.figures import pictures
 from mechint.figures.files import _compact
 from mechint.figures.lens import _runs
 from mechint.figures.readable import readable_json
@@ -245,7 +246,7 @@ def _no_browser(*_: object, **__: object) -> None:
 def test_a_missing_browser_is_one_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(plotly.io, "write_images", _no_browser)
+    monkeypatch.setattr(pictures, "write_images", _no_browser)
     with caplog.at_level(logging.WARNING):
         paths = figures.save_all({"one": _plain(), "two": _plain()}, tmp_path)
     assert not [path for path in paths if path.suffix == ".png"]
@@ -260,7 +261,7 @@ def test_a_missing_browser_is_one_notice(
 def test_a_figure_that_cannot_be_drawn_costs_no_other_its_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(plotly.io, "write_images", lambda _, files, **__: files[1].write_bytes(_PIXEL))
+    monkeypatch.setattr(pictures, "write_images", lambda _, files, **__: files[1].write_bytes(_PIXEL))
     with caplog.at_level(logging.WARNING):
         paths = figures.save_all({"one": _plain(), "two": _plain()}, tmp_path)
     assert [path.name for path in paths if path.suffix == ".png"] == ["two.png"]
@@ -296,7 +297,7 @@ def test_png_is_drawn_with_the_size_of_the_figure(tmp_path: Path, monkeypatch: p
         for file in files:
             file.write_bytes(_PIXEL)
 
-    monkeypatch.setattr(plotly.io, "write_images", draw)
+    monkeypatch.setattr(pictures, "write_images", draw)
     figure = _overview()
     paths = figures.save(figure, tmp_path / "lens")
     assert [path.name for path in paths] == ["lens.html", "lens.json", "lens.png"]

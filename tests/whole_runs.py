@@ -20,7 +20,7 @@ DIGITS = pytest.mark.filterwarnings("ignore::mechint.errors.TokenizationWarning"
 def whole_run(analysis: ModuleType, argv: Sequence[str], out: Path) -> Path:
     """Run an analysis without pictures; return where its results are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("plotly.io.write_images", refuse_pictures)
+        patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
         assert analysis.main([*argv, "--out", str(out)]) == 0
     return out / analysis.NAME
 

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import plotly.io
 
 from mechint.errors import PrerequisiteError
+from mechint.figures import pictures
 from mechint.figures.readable import readable_json
 from mechint.files import write_atomically
 from mechint.signatures import checked
@@ -131,7 +132,7 @@ def _draw(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:
     """Draw all figures with one browser; without sizes Plotly would draw every one at 700 x 500."""
     widths, heights = [figure.layout.width for figure in figures], [figure.layout.height for figure in figures]
     with _silenced("choreographer", "kaleido"):
-        plotly.io.write_images(list(figures), list(files), scale=_PNG_SCALE, width=widths, height=heights)
+        pictures.write_images(figures, files, scale=_PNG_SCALE, width=widths, height=heights)
 
 
 @contextmanager
