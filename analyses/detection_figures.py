@@ -12,7 +12,8 @@ from analyses import shifts
 from mechint import figures as draw
 from mechint import published, stats
 from mechint.figures import DotPanel, GridPanel
-from mechint.figures.style import METRICS, MINUS, PUBLISHED, SERIES
+from mechint.figures.names import only
+from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, PUBLISHED, SERIES
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -89,6 +90,7 @@ def _readable(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def conditions(rows: pd.DataFrame, about: str, seed: int) -> go.Figure:
     """Return shifts of logit_diff, and P(yes) clean and injected, by info document."""
     values = shifts.by_unit(rows, ["row"], {"shift": "logit_diff_shift", "p": "p_yes"})
+    values = only(values, _LOOKS, CONTROL_GROUPS)
     values = values[~((values["panel"] == "p") & values["series"].isin(["no", "random"]))]
     values = values[~((values["panel"] == "shift") & (values["series"] == "clean"))]
     summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", seed=seed)

@@ -13,6 +13,7 @@ from analyses.location_measures import MEASURES, Measures
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, GridPanel, LayerPanel
+from mechint.figures.names import only
 from mechint.figures.style import GREEN, SERIES, Series
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _percent(share: float) -> str:
 
 def by_layer(measures: Measures, about: str) -> go.Figure:
     """Return both measures by readout layer, one column for each place."""
-    curves = measures.summary()
+    curves = only(measures.summary(), _LOOKS, ["random-preference", "clean", "clean-preference"])
     curves = curves.assign(panel=curves["panel"] + " " + curves["place"])
     labels = {"right": "share right", "apart": "pairs told apart"}
     panels = [

@@ -13,7 +13,7 @@ from analyses.experiment import Setup
 from analyses.injected import Dose
 from mechint import figures
 from mechint.errors import UnknownNameError
-from mechint.figures.names import check_names, mapped
+from mechint.figures.names import check_names, mapped, only
 from mechint.figures.style import SERIES
 
 LOOKS = {name: SERIES[name] for name in ("clean", "injected")}
@@ -75,3 +75,10 @@ def test_names_are_replaced_or_refused() -> None:
     assert list(mapped(column, {"a": "x", "b": "y", "c": "z"}, "letter")) == ["x", "y"]
     with pytest.raises(UnknownNameError, match="unknown letter 'b'"):
         check_names(column, ["a"], "letter")
+
+
+def test_series_that_a_figure_leaves_out_are_named() -> None:
+    rows = _rows(["clean", "injected", "yes"])
+    assert list(only(rows, LOOKS, ["yes", "no"])["series"]) == ["clean", "injected"]
+    with pytest.raises(UnknownNameError, match="unknown series 'yes'"):
+        only(rows, LOOKS, ["no"])

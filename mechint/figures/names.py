@@ -21,6 +21,13 @@ def check_names(column: pd.Series, known: Iterable[str], what: str) -> None:
         )
 
 
+def only(frame: pd.DataFrame, series: Iterable[str], others: Iterable[str]) -> pd.DataFrame:
+    """Return the rows of some series, without those of `others`; raises UnknownNameError for any that is neither."""
+    kept = list(series)
+    check_names(frame["series"], [*kept, *others], "series")
+    return frame[frame["series"].isin(kept)]
+
+
 def mapped(column: pd.Series, names: Mapping[str, str], what: str) -> pd.Series:
     """Return a column with each name replaced; raises UnknownNameError for names that have no other."""
     check_names(column, names, what)
