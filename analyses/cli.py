@@ -129,7 +129,7 @@ def _add_injection_options(group: argparse._ArgumentGroup) -> None:
     strengths.add_argument(
         "--relative-strength",
         type=option_types.finite,
-        help="norm added at each layer, in units of the clean residual's (default without a preset)",
+        help="norm added at each layer, in units of the model's median residual norm there (default without a preset)",
     )
     group.add_argument(
         "--concepts", type=option_types.names, help="a,b,c (default: those of the prompt set or of --vectors)"

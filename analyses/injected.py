@@ -48,7 +48,7 @@ class Dose:
     def __str__(self) -> str:
         if self.strength is not None:
             return f"strength {self.strength:g}"
-        return f"|added| = {self.relative_strength:g} |residual| at each layer"
+        return f"|added| = {self.relative_strength:g} x the model's median residual norm at each layer"
 
     def told(self) -> str:
         """Return layers and strength as words for a subtitle."""

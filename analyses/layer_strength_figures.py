@@ -49,7 +49,11 @@ class About:
     @property
     def unit(self) -> str:
         """What the strengths of the grid are."""
-        return "|added| / |residual| at each layer" if self.relative else "strength (factor on the vectors)"
+        return (
+            "|added| / model's median residual norm at each layer"
+            if self.relative
+            else "strength (factor on the vectors)"
+        )
 
     @property
     def dose_in_unit(self) -> float | None:
@@ -192,7 +196,7 @@ def _measured(table: pd.DataFrame, layers: str, found: pd.DataFrame) -> tuple[st
     ]
     ratios = rows.groupby(rows["strength"].astype(float))["added_ratio"].mean()
     texts = [f"{ratios[strength]:.2g}" for strength in sorted(set(found["strength"]))]
-    return "|added| / |residual|, as measured (mean over layers and concepts)", texts
+    return "|added| / model's median residual norm, as measured (mean over layers and concepts)", texts
 
 
 def _curves_finding(places: Places, row: int) -> str:

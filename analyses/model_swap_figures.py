@@ -133,7 +133,7 @@ def strength(units: pd.DataFrame, about: About) -> go.Figure:
         "no": dataclasses.replace(_NO, label="contrast vector, controls answered no"),
         "yes": dataclasses.replace(_YES, label="contrast vector, controls answered yes"),
     }
-    unit = "factor on the vector" if about.dose.strength is not None else "|added| / |residual| at each layer"
+    unit = "factor on the vector" if about.dose.strength is not None else "|added| / median |residual| at each layer"
     panels = [SignedPanel(info, _document(info).capitalize()) for info in dict.fromkeys(last["info"])]
     return draw.signed_curves(
         curves, levels, panels, looks,

@@ -40,7 +40,7 @@ class About:
 
     def strength(self, value: float) -> str:
         """Return a strength with its sign and unit."""
-        unit = "" if self.dose.strength is not None else " |residual|"
+        unit = "" if self.dose.strength is not None else " x median |residual|"
         return f"{value:+g}{unit}".replace("-", MINUS)
 
 

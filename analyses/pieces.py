@@ -72,12 +72,15 @@ def joined(cells: pd.DataFrame, rows: pd.DataFrame, n_requests: int) -> pd.DataF
 
 
 def with_ratio(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add `added_ratio`: |added| / |residual| as receipts have it, the mean over layers; zero for clean rows."""
+    """Add `added_ratio`: |added| / the model's median residual norm, as receipts have it, mean over layers.
+
+    Zero for clean rows, NaN for a model that has no such unit.
+    """
     import numpy as np
 
     found: dict[str, list[float]] = {}
     for receipt in rows.attrs["receipts"]:
-        measured = [layer[2] for layer in receipt["layers"].values()]
+        measured = [np.nan if layer[3] is None else layer[3] for layer in receipt["layers"].values()]
         found.setdefault(receipt["intervention"], []).extend(measured or [0.0])
     means = {name: float(np.mean(ratios)) for name, ratios in found.items()}
     return rows.assign(added_ratio=rows["intervention"].map(means).astype(float))

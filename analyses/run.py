@@ -180,10 +180,13 @@ def short_name(found: Mapping[str, JSON]) -> str:
 
 
 def short_receipt(receipt: dict[str, JSON]) -> dict[str, JSON]:
-    """Return a receipt with its layers as `layer: [norm added, residual norm, ratio]`, as there can be thousands."""
+    """Return a receipt with its layers in short, as there can be thousands.
+
+    They are `layer: [norm added, median residual norm of the conversation, ratio, norm added in the model's unit]`.
+    """
     layers = receipt.get("layers")
     rows = [layer for layer in layers if isinstance(layer, dict)] if isinstance(layers, list) else []
-    keys = ("vector_norm", "residual_norm", "ratio")
+    keys = ("vector_norm", "residual_norm", "ratio", "dose")
     short: dict[str, JSON] = {str(row["layer"]): [_rounded(row[key]) for key in keys] for row in rows}
     return receipt | {"layers": short}
 

@@ -29,7 +29,7 @@ _LOOKS = {name: SERIES[name] for name in ("clean", "injected", "random")}
 
 def figures(table: pd.DataFrame, sanity: Sanity, dose: Dose, about: str, seed: int) -> dict[str, go.Figure]:
     """Return the figures by file name."""
-    unit = "|added| / |residual|" if dose.strength is None else "factors on the vectors"
+    unit = "|added| / model's median residual norm" if dose.strength is None else "factors on the vectors"
     told = f"{about}; strengths are {unit}"
     values = effects(table)
     summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", seed=seed)

@@ -80,15 +80,15 @@ def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, about: str) -> go.F
     )
     concepts = sum(vector.kind == "concept" for vector in sanity.vectors)
     headings = [
-        "vector", "|v|, first to last layer (median)", f"|added| / |residual| at strength {at}",
+        "vector", "|v|, first to last layer (median)", f"|added| / median |residual| at strength {at}",
         "most similar (cosine)", "tokens it promotes", "tokens it suppresses",
     ]  # fmt: skip
     return draw.wrapped_table(
         headings, rows, widths=[0.7, 1.1, 0.8, 0.9, 2.2, 2.2],
         title=f"Do vectors stand for their concepts? {right} of {concepts} promote the name itself",
         subtitle=f"{about}. Tokens: logit lens of the vector (final norm and unembedding) at layer {dose.layers[-1]}, "
-        "the likeliest first; suppressed: those of the opposite vector. |added| / |residual|: as measured, mean over "
-        "layers.",
+        "the likeliest first; suppressed: those of the opposite vector. |added|: as measured, mean over layers, by the "
+        "model's median residual norm.",
         rules=[concepts] if concepts < len(sanity.vectors) else [],
     )  # fmt: skip
 

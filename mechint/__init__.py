@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from mechint.model import Model, load, wrap
     from mechint.naming import name_log_probs
     from mechint.plot import plot
-    from mechint.prefill import Receipt, prefill
+    from mechint.prefill import prefill
     from mechint.reading import Reading
+    from mechint.receipts import Receipt
     from mechint.render import render
     from mechint.score import score
     from mechint.shards import Shard
@@ -43,7 +44,7 @@ _HOME = {
     "save_conversations": "chat", "MechintError": "errors", "CLEAN": "interventions", "Injection": "interventions",
     "Filled": "interventions", "Swap": "interventions", "fill": "fill", "logit_lens": "lens",
     "Model": "model", "load": "model", "wrap": "model",
-    "Reading": "reading", "Receipt": "prefill", "prefill": "prefill", "render": "render", "score": "score",
+    "Reading": "reading", "Receipt": "receipts", "prefill": "prefill", "render": "render", "score": "score",
     "Answers": "tokens", "ConceptVector": "vectors", "explain": "explain", "Explanation": "explain", "Shard": "shards",
     "CellStore": "store", "Request": "job", "tables": "tables", "name_log_probs": "naming", "positions_of": "spans",
     "TemplateOptions": "templates", "generate": "generate", "text_loss": "text_loss", "plot": "plot",

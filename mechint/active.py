@@ -18,7 +18,7 @@ from mechint.capture import read_on
 from mechint.errors import ReceiptError, UsageError
 from mechint.interventions import Filled, Intervention, terms_among
 from mechint.model import Model
-from mechint.steering import LayerTouch
+from mechint.receipts import Felt
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -28,19 +28,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SteeredRow:
-    """What is added to one row at every position, a vector by layer; and what it has felt in all passes so far."""
+    """What is added to one row at every position, a vector by layer; and what it has felt in each pass so far.
+
+    Positions are counted from the first that was steered; a layer where zeros are added has felt nothing.
+    """
 
     added: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
-    felt: dict[int, LayerTouch] = field(default_factory=dict)
+    felt: dict[int, tuple[Felt, ...]] = field(default_factory=dict)
 
     def copy(self) -> SteeredRow:
         """Return a row with the same past that counts on by itself."""
         return SteeredRow(self.added, dict(self.felt))
-
-    @property
-    def touches(self) -> tuple[LayerTouch, ...]:
-        """What the row has felt, by layer; norms are means over the touched positions of all passes."""
-        return tuple(self.felt[layer] for layer in sorted(self.felt))
 
 
 class ActiveSteering:
@@ -73,10 +71,11 @@ class ActiveSteering:
     def _count(self, layer: int, addition: _Addition) -> None:
         if addition.firings != 1:
             raise _not_as_asked(layer, f"{addition.firings} firings")
-        touched, change, before = addition.sums()
-        for row, count, changed, was in zip(self.rows, touched, change, before, strict=True):
+        for number, row in enumerate(self.rows):
             if layer in row.added:
-                row.felt[layer] = _later(row.felt.get(layer), layer, count, changed, was)
+                earlier = row.felt.get(layer, ())
+                start = int(earlier[-1].positions[-1]) + 1 if earlier else 0
+                row.felt[layer] = (*earlier, *addition.felt(number, start))
 
 
 def added_vectors(model: Model, intervention: Intervention) -> dict[int, Float[Tensor, " d_model"]]:
@@ -113,16 +112,6 @@ def _stacked(rows: Sequence[SteeredRow], layer: int) -> Float[Tensor, "batch d_m
     return torch.stack([row.added.get(layer, nothing) for row in rows])
 
 
-def _later(before: LayerTouch | None, layer: int, count: int, change: float, was: float) -> LayerTouch:
-    """Return what a layer has felt after one more pass that touched `count` positions, with sums of their norms."""
-    if before is not None:
-        change, was = change + before.vector_norm * before.positions, was + before.residual_norm * before.positions
-        count += before.positions
-    firings = 1 if before is None else before.firings + 1
-    change, was = (change / count, was / count) if count else (0.0, 0.0)
-    return LayerTouch(layer, firings, count, change, was, change / was if was else 0.0)
-
-
 def _not_as_asked(layer: int, found: str) -> ReceiptError:
     return ReceiptError(
         given=f"layer {layer}: {found} in one pass of active steering",
@@ -137,7 +126,7 @@ class _Addition:
     def __init__(self, vectors: Float[Tensor, "batch d_model"]) -> None:
         self.vectors, self.live = vectors, vectors.ne(0).any(-1).tolist()
         self.layer, self.n_pos, self.firings = 0, 0, 0
-        self.change = self.before = torch.zeros(len(vectors))
+        self.change = self.before = torch.zeros(len(vectors), 0)
 
     def begin(self, layer: int, n_pos: int) -> None:
         """Forget the last pass; the next has `n_pos` positions."""
@@ -149,15 +138,13 @@ class _Addition:
             raise _not_as_asked(self.layer, f"activations shaped {tuple(activation.shape)}")
         self.vectors = self.vectors.to(activation.device)
         changed: Tensor = activation + self.vectors[:, None].to(activation.dtype)
-        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32).sum(-1)
-        self.change = (changed.float() - activation.float()).norm(dim=-1).sum(-1)
+        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32).cpu()
+        self.change = (changed.float() - activation.float()).norm(dim=-1).cpu()
         return changed
 
-    def sums(self) -> tuple[list[int], list[float], list[float]]:
-        """Return for each row: touched positions, and the sums over them of the change's and the stream's norms."""
-        touched = [self.n_pos * live for live in self.live]
-        change, before = (
-            [norm * live for norm, live in zip(norms.tolist(), self.live, strict=True)]
-            for norms in (self.change, self.before)
-        )
-        return touched, change, before
+    def felt(self, row: int, start: int) -> list[Felt]:
+        """Return what one row felt in the last pass, which began at `start`: nothing, or something everywhere."""
+        if not self.live[row]:
+            return []
+        places = torch.arange(start, start + self.n_pos)
+        return [Felt(self.firings, places, self.change[row], self.before[row])]

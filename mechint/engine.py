@@ -22,11 +22,11 @@ from mechint.memory import Memory
 from mechint.model import Model
 from mechint.passes import Budget, Done, Pass
 from mechint.plan import Cell, Plan, Step, make_plans
-from mechint.prefill import Receipt
 from mechint.progress import Progress, meter_of
-from mechint.receipts import receipts_of
+from mechint.receipts import Receipt
 from mechint.render import Rendered
 from mechint.rows import Indices
+from mechint.step_receipts import receipts_of
 
 # Residual-sized tensors that a block needs for each token, MLP included; and the share of a run's memory for them.
 _COPIES, _SHARE = 40, 0.25
@@ -106,7 +106,7 @@ class _Run:
         results = Pass(self.model, steps, done, self.budget, meter_of(self.progress)).run(self.plan.depth, self.layers)
         done.update(zip(steps, results, strict=True))
         for step in steps:
-            receipts += receipts_of(step, done, self.rendered, self.interventions)
+            receipts += receipts_of(self.model, step, done, self.rendered, self.interventions)
         batch = self._batch(steps, results, receipts)
         if batch is not None:
             yield batch

@@ -11,6 +11,7 @@ import pandas as pd
 from mechint import figures, stats
 from mechint.chat import Conversation
 from mechint.errors import PrerequisiteError, UsageError
+from mechint.figures.markup import drawable_figure, literal
 from mechint.figures.style import METRICS, SERIES
 from mechint.interventions import CLEAN, Injection
 from mechint.lens import logit_lens
@@ -73,23 +74,25 @@ def draw(grid: pd.DataFrame, window: tuple[int, int], strength: float, metric: s
         known = sorted(set(zip(grid["first"], grid["last"], grid["strength"], strict=True)) - {(-1, -1, 0.0)})
         raise UsageError(f"window {window} at strength {strength}", f"{known[:8]} ...", "choose one of the grid")
     names = {"clean": "clean", "concept": "injected", "random": "random"}
-    shown = grid[clean | chosen].assign(panel="lens", series=grid["kind"].map(names))
+    # Concepts, labels and options are what their writers have called them, which may not be read as markup.
+    shown = literal(grid[clean | chosen]).assign(panel="lens", series=grid["kind"].map(names))
     # Clean has no vectors: its interval, if it has any, is over conversations.
     unit = shown["concept"].where(shown["kind"] != "clean", shown["conversation"])
-    means = stats.group_means(shown.assign(unit=unit), ["panel", "series", "layer"], metric, unit="unit")
-    label, layers = METRICS.get(metric, metric), f"{window[0]}:{window[1] + 1}"
+    column = literal(metric)
+    means = stats.group_means(shown.assign(unit=unit), ["panel", "series", "layer"], column, unit="unit")
+    label, layers = METRICS.get(metric, column), f"{window[0]}:{window[1] + 1}"
     concepts = grid.loc[chosen & (grid["kind"] == "concept"), "concept"].nunique()
     figure = figures.layer_curves(
         means,
         [figures.LayerPanel("lens", "", label)],
         {name: SERIES[name] for name in ("clean", "injected", "random") if (shown["series"] == name).any()},
-        title=f"Injected at layers {layers}, |added| = {strength:g} |residual|",
+        title=f"Injected at layers {layers}, |added| = {strength:g} x the model's median residual norm",
         subtitle=f"Mean over {concepts} concepts; bands: 95% bootstrap intervals over vectors, of clean over "
         "conversations. Shaded: injected layers.",
         injected_layers=range(window[0], window[1] + 1),
         columns=1,
     )
-    return figure.update_yaxes(range=_ends(grid, metric)).update_layout(width=WIDTH)
+    return drawable_figure(figure.update_yaxes(range=_ends(grid, metric)).update_layout(width=WIDTH))
 
 
 def _ends(grid: pd.DataFrame, metric: str) -> list[float]:

@@ -16,8 +16,9 @@ from mechint.errors import UsageError
 from mechint.given import check_at_least, listed_conversations, listed_interventions
 from mechint.interventions import Clean, Intervention, Swap
 from mechint.model import Model
-from mechint.prefill import Receipt, check_fits, check_readable, prefill
+from mechint.prefill import check_fits, check_readable, prefill
 from mechint.progress import Progress, counted
+from mechint.receipts import Measured, Receipt
 from mechint.render import Rendered, render_all
 from mechint.signatures import Count, Seed, checked
 
@@ -133,7 +134,7 @@ def _spoken(
     for row, reply, steered in zip(rows, replies, together.steering.rows, strict=True):
         of_prefill = receipts[row.cell]
         goes_on = steer_reply and not isinstance(row.intervention, Clean)
-        of_reply = (_reply_receipt(row, reply, steered, of_prefill),) if goes_on else ()
+        of_reply = (_reply_receipt(reader, row, reply, steered, of_prefill),) if goes_on else ()
         found.append(_Spoken(row, reply, of_reply if row.sample else (of_prefill, *of_reply)))
     return found
 
@@ -161,11 +162,12 @@ def _start(
     return Start(cache, stream[:, -1], steering), [replace(receipt, row=0) for receipt in filled.receipts]
 
 
-def _reply_receipt(row: _Row, reply: Reply, steered: SteeredRow, of_prefill: Receipt) -> Receipt:
+def _reply_receipt(reader: Model, row: _Row, reply: Reply, steered: SteeredRow, of_prefill: Receipt) -> Receipt:
     """Return what was done to all that was read after the prefill: the rest of the prompt, the reply but its last."""
-    n_pos = len(row.rendered.tokens) + len(reply.tokens) - 1
-    positions = tuple(range(row.rendered.prefix_length, n_pos))
-    return Receipt(*row.cell, f"{of_prefill.kind} reply", n_pos, positions, steered.touches, row.sample)
+    tokens, start = [*row.rendered.tokens, *reply.tokens[:-1]], row.rendered.prefix_length
+    felt = {layer: [one.moved(start) for one in passes] for layer, passes in steered.felt.items()}
+    kind, positions = f"{of_prefill.kind} reply", range(start, len(tokens))
+    return Measured(reader, tokens).receipt(row.cell, kind, len(tokens), positions, felt, row.sample)
 
 
 def _table(tokenizer: PreTrainedTokenizerBase, spoken: Sequence[_Spoken]) -> pd.DataFrame:

@@ -19,21 +19,22 @@ from mechint.interventions import Swap
 from mechint.model import Model, is_out_of_memory, out_of_memory
 from mechint.plan import Step
 from mechint.progress import Meter
+from mechint.receipts import Felt
 from mechint.rows import Indices
 from mechint.states import State, as_positions
-from mechint.steering import LayerTouch, Steering, Term
+from mechint.steering import Steering, Term
 from mechint.stored_pass import StoredPass
 
 
 @dataclass
 class Done:
-    """What a step has left: its caches by block, what was added (by layer and row), residuals at its last position.
+    """What a step has left: its caches by block, what was felt (by layer and row), residuals at its last position.
 
     Caches and residuals have one row for each row of the step at that layer.
     """
 
     stored: dict[int, KeyValues] = field(default_factory=dict)
-    touches: dict[tuple[int, int], LayerTouch] = field(default_factory=dict)
+    felt: dict[tuple[int, int], Felt] = field(default_factory=dict)
     resid: dict[int, Float[Tensor, "row d_model"]] = field(default_factory=dict)
 
 
@@ -210,7 +211,8 @@ class Pass:
                 index = torch.tensor(list(rows)) + after
                 following[index, : step.n_tokens] = steering.apply(layer, following[index, : step.n_tokens])
                 steering.check()
-                result.touches |= {(layer, row): touch for row, touch in _touches(steering, rows)}
+                for index, row in enumerate(rows):
+                    result.felt[layer, row] = steering.felt(index)[layer].moved(step.node.start)
         return following
 
     def _batches(self, rows: Mapping[int, int]) -> Iterator[dict[int, int]]:
@@ -230,12 +232,6 @@ class Pass:
                     mask[here] = True
                     steering.add(Term(row, mask, {layer: term.injection.amount(layer, self.model)}))
         return steering
-
-
-def _touches(steering: Steering, rows: Mapping[int, int]) -> Iterator[tuple[int, LayerTouch]]:
-    for index, row in enumerate(rows):
-        for touch in steering.touches(index):
-            yield row, touch
 
 
 class _Gathered:

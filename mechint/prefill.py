@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mechint import html
 from mechint.cache import KVCache, concatenate
 from mechint.capture import check_layers
 from mechint.chat import Conversation
@@ -25,60 +22,15 @@ from mechint.errors import (
     SwapError,
     UsageError,
 )
-from mechint.files import JSON
 from mechint.interventions import Clean, Filled, Injection, Intervention, Swap, terms_among
 from mechint.model import Model
+from mechint.receipts import Felt, Measured, Receipt
 from mechint.render import Rendered, render
 from mechint.signatures import checked
-from mechint.steering import LayerTouch, Steering, Term
+from mechint.steering import Steering, Term
 
 if TYPE_CHECKING:
     from mechint.backends.base import Hook
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What one prefill did to one row of the cache: an injection by layer; a swap by the positions it filled.
-
-    Raises ReceiptError for norms that are not finite: the sum, or the stream itself, left what the dtype can hold.
-    """
-
-    conversation: str
-    intervention: str
-    kind: str
-    n_pos: int
-    positions: tuple[int, ...]
-    layers: tuple[LayerTouch, ...]
-    row: int = 0
-
-    def __post_init__(self) -> None:
-        for touch in self.layers:
-            if not math.isfinite(touch.vector_norm) or not math.isfinite(touch.residual_norm):
-                raise ReceiptError(
-                    given=f"conversation {self.conversation!r}, {self.intervention}: at layer {touch.layer} a vector "
-                    f"of norm {touch.vector_norm:.3g} was added to a residual of norm {touch.residual_norm:.3g}",
-                    allowed="finite norms: these are beyond what the model's dtype can hold",
-                    advice="lower the strength, or load the model with a wider dtype (bfloat16, float32)",
-                )
-
-    def to_dict(self) -> dict[str, JSON]:
-        """Return the receipt as JSON data, positions as start:stop spans."""
-        runs = [list(run) for _, run in groupby(enumerate(self.positions), lambda pair: pair[1] - pair[0])]
-        spans: list[JSON] = [f"{run[0][1]}:{run[-1][1] + 1}" for run in runs]
-        layers: list[JSON] = [dict(vars(layer)) for layer in self.layers]
-        return {**vars(self), "positions": spans, "layers": layers}
-
-    def _repr_html_(self) -> str:
-        ratios = {touch.layer: touch.ratio for touch in self.layers}
-        rows = {
-            "filled": f"{self.n_pos} positions of {escape(self.conversation)}",
-            "touched": f"positions {html.spans(self.positions)}" if self.positions else "nothing",
-        }
-        if ratios:
-            rows["|added| / |residual|"] = html.sparkline(ratios)
-            rows["counted"] = f"{sum(touch.firings for touch in self.layers)} additions at {len(ratios)} layers"
-        kind = "" if self.kind == self.intervention else self.kind
-        return html.heading(self.intervention, [kind]) + html.table(rows)
 
 
 @dataclass(frozen=True)
@@ -173,7 +125,7 @@ def _fill_steered(
     tokens = rendered.token_tensor()[:, :n_pos].expand(len(interventions), n_pos)
     cache = model.forward(tokens, hooks=hooks) if n_pos else KVCache()
     steering.check()
-    receipts = [_steered_receipt(rendered, i, steering.touches(row)) for row, i in enumerate(interventions)]
+    receipts = [_steered_receipt(model, rendered, i, steering.felt(row)) for row, i in enumerate(interventions)]
     return cache, receipts
 
 
@@ -245,13 +197,14 @@ def _check_swap(model: Model, swap: Swap) -> None:
         raise CacheMismatchError(f"{swap.name}: {found}", allowed, "swap with a finetuned copy of the same model")
 
 
-def _steered_receipt(rendered: Rendered, intervention: Intervention, touches: tuple[LayerTouch, ...]) -> Receipt:
+def _steered_receipt(model: Model, rendered: Rendered, intervention: Intervention, felt: Mapping[int, Felt]) -> Receipt:
     kind = "clean" if isinstance(intervention, Clean) else "injected"
     touched = torch.zeros(len(rendered.tokens), dtype=torch.bool)
     for term in terms_among([intervention]):
         touched |= injected_positions(rendered, term)
-    positions = tuple(touched.nonzero()[:, 0].tolist())
-    return Receipt(rendered.label, intervention.name, kind, rendered.prefix_length, positions, touches)
+    names, positions = (rendered.label, intervention.name), touched.nonzero()[:, 0].tolist()
+    passes = {layer: [once] for layer, once in felt.items()}
+    return Measured(model, rendered.tokens).receipt(names, kind, rendered.prefix_length, positions, passes)
 
 
 def _not_marked(rendered: Rendered, what: str) -> UsageError:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechint.errors import ReceiptError
+from mechint.receipts import Felt
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -25,22 +26,6 @@ class Term:
     row: int
     positions: Bool[Tensor, " pos"]
     vectors: Mapping[int, Float[Tensor, " d_model"]]
-
-
-@dataclass(frozen=True)
-class LayerTouch:
-    """What one row felt at one layer, as measured on the activations.
-
-    `vector_norm` and `residual_norm` are mean norms of the change and of what was there before it, over the touched
-    positions; `ratio` is the first by the second.
-    """
-
-    layer: int
-    firings: int
-    positions: int
-    vector_norm: float
-    residual_norm: float
-    ratio: float
 
 
 class Steering:
@@ -70,7 +55,7 @@ class Steering:
         """Raise ReceiptError unless each hook fired once, on the whole batch, and touched just what its terms say."""
         for layer, addition in self._additions.items():
             expected = self._expected(layer)
-            if addition.firings != 1 or not torch.equal(addition.touched.cpu(), expected):
+            if addition.firings != 1 or not torch.equal(addition.touched, expected):
                 raise ReceiptError(
                     given=f"layer {layer}: the hook fired {addition.firings} times and touched "
                     f"{int(addition.touched.sum())} of its (row, position) pairs",
@@ -78,10 +63,10 @@ class Steering:
                     advice="the model does not run its blocks once, over all positions: report its architecture",
                 )
 
-    def touches(self, row: int) -> tuple[LayerTouch, ...]:
+    def felt(self, row: int) -> dict[int, Felt]:
         """Return what `row` felt at each layer that its own terms name."""
         layers = sorted({layer for term in self.terms if term.row == row for layer in term.vectors})
-        return tuple(self._additions[layer].touch(row) for layer in layers)
+        return {layer: self._additions[layer].felt(row) for layer in layers}
 
     def _at(self, layer: int) -> list[Term]:
         return [term for term in self.terms if layer in term.vectors]
@@ -122,18 +107,16 @@ class _Addition:
             raise ReceiptError(found, f"{self.shape}", "report this architecture")
         delta = self._delta(activation)
         changed = activation + delta.to(activation.dtype)
-        self.touched = delta.ne(0).any(-1)
+        self.touched = delta.ne(0).any(-1).cpu()
         del delta  # as large as the stream itself
-        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32)
-        self.change = (changed.float() - activation.float()).norm(dim=-1)
+        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32).cpu()
+        self.change = (changed.float() - activation.float()).norm(dim=-1).cpu()
         return changed
 
-    def touch(self, row: int) -> LayerTouch:
-        """What this hook did to one row."""
-        here = self.touched[row]
-        count = int(here.sum())
-        change, before = (n[row][here].mean().item() if count else 0.0 for n in (self.change, self.before))
-        return LayerTouch(self.layer, self.firings, count, change, before, change / before if before else 0.0)
+    def felt(self, row: int) -> Felt:
+        """Return what this hook did to one row."""
+        places = self.touched[row].nonzero()[:, 0]
+        return Felt(self.firings, places, self.change[row][places], self.before[row][places])
 
     def _delta(self, activation: Tensor) -> Float[Tensor, "row pos d_model"]:
         device = activation.device

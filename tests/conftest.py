@@ -120,6 +120,28 @@ def family() -> dict[str, mi.Model]:
     return {name: mi.load(name) for name in ORGANISMS}
 
 
+@pytest.fixture(scope="session")
+def sunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 with 64 positions that parks a norm of 4,000 on the first one, as many real models do."""
+    path, tokenizer = tmp_path_factory.mktemp("sunk"), tiny.tokenizer("chatml")
+    hf = tiny.hf_model("gpt2", len(tokenizer))
+    config = type(hf.config).from_dict({**hf.config.to_dict(), "n_positions": 64})
+    short = type(hf)(config).eval()
+    weights = hf.state_dict()
+    weights["transformer.wpe.weight"] = weights["transformer.wpe.weight"][:64]
+    weights["transformer.wpe.weight"][0, 5] += 4000.0
+    short.load_state_dict(weights)
+    short.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def outlier(sunk: Path) -> mi.Model:
+    """That model, loaded."""
+    return mi.load(sunk)
+
+
 @pytest.fixture
 def model(tiny_model: Load) -> mi.Model:
     """A tiny Qwen2 through the bridge."""

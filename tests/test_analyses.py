@@ -42,7 +42,8 @@ def test_the_record_says_how_and_on_what(finished: Path, inputs: list[str]) -> N
     assert len(record["model"]["identity"]) == 64
     main = next(item for item in record["receipts"] if item["intervention"] == "cats main 1:3")
     assert list(main["layers"]) == ["1", "2"]
-    added, residual, ratio = main["layers"]["1"]
+    added, residual, ratio, dose = main["layers"]["1"]
+    assert dose > 0
     assert ratio == pytest.approx(added / residual, rel=1e-2)
 
 
@@ -109,8 +110,8 @@ def test_vectors_come_from_the_model_and_are_kept_where_none_are_given(
     record = json.loads((tmp_path / "logit_lens" / "run.json").read_text())
     assert record["dose"]["relative_strength"] == 2.0
     assert record["conversations"] == ["question"]
-    ratios = [receipt["layers"]["1"][2] for receipt in record["receipts"] if receipt["kind"] == "injected"]
-    assert np.mean(ratios) == pytest.approx(2.0, rel=0.3)
+    doses = [receipt["layers"]["1"][3] for receipt in record["receipts"] if receipt["kind"] == "injected"]
+    assert doses == pytest.approx([2.0] * len(doses), rel=1e-3)
 
 
 def test_the_gallery_shows_every_figure_with_its_command(

@@ -84,7 +84,7 @@ def test_the_subtitle_tells_numbers_and_conditions(drawn: dict[str, go.Figure]) 
         "a model",
         "info introspection",
         "layers 1:3",
-        "0.3 |residual|",
+        "0.3 x the model's median residual norm",
         "3 concepts",
         "2 random vectors",
         "1 yes",

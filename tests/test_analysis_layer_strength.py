@@ -184,7 +184,7 @@ def test_zero_strength_is_clean_and_ratios_are_those_of_receipts(whole: Path) ->
     record = json.loads((whole / "run.json").read_text())
     receipt = next(one for one in record["receipts"] if one["intervention"] == "bread grid 1:3 3")
     ratio = table.loc[table["intervention"] == "bread grid 1:3 3", "added_ratio"].dropna().unique()
-    np.testing.assert_allclose(ratio, np.mean([layer[2] for layer in receipt["layers"].values()]), rtol=1e-3)
+    np.testing.assert_allclose(ratio, np.mean([layer[3] for layer in receipt["layers"].values()]), rtol=1e-3)
     assert record["relative"] is False
     assert "layer_strength_ranges.html" in record["files"]
 

@@ -97,9 +97,9 @@ def test_the_figure_of_shifts_has_a_row_for_every_condition(drawn: dict[str, go.
     assert "+4.00" in text
     assert list(figure.layout.yaxis.ticktext)[:4] == [
         "no document: swap",
-        "no document: contrast at \N{MINUS SIGN}0.3 |residual|",
-        "no document: contrast at +0.3 |residual|",
-        "no document: contrast at +0.6 |residual|",
+        "no document: contrast at \N{MINUS SIGN}0.3 x median |residual|",
+        "no document: contrast at +0.3 x median |residual|",
+        "no document: contrast at +0.6 x median |residual|",
     ]
     asked = next(trace for trace in figure.data if trace.name == "introspection question" and trace.xaxis == "x")
     np.testing.assert_allclose(asked.x, [0.2, 0.4, 0.4, 0.8, 2.0, 4.0, 4.0, 8.0])
@@ -111,7 +111,10 @@ def test_published_values_stand_beside_the_swap_and_the_usual_dose(drawn: dict[s
     heights = dict(zip(stars.customdata[:, 0], stars.y, strict=True))
     assert sorted(heights) == pytest.approx([0.00592, 0.00861, 0.05347, 0.06006])
     place = dict(zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True))
-    for value, row in ((0.06006, "info document: swap"), (0.05347, "info document: contrast at +0.3 |residual|")):
+    for value, row in (
+        (0.06006, "info document: swap"),
+        (0.05347, "info document: contrast at +0.3 x median |residual|"),
+    ):
         at = next(height for p, height in heights.items() if p == pytest.approx(value))
         assert abs(at - place[row]) < 0.5
 
@@ -124,7 +127,7 @@ def test_the_curve_goes_through_zero_and_the_swap_is_a_level(drawn: dict[str, go
     random = next(trace for name, trace in info.items() if name.startswith("random"))
     # At 0.6 the table has one sign only: 1 + n with n = 0, 1.
     np.testing.assert_allclose(random.y, [RANDOM, RANDOM, 1.5 * RANDOM])
-    assert "strength +0.3 |residual| comes nearest (+4.00)" in figure.layout.title.text.replace("<br>", " ")
+    assert "strength +0.3 x median |residual| comes nearest (+4.00)" in figure.layout.title.text.replace("<br>", " ")
 
 
 def test_the_lens_has_levels_and_shifts_by_layer(drawn: dict[str, go.Figure]) -> None:

@@ -48,6 +48,13 @@ def test_all_cells_have_one_axis(grid: pd.DataFrame):
     assert low < grid["logit_diff"].min() < grid["logit_diff"].max() < high
 
 
+def test_what_users_have_called_things_is_no_markup(grid: pd.DataFrame):
+    named = grid.rename(columns={"p_yes": "p_<b>yes</b>"})
+    figure = mi.explorer.draw(named, (1, 2), 0.3, "p_<b>yes</b>")
+    assert "p_&lt;b&gt;yes&lt;/b&gt;" in str(figure.layout)
+    assert "<b>yes" not in str(figure.layout)
+
+
 def test_sliders_choose_among_the_cells(grid: pd.DataFrame):
     pytest.importorskip("ipywidgets", reason="the explorer needs ipywidgets")
     layers, strengths, shown = mi.explorer.explore(grid, "p_yes").children

@@ -62,7 +62,7 @@ def test_receipts_and_costs_show_themselves(model: mi.Model):
         parsed(shown)
     assert "nothing" in clean._repr_html_()
     assert "a&lt;b" in injected._repr_html_()
-    assert "2 additions at 2 layers" in injected._repr_html_()
+    assert f"{2 * len(injected.positions)} additions at 2 layers" in injected._repr_html_()
     cost = mi.explain(model, conversation(), [mi.CLEAN, steer])
     parsed(cost._repr_html_())
     assert "work saved" in cost._repr_html_()

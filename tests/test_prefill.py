@@ -50,18 +50,6 @@ def test_injection_touches_its_layers_and_all_marked_positions(backend, tiny_mod
     assert changed == {0: [], 1: [], 2: list(range(n_pos)), 3: list(range(n_pos))}
 
 
-def test_receipt_is_json():
-    import json
-
-    from mechint.prefill import Receipt
-    from mechint.steering import LayerTouch
-
-    receipt = Receipt("c", "v", "injected", 9, (0, 1, 2, 5, 7, 8), (LayerTouch(1, 1, 6, 2.0, 4.0, 0.5),))
-    data = json.loads(json.dumps(receipt.to_dict()))
-    assert data["positions"] == ["0:3", "5:6", "7:9"]
-    assert data["layers"][0]["ratio"] == 0.5
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_only_marked_segments_are_touched(backend, tiny_model):
     model = tiny_model("qwen2", backend)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
-import tiny
 import torch
 from conftest import conversation, vector
 from hypothesis import HealthCheck, example, given, settings
@@ -24,27 +23,6 @@ from mechint.store import CellStore
 
 BACKENDS = ["bridge", "hooked"]
 STEERED = [1, 2]
-
-
-@pytest.fixture(scope="module")
-def sunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GPT-2 with 64 positions that parks a norm of 4,000 on the first one, as many real models do."""
-    path, tokenizer = tmp_path_factory.mktemp("sunk"), tiny.tokenizer("chatml")
-    hf = tiny.hf_model("gpt2", len(tokenizer))
-    config = type(hf.config).from_dict({**hf.config.to_dict(), "n_positions": 64})
-    short = type(hf)(config).eval()
-    weights = hf.state_dict()
-    weights["transformer.wpe.weight"] = weights["transformer.wpe.weight"][:64]
-    weights["transformer.wpe.weight"][0, 5] += 4000.0
-    short.load_state_dict(weights)
-    short.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def outlier(sunk: Path) -> mi.Model:
-    return mi.load(sunk)
 
 
 @pytest.fixture(scope="module")
