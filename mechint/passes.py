@@ -211,8 +211,8 @@ class Pass:
                 index = torch.tensor(list(rows)) + after
                 following[index, : step.n_tokens] = steering.apply(layer, following[index, : step.n_tokens])
                 steering.check()
-                for index, row in enumerate(rows):
-                    result.felt[layer, row] = steering.felt(index)[layer].moved(step.node.start)
+                for number, row in enumerate(rows):
+                    result.felt[layer, row] = steering.felt(number)[layer].moved(step.node.start)
         return following
 
     def _batches(self, rows: Mapping[int, int]) -> Iterator[dict[int, int]]:

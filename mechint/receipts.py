@@ -72,7 +72,7 @@ class LayerTouch:
         return cls(
             layer=layer,
             firings=int(torch.bincount(places, weights=firings.double()).max()),
-            positions=len(places[change > 0].unique()),
+            positions=len(set(places[change > 0].tolist())),
             vector_norm=added,
             residual_norm=there,
             ratio=added / there if there else math.nan,
