@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analyses import run
 from mechint.errors import UsageError
 from mechint.files import JSON, replace_atomically
 from mechint.store import each_once
@@ -61,7 +62,8 @@ def files(given: Sequence[Path]) -> list[Path]:
 def read(given: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, Record]]:
     """Return by analysis the rows of all its parts and what they belong to.
 
-    Raises UsageError for parts of different runs, and for parts that are missing.
+    Raises UsageError for parts of different runs and for parts that are missing, StaleArtefactError for parts whose
+    doses are in other units.
     """
     import pandas as pd
 
@@ -91,6 +93,8 @@ def _joined(found: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, R
 def _check(
     found: Sequence[tuple[Path, pd.DataFrame]], abouts: Sequence[Mapping[str, JSON]], shards: Sequence[tuple[int, int]]
 ) -> None:
+    from mechint.residual_scale import check_same_unit
+
     first = found[0][0]
     for (file, _), about, shard in zip(found, abouts, shards, strict=True):
         if about["key"] != abouts[0]["key"] or shard[1] != shards[0][1]:
@@ -99,6 +103,8 @@ def _check(
                 allowed="parts made with the same options, model and version, but for --shard",
                 advice="remove those that are out of date",
             )
+        for unit, other in zip(*(run.units_in(one["found"]) for one in (abouts[0], about)), strict=True):
+            check_same_unit(unit, other, f"{first} and {file}")
     count = shards[0][1]
     numbers = [index for index, _ in shards]
     missing = sorted(set(range(count)) - set(numbers))

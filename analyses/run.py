@@ -71,7 +71,25 @@ def key(config: Common, found: Mapping[str, JSON]) -> str:
         offload=False,
         max_memory=None,
     )
-    return sha256(json.dumps([as_json(same), found, versions(), _source_hash()], sort_keys=True).encode())
+    told = [as_json(same), _without_norms(found), versions(), _source_hash()]
+    return sha256(json.dumps(told, sort_keys=True).encode())
+
+
+def units_in(found: JSON | Mapping[str, JSON]) -> list[dict[str, JSON]]:
+    """Return the units of doses that a record tells of, one for each model that it describes."""
+    if not isinstance(found, Mapping):
+        return []
+    unit = found.get("unit")
+    mine = [dict(unit)] if isinstance(unit, Mapping) and "norms" in unit else []
+    return mine + [one for value in found.values() for one in units_in(value)]
+
+
+def _without_norms(found: JSON | Mapping[str, JSON]) -> JSON:
+    """Return a record without the norms of units: their last digits differ between machines that share a table."""
+    if not isinstance(found, Mapping):
+        return found
+    drop = "norms" if "norms" in found and "key" in found else None
+    return {name: _without_norms(value) for name, value in found.items() if name != drop}
 
 
 @contextmanager
@@ -160,10 +178,13 @@ def load_model(config: Common, name: str | None = None) -> Model:
 
 
 def describe_model(model: Model) -> dict[str, JSON]:
-    """Return what `run.json` says of a model."""
+    """Return what `run.json` says of a model, with the unit of relative strengths."""
+    from mechint.residual_scale import unit_record
+
     shape: dict[str, JSON] = {"n_layers": model.n_layers, "d_model": model.d_model}
     words: dict[str, JSON] = {"tokenizer": model.tokenizer_source, "template": model.template.to_dict()}
-    return {"name": model.name, "identity": model.identity, "revision": model.revision, **words, **shape}
+    named: dict[str, JSON] = {"name": model.name, "identity": model.identity, "revision": model.revision}
+    return {**named, **words, **shape, "unit": unit_record(model)}
 
 
 def model_name(found: Mapping[str, JSON]) -> str:

@@ -107,6 +107,7 @@ def conclude(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
 
     directory, table = of.config.out / of.name, finished(rows)
     receipts = table.attrs.pop("receipts")
+    table.attrs["units"] = run.units_in(of.found)
     paths = run.write_table(table, directory)
     # What users and models have written may not be read as markup.
     figures, more = of.draw(literal(table), literal(of.config), literal(of.found))

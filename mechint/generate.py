@@ -14,12 +14,13 @@ from mechint.chat import Conversation
 from mechint.decode import Reply, Sampling, Start, decode, end_tokens
 from mechint.errors import UsageError
 from mechint.given import check_at_least, listed_conversations, listed_interventions
-from mechint.interventions import Clean, Intervention, Swap
+from mechint.interventions import Clean, Intervention, Swap, terms_among
 from mechint.model import Model
 from mechint.prefill import check_fits, check_readable, prefill
 from mechint.progress import Progress, counted
 from mechint.receipts import Measured, Receipt
 from mechint.render import Rendered, render_all
+from mechint.residual_scale import unit_record
 from mechint.signatures import Count, Seed, checked
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ def generate(
             spoken |= dict(zip(places, found, strict=True))
             if tell is not None:
                 tell(len(found), sum(len(one.reply.tokens) for one in found))
-    return _table(model.tokenizer, [spoken[place] for place in range(len(rows))])
+    table = _table(model.tokenizer, [spoken[place] for place in range(len(rows))])
+    if terms_among(wanted):
+        table.attrs["unit"] = unit_record(model)
+    return table
 
 
 @dataclass(frozen=True)

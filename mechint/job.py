@@ -19,7 +19,7 @@ from mechint.engine import CellBatch, run
 from mechint.errors import NumericalError, UsageError
 from mechint.files import JSON, sha256
 from mechint.given import listed_conversations, listed_interventions
-from mechint.interventions import CLEAN, Clean, Intervention, dose_text, key_for
+from mechint.interventions import CLEAN, Clean, Intervention, dose_text, key_for, terms_among
 from mechint.memory import Memory
 from mechint.model import Model
 from mechint.plan import Cell
@@ -27,6 +27,7 @@ from mechint.prefill import check_fits, check_readable
 from mechint.progress import Meter, Progress, meter_of
 from mechint.readout import readable
 from mechint.render import Rendered, render_all
+from mechint.residual_scale import unit_record
 from mechint.shards import Shard
 from mechint.signatures import checked
 from mechint.store import CellStore, each_once
@@ -195,6 +196,8 @@ class Job:
         if table.empty:
             table = pd.DataFrame(columns=["conversation", "intervention", "layer", "asked", "reference"])
         table.attrs["receipts"] = self._in_order(part, receipts)
+        if terms_among([self.interventions[i] for i in part.interventions]):
+            table.attrs["unit"] = unit_record(self.model)
         return table
 
     def _in_order(self, part: Part, receipts: Sequence[ReceiptDict]) -> list[ReceiptDict]:
@@ -296,7 +299,7 @@ class Job:
 
 def finish(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the table of one request's rows, those of all its shards put together: with shifts, in its order."""
-    receipts = rows.attrs.get("receipts", [])
+    attrs = {"receipts": [], **rows.attrs}
     table = rows.copy(deep=False)
     table.attrs = {}  # pandas would copy thousands of receipts at every step
     table = table.sort_index()
@@ -304,7 +307,7 @@ def finish(rows: pd.DataFrame) -> pd.DataFrame:
         keys = [name for name in ("conversation", "layer") if name in table]
         table = add_shifts(table, keys, table["reference"].to_numpy(dtype=bool))
     table = table[table["asked"].astype(bool)].drop(columns=["asked", "reference"]).reset_index(drop=True)
-    table.attrs["receipts"] = receipts
+    table.attrs = attrs
     return table
 
 

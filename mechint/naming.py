@@ -153,11 +153,12 @@ def name_log_probs(
         progress=progress,
         store=store,
     )
+    attrs = read[0].attrs
     receipts = each_once([receipt for table in read for receipt in table.attrs["receipts"]])
     for table in read:
         table.attrs = {}  # pandas would compare thousands of receipts to put the tables together
     found = naming.log_probs(read)
-    found.attrs["receipts"] = receipts
+    found.attrs = {**attrs, "receipts": receipts}
     return found
 
 

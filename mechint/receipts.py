@@ -14,9 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechint import html
-from mechint.errors import ModelValidationError, ReceiptError
+from mechint.errors import ReceiptError
 from mechint.files import JSON
 from mechint.model import Model
+from mechint.residual_scale import typical_norms
 
 # A token whose norm is so many times the median of its conversation is an outlier.
 OUTLIER = 10.0
@@ -202,14 +203,6 @@ class Measured:
             OutlierToken(position, str(self.model.tokenizer.decode([self.tokens[position]])), layer, ratio)
             for position, (ratio, layer) in sorted(most.items())
         )
-
-
-def typical_norms(model: Model) -> tuple[float, ...] | None:
-    """Return the unit of relative strengths by layer, `model.residual_norms`; None for a model that has none."""
-    try:
-        return model.residual_norms
-    except ModelValidationError:  # an absolute strength needs no unit
-        return None
 
 
 def _named(outliers: Sequence[OutlierToken]) -> str:

@@ -7,6 +7,7 @@ text, which such tokens cannot move, so that a dose is the same in every convers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mechint.errors import ModelValidationError
-from mechint.files import sha256
+from mechint.errors import ModelValidationError, StaleArtefactError
+from mechint.files import JSON, sha256
 from mechint.model import Model
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _TEXT = Path(__file__).with_suffix(".txt")
 # Tokens read at once: about a paragraph, and no more than the smallest models have positions for.
 _LONGEST = 64
 # Changes with the way of measuring, so that numbers of another way are not taken for those of this one.
+_ROUNDING = 0.01  # by which norms may differ that machines have measured of the same weights
 _METHOD = b"median over tokens of the norm of the clean resid_post, 1"
 
 
@@ -61,9 +63,44 @@ def unit_key(model: Model) -> str:
     return sha256(_METHOD, repr(_pieces(model)).encode())
 
 
+def typical_norms(model: Model) -> tuple[float, ...] | None:
+    """Return `model.residual_norms`; None for a model that has no such unit, for which strengths cannot be relative."""
+    try:
+        return model.residual_norms
+    except ModelValidationError:
+        return None
+
+
+def unit_record(model: Model) -> dict[str, JSON]:
+    """Return what tables and records say of a model's unit: its norms by layer, and the key of how it was measured."""
+    norms = typical_norms(model)
+    return {"what": _METHOD.decode(), "key": unit_key(model), "norms": None if norms is None else list(norms)}
+
+
+def check_same_unit(first: Mapping[str, JSON], second: Mapping[str, JSON], where: str) -> None:
+    """Raise StaleArtefactError unless two records are of one unit: measured alike, and the same but for rounding."""
+    norms, others = (one.get("norms") for one in (first, second))
+    alike = norms == others or (
+        isinstance(norms, list) and isinstance(others, list) and len(norms) == len(others)
+        and np.allclose(np.array(norms, float), np.array(others, float), rtol=_ROUNDING, atol=0.0)
+    )  # fmt: skip
+    if first.get("key") != second.get("key") or not alike:
+        raise StaleArtefactError(
+            given=f"{where}: doses in units of {_in_short(norms)} and of {_in_short(others)}",
+            allowed="one unit in all rows of a table: equal weights, measured in the same way",
+            advice="compute the parts again with the same model, dtype and version",
+        )
+
+
 @cache
 def _text() -> str:
     return _TEXT.read_text(encoding="utf-8")
+
+
+def _in_short(norms: JSON) -> str:
+    if not isinstance(norms, list):
+        return "no unit"
+    return f"norms {', '.join(f'{float(str(norm)):.4g}' for norm in norms[:4])}{', ...' if len(norms) > 4 else ''}"
 
 
 def _pieces(model: Model) -> list[list[int]]:

@@ -18,11 +18,12 @@ from mechint.active import ActiveSteering, SteeredRow, added_vectors, check_ever
 from mechint.chat import Conversation
 from mechint.errors import UsageError
 from mechint.given import check_at_least, listed_interventions
-from mechint.interventions import Intervention, Swap
+from mechint.interventions import Intervention, Swap, terms_among
 from mechint.model import Model
 from mechint.prefill import check_fits
 from mechint.progress import Progress, counted
 from mechint.render import render
+from mechint.residual_scale import unit_record
 from mechint.signatures import Count, checked
 from mechint.spans import positions_of
 
@@ -81,7 +82,10 @@ def text_loss(
             found |= dict(zip(places, _means(model, [rows[place] for place in places], watched), strict=True))
             if tell is not None:
                 tell(len(places), sum(len(rows[place].text.tokens) for place in places))
-    return pd.DataFrame([_columns(row, found[place], list(words)) for place, row in enumerate(rows)])
+    table = pd.DataFrame([_columns(row, found[place], list(words)) for place, row in enumerate(rows)])
+    if terms_among(wanted):
+        table.attrs["unit"] = unit_record(model)
+    return table
 
 
 @dataclass(frozen=True)

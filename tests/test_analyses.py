@@ -43,7 +43,7 @@ def test_the_record_says_how_and_on_what(finished: Path, inputs: list[str]) -> N
     main = next(item for item in record["receipts"] if item["intervention"] == "cats main 1:3")
     assert list(main["layers"]) == ["1", "2"]
     added, residual, ratio, dose = main["layers"]["1"]
-    assert dose > 0
+    assert dose == pytest.approx(added / record["model"]["unit"]["norms"][1], rel=1e-2)
     assert ratio == pytest.approx(added / residual, rel=1e-2)
 
 

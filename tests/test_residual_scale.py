@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import reference
 import torch
@@ -15,10 +16,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import mechint as mi
+from analyses import logit_lens, parts, run
 from mechint import residual_scale
-from mechint.errors import ModelValidationError
+from mechint.errors import ModelValidationError, StaleArtefactError
 from mechint.interventions import key_for
 from mechint.render import render
+from mechint.shards import Shard
 from mechint.store import CellStore
 
 BACKENDS = ["bridge", "hooked"]
@@ -168,3 +171,62 @@ def test_the_length_of_a_vector_does_not_matter(exponent: int, model: mi.Model) 
     steer = mi.Injection(vector(model) * 10.0**exponent, [1], relative_strength=0.3)
     expected = mi.Injection(vector(model), [1], relative_strength=0.3).amount(1, model)
     torch.testing.assert_close(steer.amount(1, model), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_tables_say_the_unit_of_their_doses(outlier: mi.Model, tmp_path: Path) -> None:
+    steer, norms = mi.Injection(vector(outlier), [1], relative_strength=0.3, name="v"), list(outlier.residual_norms)
+    tables = [
+        mi.score(outlier, chat(3), steer),
+        mi.logit_lens(outlier, chat(3), [steer, mi.CLEAN]),
+        mi.generate(outlier, chat(3), steer, max_new_tokens=2),
+        mi.text_loss(outlier, "Tell me about cats.", steer),
+        mi.name_log_probs(outlier, chat(3), {"cats": [" cats"]}, steer),
+        mi.score(outlier, chat(3), steer, store=tmp_path / "store"),
+        mi.score(outlier, chat(3), steer, store=tmp_path / "store"),
+    ]
+    for table in tables:
+        assert table.attrs["unit"]["norms"] == norms
+        assert table.attrs["unit"]["key"] == residual_scale.unit_key(outlier)
+    tables[0].to_parquet(tmp_path / "table.parquet")
+    assert pd.read_parquet(tmp_path / "table.parquet").attrs["unit"] == tables[0].attrs["unit"]
+    assert "unit" not in mi.score(outlier, chat(3), mi.CLEAN).attrs
+
+
+def record(norms: list[float] | None, key: str = "k") -> dict[str, object]:
+    return {"unit": {"what": "median", "key": key, "norms": norms}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (record([1.0, 2.0]), record([1.0, 2.1])),
+        (record([1.0, 2.0]), record([1.0, 2.0], "another")),
+        (record([1.0, 2.0]), record([1.0])),
+        (record([1.0, 2.0]), record(None)),
+    ],
+)
+def test_parts_of_other_units_are_not_merged(first: dict, second: dict, tmp_path: Path) -> None:
+    written = write_parts(tmp_path, first, second)
+    with pytest.raises(StaleArtefactError, match=r"1-of-2.*doses in units of norms 1, 2 and of"):
+        parts.read(written)
+
+
+def test_last_digits_of_machines_are_no_other_unit(tmp_path: Path) -> None:
+    first, second = record([1.0, 2.0]), record([1.0, 2.00001])
+    config = logit_lens.ANALYSIS.parsed([])
+    assert run.key(config, first) == run.key(config, second)
+    assert run.key(config, first) != run.key(config, record([1.0, 2.0], "another"))
+    ((rows, merged),) = parts.read(write_parts(tmp_path, first, second)).values()
+    assert len(rows) == 2
+    assert merged.found["model"] == first
+
+
+def write_parts(folder: Path, *units: dict[str, object]) -> list[Path]:
+    """Leave one row in the part of each shard, whose records tell of these units."""
+    written = []
+    for index, unit in enumerate(units):
+        rows = pd.DataFrame({"logit_diff": [1.0]}, index=[index])
+        rows.attrs["receipts"] = []
+        of_run = parts.Record("logit_lens", (), "key", {"model": unit})
+        written.append(parts.write(rows, folder, Shard(index, len(units)), of_run))
+    return written
