@@ -47,6 +47,11 @@ def load_tokenizer(source: Source, adapter: str | Path | None = None) -> tuple[P
         tokenizer = AutoTokenizer.from_pretrained(home.location, config=config, trust_remote_code=False)
         if not isinstance(tokenizer.vocab_size, int) or len(tokenizer) == 0:
             raise ValueError("it is empty")
+        # Without its family's files transformers makes some tokenizers of no words at all, and says nothing.
+        if not tokenizer("yes", add_special_tokens=False)["input_ids"]:
+            raise ValueError(
+                f"{type(tokenizer).__name__}, which transformers makes of its files, writes 'yes' as no token"
+            )
     return own_tokenizer(home, truth, tokenizer)
 
 

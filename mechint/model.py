@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +25,7 @@ from mechint.signatures import checked
 from mechint.sources import Source, resolve
 from mechint.templates import TemplateOptions
 from mechint.tokenizer_files import check_rows
+from mechint.tokenizer_identity import tokenizer_key
 from mechint.weights import Digests, Weights
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ class Model:
 
     @cached_property
     def vocabulary(self) -> str:
-        """Hash of the tokenizer's words and their numbers."""
-        return sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
+        """Hash of the tokenizer: words and numbers, special tokens, merges and other rules; see `tokenizer_key`."""
+        return tokenizer_key(self.tokenizer)
 
     @property
     def cache_widths(self) -> tuple[int, ...]:

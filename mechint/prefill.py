@@ -185,10 +185,12 @@ def _check_swap(model: Model, swap: Swap) -> None:
         }
         for m in (model, other)
     )
+    # The words are compared as they are now: they can be added to after a model has been loaded.
     same_words = other.tokenizer is model.tokenizer or other.tokenizer.get_vocab() == model.tokenizer.get_vocab()
-    if ours != theirs or not same_words:
+    alike = same_words and other.vocabulary == model.vocabulary
+    if ours != theirs or not alike:
         raise SwapError(
-            given=f"{swap.name}: {theirs}{'' if same_words else ', another vocabulary'}",
+            given=f"{swap.name}: {theirs}{'' if alike else ', another tokenizer (its vocabulary or its rules)'}",
             allowed=f"the shapes and tokenizer of {model.name}: {ours}",
             advice="swap with a finetuned copy of the same model, loaded with the same backend and dtype",
         )

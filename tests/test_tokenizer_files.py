@@ -6,17 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
+import reference
 import tiny
 import torch
+from conftest import conversation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 import mechint as mi
 from mechint import loading
 from mechint.errors import ModelValidationError
+from mechint.render import render
 from mechint.sources import resolve
+from mechint.tokenizer_files import own_tokenizer, read_rules
 
 CORPUS = [*tiny.CORPUS, *["1234 2024 99 100 it's"] * 40]
 
@@ -145,3 +149,50 @@ def test_numbers_are_those_of_plain_hugging_face_on_the_files_tokens(tmp_path: P
     with torch.no_grad():
         logits = model(tokens).logits[0, -1]
     assert table["logit_diff"][0] == pytest.approx(float(logits[yes] - logits[no]), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def in_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose tokenizer is written in Python: bytes are its tokens, and it has no tokenizer.json."""
+    return of_bytes(tmp_path_factory.mktemp("bytes"), "llama")
+
+
+def of_bytes(path: Path, architecture: str) -> Path:
+    tokenizer = ByT5Tokenizer(chat_template=tiny.CHATML)
+    tiny.hf_model(architecture, len(tokenizer)).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    assert not (path / "tokenizer.json").exists()
+    return path
+
+
+def test_a_checkpoint_without_the_file_has_the_tokenizer_that_transformers_builds(in_python: Path) -> None:
+    """Without offsets of tokens in texts: what is marked, and what is read, are those of Hugging Face."""
+    model = mi.load(in_python)
+    assert not model.tokenizer.is_fast
+    assert model.tokenizer_source == "ByT5Tokenizer (the checkpoint has no tokenizer.json)"
+    asked = conversation()
+    rendered = render(model, asked)
+    whole = model.tokenizer.encode(rendered.text, add_special_tokens=False)
+    assert list(rendered.tokens) == whole
+    assert "".join(rendered.pieces) == rendered.text
+    second = rendered.segments[1]
+    assert "no thought" in model.tokenizer.decode(whole[second.start : second.stop])
+    answers = mi.Answers(yes=("y",), no=("n",))
+    found = mi.score(model, asked, mi.CLEAN, answers=answers)["logit_diff"].iloc[0]
+    logits = reference.load(in_python)(torch.tensor([whole])).logits[0, -1]
+    yes, no = (model.tokenizer.encode(text, add_special_tokens=False)[0] for text in ("y", "n"))
+    assert found == pytest.approx(float(logits[yes] - logits[no]), abs=1e-4)
+
+
+def test_what_transformers_builds_in_python_is_compared_with_the_file_too(tmp_path: Path) -> None:
+    path = directory(tmp_path, byte_level(), "llama", "PreTrainedTokenizerFast")
+    source = resolve(path)
+    found, words = own_tokenizer(source, read_rules(source), ByT5Tokenizer())
+    assert found.is_fast
+    assert words.startswith("tokenizer.json; transformers' ByT5Tokenizer would split other tokens: ")
+
+
+def test_a_tokenizer_without_words_is_refused(tmp_path: Path) -> None:
+    """Of a qwen2 checkpoint transformers makes its family's tokenizer, here of no words, without a word."""
+    with pytest.raises(ModelValidationError, match="writes 'yes' as no token"):
+        mi.load(of_bytes(tmp_path, "qwen2"))
