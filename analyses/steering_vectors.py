@@ -73,19 +73,25 @@ def sanity(setup: Setup) -> JSON:
 
 
 def tokens(model: Model, vector: ConceptVector, layer: int) -> tuple[str, ...]:
-    """Return the tokens that the logit lens of a vector makes likeliest, as text: its final norm and unembedding."""
+    """Return the tokens that the logit lens of a vector makes likeliest, as text: its final norm and unembedding.
+
+    None for a vector that is zero at the layer, which would make all tokens as likely.
+    """
+    if not vector.vectors[layer].any():
+        return ()
     logits = model.readout.logits(vector.vectors[layer][None].to(model.device))[0]
     return tuple(str(model.tokenizer.decode([token])) for token in logits.topk(_TOKENS).indices.tolist())
 
 
 def cosines(vectors: list[ConceptVector], layers: tuple[int, ...]) -> np.ndarray:
-    """Return the cosine of each pair, the mean over layers."""
-    parts = []
+    """Return the cosine of each pair, the mean over layers at which neither is zero; NaN where there is none."""
+    sums, counts = np.zeros((len(vectors),) * 2), np.zeros((len(vectors),) * 2)
     for layer in layers:
         stacked = np.stack([vector.vectors[layer].numpy() for vector in vectors]).astype(np.float64)
-        unit = stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-30)
-        parts.append(unit @ unit.T)
-    return np.asarray(np.mean(parts, axis=0))
+        norms = np.linalg.norm(stacked, axis=1, keepdims=True)
+        unit = np.divide(stacked, norms, out=np.zeros_like(stacked), where=norms > 0)
+        sums, counts = sums + unit @ unit.T, counts + (norms > 0) @ (norms > 0).T
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def _vector(record: Mapping[str, JSON]) -> Vector:

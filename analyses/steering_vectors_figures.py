@@ -108,7 +108,8 @@ def _vector_line(number: int, sanity: Sanity, dose: Dose, ratios: pd.Series) -> 
 
 
 def _most_similar(number: int, sanity: Sanity) -> str:
-    others = [(value, at) for at, value in enumerate(sanity.cosines[number]) if at != number]
+    row = sanity.cosines[number]
+    others = [(value, at) for at, value in enumerate(row) if at != number and np.isfinite(value)]
     if not others:
         return ""
     value, at = max(others)

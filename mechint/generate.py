@@ -79,6 +79,7 @@ def generate(
             if tell is not None:
                 tell(len(found), sum(len(one.reply.tokens) for one in found))
     table = _table(model.tokenizer, [spoken[place] for place in range(len(rows))])
+    table.attrs["renderings"] = {one.label: str(one) for one in rendered}
     if terms_among(wanted):
         table.attrs["unit"] = unit_record(model)
     return table

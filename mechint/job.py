@@ -196,6 +196,7 @@ class Job:
         if table.empty:
             table = pd.DataFrame(columns=["conversation", "intervention", "layer", "asked", "reference"])
         table.attrs["receipts"] = self._in_order(part, receipts)
+        table.attrs["renderings"] = {self.rendered[c].label: str(self.rendered[c]) for c in part.conversations}
         if terms_among([self.interventions[i] for i in part.interventions]):
             table.attrs["unit"] = unit_record(self.model)
         return table

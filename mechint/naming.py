@@ -153,12 +153,14 @@ def name_log_probs(
         progress=progress,
         store=store,
     )
-    attrs = read[0].attrs
+    attrs, pairs = read[0].attrs, list(zip(naming.requests, read, strict=True))
+    # Of a conversation that is continued by some of a name's tokens, the text is shown as it was before.
+    shown = {k: v for request, table in pairs if not request.after for k, v in table.attrs["renderings"].items()}
     receipts = each_once([receipt for table in read for receipt in table.attrs["receipts"]])
     for table in read:
         table.attrs = {}  # pandas would compare thousands of receipts to put the tables together
     found = naming.log_probs(read)
-    found.attrs = {**attrs, "receipts": receipts}
+    found.attrs = {**attrs, "receipts": receipts, "renderings": shown}
     return found
 
 

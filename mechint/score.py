@@ -39,8 +39,9 @@ def score(
     `yes_no_mass`, `entropy` (nats, over the whole vocabulary); `p_yes_shift`, `p_no_shift`, `logit_diff_shift` against
     the clean cell of the same conversation, which is computed where it was not asked for. An option list gives
     `p_<option>` and `logit_<option>` instead. Answers are the conversation's own unless `answers` is given; columns
-    without an answer are NaN. `table.attrs["receipts"]` holds the receipt of every prefill, and `attrs["unit"]`,
-    where something is injected, the model's typical residual norms by layer, in which relative strengths are given.
+    without an answer are NaN. `table.attrs["receipts"]` holds the receipt of every prefill, `attrs["renderings"]`
+    the marked text of each conversation, as `mi.render` prints it, and, of injections, `attrs["unit"]` the
+    model's typical residual norms by layer, in which relative strengths are given.
 
     `store` is a directory that keeps finished cells: a call that was interrupted goes on there, and a cell that was
     computed from the same inputs is not computed again. With `shard`, only that part of the cells is computed and the

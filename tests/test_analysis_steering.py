@@ -263,3 +263,13 @@ def test_bad_input_is_one_error(
     given = [part.format(nowhere=tmp_path / "nowhere.json") for part in argv]
     message = refusal(steering, [*given, "--out", str(tmp_path)], capsys)
     assert all(word in message for word in words), message
+
+
+def test_a_layer_where_a_vector_is_zero_stands_for_no_word(model: mi.Model) -> None:
+    rows = vector(model).vectors
+    gap = mi.ConceptVector(rows | {2: torch.zeros(model.d_model)}, "gap", model.n_layers)
+    assert tokens(model, gap, 2) == ()
+    assert len(tokens(model, gap, 1)) > 3
+    between = cosines([vector(model), gap], (1, 2))
+    np.testing.assert_allclose(between, 1.0, atol=1e-6)
+    assert np.isnan(cosines([vector(model), gap], (2,))[0, 1])

@@ -315,3 +315,12 @@ def test_template_without_the_prefix_property_is_refused(tiny_checkpoint):
     model.tokenizer.chat_template = tiny.CHATML.replace("m['content']", "(m['content'] if loop.last else 'x')")
     with pytest.raises(ChatTemplateError):
         mi.score(model, conversation(), CLEAN)
+
+
+def test_tables_show_the_text_that_was_read(model):
+    chats = conversations()
+    shown = {chat.label: str(mi.render(model, chat)) for chat in chats}
+    assert mi.score(model, chats, CLEAN).attrs["renderings"] == shown
+    assert mi.generate(model, chats, CLEAN, max_new_tokens=1).attrs["renderings"] == shown
+    named = mi.name_log_probs(model, chats, {"maybe": [" maybe"]}, CLEAN)
+    assert named.attrs["renderings"] == shown

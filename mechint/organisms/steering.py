@@ -32,7 +32,11 @@ BEGINNINGS = ("I", "The", "When", "Many", "There", "About")
 
 @dataclass
 class VectorBank:
-    """Unit directions by method and concept, and the mean norm of the clean residual at each layer."""
+    """Unit directions by method and concept, and the mean norm of the clean residual at each layer.
+
+    Members are trained in this unit, not in `model.residual_norms`, which is that of everything measured: no token of
+    theirs has a norm that would move the mean, and it is taken over all prompts at once, so it is one number for all.
+    """
 
     names: tuple[str, ...]
     directions: Float[Tensor, "method concept layer d_model"]
