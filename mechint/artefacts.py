@@ -13,8 +13,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 from mechint.errors import MechintError, UsageError
+
+_REASONS: dict[type[Exception] | tuple[type[Exception], ...], str] = {
+    RecursionError: "it is nested too deeply",
+    (MemoryError, OverflowError): "it claims to hold more than memory can",
+    UnpicklingError: "it is a pickle that is damaged or holds more than tensors; what it would run is never run",
+}
 
 
 @dataclass(frozen=True)
@@ -52,18 +59,18 @@ def reading(path: str | Path, kind: FileKind) -> Iterator[None]:
 
 def reason(problem: Exception) -> str:
     """Return in one line what an exception says of a file."""
-    if isinstance(problem, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(problem, MemoryError | OverflowError):
-        return "it claims to hold more than memory can"
+    for kinds, words in _REASONS.items():
+        if isinstance(problem, kinds):
+            return words
     if isinstance(problem, UnicodeError):
         return f"it holds text that is not UTF-8 ({problem.reason})" if hasattr(problem, "reason") else str(problem)
     if isinstance(problem, KeyError):
         return f"it lacks {str(problem.args[0] if problem.args else '')[:80]!r}"
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror
-    lines = str(problem).strip().splitlines()
-    return lines[0][:300] if lines else type(problem).__name__
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    told = 2 if lines and lines[0].endswith(":") else 1  # some begin with where, and say what in the next line
+    return " ".join(lines[:told])[:300] or type(problem).__name__
 
 
 def shown_path(path: str | Path) -> str:

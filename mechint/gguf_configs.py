@@ -15,18 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from mechint.gguf_models import GGUFModel
+from mechint.gguf_rotary import rope_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 Setting = int | float | str | bool | None | list[str] | dict[str, object]
-ROPE_FREQS = "rope_freqs.weight"
 # Carried over below; of the last line nothing follows for what is computed.
 _COMMON = (
     "vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length",
@@ -38,8 +33,6 @@ _COMMON = (
 )  # fmt: skip
 _GEMMA = ("attention.sliding_window", "attention.sliding_window_pattern", "attention.scale", "rope.freq_base_swa")
 _SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
-# Llama 3.1 to 3.3 use these three with factors 8 and 32; the tensor holds what they make of each frequency.
-_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 _MAX_LAYERS = 10_000
 _BLOCK = re.compile(r"blk\.(\d{1,9})\.")
 
@@ -76,11 +69,11 @@ class _Declared:
     @classmethod
     def of(cls, model: GGUFModel) -> _Declared:
         """Read the sizes; raises ValueError where they contradict each other."""
-        d_model, n_heads = _size(model, "embedding_length"), _size(model, "attention.head_count")
-        d_head = _size(model, "attention.key_length", d_model // n_heads)
-        n_layers = _size(model, "block_count")
+        d_model, n_heads = model.size("embedding_length"), model.size("attention.head_count")
+        d_head = model.size("attention.key_length", d_model // n_heads)
+        n_layers = model.size("block_count")
         for key, what in (("attention.value_length", "value_length"), ("rope.dimension_count", "rope.dimension_count")):
-            if (size := _size(model, key, d_head)) != d_head:
+            if (size := model.size(key, d_head)) != d_head:
                 raise ValueError(f"its {what} is {size}, its attention.key_length {d_head}; equal ones can be read")
         if n_layers > _MAX_LAYERS:
             raise ValueError(f"its block_count is {n_layers}")
@@ -88,11 +81,11 @@ class _Declared:
         return cls(
             n_layers,
             d_model,
-            _size(model, "feed_forward_length"),
+            model.size("feed_forward_length"),
             n_heads,
-            _size(model, "attention.head_count_kv", n_heads),
+            model.size("attention.head_count_kv", n_heads),
             d_head,
-            _size(model, "context_length"),
+            model.size("context_length"),
             rows.shape[0] if rows is not None and rows.shape else 0,
         )
 
@@ -106,9 +99,9 @@ class _Declared:
             "num_key_value_heads": self.n_kv_heads,
             "max_position_embeddings": self.n_ctx,
             "vocab_size": self.d_vocab,
-            "rms_norm_eps": _number(model, "attention.layer_norm_rms_epsilon"),
+            "rms_norm_eps": model.number("attention.layer_norm_rms_epsilon"),
             "tie_word_embeddings": "output.weight" not in model.tensors,
-            "rope_parameters": _rope(model, self),
+            "rope_parameters": rope_of(model, self.d_head),
             **{name: _token(model, key) for name, key in _TOKENS.items()},
         }
 
@@ -125,7 +118,7 @@ class _Declared:
             "ffn_down": (self.d_model, self.d_mlp),
         }
         shapes = {f"blk.{n}.{part}.weight": shape for n in range(self.n_layers) for part, shape in expected.items()}
-        declared = _size(model, "vocab_size", self.d_vocab)
+        declared = model.size("vocab_size", self.d_vocab)
         shapes |= {"token_embd.weight": (declared, self.d_model), "output_norm.weight": (self.d_model,)}
         if "output.weight" in model.tensors:
             shapes["output.weight"] = (declared, self.d_model)
@@ -176,7 +169,7 @@ def _qwen3(model: GGUFModel, declared: _Declared) -> dict[str, Setting]:
 def _gemma(model: GGUFModel, declared: _Declared, largest: int) -> dict[str, Setting]:
     """Return what Gemma 2 and 3 share; the largest of each, known by its blocks, has another scale of attention."""
     scalar = declared.d_model // declared.n_heads if declared.n_layers == largest else declared.d_head
-    if (scale := _number(model, "attention.scale", scalar**-0.5)) > 0:
+    if (scale := model.number("attention.scale", scalar**-0.5)) > 0:
         scalar = round(scale**-2)
     if not math.isclose(max(scalar, 1) ** -0.5, scale, rel_tol=1e-5):
         raise ValueError(f"its attention.scale is {scale}, not one by the root of a whole number")
@@ -185,27 +178,27 @@ def _gemma(model: GGUFModel, declared: _Declared, largest: int) -> dict[str, Set
 
 def _gemma2(model: GGUFModel, declared: _Declared) -> dict[str, Setting]:
     return _gemma(model, declared, largest=46) | {
-        "sliding_window": _size(model, "attention.sliding_window", 4096),
+        "sliding_window": model.size("attention.sliding_window", 4096),
         "layer_types": _layer_types(model, declared, 2),
-        "attn_logit_softcapping": _number(model, "attn_logit_softcapping", 50.0),
-        "final_logit_softcapping": _number(model, "final_logit_softcapping", 30.0),
+        "attn_logit_softcapping": model.number("attn_logit_softcapping", 50.0),
+        "final_logit_softcapping": model.number("final_logit_softcapping", 30.0),
     }
 
 
 def _gemma3(model: GGUFModel, declared: _Declared) -> dict[str, Setting]:
-    local = {"rope_type": "default", "rope_theta": _number(model, "rope.freq_base_swa", 10_000.0)}
-    final = _number(model, "final_logit_softcapping", 0.0)
+    local = {"rope_type": "default", "rope_theta": model.number("rope.freq_base_swa", 10_000.0)}
+    final = model.number("final_logit_softcapping", 0.0)
     return _gemma(model, declared, largest=62) | {
-        "sliding_window": _size(model, "attention.sliding_window"),
+        "sliding_window": model.size("attention.sliding_window"),
         "layer_types": _layer_types(model, declared, 6),
-        "rope_parameters": {"full_attention": _rope(model, declared), "sliding_attention": local},
+        "rope_parameters": {"full_attention": rope_of(model, declared.d_head), "sliding_attention": local},
         "final_logit_softcapping": final or None,
     }
 
 
 def _layer_types(model: GGUFModel, declared: _Declared, usual: int) -> list[str]:
     """Return the kind of each layer: the last of each `pattern` layers attends to everything."""
-    pattern = _size(model, "attention.sliding_window_pattern", usual)
+    pattern = model.size("attention.sliding_window_pattern", usual)
     kinds = ("full_attention", "sliding_attention")
     return [kinds[(layer + 1) % pattern != 0] for layer in range(declared.n_layers)]
 
@@ -230,62 +223,6 @@ def _check_keys(model: GGUFModel, family: _Family) -> None:
         raise ValueError(f"it has {model.fields[f'{prefix}expert_count']} experts; models without are read")
     if model.fields.get(f"{prefix}attention.causal") is False:
         raise ValueError("its attention is not causal")
-
-
-def _rope(model: GGUFModel, declared: _Declared) -> dict[str, object]:
-    """Return the rotary positions that a file declares."""
-    base, kind = _number(model, "rope.freq_base", 10_000.0), model.value(_key(model, "rope.scaling.type"), str, "none")
-    factor = _number(model, "rope.scaling.factor", _number(model, "rope.scale_linear", 1.0))
-    linear = kind == "linear" or (kind == "none" and f"{model.architecture}.rope.scale_linear" in model.fields)
-    rope: dict[str, object] = {"rope_type": "default", "rope_theta": base}
-    if ROPE_FREQS in model.tensors:
-        if kind != "none" or factor != 1:
-            raise ValueError(f"it declares both rotary scaling {kind!r} and {ROPE_FREQS}")
-        return rope | _llama3(model.read(ROPE_FREQS), base, declared.d_head)
-    if linear and factor != 1:
-        return rope | {"rope_type": "linear", "factor": factor}
-    if kind == "yarn":
-        before = _size(model, "rope.scaling.original_context_length")
-        return rope | {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": before}
-    if kind not in ("none", "linear"):
-        raise ValueError(f"its rotary scaling is {kind[:40]!r}; read are none, linear, yarn and {ROPE_FREQS}")
-    return rope
-
-
-def _llama3(factors: Float[Tensor, " half"], base: float, d_head: int) -> dict[str, object]:
-    """Return Llama 3's scaling, of which a file holds what it divides each frequency by."""
-    factor = float(factors.max())
-    lengths = 2 * math.pi * base ** (torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
-    low, high, before = _LLAMA3.values()
-    smooth = ((before / lengths - low) / (high - low)).clamp(0, 1)
-    expected = 1 / ((1 - smooth) / factor + smooth)
-    if factors.shape != expected.shape or not torch.allclose(factors.double(), expected, rtol=1e-4):
-        raise ValueError(f"its {ROPE_FREQS} are not those of Llama 3.1 to 3.3")
-    return {"rope_type": "llama3", "factor": factor, **_LLAMA3}
-
-
-def _key(model: GGUFModel, key: str) -> str:
-    return f"{model.architecture}.{key}"
-
-
-def _size(model: GGUFModel, key: str, default: int | None = None) -> int:
-    """Return a whole number above zero; one for each layer is taken if all are equal."""
-    found = model.fields.get(_key(model, key))
-    if isinstance(found, list) and found and len(set(found)) == 1:
-        size = found[0]
-    else:
-        size = model.value(_key(model, key), int, default)
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"its {_key(model, key)} is {str(size)[:40]}, where a whole number above zero belongs")
-    return size
-
-
-def _number(model: GGUFModel, key: str, default: float | None = None) -> float:
-    """Return a number: the shortest that its 32 bits can stand for, as it stood in the checkpoint's configuration."""
-    number = float(str(np.float32(model.value(_key(model, key), float, default))))
-    if not math.isfinite(number) or number < 0:
-        raise ValueError(f"its {_key(model, key)} is {number}")
-    return number
 
 
 def _token(model: GGUFModel, key: str) -> int | None:

@@ -6,13 +6,13 @@ end of a file. The format is that of https://github.com/ggml-org/ggml/blob/maste
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -74,6 +74,26 @@ class GGUFModel:
             raise ValueError(f"its {key} is {str(found)[:40]!r}, where a {kind.__name__} belongs")
         assert isinstance(found, kind)
         return found
+
+    def size(self, key: str, default: int | None = None) -> int:
+        """Return a whole number above zero, by its key within the architecture; one for each layer if all are equal."""
+        full = f"{self.architecture}.{key}"
+        found = self.fields.get(full)
+        if isinstance(found, list) and found and len(set(found)) == 1:
+            size = found[0]
+        else:
+            size = self.value(full, int, default)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"its {full} is {str(size)[:40]}, where a whole number above zero belongs")
+        return size
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Return a number of zero or more: the shortest that its 32 bits can stand for, as a configuration has it."""
+        full = f"{self.architecture}.{key}"
+        number = float(str(np.float32(self.value(full, float, default))))
+        if not math.isfinite(number) or number < 0:
+            raise ValueError(f"its {full} is {number}")
+        return number
 
     def read(self, name: str) -> Tensor:
         """Return a tensor in float32, dequantised; raises ValueError where the file ends before it does."""
@@ -207,7 +227,7 @@ def _stored_bytes(tensor: StoredTensor, kind: GGMLQuantizationType) -> tuple[tup
 
     block, size = GGML_QUANT_SIZES[kind]
     shape = tensor.shape if kind.name in ("F32", "F16") else quant_shape_to_byte_shape(tensor.shape, kind)
-    return tuple(shape), prod(tensor.shape) // block * size
+    return tuple(shape), math.prod(tensor.shape) // block * size
 
 
 def _typed(raw: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechint.gguf_configs import ROPE_FREQS
 from mechint.gguf_models import GGUFModel
+from mechint.gguf_rotary import ROPE_FREQS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
 from mechint.artefacts import reason
 from mechint.backends.wrappers import auto_class, text_model
+from mechint.checkpoint_files import check_files, check_sizes, check_stored, check_unused, check_writes
 from mechint.errors import MechintError, ModelValidationError, UnknownModelError
 from mechint.gguf_configs import config_of
 from mechint.gguf_models import reading_model
@@ -25,7 +26,16 @@ from mechint.tokenizer_files import own_tokenizer, read_rules
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-_Loaded = tuple["PreTrainedModel", dict[str, set[str]]]
+
+class _Info(TypedDict):
+    """What transformers says of how weights and model fit."""
+
+    missing_keys: set[str]
+    unexpected_keys: set[str]
+    mismatched_keys: set[tuple[str, Sequence[int], Sequence[int]]]
+
+
+_Loaded = tuple["PreTrainedModel", _Info]
 
 
 def load_tokenizer(source: Source, adapter: str | Path | None = None) -> tuple[PreTrainedTokenizerBase, str]:
@@ -41,17 +51,12 @@ def load_tokenizer(source: Source, adapter: str | Path | None = None) -> tuple[P
     if home.is_gguf:
         with reading_model(Path(home.location)) as file:
             return tokenizer_of(file)
-    truth = read_rules(home)
+    if home.is_local:
+        check_files(Path(home.location))
+    truth, config = read_rules(home), _config(source)
     with _loading(home, "its tokenizer"):
-        config = _config(source)
         tokenizer = AutoTokenizer.from_pretrained(home.location, config=config, trust_remote_code=False)
-        if not isinstance(tokenizer.vocab_size, int) or len(tokenizer) == 0:
-            raise ValueError("it is empty")
-        # Without its family's files transformers makes some tokenizers of no words at all, and says nothing.
-        if not tokenizer("yes", add_special_tokens=False)["input_ids"]:
-            raise ValueError(
-                f"{type(tokenizer).__name__}, which transformers makes of its files, writes 'yes' as no token"
-            )
+        check_writes(tokenizer)
     return own_tokenizer(home, truth, tokenizer)
 
 
@@ -78,6 +83,10 @@ def load_hf(
         if info["missing_keys"]:
             # transformers would fill them with random numbers and only log it.
             raise ValueError(f"missing {', '.join(sorted(info['missing_keys'])[:3])}")
+        if info["mismatched_keys"]:
+            name, stored, built = min(info["mismatched_keys"])
+            raise ValueError(f"{name} is shaped {tuple(stored)}, its configuration makes that {tuple(built)}")
+        check_unused(info["unexpected_keys"], model)
         _check_finite(model)
     for location in (source.adapter, None if adapter is None else adapter_location(adapter)):
         model = model if location is None else merged(model, location)
@@ -85,16 +94,19 @@ def load_hf(
 
 
 def _from_checkpoint(source: Source, dtype: torch.dtype, device: torch.device | None) -> _Loaded:
+    kind = auto_class(_config(source))
     with _quiet(source.name in EMBEDDED):
-        loaded: _Loaded = auto_class(_config(source)).from_pretrained(
+        loaded: _Loaded = kind.from_pretrained(
             source.location,
             dtype=dtype,
             attn_implementation="eager",
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by name here; transformers would point to what it has logged
             **_placement(device),
         )
-        return loaded
+    check_stored(_directory(source), loaded[0])
+    return loaded
 
 
 def _from_gguf(source: Source, dtype: torch.dtype, device: torch.device | None) -> _Loaded:
@@ -127,8 +139,20 @@ def _config(source: Source) -> PretrainedConfig:
     if source.is_gguf:
         with reading_model(Path(source.location)) as file:
             return config_of(file)
-    config: PretrainedConfig = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
+    with _loading(source, "its configuration"):
+        check_files(_directory(source))
+        config: PretrainedConfig = AutoConfig.from_pretrained(source.location, trust_remote_code=False)
+        check_sizes(config)
     return config
+
+
+def _directory(source: Source) -> Path:
+    """Return where a checkpoint's files lie: those of the hub, in its cache."""
+    if source.is_local:
+        return Path(source.location)
+    from transformers.utils import cached_file
+
+    return Path(cached_file(source.location, "config.json")).parent
 
 
 def _check_finite(model: PreTrainedModel) -> None:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechint.artefacts import reason
 from mechint.backends.base import Backend, Hook
 from mechint.backends.blocks import Blocks
 from mechint.backends.versions import require_hooked, wrappable
@@ -392,10 +393,15 @@ def _dtype(name: str) -> torch.dtype:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if device.type == "cpu" and device.index:
+            raise ValueError("a machine has one cpu")
+        if torch.zeros(1, device=device).item() != 0:  # meta holds no numbers
+            raise ValueError("it computes nothing")
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # each kind of device that torch has a name for has ways of its own not to be there
         raise UsageError(
-            given=f"device={name!r}: {str(error).splitlines()[0]}",
+            given=f"device={name!r}: {reason(error).split('. ')[0]}",
             allowed="cpu, or cuda, cuda:0, mps where this machine has them",
             advice="choose a device that is there",
         ) from error

@@ -18,7 +18,7 @@ from mechint.organisms import EMBEDDED, organism_path
 ADAPTER_CONFIG = "adapter_config.json"
 GGUF_SUFFIX = ".gguf"
 _HUB_TIMEOUT_S = 1.5
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"(?!.{97})(\w[\w.-]*\w|\w)/(\w[\w.-]*\w|\w)", re.ASCII)  # as the hub has them
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def resolve(name: str | Path) -> Source:
         return Source(text, str(path), is_local=True)
     if path.exists():
         raise _unknown(text, "it is neither a directory nor a GGUF file")
-    if _HUB_ID.fullmatch(text) and not text.startswith("."):
+    if _HUB_ID.fullmatch(text) and "--" not in text and ".." not in text:
         return Source(text, text, is_local=False)
     raise _unknown(text, "no such directory or file, and not of the form owner/name")
 

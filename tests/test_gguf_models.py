@@ -107,6 +107,32 @@ def test_the_largest_gemmas_have_their_own_scale_of_attention(
     assert config_of(deep).query_pre_attn_scalar == scalar  # 32 wide over 4 heads; heads of 16
 
 
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ({}, "default"),
+        ({"type": "none", "factor": 4.0}, "default"),
+        ({"factor": 4.0}, "linear"),  # what llama.cpp means where no type is named
+        ({"type": "linear", "factor": 1.0}, "default"),
+        ({"type": "yarn", "factor": 4.0, "original_context_length": 64}, "yarn"),
+    ],
+)
+def test_rotary_scaling_is_what_llama_cpp_means(declared: dict[str, object], expected: str, whole: GGUFModel) -> None:
+    fields = {**whole.fields, **{f"qwen2.rope.scaling.{key}": value for key, value in declared.items()}}
+    rope = config_of(replace(whole, fields=fields)).rope_parameters
+    assert (rope["rope_type"], rope.get("factor", 1.0)) == (expected, 4.0 if expected != "default" else 1.0)
+
+
+def test_other_frequencies_than_llama_3s_are_refused(
+    written: Callable[..., Path], words: dict[str, object], tmp_path: Path
+) -> None:
+    factors = np.linspace(1, 8, 32, dtype=np.float32)
+    model = small_ggufs.hf_model("llama 3", N_WORDS)
+    path = small_ggufs.write(tmp_path / "x.gguf", model, words, tensors={"rope_freqs.weight": factors})
+    with pytest.raises(ModelValidationError, match="not those of Llama"):
+        read(path)
+
+
 def test_a_loaded_file_is_a_model_like_any_other(written: Callable[..., Path], tmp_path: Path) -> None:
     original = small_ggufs.hf_model("qwen3", N_WORDS)
     original.save_pretrained(tmp_path / "original")

@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lowest first. A module may import those before it, and nothing after it.
 FLOORS = (
     "errors", "arguments", "signatures", "artefacts", "files", "tensor_files", "gguf_files", "gguf_models",
-    "gguf_configs", "gguf_weights", "gguf_tokenizers", "sizes", "progress",
+    "gguf_rotary", "gguf_configs", "gguf_weights", "gguf_tokenizers", "sizes", "progress",
     "html",
     "organisms", "sources", "chat", "sandbox", "templates", "offsets", "turns", "render", "spans", "tokens",
-    "cache", "readout", "backends", "weights", "tokenizer_files", "tokenizer_identity", "merging",
-    "loading", "model", "memory", "validation",
+    "cache", "readout", "backends", "weights", "checkpoint_files", "tokenizer_files", "tokenizer_identity",
+    "merging", "loading", "model", "memory", "validation",
     "saving", "adapters", "residual_scale", "capture", "receipts", "steering", "vectors", "prompt_fields",
     "prompt_tasks", "prompt_design", "prompts", "prompt_questions", "presets", "activations",
     "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "fill", "given", "active",
