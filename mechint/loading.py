@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 
 from mechint.artefacts import reason
+from mechint.backends.quantised import ADVICE, method, unpacked
+from mechint.backends.reasons import check_class, check_weights, refusal, refused
 from mechint.backends.wrappers import auto_class, text_model
 from mechint.checkpoint_files import check_files, check_sizes, check_stored, check_unused, check_writes
 from mechint.errors import MechintError, ModelValidationError, UnknownModelError
@@ -90,14 +92,17 @@ def load_hf(
         _check_finite(model)
     for location in (source.adapter, None if adapter is None else adapter_location(adapter)):
         model = model if location is None else merged(model, location)
-    return text_model(model).eval().requires_grad_(False)
+    with refused(type(model).__name__, "the language model inside it cannot be run alone"):
+        return text_model(model).eval().requires_grad_(False)
 
 
 def _from_checkpoint(source: Source, dtype: torch.dtype, device: torch.device | None) -> _Loaded:
-    kind = auto_class(_config(source))
-    with _quiet(source.name in EMBEDDED):
-        loaded: _Loaded = kind.from_pretrained(
+    config = unpacked(_config(source))
+    check_class(config)
+    with _quiet(source.name in EMBEDDED), _quantised(config):
+        loaded: _Loaded = auto_class(config).from_pretrained(
             source.location,
+            config=config,
             dtype=dtype,
             attn_implementation="eager",
             trust_remote_code=False,
@@ -105,8 +110,25 @@ def _from_checkpoint(source: Source, dtype: torch.dtype, device: torch.device | 
             ignore_mismatched_sizes=True,  # told by name here; transformers would point to what it has logged
             **_placement(device),
         )
+    check_weights(loaded[0])
     check_stored(_directory(source), loaded[0])
     return loaded
+
+
+@contextmanager
+def _quantised(config: PretrainedConfig) -> Iterator[None]:
+    """Turn whatever goes wrong with quantised weights into one error with the way out: they need their own library."""
+    how = method(config)
+    try:
+        yield
+    except (MechintError, torch.OutOfMemoryError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        if how is None:
+            raise
+        architecture = next(iter(config.architectures or ()), config.model_type)
+        why = f"its weights are quantised ({how}) and cannot be read here: {reason(error)}"
+        raise refusal(architecture, why, ADVICE) from error
 
 
 def _from_gguf(source: Source, dtype: torch.dtype, device: torch.device | None) -> _Loaded:

@@ -79,10 +79,14 @@ def _check_readout(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) ->
         kept.append(activation[:, -1])
 
     cache = model.forward(tokens[:, :_SPLIT])
+    if cache.n_pos != _SPLIT or cache.n_layers != model.n_layers:
+        library = f"{model.backend.kind}, transformer-lens {installed('transformer-lens')}"
+        filled = f"{cache.n_pos} positions of {cache.n_layers} layers"
+        _refuse(model.name, f"its KV cache holds {filled} after {_SPLIT} tokens ({library})", "a whole KV cache")
     before = cache.fingerprint()
     model.forward(tokens[:, _SPLIT:], cache, hooks=[(model.resid_post(model.n_layers - 1), keep)])
-    if cache.fingerprint() != before or cache.n_pos != _SPLIT or cache.n_layers != model.n_layers:
-        _refuse(model.name, "a KV cache that is changed by reading from it, or lacks layers", "attention-only models")
+    if cache.fingerprint() != before:
+        _refuse(model.name, "a KV cache that is changed by reading from it", "attention-only models")
     if len(kept) != 1:
         _refuse(model.name, f"a last resid_post hook that fired {len(kept)} times", "blocks that run once")
     _check_close(

@@ -146,3 +146,55 @@ def test_a_text_model_that_says_something_else_is_not_taken(checkpoint_of, monke
     assert wrappers.text_model(wrapper) is not wrapper
     monkeypatch.setattr(wrappers, "_say_the_same", lambda *_: False)
     assert wrappers.text_model(wrapper) is wrapper
+
+
+@pytest.mark.parametrize(
+    ("model_type", "reason"),
+    [("t5", "T5ForConditionalGeneration .* an encoder-decoder"), ("vit", "no causal language model of it")],
+)
+def test_what_is_no_language_model_says_so_before_weights_are_read(model_type, reason, checkpoint_of, tmp_path):
+    import json
+    import shutil
+
+    path = Path(shutil.copytree(checkpoint_of("llama"), tmp_path / model_type))
+    config = {"model_type": model_type, "architectures": ["T5ForConditionalGeneration"] * (model_type == "t5")}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelValidationError, match=reason):
+        mi.load(path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "special", "reason"),
+    [
+        ("falcon", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 2}, "FalconForCausalLM .*split"),
+        ("cohere", {"use_qk_norm": True}, "CohereForCausalLM .*q_norm"),
+        ("falcon", {"alibi": True, "multi_query": False, "num_kv_heads": 4}, "its KV cache holds 0 positions"),
+        ("glm_moe_dsa", {}, "an indexer chooses"),
+        ("bamba", {}, "recurrent or a hybrid"),
+        ("jamba", {}, "recurrent or a hybrid"),
+        ("falcon_h1", {}, "recurrent or a hybrid"),
+        ("qwen3_5_text", {}, "recurrent or a hybrid"),
+    ],
+)
+def test_models_that_used_to_end_in_a_traceback_say_why(model_type, special, reason, checkpoint_of):
+    with pytest.raises(ModelValidationError, match=reason) as refused:
+        mi.load(checkpoint_of(model_type, **special))
+    assert refused.value.advice
+
+
+def test_whatever_transformers_makes_of_a_configuration_is_one_message(checkpoint_of, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    path = checkpoint_of("llama")
+
+    def fail(*_: object, **__: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'get'")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(ModelValidationError, match="its weights cannot be loaded: 'NoneType'"):
+        mi.load(path)
+
+
+def test_a_language_model_that_cannot_be_run_alone_says_so(checkpoint_of):
+    with pytest.raises(ModelValidationError, match=r"Gemma4Unified\w+ .*cannot be run alone: ValueError"):
+        mi.load(checkpoint_of("gemma4_unified_assistant"))

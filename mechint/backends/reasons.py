@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mechint.backends.quantised import ADVICE, packed
 from mechint.backends.versions import installed
 from mechint.errors import MechintError, ModelValidationError
 
@@ -43,9 +44,19 @@ def structural(config: PretrainedConfig) -> str | None:
         return "it is an encoder-decoder, or the decoder of one, which is made to read an encoder's output"
     if getattr(text, "is_decoder", True) is False and hasattr(text, "type_vocab_size"):
         return "it is an encoder (is_decoder is false): a position reads what comes after it"
+    return _of_attention(text) or _of_state(text)
+
+
+def _of_attention(text: PretrainedConfig) -> str | None:
     if getattr(text, "num_kv_shared_layers", None):
         count = text.num_kv_shared_layers
         return f"its last {count} layers have no keys and values of their own, they use those of earlier layers"
+    if getattr(text, "index_topk", None):
+        return "an indexer chooses which positions its attention reads, and what that keeps is in no KV cache"
+    return None
+
+
+def _of_state(text: PretrainedConfig) -> str | None:
     kinds = _kinds(text)
     recurrent = sorted({kind for kind in kinds if any(word in kind for word in _RECURRENT_LAYERS)})
     if recurrent:
@@ -68,10 +79,27 @@ def _kinds(config: PretrainedConfig) -> list[str]:
 
 
 def check_structure(model: nn.Module, config: PretrainedConfig) -> None:
-    """Raise ModelValidationError for a model whose configuration rules it out."""
+    """Raise ModelValidationError for a model whose configuration or weights rule it out."""
     reason = structural(config)
     if reason is not None:
         raise refusal(type(model).__name__, reason)
+    check_weights(model)
+
+
+def check_class(config: PretrainedConfig) -> None:
+    """Raise ModelValidationError for a configuration of which transformers makes no causal language model."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    if not any(type(config) in kind._model_mapping for kind in (AutoModelForCausalLM, AutoModelForImageTextToText)):
+        name = next(iter(getattr(config, "architectures", None) or ()), config.model_type)
+        raise refusal(str(name), structural(config) or "transformers makes no causal language model of it")
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise ModelValidationError for weights that are quantised."""
+    reason = packed(model)
+    if reason is not None:
+        raise refusal(type(model).__name__, reason, ADVICE)
 
 
 def refusal(architecture: str, reason: str, advice: str = _ADVICE) -> ModelValidationError:
