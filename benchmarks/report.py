@@ -38,6 +38,7 @@ def page(found: dict[str, Result]) -> str:
         ("scaling", _scaling),
         ("memory", _memory),
         ("precision", _precision),
+        ("batches", _batches),
         ("gpu_32b", _gpu),
     ):
         if name in found:
@@ -144,6 +145,20 @@ def _precision(result: Result) -> str:
         "## Precision\n\nLargest differences to plain passes over one row at a time, in the same dtype: of the engine, "
         "and of plain passes over the same row with 17 masked tokens before it, which change nothing but the order of "
         f"sums. {result['sample']} cells each.\n\n" + _table(head, rows)
+    )
+
+
+def _batches(result: Result) -> str:
+    keys = ("logit_diff_max", "shift_max", "shift_mean_size")
+    rows = [
+        [name, *(f"{_number(_mapping(row)[key]):.1e}" for key in keys)]
+        for name, row in _mapping(result["models"]).items()
+    ]
+    head = ["", "logit_diff: largest difference", "its shift: largest difference", "its shift: mean size"]
+    return (
+        "## What a batch does to a row\n\nThe same cells in one table and each conversation in a table of its own, in "
+        f"small random models ({result['sample']} conversations, clean and steered). `table.attrs['dtype']` says the "
+        "dtype of a table.\n\n" + _table(head, rows)
     )
 
 

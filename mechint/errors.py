@@ -112,5 +112,9 @@ class VectorWarning(UserWarning):
     """Something a vector file cannot hold."""
 
 
+class ReachWarning(UserWarning):
+    """Interventions that attention with a sliding window does not carry to where the answer is read."""
+
+
 class FeatureWarning(UserWarning):
     """Features that hold little of what they are asked about."""

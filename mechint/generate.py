@@ -18,6 +18,7 @@ from mechint.interventions import Clean, Intervention, Swap, terms_among
 from mechint.model import Model
 from mechint.prefill import check_fits, check_readable, prefill
 from mechint.progress import Progress, counted
+from mechint.reach import warn_unreached
 from mechint.receipts import Measured, Receipt
 from mechint.render import Rendered, render_all
 from mechint.residual_scale import unit_record
@@ -70,6 +71,8 @@ def generate(
     check_at_least("batch_size", batch_size)
     rendered = render_all(model, asked)
     _check_cells(model, rendered, wanted, sampling, steer_reply=steer_reply)
+    if not steer_reply:
+        warn_unreached(model, product(rendered, wanted))
     rows = [_Row(*cell) for cell in product(rendered, wanted, range(n))]
     spoken: dict[int, _Spoken] = {}
     with counted(progress, "replies", len(rows), "reply") as tell:
@@ -78,7 +81,7 @@ def generate(
             spoken |= dict(zip(places, found, strict=True))
             if tell is not None:
                 tell(len(found), sum(len(one.reply.tokens) for one in found))
-    table = _table(model.tokenizer, [spoken[place] for place in range(len(rows))])
+    table = _table(model, [spoken[place] for place in range(len(rows))])
     table.attrs["renderings"] = {one.label: str(one) for one in rendered}
     if terms_among(wanted):
         table.attrs["unit"] = unit_record(model)
@@ -175,13 +178,13 @@ def _reply_receipt(reader: Model, row: _Row, reply: Reply, steered: SteeredRow, 
     return Measured(reader, tokens).receipt(row.cell, kind, len(tokens), positions, felt, row.sample)
 
 
-def _table(tokenizer: PreTrainedTokenizerBase, spoken: Sequence[_Spoken]) -> pd.DataFrame:
+def _table(model: Model, spoken: Sequence[_Spoken]) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "conversation": one.row.rendered.label,
             "intervention": one.row.intervention.name,
             "sample": one.row.sample,
-            "text": _text(tokenizer, one),
+            "text": _text(model.tokenizer, one),
             "n_tokens": len(one.reply.tokens),
             "stopped": one.reply.stopped,
             "log_prob": one.reply.log_prob,
@@ -189,6 +192,7 @@ def _table(tokenizer: PreTrainedTokenizerBase, spoken: Sequence[_Spoken]) -> pd.
         for one in spoken
     )
     table.attrs["receipts"] = [receipt.to_dict() for one in spoken for receipt in one.receipts]
+    table.attrs["dtype"] = model.dtype_name
     return table
 
 

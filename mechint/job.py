@@ -25,6 +25,7 @@ from mechint.model import Model
 from mechint.plan import Cell
 from mechint.prefill import check_fits, check_readable
 from mechint.progress import Meter, Progress, meter_of
+from mechint.reach import warn_unreached
 from mechint.readout import readable
 from mechint.render import Rendered, render_all
 from mechint.residual_scale import unit_record
@@ -148,7 +149,9 @@ class Job:
                 )
             )
         rendered, ids = (tuple(getattr(chat, name) for chat in chats) for name in ("rendered", "answers"))
-        return cls(model, rendered, ids, tuple(interventions), tuple(parts))
+        job = cls(model, rendered, ids, tuple(interventions), tuple(parts))
+        warn_unreached(model, ((rendered[c], interventions[i]) for c, i in job.cells))
+        return job
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -195,7 +198,7 @@ class Job:
         table = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), dtype="int64"))
         if table.empty:
             table = pd.DataFrame(columns=["conversation", "intervention", "layer", "asked", "reference"])
-        table.attrs["receipts"] = self._in_order(part, receipts)
+        table.attrs["receipts"], table.attrs["dtype"] = self._in_order(part, receipts), self.model.dtype_name
         table.attrs["renderings"] = {self.rendered[c].label: str(self.rendered[c]) for c in part.conversations}
         if terms_among([self.interventions[i] for i in part.interventions]):
             table.attrs["unit"] = unit_record(self.model)
@@ -313,10 +316,9 @@ def finish(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _overflowed(model: Model, rendered: Rendered, intervention: Intervention, layer: int) -> NumericalError:
-    dtype = str(model.backend.dtype).removeprefix("torch.")
     return NumericalError(
         given=f"conversation {rendered.label!r}, {dose_text(intervention)}: at layer {layer} the residual at the "
-        f"answer position is not finite, or too large to be normed, in {dtype}",
+        f"answer position is not finite, or too large to be normed, in {model.dtype_name}",
         allowed="residuals whose squares float32 can hold",
         advice="load the model with a wider dtype (bfloat16, float32)"
         + ("" if isinstance(intervention, Clean) else ", or lower the strength"),

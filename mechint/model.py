@@ -103,7 +103,7 @@ class Model:
     def __repr__(self) -> str:
         return (
             f"Model({self.name!r}, backend={self.backend.kind!r}, n_layers={self.n_layers}, d_model={self.d_model}, "
-            f"dtype={str(self.backend.dtype).removeprefix('torch.')}, device={str(self.device)!r})"
+            f"dtype={self.dtype_name}, device={str(self.device)!r})"
         )
 
     @property
@@ -137,6 +137,11 @@ class Model:
     def device(self) -> torch.device:
         """Device of the unembedding."""
         return self.backend.device
+
+    @property
+    def dtype_name(self) -> str:
+        """Dtype of the weights by name: what numbers are rounded to, and so how much a batch may move them."""
+        return str(self.backend.dtype).removeprefix("torch.")
 
     @property
     def readout(self) -> Readout:

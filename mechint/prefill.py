@@ -112,6 +112,23 @@ def injected_positions(rendered: Rendered, term: Injection) -> Bool[Tensor, " po
     return chosen
 
 
+def reach_of(model: Model, rendered: Rendered, intervention: Intervention) -> int | None:
+    """Return the last position that an intervention can change, if sliding windows end it; else None.
+
+    The last block alone hands on nothing, with or without windows; that is no limit of theirs.
+    """
+    windows = model.blocks.windows
+    if not windows.is_limited or isinstance(intervention, Clean):
+        return None
+    if isinstance(intervention, Swap | Filled):
+        return windows.farthest([(-1, rendered.prefix_length - 1)])
+    changes: list[tuple[int, int]] = []
+    for term in terms_among([intervention]):
+        touched = injected_positions(rendered, term).nonzero()[:, 0].tolist()
+        changes += [(layer, max(touched)) for layer in term.layers or () if touched and layer + 1 < model.n_layers]
+    return windows.farthest(changes)
+
+
 def _fill_steered(
     model: Model, rendered: Rendered, interventions: Sequence[Intervention]
 ) -> tuple[KVCache, list[Receipt]]:
@@ -144,7 +161,8 @@ def _fill_swapped(model: Model, rendered: Rendered, swap: Swap | Filled) -> tupl
         filled_wrongly = f"a swap that filled {cache.n_pos} positions of {cache.n_layers} layers"
         raise ReceiptError(filled_wrongly, f"{rendered.prefix_length} of {model.n_layers}", "report this model")
     filled = tuple(rendered.marked().nonzero()[:, 0].tolist())
-    return cache, [Receipt(rendered.label, swap.name, "swapped", cache.n_pos, filled, ())]
+    reach = reach_of(model, rendered, swap)
+    return cache, [Receipt(rendered.label, swap.name, "swapped", cache.n_pos, filled, (), reach=reach)]
 
 
 def _filled_in_turns(model: Model, rendered: Rendered, other: Model) -> KVCache:
@@ -206,7 +224,8 @@ def _steered_receipt(model: Model, rendered: Rendered, intervention: Interventio
         touched |= injected_positions(rendered, term)
     names, positions = (rendered.label, intervention.name), touched.nonzero()[:, 0].tolist()
     passes = {layer: [once] for layer, once in felt.items()}
-    return Measured(model, rendered.tokens).receipt(names, kind, rendered.prefix_length, positions, passes)
+    made = Measured(model, rendered.tokens).receipt(names, kind, rendered.prefix_length, positions, passes)
+    return replace(made, reach=reach_of(model, rendered, intervention))
 
 
 def _not_marked(rendered: Rendered, what: str) -> UsageError:

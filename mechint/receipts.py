@@ -99,6 +99,7 @@ class OutlierToken:
 class Receipt:
     """What one prefill did to one row of the cache: an injection by layer; a swap by the positions it filled.
 
+    `reach` is the last position that what was done can change, where sliding windows of attention end it; else None.
     `outliers` are the tokens among the touched ones whose norm is more than 10 times the median of all of them.
     Raises ReceiptError for norms that are not finite: the sum, or the stream itself, left what the dtype can hold.
     """
@@ -111,6 +112,7 @@ class Receipt:
     layers: tuple[LayerTouch, ...]
     row: int = 0
     outliers: tuple[OutlierToken, ...] = ()
+    reach: int | None = None
 
     def __post_init__(self) -> None:
         for touch in self.layers:
@@ -155,6 +157,8 @@ class Receipt:
         }
         if self.layers:
             facts["counted"] = f"{self.additions} additions at {len(self.layers)} layers"
+        if self.reach is not None:
+            facts["reaches"] = f"position {self.reach} at most, by sliding windows"
         if self.outliers:
             facts["outlier tokens"] = _named(self.outliers)
         return facts

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from mechint.errors import ReceiptError
 from mechint.interventions import Clean, Filled, Intervention, Swap
 from mechint.model import Model
 from mechint.passes import Done
 from mechint.plan import Cell, Step
+from mechint.prefill import reach_of
 from mechint.receipts import Felt, Measured, Receipt
 from mechint.render import Rendered
 from mechint.states import State, as_positions, state_of, terms_of
@@ -28,8 +30,12 @@ def receipts_of(
 
     Raises ReceiptError if what was touched is not what was asked for.
     """
-    cells = _first_of_each_prefix(step, rendered)
-    return [_receipt(model, step, done, cell, rendered[cell[0]], interventions[cell[1]]) for cell in cells]
+    made = []
+    for cell in _first_of_each_prefix(step, rendered):
+        item, intervention = rendered[cell[0]], interventions[cell[1]]
+        reach = reach_of(model, item, intervention)
+        made.append(replace(_receipt(model, step, done, cell, item, intervention), reach=reach))
+    return made
 
 
 def _first_of_each_prefix(step: Step, rendered: Sequence[Rendered]) -> list[Cell]:

@@ -85,6 +85,7 @@ def text_loss(
     table = pd.DataFrame([_columns(row, found[place], list(words)) for place, row in enumerate(rows)])
     if terms_among(wanted):
         table.attrs["unit"] = unit_record(model)
+    table.attrs["dtype"] = model.dtype_name
     return table
 
 

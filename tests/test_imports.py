@@ -21,7 +21,7 @@ FLOORS = (
     "merging", "loading", "model", "memory", "validation",
     "saving", "adapters", "residual_scale", "capture", "receipts", "steering", "vectors", "prompt_fields",
     "prompt_tasks", "prompt_design", "prompts", "prompt_questions", "presets", "activations",
-    "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "fill", "given", "active",
+    "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "reach", "fill", "given", "active",
     "states", "prefix_tree", "rows", "plan", "passes", "step_receipts",
     "footprint", "division", "engine", "answers", "shards", "store", "job",
     "explain", "forecast", "tables", "naming", "ray_engine", "score", "lens", "decode", "generate", "text_loss",

@@ -270,7 +270,7 @@ class Exhausted:
 
     def __init__(self, blocks: Blocks, rows: int, kind: type[Exception]) -> None:
         self.blocks, self.rows, self.kind, self.refused = blocks, rows, kind, 0
-        self.model = blocks.model
+        self.model, self.windows = blocks.model, blocks.windows
 
     def begin(self, tokens, past):
         prepared = self.blocks.begin(tokens, past)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechint.backends.past import KeyValues, Past
+from mechint.backends.windows import Windows
 
 
 @runtime_checkable
@@ -37,6 +38,11 @@ class BlockPass(Protocol):
 @runtime_checkable
 class Blocks(Protocol):
     """A model that can be run block by block."""
+
+    @property
+    def windows(self) -> Windows:
+        """How far attention of each block looks back."""
+        ...
 
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> BlockPass:
         """Prepare a pass over `tokens`, each row after `past` positions of its own.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mechint.backends.blocks import KeysFound, attended, taken, tracked
 from mechint.backends.past import KeyValues, Past
+from mechint.backends.windows import Windows
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -22,6 +23,14 @@ class HookedBlocks:
 
     def __init__(self, model: HookedTransformer) -> None:
         self.model = model
+
+    @property
+    def windows(self) -> Windows:
+        """How far attention of each block looks back."""
+        cfg = self.model.cfg
+        kinds = (cfg.attn_types or []) if cfg.use_local_attn else []
+        sizes = [cfg.window_size if kind == "local" else None for kind in kinds]
+        return Windows(tuple(sizes) or (None,) * cfg.n_layers)
 
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> HookedPass:
         """Embed the tokens at their positions."""

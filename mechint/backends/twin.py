@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from mechint.backends.blocks import KeysFound, attended, moved, taken, tracked
 from mechint.backends.context import context_limit
 from mechint.backends.past import KeyValues, Past
+from mechint.backends.windows import Windows
 from mechint.errors import ModelValidationError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import Cache, PreTrainedModel
 
+# Positions that attention looks back over while its masks are looked at.
+_SHORT = 4
 _WRAPPER = "_original_component."
 Call = tuple[tuple[object, ...], dict[str, object]]
 
@@ -106,6 +109,19 @@ class TwinBlocks:
         self.model, self.blocks, self.context = model, list(blocks), context_limit(model)
         self._tuples = _returns_tuple(model, blocks[0])
 
+    @cached_property
+    def windows(self) -> Windows:
+        """How far attention of each block looks back, from the masks that the model makes for a short window."""
+        config = self.model.config.get_text_config(decoder=True)
+        if config.model_type == "gpt_neo":  # its windows are no masks but buffers of its attention
+            return Windows(tuple(config.window_size if kind == "local" else None for kind in config.attention_layers))
+        size = getattr(config, "sliding_window", None)
+        if not isinstance(size, int):
+            return Windows((None,) * len(self.blocks))
+        with _short_window(self.model):
+            prepared = self.begin(torch.zeros((1, 2 * _SHORT), dtype=torch.long), torch.zeros(1, dtype=torch.long))
+        return Windows(tuple(None if _sees_first(call) else size for call in prepared.calls))
+
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> TwinPass:
         """Let the model's own forward prepare a pass, with blocks that only record how they are called."""
         from mechint.backends.hf_cache import pretended
@@ -122,6 +138,30 @@ class TwinBlocks:
                 use_cache=True,
             )
         return TwinPass(_split(calls[0])[0], self.blocks, [_split(call)[1] for call in calls])
+
+
+@contextmanager
+def _short_window(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model make masks for a window of a few positions."""
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    changed = [(config, size) for config in configs.values() if (size := getattr(config, "sliding_window", None))]
+    try:
+        for config, _ in changed:
+            config.sliding_window = _SHORT
+        yield
+    finally:
+        for config, size in changed:
+            config.sliding_window = size
+
+
+def _sees_first(call: Call) -> bool:
+    """Whether a block, by the mask it is called with, lets the last position attend to the first."""
+    args, kwargs = call
+    masks = [value for value in (kwargs.get("attention_mask"), *args) if isinstance(value, Tensor) and value.ndim == 4]
+    if not masks:
+        return True
+    first = masks[0][0, 0, -1, 0]
+    return bool(first) if masks[0].dtype == torch.bool else bool(first == 0)
 
 
 @dataclass
