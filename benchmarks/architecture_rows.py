@@ -144,7 +144,11 @@ _SETTINGS: Mapping[str, tuple[str, Settings]] = {
     "soft caps of attention and logits": ("gemma2", {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}),
     "scaled logits and residuals": ("granite", {"logits_scaling": 4.0, "residual_multiplier": 0.3}),
     "parallel attention and MLP": ("gpt_neox", {"use_parallel_residual": True}),
-    "biases of distance (ALiBi)": ("falcon", {"alibi": True, "new_decoder_architecture": False}),
+    "biases of distance (ALiBi)": ("bloom", {}),
+    "biases of distance in Falcon-RW": (
+        "falcon",
+        {"alibi": True, "multi_query": False, "parallel_attn": False, "num_kv_heads": 4},
+    ),
     "Falcon-40B's decoder": (
         "falcon",
         {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 2, "alibi": False},

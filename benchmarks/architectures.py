@@ -136,7 +136,7 @@ def _adapted(subject: Subject, path: Path) -> float:
     adapter, (yes, no) = path.parent / "adapter", [_id(subject.model, text) for text in (" yes", " no")]
     with _elsewhere("no LoRA can be made"):
         torch.manual_seed(1)
-        config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", init_lora_weights=False)
+        config = LoraConfig(r=2, lora_alpha=1, target_modules="all-linear", init_lora_weights=False)
         wrapped = get_peft_model(subject.plain.model, config)
         wrapped.save_pretrained(adapter)
         plain = Plain(wrapped.get_base_model().eval())
@@ -211,6 +211,7 @@ def templates() -> list[JSON]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(organism_path("organism"))
+    tokenizer.bos_token = tokenizer.eos_token  # some templates begin with it
     found: list[JSON] = []
     for name, source in sources().items():
         for thinking in (False, True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,8 @@ def worst(line: Line) -> str:
 
 
 def _adapter(line: Line) -> str:
-    return _plain(str(line["adapter_why"])) or "exact"
+    why = str(line["adapter_why"])
+    return "exact" if not why else "not tried" if why.startswith("PEFT: ") else "refused"
 
 
 def _family(line: Line) -> str:
@@ -120,10 +122,33 @@ def _reasons(lines: Iterable[Line]) -> str:
     return _table(["why", "`model_type`"], rows)
 
 
+# What messages say at length, or with numbers of the small model, in words that hold for all of a kind.
+_WORDS = (
+    (r".*layers of kind .*|.*recurrent or a hybrid \(.*",
+     "recurrent or hybrid (Mamba, linear attention, convolutions): its layers keep a state that is no KV cache"),
+    (r"running block by block .* (transformer-lens \S+) does differ .*|a cached and an uncached run differ.*",
+     "TransformerLens computes something else than transformers does"),
+    (r"TransformerLens cannot bridge it: ImportError: .*torchvision.*", "TransformerLens needs torchvision for it"),
+    (r"TransformerLens cannot bridge it: .*", "TransformerLens fails at it, or says that it would leave a part out"),
+    (r"\S+ without ln_final", "it has no final norm"),
+    (r"its last \d+ layers have no keys.*", "its last layers use the keys and values of earlier layers"),
+    (r"its KV cache holds 0 positions.*", "TransformerLens fills no KV cache for it"),
+    (r".*: beyond, rotary positions of type \S+ (turn .*)", r"beyond the threshold rotary positions \1"),
+    (r"a small model cannot be made: ImportError: .*timm.*", "it needs timm, which is not installed"),
+    (r"a small model cannot be made: .*", "its configuration cannot be made small by the names of its sizes"),
+    (r"plain Hugging Face cannot be read.*", "plain Hugging Face cannot be read layer by layer"),
+    (r"thinking: the chat template has no switch for thinking", "it has no switch for thinking"),
+)  # fmt: skip
+
+
 def _plain(why: str) -> str:
     """Return a reason without the name of the class, which is that of the row, as text that is no markup."""
     _, cut, reason = why.partition(" cannot be used: ")
     text = reason if cut else why.removeprefix("it: ")
+    for pattern, words in _WORDS:
+        if match := re.fullmatch(pattern, text):
+            text = match.expand(words)
+            break
     return text.replace("<", "&lt;").replace("*", "\\*")
 
 
