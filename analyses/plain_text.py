@@ -107,7 +107,8 @@ def _piece(setup: Setup, texts: Texts, conditions: Sequence[Condition], words: M
         from mechint.text_loss import text_loss
 
         batch = setup.config.batch_size or _BATCH
-        found = text_loss(setup.model, list(texts.texts.values()), interventions, words=words, batch_size=batch)
+        memory, shown = setup.config.max_memory, list(texts.texts.values())
+        found = text_loss(setup.model, shown, interventions, words=words, batch_size=batch, max_memory=memory)
         labels = list(texts.texts)
         named = found.assign(conversation=[labels[number] for number in found.pop("text")], kind=KIND, asked=True)
         named = named.assign(group=named["conversation"].map(texts.kinds), reference=named["intervention"] == "clean")

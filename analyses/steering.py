@@ -168,7 +168,7 @@ def _generated(
             found = generate(
                 setup.model, chats, [one.intervention for one in conditions], max_new_tokens=config.max_new_tokens,
                 temperature=temperature, n=n, seed=config.seed, steer_reply=True,
-                batch_size=config.batch_size or _BATCH,
+                batch_size=config.batch_size or _BATCH, max_memory=config.max_memory,
             )  # fmt: skip
             parts.append(found.assign(mode=mode))
     # What was done to the samples is the same as to the greedy replies, over as many positions as they have.

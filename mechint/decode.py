@@ -19,6 +19,7 @@ from mechint.errors import ChatTemplateError, UsageError
 from mechint.files import sha256
 from mechint.given import check_at_least
 from mechint.model import Model
+from mechint.progress import Progress
 from mechint.render import render
 
 if TYPE_CHECKING:
@@ -74,10 +75,18 @@ class Start:
         )
 
 
-def decode(model: Model, start: Start, replies: Sequence[Reply], sampling: Sampling, ends: frozenset[int]) -> None:
+def decode(
+    model: Model,
+    start: Start,
+    replies: Sequence[Reply],
+    sampling: Sampling,
+    ends: frozenset[int],
+    tell: Progress | None = None,
+) -> None:
     """Let each reply go on until it says a token of `ends` or is as long as allowed; rows that have ended drop out.
 
-    The last token of a reply is never read.
+    The last token of a reply is never read. `tell` is told how many replies have just ended, and how many tokens they
+    have.
     """
     cache, resid, steering, speaking = start.cache, start.resid, start.steering, list(replies)
     for left in reversed(range(sampling.max_new_tokens)):
@@ -85,6 +94,9 @@ def decode(model: Model, start: Start, replies: Sequence[Reply], sampling: Sampl
         chosen = choose(logits, sampling.temperature, [reply.generator for reply in speaking])
         _say(speaking, chosen, logits, ends)
         going = [row for row, reply in enumerate(speaking) if not reply.stopped]
+        ended = [reply for reply in speaking if reply.stopped or not left]
+        if tell is not None and ended:
+            tell(len(ended), sum(len(reply.tokens) for reply in ended))
         if not going or not left:
             return
         if len(going) < len(speaking):

@@ -17,6 +17,7 @@ from mechint.model import Model
 from mechint.prefill import check_fits, check_readable, injected_positions, prefill
 from mechint.progress import Progress, counted
 from mechint.render import Rendered, render_all
+from mechint.row_memory import fitting_rows
 from mechint.signatures import checked
 
 
@@ -27,13 +28,16 @@ def fill(
     directory: str | Path,
     intervention: Intervention = CLEAN,
     *,
+    max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
 ) -> Filled:
     """Fill the marked first turns of some conversations with `model`, one safetensors file for each distinct prefix.
 
     What `directory` has already, from the same weights, intervention and tokens, is checked and kept, so an interrupted
     call goes on where it stopped. `progress` is told of each prefix: how many conversations begin with it, and how many
-    tokens were passed for it; True shows a bar. Returns the fill as an intervention for the model that is to read it.
+    tokens were passed for it; True shows a bar. Prefixes are filled one by one; one that `max_memory` (that of `score`)
+    has no room for is a MemoryLimitError before the first is filled. Returns the fill as an intervention for the model
+    that is to read it.
 
     Raises ConversationError for marks that do not begin at the first message or have gaps, StaleArtefactError for a
     directory that something else has filled, OutputError, and what `prefill` raises.
@@ -48,6 +52,8 @@ def fill(
     prefixes = _distinct(rendered, intervention)
     filler, folder = Filler.of(model, key_for(model, intervention), causal=_causal(intervention)), Path(directory)
     _check_directory(folder, filler)
+    longest = max(prefixes, key=lambda prefix: len(prefix.tokens))
+    fitting_rows(model, max_memory, len(longest.tokens), 1, f"conversation {prefixes[longest][0].label!r}")
     with counted(progress, "fill", len(asked), "conversation") as tell:
         for prefix, members in prefixes.items():
             stored = StoredPrefix(folder, filler, prefix)

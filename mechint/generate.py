@@ -22,6 +22,7 @@ from mechint.reach import warn_unreached
 from mechint.receipts import Measured, Receipt
 from mechint.render import Rendered, render_all
 from mechint.residual_scale import unit_record
+from mechint.row_memory import fitting_rows
 from mechint.signatures import Count, Seed, checked
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def generate(
     seed: Seed = 0,
     steer_reply: bool = False,
     batch_size: Count = 64,
+    max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Return one row per (conversation, intervention, sample): what the model says next.
@@ -54,8 +56,9 @@ def generate(
 
     At temperature 0 the likeliest token is taken; else tokens are drawn, by a generator of its own for every (seed,
     conversation label, intervention name, sample), so that a row does not depend on what else is asked for. A reply
-    ends with one of `decode.end_tokens`. `batch_size` is the number of replies that are generated at once; `progress`
-    is told after each batch how many have ended, and how many tokens these have; True shows a bar.
+    ends with one of `decode.end_tokens`. At most `batch_size` replies are generated at once, fewer where `max_memory`
+    (that of `score`) has no room for more; `progress` is told, whenever some have ended, how many these are and how
+    many tokens they have; True shows a bar.
 
     Columns: `conversation`, `intervention`, `sample`, `text` (without the end token), `n_tokens` (with it), `stopped`
     (it ended by itself), `log_prob` (nats, sum over these tokens, at temperature 1, under the model that spoke, steered
@@ -74,13 +77,14 @@ def generate(
     if not steer_reply:
         warn_unreached(model, product(rendered, wanted))
     rows = [_Row(*cell) for cell in product(rendered, wanted, range(n))]
+    longest = max(len(one.tokens) for one in rendered) + max_new_tokens
+    at_once = fitting_rows(model, max_memory, longest, batch_size, "replies")
     spoken: dict[int, _Spoken] = {}
     with counted(progress, "replies", len(rows), "reply") as tell:
-        for reader, places in _batches(model, rows, batch_size, steer_reply=steer_reply):
-            found = _spoken(model, reader, [rows[place] for place in places], sampling, steer_reply=steer_reply)
+        for reader, places in _batches(model, rows, at_once, steer_reply=steer_reply):
+            mine = [rows[place] for place in places]
+            found = _spoken(model, reader, mine, sampling, tell, steer_reply=steer_reply)
             spoken |= dict(zip(places, found, strict=True))
-            if tell is not None:
-                tell(len(found), sum(len(one.reply.tokens) for one in found))
     table = _table(model, [spoken[place] for place in range(len(rows))])
     table.attrs["renderings"] = {one.label: str(one) for one in rendered}
     if terms_among(wanted):
@@ -125,7 +129,7 @@ def _batches(
 
 
 def _spoken(
-    model: Model, reader: Model, rows: Sequence[_Row], sampling: Sampling, *, steer_reply: bool
+    model: Model, reader: Model, rows: Sequence[_Row], sampling: Sampling, tell: Progress | None, *, steer_reply: bool
 ) -> list[_Spoken]:
     """Return the replies of some rows; a conversation is prefilled and read once for all of its samples."""
     starts: list[Start] = []
@@ -137,7 +141,7 @@ def _spoken(
     order = {cell: index for index, cell in enumerate(receipts)}
     together = Start.joined(starts, [order[row.cell] for row in rows])
     replies = [Reply(sampling.generator(*row.cell, row.sample)) for row in rows]
-    decode(reader, together, replies, sampling, end_tokens(reader))
+    decode(reader, together, replies, sampling, end_tokens(reader), tell)
     found = []
     for row, reply, steered in zip(rows, replies, together.steering.rows, strict=True):
         of_prefill = receipts[row.cell]

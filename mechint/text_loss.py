@@ -24,6 +24,7 @@ from mechint.prefill import check_fits
 from mechint.progress import Progress, counted
 from mechint.render import render
 from mechint.residual_scale import unit_record
+from mechint.row_memory import fitting_rows
 from mechint.signatures import Count, checked
 from mechint.spans import positions_of
 
@@ -45,6 +46,7 @@ def text_loss(
     *,
     words: Mapping[str, str] = MappingProxyType({}),
     batch_size: Count = 16,
+    max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
 ) -> pd.DataFrame:
     """Return one row per (text, intervention): the loss of the text's tokens, each predicted from those before it.
@@ -52,8 +54,8 @@ def text_loss(
     Texts are read without a chat template; special tokens are added only if the tokenizer adds them by itself. A
     conversation may stand for a text: that of its last message, read after all that stands before it. An injection acts
     at every position, a relative strength in the amounts that `prefill` adds. Under a swap the loss is the other
-    model's. `batch_size` texts are read at once; `progress` is told after each batch how
-    many rows are done, and how many tokens they have; True shows a bar.
+    model's. At most `batch_size` texts are read at once, fewer where `max_memory` (that of `score`) has no room for
+    more; `progress` is told after each batch how many rows are done, and how many tokens they have; True shows a bar.
 
     Columns: `text` (its number), `intervention`, `n_tokens` (those that are predicted: all but the first; of a
     conversation those of its last message), `loss` (mean negative log-likelihood, nats per token, from float32 logits),
@@ -76,9 +78,11 @@ def text_loss(
         _Row(number, intervention, found_texts[number])
         for number, intervention in product(range(len(found_texts)), wanted)
     ]
+    longest = max(len(text.tokens) for text in found_texts)
+    at_once = fitting_rows(model, max_memory, longest, batch_size, "texts", n_logits=min(longest, _POSITIONS))
     found: dict[int, _Means] = {}
     with counted(progress, "loss", len(rows), "text") as tell:
-        for places in _batches(model, rows, batch_size):
+        for places in _batches(model, rows, at_once):
             found |= dict(zip(places, _means(model, [rows[place] for place in places], watched), strict=True))
             if tell is not None:
                 tell(len(places), sum(len(rows[place].text.tokens) for place in places))

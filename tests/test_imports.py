@@ -18,7 +18,7 @@ FLOORS = (
     "html",
     "organisms", "sources", "chat", "sandbox", "templates", "offsets", "turns", "render", "spans", "tokens",
     "cache", "readout", "backends", "weights", "checkpoint_files", "tokenizer_files", "tokenizer_identity",
-    "merging", "loading", "model", "memory", "validation",
+    "merging", "loading", "model", "memory", "row_memory", "validation",
     "saving", "adapters", "residual_scale", "capture", "receipts", "steering", "vectors", "prompt_fields",
     "prompt_tasks", "prompt_design", "prompts", "prompt_questions", "presets", "activations",
     "contrast", "extract", "fill_files", "stored_pass", "interventions", "prefill", "reach", "fill", "given", "active",
