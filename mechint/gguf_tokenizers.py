@@ -9,17 +9,18 @@ The rules are those of llama.cpp (src/llama-vocab.cpp), in the form that the fam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mechint.gguf_models import GGUFModel
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import PreTokenizer
     from transformers import PreTrainedTokenizerBase
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _BEFORE = r"[^\r\n\p{L}\p{N}]?"
 
@@ -37,21 +38,24 @@ def _cased(digits: str, after: str = "") -> str:
 class _Rules:
     """How a byte-level vocabulary splits a text: by each pattern in turn, every match a piece.
 
-    `composed` normalises to NFC; `whole` keeps pieces that are tokens as they are; `bos` is what no key means.
+    Without patterns, by GPT-2's, after each digit with `digits`. `composed` normalises to NFC; `whole` keeps pieces
+    that are tokens as they are; `bos` is what no key means; `empty` says how the family's file has affixes of none.
     """
 
-    patterns: tuple[str, ...]
+    patterns: tuple[str, ...] = ()
+    digits: bool = False
     composed: bool = False
     whole: bool = False
     bos: bool = False
+    empty: bool = False
 
 
-_DIGITS = _Rules((r"\p{N}", _GPT2))
+_DIGITS = _Rules(digits=True)
 _LLAMA3 = _Rules((_modern(r"\p{N}{1,3}"),), whole=True, bos=True)
-_QWEN2 = _Rules((_modern(r"\p{N}"),), composed=True)
+_QWEN2 = _Rules((_modern(r"\p{N}"),), composed=True, empty=True)
 _GPT4O = _Rules((_cased(r"\p{N}{1,3}", rf"{_CONTRACTIONS}?"),))
 RULES = {
-    **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "jais", "gigachat", "exaone4"), _Rules((_GPT2,))),
+    **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "jais", "gigachat", "exaone4"), _Rules(empty=True)),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), _DIGITS),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "midm-2.0", "pixtral"), _LLAMA3),
     **dict.fromkeys(("smaug-bpe", "dbrx"), _Rules(_LLAMA3.patterns)),
@@ -62,6 +66,7 @@ RULES = {
     "deepseek-coder": _Rules((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[一-龥ࠀ-一가-퟿]+", r"\p{N}")),
 }
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6  # llama.cpp's types of tokens
+_ADDED = (_CONTROL, _USER_DEFINED)
 _SPACE = "\u2581"  # stands for a space in SentencePiece's words
 _SPECIALS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
@@ -96,7 +101,10 @@ def tokenizer_of(model: GGUFModel) -> tuple[PreTrainedTokenizerBase, str]:
 
 
 def _words(model: GGUFModel) -> list[str]:
+    """Return all tokens, but for the last ones that only stand for rows of the embedding without a token."""
     words = _texts(model, "tokenizer.ggml.tokens")
+    while words and words[-1] == f"[PAD{len(words) - 1}]":
+        words.pop()
     if not words or len(set(words)) < len(words):
         raise ValueError("its tokenizer.ggml.tokens are none, or hold a token twice")
     return words
@@ -112,20 +120,31 @@ def _texts(model: GGUFModel, key: str) -> list[str]:
 
 def _types(model: GGUFModel, words: list[str]) -> list[object]:
     types: list[object] = model.value("tokenizer.ggml.token_type", list)
-    if len(types) != len(words):
+    if len(types) < len(words):
         raise ValueError(f"it has {len(words)} tokens and {len(types)} types of tokens")
-    return types
+    return types[: len(words)]
+
+
+def _trained(model: GGUFModel, words: list[str]) -> dict[str, int]:
+    """Return the tokens and their numbers without those that were added after them, as a tokenizer.json has it."""
+    types, count = _types(model, words), len(words)
+    while count and types[count - 1] in _ADDED:
+        count -= 1
+    return {word: number for number, word in enumerate(words[:count])}
 
 
 def _byte_level(model: GGUFModel, words: list[str], rules: _Rules) -> Tokenizer:
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     merges = [_pair(text) for text in _texts(model, "tokenizer.ggml.merges")]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    raw = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=rules.whole))
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rules.patterns]
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    raw.pre_tokenizer, raw.decoder = pre_tokenizers.Sequence([*splits, level]), decoders.ByteLevel()
+    vocabulary = _trained(model, words)
+    affixes = dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"), "") if rules.empty else {}
+    raw = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=rules.whole, **affixes))
+    splits: list[PreTokenizer] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in rules.patterns]
+    splits += [pre_tokenizers.Digits(individual_digits=True)] if rules.digits else []
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not rules.patterns)
+    raw.pre_tokenizer = pre_tokenizers.Sequence([*splits, level]) if splits else level
+    raw.decoder = decoders.ByteLevel()
     if rules.composed:
         raw.normalizer = normalizers.NFC()
     return raw
@@ -159,7 +178,7 @@ def _sentencepiece(model: GGUFModel, words: list[str]) -> Tokenizer:
 def _merges(model: GGUFModel, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
     """Return all pairs of words that make a word, the word with the highest score first."""
     scores: list[object] = model.value("tokenizer.ggml.scores", list)
-    if len(scores) != len(vocabulary) or not all(isinstance(score, float | int) for score in scores):
+    if len(scores) < len(vocabulary) or not all(isinstance(score, float | int) for score in scores):
         raise ValueError(f"it has {len(vocabulary)} tokens and {len(scores)} scores")
     types = _types(model, list(vocabulary))
     ranked: list[tuple[float, int, int, str, str]] = []
@@ -188,12 +207,10 @@ def _add_tokens(raw: Tokenizer, model: GGUFModel, words: list[str]) -> None:
     """Make every control token, and every one that the user of a vocabulary defined, a piece that is never split."""
     from tokenizers import AddedToken
 
-    types = _types(model, words)
-    for wanted in (_CONTROL, _USER_DEFINED):
-        added = [word for word, kind in zip(words, types, strict=True) if kind == wanted]
-        special = wanted == _CONTROL
-        tokens = [AddedToken(word, normalized=False, special=special) for word in added]
-        (raw.add_special_tokens if special else raw.add_tokens)(tokens)
+    marked = [(word, kind) for word, kind in zip(words, _types(model, words), strict=True) if kind in _ADDED]
+    for kind, run in groupby(marked, key=lambda pair: pair[1]):  # in order, as new ones are numbered so
+        tokens = [AddedToken(word, normalized=False, special=kind == _CONTROL) for word, _ in run]
+        (raw.add_special_tokens if kind == _CONTROL else raw.add_tokens)(tokens)
     if raw.get_vocab_size() != len(words):
         raise ValueError("its special tokens are not among its tokens")
 

@@ -21,7 +21,7 @@ from gguf import (
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SHAPE = {
     "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -48,6 +48,24 @@ MODELS: dict[str, tuple[str, int, dict[str, object]]] = {
     }}),
 }  # fmt: skip
 _ARCH = {"gemma3_text": "gemma3"}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Return a small tokenizer of the kind that llama.cpp calls smollm, in which ' yes' and ' no' are single tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level])
+    raw.decoder, alphabet = decoders.ByteLevel(), pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=list(tiny.SPECIALS), initial_alphabet=alphabet, show_progress=False
+    )
+    raw.train_from_iterator(tiny.CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>", chat_template=tiny.CHATML
+    )
 
 
 def hf_model(name: str, vocab_size: int, **changes: object) -> PreTrainedModel:

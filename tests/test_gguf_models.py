@@ -29,13 +29,13 @@ from mechint.gguf_weights import weights_of
 from mechint.sources import resolve
 
 CPU = torch.device("cpu")
-N_WORDS = len(tiny.tokenizer())
+N_WORDS = len(small_ggufs.tokenizer())
 
 
 @pytest.fixture(scope="module")
 def words() -> dict[str, object]:
     """Metadata of the tiny tokenizer."""
-    return small_ggufs.tokenizer_fields(tiny.tokenizer().backend_tokenizer)
+    return small_ggufs.tokenizer_fields(small_ggufs.tokenizer().backend_tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_other_frequencies_than_llama_3s_are_refused(
 def test_a_loaded_file_is_a_model_like_any_other(written: Callable[..., Path], tmp_path: Path) -> None:
     original = small_ggufs.hf_model("qwen3", N_WORDS)
     original.save_pretrained(tmp_path / "original")
-    tiny.tokenizer().save_pretrained(tmp_path / "original")
+    small_ggufs.tokenizer().save_pretrained(tmp_path / "original")
     expected, model = mi.load(tmp_path / "original"), mi.load(written("qwen3"))
     steer = mi.Injection(vector(model), strength=2.0, name="v")
     tables = [mi.score(one, conversation(), [mi.CLEAN, steer]) for one in (expected, model)]

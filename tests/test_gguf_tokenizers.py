@@ -11,12 +11,14 @@ import small_ggufs
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2 import tokenization_qwen2
 
 from mechint.gguf_models import GGUFModel
 from mechint.gguf_tokenizers import RULES, tokenizer_of
 from mechint.tokenizer_files import PROBES
+from mechint.tokenizer_identity import tokenizer_key
 
 LLAMA_3 = (  # from the model's own tokenizer.json
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -27,25 +29,28 @@ LLAMA_3 = (  # from the model's own tokenizer.json
 @pytest.fixture(scope="module")
 def words() -> dict[str, object]:
     """Metadata of the tiny tokenizer."""
-    return small_ggufs.tokenizer_fields(tiny.tokenizer().backend_tokenizer)
+    return small_ggufs.tokenizer_fields(small_ggufs.tokenizer().backend_tokenizer)
 
 
 def byte_level(name: str) -> Tokenizer:
     """A tokenizer as the tokenizer.json of a family with this pre-tokenizer has it."""
+    affixes = dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"), "")
+    affixes = affixes if name in ("gpt-2", "qwen2") else {}
     raw = Tokenizer(models.BPE(ignore_merges=name == "llama-bpe"))
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     patterns = {"llama-bpe": LLAMA_3, "qwen2": tokenization_qwen2.PRETOKENIZE_REGEX}
     if name in patterns:
         split = pre_tokenizers.Split(Regex(patterns[name]), "isolated")
+        raw.normalizer = normalizers.NFC() if name == "qwen2" else None
         raw.pre_tokenizer = pre_tokenizers.Sequence([split, level])
     else:
         usual = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         digits = [pre_tokenizers.Digits(individual_digits=True)] if name == "smollm" else []
-        raw.pre_tokenizer = pre_tokenizers.Sequence([*digits, usual])
+        raw.pre_tokenizer = pre_tokenizers.Sequence([*digits, usual]) if digits else usual
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=600, special_tokens=list(tiny.SPECIALS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        show_progress=False, **affixes,
     )  # fmt: skip
     raw.train_from_iterator([*tiny.CORPUS, *PROBES, *["1234 2024 99 100 it's IT'S  \n\n x"] * 40], trainer)
     return raw
@@ -81,10 +86,27 @@ def test_text_is_split_as_the_named_pre_tokenizer_does(
 ) -> None:
     raw, made = families[name]
     ids = raw.encode(text, add_special_tokens=False).ids
-    if name != "qwen2" or text.isascii():  # which is composed to NFC first, as Qwen 2's own is
-        assert encoded(made, text) == ids
+    assert encoded(made, text) == ids
     if name in ("gpt-2", "smollm") and text.isascii():
         assert made.decode(ids) == text
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "smollm", "llama-bpe", "qwen2"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_swap_with_a_finetune_that_has_the_familys_own_file_is_possible(
+    name: str, last: bool, families: dict[str, tuple[Tokenizer, object]]
+) -> None:
+    """Byte for byte the same rules, with special tokens among the words or after them, and rows without a token."""
+    raw = Tokenizer.from_str(families[name][0].to_str())
+    if last:
+        raw.add_special_tokens([AddedToken("<|last|>", normalized=False, special=True)])
+        raw.add_tokens([AddedToken("<think>", normalized=False, special=False)])
+    fields = small_ggufs.tokenizer_fields(raw, name)
+    kinds = {"<think>": 4, **dict.fromkeys([*tiny.SPECIALS, "<|last|>"], 3)}
+    rows = [f"[PAD{len(fields['tokens']) + n}]" for n in range(3)]
+    types = [kinds.get(word, 1) for word in fields["tokens"]] + [5] * 3
+    made, _ = tokenizer_of(as_model(fields | {"tokens": [*fields["tokens"], *rows], "token_type": types}))
+    assert tokenizer_key(made) == tokenizer_key(PreTrainedTokenizerFast(tokenizer_object=raw))
 
 
 def test_names_of_pre_tokenizers_make_a_difference(families: dict[str, tuple[Tokenizer, object]]) -> None:
