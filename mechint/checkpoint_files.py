@@ -57,9 +57,9 @@ def check_files(directory: Path) -> None:
 
 def check_sizes(config: PretrainedConfig) -> None:
     """Raise ValueError for a configuration of a size that no model has."""
-    text = config.get_text_config(decoder=True)
+    sizes = config.get_text_config(decoder=True).to_dict()  # some differ by layer, and are no attribute of the whole
     for name in _AT_LEAST_ONE:
-        size = getattr(text, name, None)
+        size = sizes.get(name)
         if isinstance(size, int) and (size < 1 or (name == "num_hidden_layers" and size > _MAX_LAYERS)):
             raise ValueError(f"its {name} is {size}")
 

@@ -39,7 +39,7 @@ def test_every_architecture_of_transformers_has_a_row():
     assert list(MEASURED) == [row.label for row in rows()]
 
 
-@pytest.mark.parametrize("label", ["qwen3", "cohere2", "rope type longrope, beyond it"])
+@pytest.mark.parametrize("label", ["qwen3", "gemma4_text", "cohere2", "rope type longrope, beyond it"])
 def test_a_row_is_measured_again_as_the_page_says(label):
     row = next(row for row in rows() if row.label == label)
     outcome = architectures.measure(row)
