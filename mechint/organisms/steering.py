@@ -34,8 +34,8 @@ BEGINNINGS = ("I", "The", "When", "Many", "There", "About")
 class VectorBank:
     """Unit directions by method and concept, and the mean norm of the clean residual at each layer.
 
-    Members are trained in this unit, not in `model.residual_norms`, which is that of everything measured: no token of
-    theirs has a norm that would move the mean, and it is taken over all prompts at once, so it is one number for all.
+    Members are trained in this unit, not in `model.residual_norms`, which is that of everything measured. Large tokens
+    move it up, but it is taken over all prompts at once, and so one number for all of them.
     """
 
     names: tuple[str, ...]
