@@ -22,5 +22,5 @@ ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "published": (),
     }
 )
-# These need no model: of the options that all others share they have --seed and --out.
+# These need no model: of the options that all others share they have --out.
 WITHOUT_MODEL = frozenset({"published"})

@@ -131,7 +131,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _without_model(common: argparse.Namespace) -> list[str]:
-    return ["--seed", str(common.seed), "--out", str(common.out)]
+    return ["--out", str(common.out)]
 
 
 def _write_index(out: Path, done: _Done) -> None:

@@ -142,7 +142,7 @@ def draw(
     """Return the figure of a finished table, and the verdicts for the record."""
     from analyses.calibration_figures import figures, verdicts
 
-    found = verdicts(table, config.margin, config.seed)
+    found = verdicts(table, config.margin)
     return figures(found, config), {"verdicts": run.as_json(found.to_dict("records"))}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mechint import figures as draw
-from mechint import stats
+from mechint import intervals
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -20,19 +20,19 @@ VALUE = "logit_diff_shift"
 REPORTS, BIAS, NULL, UNDECIDED = "reports", "bias", "null", "undecided"
 
 
-def verdicts(table: pd.DataFrame, margin: float, seed: int = 0) -> pd.DataFrame:
+def verdicts(table: pd.DataFrame, margin: float) -> pd.DataFrame:
     """Return, by reading and kind of vector, the shifts of logit_diff with 95% intervals, and the verdict.
 
-    Columns `detection`, `control`, `net` (their difference) with `_low` and `_high`; bounds come from a bootstrap over
-    vectors and questions alike, for a swap over questions. `verdict` is of `judge`.
+    Columns `detection`, `control`, `net` (their difference) with `_low` and `_high`; bounds are for other vectors
+    and questions alike, for a swap for other questions. `verdict` is of `judge`.
     """
     rows = []
     for keys, cells in table[table["vector_kind"] != "none"].groupby(_KEYS, sort=False):
         asked, control = (_grid(cells[cells["kind"] == kind]) for kind in ("introspection", "control"))
         found = {
-            "detection": _interval(asked, None, seed),
-            "control": _interval(control, None, seed),
-            "net": _interval(asked, control, seed),
+            "detection": _interval(asked, None),
+            "control": _interval(control, None),
+            "net": _interval(asked, control),
         }
         row: dict[str, object] = dict(zip(_KEYS, keys, strict=True))
         for name, interval in found.items():
@@ -50,16 +50,16 @@ def _grid(cells: pd.DataFrame) -> np.ndarray:
     return np.asarray(cells.pivot(index="intervention", columns="conversation", values=VALUE), dtype=float)
 
 
-def _interval(values: np.ndarray, minus: np.ndarray | None, seed: int) -> stats.Interval:
+def _interval(values: np.ndarray, minus: np.ndarray | None) -> intervals.Interval:
     """Interval over vectors and questions; with one vector (a swap), over questions alone."""
     if len(values) > 1:
-        return stats.bootstrap_crossed(values, minus, seed=seed)
+        return intervals.crossed_interval(values, minus)
     if minus is None:
-        return stats.bootstrap_mean(values[0], seed=seed)
-    return stats.bootstrap_difference(values[0], minus[0], seed=seed)
+        return intervals.mean_interval(values[0])
+    return intervals.difference_interval(values[0], minus[0])
 
 
-def judge(detection: stats.Interval, net: stats.Interval, margin: float) -> str:
+def judge(detection: intervals.Interval, net: intervals.Interval, margin: float) -> str:
     """Return what the instrument reads: `reports`, `bias`, `null`, or `undecided`.
 
     `reports`: detection minus control lies above the margin with its whole interval. `null`: both it and the detection
@@ -72,7 +72,7 @@ def judge(detection: stats.Interval, net: stats.Interval, margin: float) -> str:
     return NULL if _inside(detection, margin) else BIAS
 
 
-def _inside(interval: stats.Interval, margin: float) -> bool:
+def _inside(interval: intervals.Interval, margin: float) -> bool:
     return bool(interval.low > -margin and interval.high < margin)
 
 

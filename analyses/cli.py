@@ -155,7 +155,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         type=option_types.whole_number(1),
         help="control questions per group (default: all, 3 in a sweep); of --conversations, the first",
     )
-    group.add_argument("--seed", type=option_types.seed, default=0, help="of random vectors and bootstrap")
+    group.add_argument("--seed", type=option_types.seed, default=0, help="of random vectors, orders and permutations")
     group.add_argument("--out", type=option_types.path, default=Path("figures"), help="where results are written")
 
 

@@ -79,7 +79,7 @@ def draw(
     shown = table if own else table[table["info"] == config.info]
     asks = "own conversations" if own else f"info document: {config.info}, both answer formats"
     told = f"{experiment.told(found)}; {asks}"
-    return figures(shown, told, config.seed), {"verdict": run.as_json(verdict(shown, config.seed))}
+    return figures(shown, told), {"verdict": run.as_json(verdict(shown))}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

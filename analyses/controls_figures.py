@@ -10,10 +10,11 @@ import pandas as pd
 
 from analyses import shifts
 from mechint import figures as draw
-from mechint import stats
+from mechint import intervals, stats
 from mechint.figures import DotPanel
 from mechint.figures.names import mapped
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, SERIES
+from mechint.intervals import PROBABILITY
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -27,13 +28,13 @@ _OUTLYING, _VISIBLE = 3.0, 0.08
 _SHOWN_LETTERS = 46
 
 
-def figures(table: pd.DataFrame, about: str, seed: int) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, about: str) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     rows = _prepared(table)
     told = f"{about}. {shifts.counts(table)}"
-    found = {"controls_groups": groups(rows, told, seed), "controls_score": score(rows, told, seed)}
+    found = {"controls_groups": groups(rows, told), "controls_score": score(rows, told)}
     if {"no", "yes"} <= set(rows["row"]):
-        found["controls_bias_or_noise"] = bias_or_noise(rows, verdict(table, seed), told)
+        found["controls_bias_or_noise"] = bias_or_noise(rows, verdict(table), told)
     return found
 
 
@@ -49,26 +50,26 @@ def _prepared(table: pd.DataFrame) -> pd.DataFrame:
     ).sort_values("row", kind="stable")
 
 
-def groups(rows: pd.DataFrame, about: str, seed: int) -> go.Figure:
+def groups(rows: pd.DataFrame, about: str) -> go.Figure:
     """Return shifts of logit_diff and of entropy by group; small dots are questions, and outliers are named."""
     moved = rows[rows["series"] != "clean"]
     panels = [
         DotPanel("logit_diff_shift", "Which way do answers move?", f"shift of {METRICS['logit_diff']}, natural units"),
         DotPanel("entropy_shift", "Do they become less certain?", "shift of the next token's entropy, nats"),
     ]
-    summary = _summary(moved, [panel.key for panel in panels], seed)
+    summary = _summary(moved, [panel.key for panel in panels])
     by_question = pd.concat([_questions(moved, panel.key) for panel in panels], ignore_index=True)
     return draw.dots(
         _spelled(summary), _spelled(by_question), panels, _LOOKS, title=_groups_finding(summary),
-        subtitle=f"{about}. Large: mean over vectors with its 95% bootstrap interval; small: single questions, named "
+        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single questions, named "
         "where they lie far outside of their group.",
     )  # fmt: skip
 
 
-def _summary(rows: pd.DataFrame, columns: list[str], seed: int) -> pd.DataFrame:
+def _summary(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     parts = [
         stats.group_means(
-            rows.astype({"row": str}), ["row", "series"], column, unit="vector", seed=seed
+            rows.astype({"row": str}), ["row", "series"], column, unit="vector"
         ).assign(panel=column)
         for column in columns
     ]  # fmt: skip
@@ -112,7 +113,7 @@ def _groups_finding(summary: pd.DataFrame) -> str:
     )
 
 
-def score(rows: pd.DataFrame, about: str, seed: int) -> go.Figure:
+def score(rows: pd.DataFrame, about: str) -> go.Figure:
     """Return detection and factual questions, clean and injected, and the introspection score of every vector."""
     factual = rows[rows["row"].isin([*_NO, *_YES]) | (rows["row"] == "introspection")].astype({"row": str})
     factual = factual.assign(row=factual["row"].replace({"confusing-no": "no"}))
@@ -121,7 +122,7 @@ def score(rows: pd.DataFrame, about: str, seed: int) -> go.Figure:
     scores = _scores(factual).assign(panel="score", row=f"introspection score: detection {MINUS} factual")
     values = pd.concat([levels[levels["series"] != "random"], scores, levels[levels["series"] == "random"]])
     values = values.sort_values("row", key=lambda row: row.map({**_ORDER}).fillna(9), kind="stable")
-    summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", seed=seed)
+    summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", within={"p": PROBABILITY})
     panels = [
         DotPanel(
             "p", "Detection and factual questions", "P(yes), axis in log-odds", True, arrows=("clean", "injected")
@@ -130,7 +131,7 @@ def score(rows: pd.DataFrame, about: str, seed: int) -> go.Figure:
     ]
     return draw.dots(
         summary, values[values["unit"] != ""], panels, _LOOKS, title=_score_finding(summary),
-        subtitle=f"{about}. Large: mean over vectors with its 95% bootstrap interval; small: single vectors. The score "
+        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. The score "
         "takes the shift of factual questions whose answer is no from that of the introspection question.",
     )  # fmt: skip
 
@@ -159,7 +160,7 @@ def _score_finding(summary: pd.DataFrame) -> str:
     return text
 
 
-def verdict(table: pd.DataFrame, seed: int = 0) -> dict[str, dict[str, float | str]]:
+def verdict(table: pd.DataFrame) -> dict[str, dict[str, float | str]]:
     """Return for concepts and random vectors how control answers move: towards yes, or towards undecided.
 
     With shift of logit_diff on questions whose answer is no (N) and yes (Y), `bias` = (N + Y) / 2 and `noise` =
@@ -173,9 +174,9 @@ def verdict(table: pd.DataFrame, seed: int = 0) -> dict[str, dict[str, float | s
         if wide is None:
             continue
         parts = {"bias": (wide["no"] + wide["yes"]) / 2, "noise": (wide["no"] - wide["yes"]) / 2}
-        intervals = {name: stats.bootstrap_mean(np.asarray(values), seed=seed) for name, values in parts.items()}
-        found[series] = {"reading": _reading(intervals)}
-        for name, interval in intervals.items():
+        bounded = {name: intervals.mean_interval(np.asarray(values)) for name, values in parts.items()}
+        found[series] = {"reading": _reading(bounded)}
+        for name, interval in bounded.items():
             bounds = {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
             found[series] |= {key: float(value) for key, value in bounds.items()}
     return found
@@ -190,8 +191,8 @@ def _no_and_yes(rows: pd.DataFrame) -> pd.DataFrame | None:
     return stats.strict_means(named, ["vector", "side"], "logit_diff_shift").unstack("side")
 
 
-def _reading(intervals: Mapping[str, stats.Interval]) -> str:
-    certain = [name for name, interval in intervals.items() if interval.excludes_zero()]
+def _reading(bounded: Mapping[str, intervals.Interval]) -> str:
+    certain = [name for name, interval in bounded.items() if interval.excludes_zero()]
     return " and ".join(certain) or "neither"
 
 
@@ -211,7 +212,7 @@ def bias_or_noise(rows: pd.DataFrame, found: Mapping[str, Mapping[str, float | s
         diagonals=("bias: both move the same way", "noise: both move towards undecided"),
         title=f"How injected concepts move control answers: bias {sizes['bias']}, noise {sizes['noise']} "
         f"(certain: {reading['reading']})",
-        subtitle=f"{about}. Small: single vectors; large: means with 95% bootstrap intervals over vectors. Bias: "
+        subtitle=f"{about}. Small: single vectors; large: means with 95% intervals over vectors. Bias: "
         "half the sum of both shifts; noise: half of what they differ by.",
     )  # fmt: skip
 

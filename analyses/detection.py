@@ -76,7 +76,7 @@ def draw(
     from analyses.detection_figures import figures
 
     main_format = asked.Wording.of(format=config.format).format
-    return figures(table, main_format, experiment.told(found), config.seed), {}
+    return figures(table, main_format, experiment.told(found)), {}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

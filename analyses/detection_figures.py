@@ -10,10 +10,11 @@ import pandas as pd
 
 from analyses import shifts
 from mechint import figures as draw
-from mechint import published, stats
+from mechint import intervals, published, stats
 from mechint.figures import DotPanel, GridPanel
 from mechint.figures.names import only
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, PUBLISHED, SERIES
+from mechint.intervals import PROBABILITY
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -42,14 +43,14 @@ _MOST_COLUMNS = 8
 _MEAN_OF = "mean of all"
 
 
-def figures(table: pd.DataFrame, answer: str, about: str, seed: int) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, answer: str, about: str) -> dict[str, go.Figure]:
     """Return the figures by file name; those that need a prompt set's wordings only where the table has them."""
     rows, note = _readable(_labelled(table, answer))
     counts = f"{shifts.counts(table)}{note}"
-    found = {"detection_conditions": conditions(rows, f"{about}. {counts}", seed)}
+    found = {"detection_conditions": conditions(rows, f"{about}. {counts}")}
     found["detection_concepts"] = concepts(rows, f"{about}. {counts}")
     if (table["description"] != "").any():
-        found["detection_wordings"] = wordings(table, f"{about}. {counts}", seed)
+        found["detection_wordings"] = wordings(table, f"{about}. {counts}")
         found["detection_published"] = beside_published(rows, about)
     return found
 
@@ -87,13 +88,13 @@ def _readable(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return pd.concat([every, extreme, rows[rows["kind"] == "control"]]), note
 
 
-def conditions(rows: pd.DataFrame, about: str, seed: int) -> go.Figure:
+def conditions(rows: pd.DataFrame, about: str) -> go.Figure:
     """Return shifts of logit_diff, and P(yes) clean and injected, by info document."""
     values = shifts.by_unit(rows, ["row"], {"shift": "logit_diff_shift", "p": "p_yes"})
     values = only(values, _LOOKS, CONTROL_GROUPS)
     values = values[~((values["panel"] == "p") & values["series"].isin(["no", "random"]))]
     values = values[~((values["panel"] == "shift") & (values["series"] == "clean"))]
-    summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", seed=seed)
+    summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", within={"p": PROBABILITY})
     panels = [
         DotPanel("shift", "Shift against clean", f"shift of {METRICS['logit_diff']}, natural units"),
         DotPanel(
@@ -101,7 +102,7 @@ def conditions(rows: pd.DataFrame, about: str, seed: int) -> go.Figure:
         ),
     ]
     subtitle = (
-        f"{about}. Large: mean over vectors with its 95% bootstrap interval; small: single vectors. Control questions "
+        f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. Control questions "
         "are asked under the same injections. Published: the mean of its vectors, and their range."
     )
     return draw.dots(
@@ -162,7 +163,7 @@ def concepts(rows: pd.DataFrame, about: str) -> go.Figure:
     values = values.T if turned else values
     none = np.full_like(values, np.nan)
     return draw.grid(
-        [GridPanel("Introspection question", stats.Interval(values, none, none, 1))],
+        [GridPanel("Introspection question", intervals.Interval(values, none, none, 1))],
         rows=down[0],
         columns=across[0],
         row_label=down[1],
@@ -173,22 +174,22 @@ def concepts(rows: pd.DataFrame, about: str) -> go.Figure:
     )
 
 
-def wordings(table: pd.DataFrame, about: str, seed: int) -> go.Figure:
+def wordings(table: pd.DataFrame, about: str) -> go.Figure:
     """Return the shift by description (rows) and info document with format (columns), and less random vectors."""
     worded = table[table["description"] != ""].assign(column=lambda rows: rows["info"] + "<br>" + rows["format"])
     asked = worded[worded["kind"] == "introspection"]
     rows, columns = (list(dict.fromkeys(asked[name])) for name in ("description", "column"))
     cubes = {kind: _cube(asked[asked["vector_kind"] == kind], rows, columns) for kind in ("concept", "random")}
-    panels = [GridPanel("Concepts", stats.bootstrap_mean(cubes["concept"], seed=seed))]
+    panels = [GridPanel("Concepts", intervals.mean_interval(cubes["concept"]))]
     if cubes["random"].shape[-1]:
-        panels.append(GridPanel("Random vectors", stats.bootstrap_mean(cubes["random"], seed=seed)))
-        minus = stats.bootstrap_difference(cubes["concept"], cubes["random"], seed=seed)
+        panels.append(GridPanel("Random vectors", intervals.mean_interval(cubes["random"])))
+        minus = intervals.difference_interval(cubes["concept"], cubes["random"])
         panels.append(GridPanel(f"Concepts {MINUS} random vectors", minus))
     return draw.grid(
         panels, rows=rows, columns=columns, row_label="description",
         column_label="info document and answer format", label=f"shift of<br>{METRICS['logit_diff']}", per_line=1,
         title="Does the effect hold for other descriptions of the injection and other answer formats?",
-        subtitle=f"{about}. Dots mark cells whose 95% bootstrap interval over vectors excludes zero.",
+        subtitle=f"{about}. Dots mark cells whose 95% interval over vectors excludes zero.",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from analyses.identification import INFOS
 from analyses.identification_measures import Measures
 from mechint import figures as draw
-from mechint import stats
+from mechint import intervals, stats
 from mechint.figures import DotPanel, GridPanel, LayerPanel
 from mechint.figures.style import MINUS, SERIES, Series
 
@@ -62,13 +62,13 @@ def confusion(measures: Measures, about: str) -> go.Figure:
     return figure.update_xaxes(tickangle=-45).update_layout(coloraxis_cmax=top)
 
 
-def _shares(measures: Measures, trials: pd.DataFrame) -> stats.Interval:
+def _shares(measures: Measures, trials: pd.DataFrame) -> intervals.Interval:
     options = list(measures.options)
     means = trials[trials["series"] != "random"].groupby("target")[options].mean().reindex(options)
     random = trials.loc[trials["series"] == "random", options].mean()
     values = np.vstack([means.to_numpy(), random.to_numpy()])
     none = np.full_like(values, np.nan)
-    return stats.Interval(values, none, none, 1)
+    return intervals.Interval(values, none, none, 1)
 
 
 def by_layer(measures: Measures, about: str, injected_layers: Sequence[int]) -> go.Figure:
@@ -92,7 +92,7 @@ def by_layer(measures: Measures, about: str, injected_layers: Sequence[int]) -> 
         curves, panels, _BITS, title=_bits_told(bits, measures), injected_layers=injected_layers, legend_lines=2,
         subtitle=f"{about}. Bits: mutual information of injection and answer, less its mean over permutations; for "
         "random vectors, how far answers differ between them. Below zero, answers follow the digit: the orders are "
-        f"balanced, permutations are not. Bands of shares: 95% bootstrap intervals over vectors. {_GUESS}",
+        f"balanced, permutations are not. Bands of shares: 95% intervals over vectors. {_GUESS}",
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def accuracy(measures: Measures, about: str) -> go.Figure:
     figure = draw.dots(
         summary, values[values["unit"] != ""], panels, _LOOKS, title=f"Can it say what was injected? "
         f"{_told(_found(measures), 'output')}; of names {_share(_found(measures).loc['naming', 'injected'])}",
-        subtitle=f"{about}. Large: mean over vectors with its 95% bootstrap interval; small: single vectors. Clean is "
+        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. Clean is "
         "right where no injection is chosen; with this option left out, a concept can be told without being detected. "
         f"{_GUESS} The layer was chosen on the even orders, and is shown on the odd ones.",
     )  # fmt: skip
@@ -155,23 +155,23 @@ def naming(measures: Measures, about: str) -> go.Figure:
     wide = stats.unit_means(rows, ["series", "vector"], "own", "column")[list(columns)]
     cubes = {name: wide.loc[name] for name in ("injected", "random") if name in wide.index.get_level_values(0)}
     order = cubes["injected"].iloc[:, 0].sort_values(ascending=False).index
-    means = {name: stats.bootstrap_mean(cube.to_numpy().T, seed=measures.seed) for name, cube in cubes.items()}
+    means = {name: intervals.mean_interval(cube.to_numpy().T) for name, cube in cubes.items()}
     single = cubes["injected"].loc[order].to_numpy()
     none = np.full_like(single, np.nan)
     parts = [
         means["injected"],
-        stats.Interval(single, none, none, 1),
+        intervals.Interval(single, none, none, 1),
         *([means["random"]] if "random" in means else []),
     ]
     mean, low, high = (np.vstack([getattr(part, name) for part in parts]) for name in ("mean", "low", "high"))
-    values = stats.Interval(mean, low, high, len(order))
+    values = intervals.Interval(mean, low, high, len(order))
     names = [_ALL, *order, *([_RANDOM] if "random" in means else [])]
     return draw.grid(
         [GridPanel("Own name, less the mean of the others", values)], rows=names, columns=list(columns.values()),
         row_label="injected", column_label="question, and what the first message begins with",
         label="shift of log p,<br>nats", title=_names_told(measures),
         subtitle=f"{about}. Shift against clean of the log-probability of names after \"The concept is\". Dots mark "
-        f"means whose 95% bootstrap interval over vectors excludes zero. Random vectors have the name of the concept "
+        f"means whose 95% interval over vectors excludes zero. Random vectors have the name of the concept "
         "whose norms they have.",
     )  # fmt: skip
 

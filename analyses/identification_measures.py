@@ -16,6 +16,7 @@ from mechint import stats
 from mechint.figures.names import mapped
 from mechint.figures.style import layer_position
 from mechint.information import information
+from mechint.intervals import PROBABILITY
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -85,7 +86,7 @@ class Measures:
         Panels: `output`, all options; `among` and `best`, that for none left out, at the output and at the best layer
         on other orders; `naming`.
         """
-        summary = stats.group_means(self.answered, ["panel", "row", "series"], "value", unit="unit", seed=self.seed)
+        summary = stats.group_means(self.answered, ["panel", "row", "series"], "value", unit="unit", within=PROBABILITY)
         return summary.assign(chance=summary["panel"].map(self.chance))
 
     @cached_property
@@ -110,7 +111,7 @@ class Measures:
 
     def by_layer(self) -> pd.DataFrame:
         """Return info, series, layer, mean, low, high: the share right by readout layer."""
-        return stats.group_means(self.choice, ["info", "series", "layer"], "right", unit="vector", seed=self.seed)
+        return stats.group_means(self.choice, ["info", "series", "layer"], "right", unit="vector", within=PROBABILITY)
 
     @cached_property
     def bits(self) -> pd.DataFrame:
@@ -152,7 +153,7 @@ class Measures:
 
     def own_names(self) -> pd.DataFrame:
         """Return info, question, series, mean, low, high: own name less the others, over vectors."""
-        return stats.group_means(self.naming, ["info", "question", "series"], "own", unit="vector", seed=self.seed)
+        return stats.group_means(self.naming, ["info", "question", "series"], "own", unit="vector")
 
     def verdict(self) -> dict[str, object]:
         """Return accuracies, information at the output and own names for the record of the run."""

@@ -159,7 +159,7 @@ def draw(
 
     about = f"{run.short_name(found)}; {injected.Dose.of(found['dose']).told()}"
     text = Text.of(found["text"])
-    return figures(table, text, about, config.seed), {"verdict": run.as_json(verdict(table, text, config.seed))}
+    return figures(table, text, about), {"verdict": run.as_json(verdict(table, text))}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

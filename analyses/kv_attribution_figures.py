@@ -11,7 +11,7 @@ import pandas as pd
 
 from analyses.kv_attribution_map import LEAST, PLACE, Text, cache_map
 from mechint import figures as draw
-from mechint import stats
+from mechint import intervals, stats
 from mechint.figures import DotPanel, GridPanel, StrengthPanel
 from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PURPLE, SERIES, Series
 
@@ -53,13 +53,13 @@ class Shift:
     control: float
 
     @classmethod
-    def of(cls, table: pd.DataFrame, seed: int, conversation: str | None = None) -> Shift:
+    def of(cls, table: pd.DataFrame, conversation: str | None = None) -> Shift:
         """Return the shift of all introspection questions (or of one), and of the control questions, under concepts."""
         whole = table[(table["level"] == "cache") & (table["vector_kind"] == "concept")]
         if conversation is not None:
             whole = whole[(whole["conversation"] == conversation) | (whole["kind"] == "control")]
         means = stats.strict_means(whole, ["kind", "vector"], "shift")
-        found = stats.bootstrap_mean(means.loc["introspection"].to_numpy(), seed=seed)
+        found = intervals.mean_interval(means.loc["introspection"].to_numpy())
         control = means.loc["control"].mean() if "control" in means else np.nan
         return cls(float(found.mean), float(found.low), float(found.high), float(control))
 
@@ -79,25 +79,25 @@ class Shift:
         return f"{100 * effect / self.mean:.0f}%".replace("-", MINUS)
 
 
-def figures(table: pd.DataFrame, text: Text, about: str, seed: int) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, text: Text, about: str) -> dict[str, go.Figure]:
     """Return the figures by file name; that of windows taken together only where caches differ anywhere."""
-    shift, one = Shift.of(table, seed), Shift.of(table, seed, text.conversation)
+    shift, one = Shift.of(table), Shift.of(table, text.conversation)
     kinds = table.groupby("vector_kind")["vector"].nunique()
     counted = f"{about}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
     told, told_one = (f"{counted}. Whole shift under concepts: {of.told()} logits." for of in (shift, one))
     found = {
-        "kv_attribution_map": cache_map(table, text, _map_told(table, text, one), told_one, seed),
-        "kv_attribution_layers": by_layer(table, shift, told, seed),
-        "kv_attribution_heads": by_head(table, shift, told, seed),
+        "kv_attribution_map": cache_map(table, text, _map_told(table, text, one), told_one),
+        "kv_attribution_layers": by_layer(table, shift, told),
+        "kv_attribution_heads": by_head(table, shift, told),
     }
     if ((table["level"] == "curve") & (table["conversation"] == text.conversation)).any():
-        found["kv_attribution_curve"] = together(table, text, one, told_one, seed)
+        found["kv_attribution_curve"] = together(table, text, one, told_one)
     return found
 
 
-def verdict(table: pd.DataFrame, text: Text, seed: int) -> dict[str, object]:
+def verdict(table: pd.DataFrame, text: Text) -> dict[str, object]:
     """Return what the figures say of one conversation, as numbers: its shift, its strongest windows and layers."""
-    shift = Shift.of(table, seed, text.conversation)
+    shift = Shift.of(table, text.conversation)
     found: dict[str, object] = {"shift": dataclasses.asdict(shift), "anything_to_attribute": shift.is_there}
     for direction in DIRECTIONS:
         for level in ("window", "layer"):
@@ -139,18 +139,18 @@ def _map_told(table: pd.DataFrame, text: Text, shift: Shift) -> str:
     return f"Of the shift of {shift.told()} logits, {'; '.join(parts)}"
 
 
-def by_layer(table: pd.DataFrame, shift: Shift, about: str, seed: int) -> go.Figure:
+def by_layer(table: pd.DataFrame, shift: Shift, about: str) -> go.Figure:
     """Return what each layer of the cache carries: keys and values, each alone, beside random vectors and controls."""
     layers = table[(table["level"] == "layer") & (table["head"] == _WHOLE[1])]
     values = pd.concat([_series(layers, name) for name in _LOOKS], ignore_index=True)
     values = values[values["layer"].isin(_shown_layers(values))].sort_values("layer", kind="stable")
     values = values.assign(row="layer " + values["layer"].astype(str))
-    summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", seed=seed)
+    summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit")
     panels = [DotPanel(direction, title, _UNIT) for direction, title in DIRECTIONS.items()]
     figure = draw.dots(
         summary, values, panels, _LOOKS, title=_layers_told(summary, shift), legend_lines=2,
         subtitle=f"{about} One layer of the cache is replaced at all positions. Large: mean over vectors with its 95% "
-        "bootstrap interval; small: single vectors. Layers that differ nowhere are left out.",
+        "interval; small: single vectors. Layers that differ nowhere are left out.",
     )  # fmt: skip
     return figure.update_xaxes(matches="x", row=1, col=2)
 
@@ -190,7 +190,7 @@ def _layers_told(summary: pd.DataFrame, shift: Shift) -> str:
     )
 
 
-def by_head(table: pd.DataFrame, shift: Shift, about: str, seed: int) -> go.Figure:
+def by_head(table: pd.DataFrame, shift: Shift, about: str) -> go.Figure:
     """Return what keys and values of each head carry, replaced and by integrated gradients."""
     rows = table[(table["kind"] == "introspection") & (table["head"] >= 0) & (table["side"] != _WHOLE[0])]
     rows = rows.assign(layer=rows["layer_start"], column=rows["side"] + "<br>head " + rows["head"].astype(str))
@@ -202,21 +202,21 @@ def by_head(table: pd.DataFrame, shift: Shift, about: str, seed: int) -> go.Figu
         for direction, word in (("insert", "inserted"), ("remove", "removed"), ("gradient", "integrated gradients")):
             mine = rows[(rows["vector_kind"] == kind) & (rows["direction"] == direction)]
             if len(mine):
-                panels.append(GridPanel(f"{name}, {word}", _cube(mine, kept, columns, seed)))
+                panels.append(GridPanel(f"{name}, {word}", _cube(mine, kept, columns)))
     return draw.grid(
         panels, rows=[f"layer {layer}" for layer in kept], columns=columns, row_label="", per_line=3,
         column_label="keys or values of one key-value head", label="part of the<br>shift, logits",
         title=_heads_told(panels, kept, columns, shift),
-        subtitle=f"{about} {_gradients_told(table)} Dots mark cells whose 95% bootstrap interval over vectors excludes "
+        subtitle=f"{about} {_gradients_told(table)} Dots mark cells whose 95% interval over vectors excludes "
         "zero.",
     )  # fmt: skip
 
 
-def _cube(rows: pd.DataFrame, layers: Sequence[int], columns: Sequence[str], seed: int) -> stats.Interval:
+def _cube(rows: pd.DataFrame, layers: Sequence[int], columns: Sequence[str]) -> intervals.Interval:
     wide = stats.unit_means(rows, ["layer", "column"], "effect", "vector")
     wide = wide.reindex(pd.MultiIndex.from_product([layers, columns]))
     values = wide.to_numpy(dtype=np.float64).reshape(len(layers), len(columns), -1)
-    return stats.bootstrap_mean(values, seed=seed)
+    return intervals.mean_interval(values)
 
 
 def _heads_told(panels: Sequence[GridPanel], layers: Sequence[int], columns: Sequence[str], shift: Shift) -> str:
@@ -241,7 +241,7 @@ def _gradients_told(table: pd.DataFrame) -> str:
     )
 
 
-def together(table: pd.DataFrame, text: Text, shift: Shift, about: str, seed: int) -> go.Figure:
+def together(table: pd.DataFrame, text: Text, shift: Shift, about: str) -> go.Figure:
     """Return the share of the shift that windows carry together, one after the other."""
     rows = table[(table["level"] == "curve") & (table["conversation"] == text.conversation)]
     # All in units of one shift, since a vector that shifts next to nothing has no shares of it.
@@ -251,7 +251,7 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, about: str, seed: in
         series=rows["windows"].where(concept, "random").where(concept | (rows["windows"] == "strongest"), "")
     )
     summary = stats.group_means(
-        rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="vector", seed=seed
+        rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="vector"
     )
     curves = summary.rename(columns={"direction": "panel", "n_windows": "strength"}).astype({"strength": float})
     what = _COME_AND_GO[shift.is_there]
@@ -265,7 +265,7 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, about: str, seed: in
         label=f"windows replaced, of {n_windows} in which the caches differ",
         subtitle=f"{about} {'Shares of the mean shift under concepts. ' * shift.is_there}Each vector has its own "
         "order: by the mean of what a window carries alone, inserted and removed. A window has "
-        f"{n_cells / n_windows:.1f} cells (layer x position) on average. Bands: 95% bootstrap intervals over vectors.",
+        f"{n_cells / n_windows:.1f} cells (layer x position) on average. Bands: 95% intervals over vectors.",
     )  # fmt: skip
     return figure.update_yaxes(tickformat=".0%") if shift.is_there else figure
 

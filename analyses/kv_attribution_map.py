@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mechint import figures as draw
-from mechint import stats
+from mechint import intervals, stats
 from mechint.figures import Lattice, Line, TilePanel
 from mechint.figures.style import METRICS, MINUS
 
@@ -85,7 +85,7 @@ class Layout:
         return [*(self.edges[start] for start in starts), last + 1]
 
 
-def cache_map(table: pd.DataFrame, text: Text, title: str, about: str, seed: int) -> go.Figure:
+def cache_map(table: pd.DataFrame, text: Text, title: str, about: str) -> go.Figure:
     """Return layers by positions, inserted and removed, for concepts and random vectors, on one colour scale."""
     mine = table[(table["conversation"] == text.conversation) & table["level"].isin(["window", "cell"])]
     windows = mine[mine["level"] == "window"]
@@ -93,7 +93,7 @@ def cache_map(table: pd.DataFrame, text: Text, title: str, about: str, seed: int
     spans = sorted(set(zip(windows["pos_start"], windows["pos_stop"], strict=True)))
     layout = Layout.of(text, spans, [(start, stop) for _, _, start, stop in apart])
     panels = [
-        TilePanel(f"{kind} {_WORDS[direction]}", _lattices(rows, layout, text, apart, seed))
+        TilePanel(f"{kind} {_WORDS[direction]}", _lattices(rows, layout, text, apart))
         for name, kind in _KINDS.items()
         for direction in _WORDS
         if len(rows := mine[(mine["vector_kind"] == name) & (mine["direction"] == direction)])
@@ -105,7 +105,7 @@ def cache_map(table: pd.DataFrame, text: Text, title: str, about: str, seed: int
         subtitle=f"{about} Each tile is one part of the cache that was replaced; windows that carry most are taken "
         "apart into single tokens (framed, with what the whole window carries). Inserted: into the clean cache; "
         "removed: from the injected one. Random: vectors of equal norm. Means over vectors; + and "
-        f"{MINUS}: the 95% bootstrap interval excludes zero.",
+        f"{MINUS}: the 95% interval excludes zero.",
     )  # fmt: skip
 
 
@@ -118,21 +118,20 @@ def _taken_apart(rows: pd.DataFrame) -> list[Place]:
     return [place for place in places if (place[0], place[2]) in cells]
 
 
-def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Place], seed: int) -> list[Lattice]:
+def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Place]) -> list[Lattice]:
     """Return the windows of each message, and the cells of those that were taken apart in their place."""
     windows, cells = rows[rows["level"] == "window"], rows[rows["level"] == "cell"]
     whole = windows.groupby(PLACE)["effect"].mean()
     # A missing value leaves a cell empty.
     shown = windows.assign(effect=windows["effect"].where(~pd.MultiIndex.from_frame(windows[PLACE]).isin(apart)))
     found = [
-        _lattice(shown[shown["pos_start"].between(first, last - 1)], layout, seed)
-        for _, first, last, _ in text.messages
+        _lattice(shown[shown["pos_start"].between(first, last - 1)], layout) for _, first, last, _ in text.messages
     ]
     for place in apart:
         layers, positions = (
             cells[name].between(place[at], place[at + 1] - 1) for at, name in ((0, PLACE[0]), (2, PLACE[2]))
         )
-        small = _lattice(cells[layers & positions], layout, seed)
+        small = _lattice(cells[layers & positions], layout)
         beside = (
             any(one[0] == place[1] and one[2] == place[2] for one in apart) or place[1] == windows["layer_stop"].max()
         )
@@ -141,12 +140,12 @@ def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Pl
     return found
 
 
-def _lattice(rows: pd.DataFrame, layout: Layout, seed: int) -> Lattice:
+def _lattice(rows: pd.DataFrame, layout: Layout) -> Lattice:
     wide = stats.unit_means(rows, ["pos_start", "layer_start"], "effect", "vector").sort_index()
     starts, layers = (sorted(set(rows[name])) for name in ("pos_start", "layer_start"))
     cube = wide.to_numpy(dtype=np.float64).reshape(len(starts), len(layers), -1)
     stop, depth = int(rows["pos_stop"].max()), int(rows["layer_stop"].max())
-    return Lattice([*layers, depth], layout.rows(starts, stop), stats.bootstrap_mean(cube, seed=seed))
+    return Lattice([*layers, depth], layout.rows(starts, stop), intervals.mean_interval(cube))
 
 
 def _number(value: float) -> str:

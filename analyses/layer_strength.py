@@ -159,7 +159,7 @@ def draw(
 
     dose = Dose.of(found["dose"])
     told = f"{run.short_name(found)}, {config.conversations.name if config.conversations else config.wording}"
-    about = About(told, dose, bool(found["relative"]), config.seed)
+    about = About(told, dose, bool(found["relative"]))
     return figures(table, about), {"verdict": verdict(table, about)}
 
 

@@ -16,7 +16,7 @@ from mechint import figures as draw
 from mechint.figures import HeatPanel, Scale, StrengthPanel
 from mechint.figures.heatmaps import SEQUENTIAL, WARNING
 from mechint.figures.style import METRICS, MINUS, SERIES
-from mechint.stats import Interval
+from mechint.intervals import Interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -44,7 +44,6 @@ class About:
     told: str
     dose: Dose
     relative: bool
-    seed: int
 
     @property
     def unit(self) -> str:
@@ -63,7 +62,7 @@ class About:
 
 def figures(table: pd.DataFrame, about: About) -> dict[str, go.Figure]:
     """Return the figures by file name."""
-    places = grid(table, about.seed)
+    places = grid(table)
     told = f"{about.told}; {shifts.counts(table)}"
     found = {
         "layer_strength_grid": _heatmaps(
@@ -74,7 +73,7 @@ def figures(table: pd.DataFrame, about: About) -> dict[str, go.Figure]:
         "layer_strength_curves": curves(table, places, about, told),
     }  # fmt: skip
     if (table["sweep"] == "range").any():
-        every = ranges(table, about.seed)
+        every = ranges(table)
         title = _finding(every, lambda first, last: f"layers {first} to {last}" if first != last else f"layer {first}")
         subtitle = f"{told}; all ranges, {about.dose}. {_note(every)}"
         labels = ("first injected layer", "last injected layer")
@@ -87,7 +86,7 @@ def verdict(table: pd.DataFrame, about: About) -> dict[str, JSON]:
     sweeps = {"grid": grid} | ({"ranges": ranges} if (table["sweep"] == "range").any() else {})
     found: dict[str, JSON] = {"clean_perplexity": plain_text.clean_perplexities(table)}
     for name, measured in sweeps.items():
-        places = measured(table, about.seed)
+        places = measured(table)
         best = places.best()
         found[name] = None if best is None else {
             "row": places.rows[best[0]], "column": places.columns[best[1]],
@@ -132,7 +131,7 @@ def _scales(places: Places) -> dict[str, Scale]:
 def _note(places: Places) -> str:
     text = (
         "Means over concepts (random: over vectors); bold, or a sign where there is no room for numbers: their 95% "
-        "bootstrap interval excludes zero. Hatched: "
+        "interval excludes zero. Hatched: "
         f"text is {plain_text.COHERENT:g} times as perplexing as clean, or more (colours of shifts may be at the "
         f"scale's end there). {plain_text.TOLD}."
     )
@@ -177,7 +176,7 @@ def curves(table: pd.DataFrame, places: Places, about: About, told: str) -> go.F
         found, panels, {name: SERIES[name] for name in ("injected", "random", "no", "yes")},
         title=_curves_finding(places, row), label=about.unit, dose=about.dose_in_unit,
         lost_from=min(lost, default=None), second=None if about.relative else _measured(table, layers, found),
-        subtitle=f"{told}. Injected at layers {layers} in the marked turns only. Bands: 95% bootstrap intervals over "
+        subtitle=f"{told}. Injected at layers {layers} in the marked turns only. Bands: 95% intervals over "
         f"concepts (random: over vectors). Shaded: text is {plain_text.COHERENT:g} times as perplexing as clean, or "
         f"more. {plain_text.TOLD}. Dashed: the dose.",
     )  # fmt: skip

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from analyses import plain_text
 from mechint import stats
-from mechint.stats import Interval
+from mechint.intervals import Interval, mean_interval
 
 _ANSWER_NO = ("no", "confusing-no")
 Cube = Float[np.ndarray, "rows columns vectors"]
@@ -33,7 +33,7 @@ class Places:
     measures: dict[str, Interval]
 
     @classmethod
-    def of(cls, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], seed: int) -> Places:
+    def of(cls, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> Places:
         """Return the measures of a table's steered rows, which name their place in `row` and `column`."""
         concept, random = (table[table["vector_kind"] == kind] for kind in ("concept", "random"))
         asked = concept["kind"] == "introspection"
@@ -49,7 +49,7 @@ class Places:
         cubes = {name: _cube(part, value, rows, columns) for name, (part, value) in parts.items() if len(part)}
         if "no" in cubes:
             cubes["net"] = cubes["detection"] - cubes["no"]
-        measures = {name: stats.bootstrap_mean(cube, seed=seed) for name, cube in cubes.items()}
+        measures = {name: mean_interval(cube) for name, cube in cubes.items()}
         for name in {"text", "random_text"} & set(measures):
             measures[name] = _ratio(measures[name])
         return cls(tuple(rows), tuple(columns), measures)
@@ -76,21 +76,21 @@ class Places:
         return int(row), int(column)
 
 
-def grid(table: pd.DataFrame, seed: int) -> Places:
+def grid(table: pd.DataFrame) -> Places:
     """Return the measures of windows (rows) by strengths (columns)."""
     rows = _steered(table, "grid")
     placed = rows.assign(row=rows["injected_layers"], column=rows["strength"])
     by_strength = sorted(dict.fromkeys(placed["column"]), key=float)
-    return Places.of(placed, list(dict.fromkeys(placed["row"])), by_strength, seed)
+    return Places.of(placed, list(dict.fromkeys(placed["row"])), by_strength)
 
 
-def ranges(table: pd.DataFrame, seed: int) -> Places:
+def ranges(table: pd.DataFrame) -> Places:
     """Return the measures of ranges by their first (rows) and last layer (columns)."""
     rows = _steered(table, "range")
     first, last = zip(*(_ends(text) for text in rows["injected_layers"]), strict=True)
     placed = rows.assign(row=list(map(str, first)), column=list(map(str, last)))
     by_first, by_last = ([str(at) for at in sorted(set(ends))] for ends in (first, last))
-    return Places.of(placed, by_first, by_last, seed)
+    return Places.of(placed, by_first, by_last)
 
 
 def _steered(table: pd.DataFrame, sweep: str) -> pd.DataFrame:

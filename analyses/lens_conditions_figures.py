@@ -34,7 +34,9 @@ _SHORT = {
 def conditions(table: pd.DataFrame, config: Config, found: Mapping[str, JSON]) -> go.Figure:
     """Return the figure of the rows of `lens_conditions`, among others of the logit lens."""
     values = pd.concat(_panels(table, config.wording.format), ignore_index=True)
-    curves = stats.group_means(values, ["panel", "series", "layer"], config.metric, unit="unit", seed=config.seed)
+    curves = stats.group_means(
+        values, ["panel", "series", "layer"], config.metric, unit="unit", within=stats.RANGES.get(config.metric)
+    )
     label = METRICS[config.metric]
     panels = [LayerPanel(name, _title(name), label) for name in dict.fromkeys(values["panel"])]
     figure = draw.layer_curves(
@@ -97,6 +99,6 @@ def _told(values: pd.DataFrame, found: Mapping[str, JSON]) -> str:
     return (
         f"{run.short_name(found)}{finetuned}; {Dose.of(found['dose']).told()}. {counts['injected']} concepts, "
         f"{counts.get('random', 0)} random vectors. Controls are asked under the same intervention. Inaccurate "
-        "location: with the info document, asked about turns without an injection. Bands: 95% bootstrap intervals over "
+        "location: with the info document, asked about turns without an injection. Bands: 95% intervals over "
         f"vectors{over}. Shaded: injected layers."
     )

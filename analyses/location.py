@@ -179,7 +179,7 @@ def draw(
     from analyses.location_figures import figures
     from analyses.location_measures import Measures
 
-    measures, dose = Measures.of(table, config.seed), injected.Dose.of(found["dose"])
+    measures, dose = Measures.of(table), injected.Dose.of(found["dose"])
     document = "no document" if config.info == "none" else "info document"
     about = f"{run.short_name(found)}, {document}; {found['sites']}, {dose}"
     return figures(measures, about), {"verdict": run.as_json(measures.verdict().to_dict("records"))}

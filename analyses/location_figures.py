@@ -11,7 +11,7 @@ import pandas as pd
 from analyses.location import PLACES
 from analyses.location_measures import MEASURES, Measures
 from mechint import figures as draw
-from mechint import stats
+from mechint import intervals
 from mechint.figures import DotPanel, GridPanel, LayerPanel
 from mechint.figures.names import only
 from mechint.figures.style import GREEN, SERIES, Series
@@ -51,7 +51,7 @@ def accuracy(measures: Measures, about: str) -> go.Figure:
     panels = [DotPanel(measure, *_PANELS[measure], zero=False) for measure in MEASURES]
     figure = draw.dots(
         summary, values, panels, _LOOKS, title=_told(measures), legend_lines=2,
-        subtitle=f"{about}. Large: mean over vectors with its 95% bootstrap interval; small: single vectors. Every "
+        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. Every "
         "place is injected equally often, so that one answer to all has exactly chance. Above chance counts only what "
         "is also above the preference question under the same injections. Each question has one wording, which no "
         "interval over vectors covers.",
@@ -98,7 +98,7 @@ def by_layer(measures: Measures, about: str) -> go.Figure:
         curves, panels, _LOOKS, columns=len(PLACES), legend_lines=2,
         title=_layers_told(curves, measures),
         subtitle=f"{about}. Above: share of answers that name the place; below: share of pairs of places whose logits "
-        "differ the right way. Lines are chance; bands are 95% bootstrap intervals over vectors.",
+        "differ the right way. Lines are chance; bands are 95% intervals over vectors.",
     )  # fmt: skip
 
 
@@ -131,13 +131,13 @@ def sentences(measures: Measures, about: str) -> go.Figure:
         f"{'' if row['above'] else 'not '}above chance ({_percent(row['chance'])})",
         subtitle=f"{about}. Probabilities among the options less those of the clean cell, in percentage points, mean "
         "over orders and vectors; the diagonal is right. Dots mark shifts of "
-        f"{10.0**-digits:g} points and more whose 95% bootstrap interval over vectors excludes zero.",
+        f"{10.0**-digits:g} points and more whose 95% interval over vectors excludes zero.",
     )  # fmt: skip
     return figure.update_layout(coloraxis={"cmin": -limit, "cmax": limit})
 
 
-def _points(shift: stats.Interval, digits: int) -> stats.Interval:
+def _points(shift: intervals.Interval, digits: int) -> intervals.Interval:
     """Return a shift in percentage points; what is less than a step of the last digit loses its bounds and its mark."""
     mean, low, high = (_POINTS * values for values in (shift.mean, shift.low, shift.high))
     small = np.abs(mean) < 10.0**-digits
-    return stats.Interval(mean, np.where(small, np.nan, low), np.where(small, np.nan, high), shift.n)
+    return intervals.Interval(mean, np.where(small, np.nan, low), np.where(small, np.nan, high), shift.n)

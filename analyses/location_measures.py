@@ -10,8 +10,9 @@ import pandas as pd
 
 from analyses import choices
 from analyses.location import PLACES, options
-from mechint import stats
+from mechint import intervals, stats
 from mechint.figures.style import layer_position
+from mechint.intervals import PROBABILITY
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -40,15 +41,14 @@ class Measures:
 
     scores: pd.DataFrame
     table: pd.DataFrame
-    seed: int
 
     @classmethod
-    def of(cls, table: pd.DataFrame, seed: int) -> Measures:
+    def of(cls, table: pd.DataFrame) -> Measures:
         """Return the measures of a finished table."""
         pairs = zip(table["question"], table["vector_kind"], strict=True)
         named = table.assign(series=[_SERIES[pair] for pair in pairs])
         parts = [scored(named[named["place"] == place]) for place in PLACES]
-        return cls(pd.concat(parts, ignore_index=True), named, seed)
+        return cls(pd.concat(parts, ignore_index=True), named)
 
     @property
     def output(self) -> str:
@@ -73,7 +73,7 @@ class Measures:
     def summary(self) -> pd.DataFrame:
         """Return panel (measure), place, series, layer, mean, low, high over vectors."""
         keys = ["panel", "place", "series", "layer"]
-        return stats.group_means(self.long(), keys, "value", unit="unit", seed=self.seed)
+        return stats.group_means(self.long(), keys, "value", unit="unit", within=PROBABILITY)
 
     def verdict(self) -> pd.DataFrame:
         """Return place, measure, mean, low, high, chance, net, net_low, net_high, above: for concepts at the output.
@@ -88,10 +88,8 @@ class Measures:
         wide = rows.pivot(index="vector", columns="series", values=measure)
         own = wide["location"].dropna()
         net = (wide["location"] - wide["preference"]).dropna()
-        found = {
-            name: stats.bootstrap_mean(part.to_numpy(), seed=self.seed) for name, part in (("", own), ("net", net))
-        }
-        mean, more, chance = found[""], found["net"], self.chance(place, measure)
+        mean = intervals.mean_interval(own.to_numpy(), within=PROBABILITY)
+        more, chance = intervals.mean_interval(net.to_numpy(), within=(-1, 1)), self.chance(place, measure)
         return {
             "place": place, "measure": measure, "chance": chance,
             "mean": float(mean.mean), "low": float(mean.low), "high": float(mean.high),
@@ -99,14 +97,14 @@ class Measures:
             "above": bool(mean.low > chance and more.low > 0),
         }  # fmt: skip
 
-    def moved(self, place: str, series: str) -> stats.Interval:
+    def moved(self, place: str, series: str) -> intervals.Interval:
         """Return how the probabilities of options move against clean, by site (rows) and option, over vectors."""
         count = self.count(place)
         rows = self.table[(self.table["place"] == place) & (self.table["layer"] == self.output)]
         question = "preference" if series == "preference" else "location"
         clean = _by_site(rows[(rows["question"] == question) & (rows["vector_kind"] == "none")], count, 1)
         mine = rows[rows["series"] == series]
-        return stats.bootstrap_mean(np.moveaxis(_by_site(mine, count, count) - clean, 0, -1), seed=self.seed)
+        return intervals.mean_interval(np.moveaxis(_by_site(mine, count, count) - clean, 0, -1))
 
 
 def _by_site(rows: pd.DataFrame, count: int, sites: int) -> Float[np.ndarray, "vector site option"]:

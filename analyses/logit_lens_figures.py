@@ -13,7 +13,7 @@ from jaxtyping import Float
 from analyses.cli import format_layers
 from analyses.option_types import parse_layers
 from mechint import figures as draw
-from mechint import stats
+from mechint import intervals, stats
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, layer_position
 
 if TYPE_CHECKING:
@@ -52,10 +52,12 @@ def figures(table: pd.DataFrame, config: Config, dose: Dose, model: str) -> dict
 def overview(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> go.Figure:
     """Return the figure with all concepts: introspection question, control questions, and shifts."""
     values = _values(main, config.metric)
-    curves = stats.group_means(values, ["panel", "series", "layer"], "value", unit="concept", seed=config.seed)
+    curves = stats.group_means(
+        values, ["panel", "series", "layer"], "value", unit="concept", within=_within(config.metric)
+    )
     lines = values[(values["series"] == "injected")]
     subtitle = (
-        f"{about}. Thick: mean over concepts, band: its 95% bootstrap interval over concepts (random vectors: over "
+        f"{about}. Thick: mean over concepts, band: its 95% interval over concepts (random vectors: over "
         "vectors), thin: single concepts, shaded: injected layers."
     )
     return draw.lens_overview(
@@ -86,6 +88,11 @@ def _values(main: pd.DataFrame, metric: str) -> pd.DataFrame:
     return stats.strict_means(rows, _KEYS, "value").reset_index()
 
 
+def _within(metric: str) -> dict[str, tuple[float, float]]:
+    """Return the bounds of a metric by panel; shifts have none."""
+    return dict.fromkeys(("question", "control"), stats.RANGES[metric]) if metric in stats.RANGES else {}
+
+
 def _finding(curves: pd.DataFrame, metric: str) -> str:
     """Say what happened at the output, the one layer that nobody chose."""
     last = max(curves["layer"], key=layer_position)
@@ -114,7 +121,9 @@ def concept_pages(main: pd.DataFrame, config: Config, dose: Dose, about: str) ->
     values = values[values["panel"] != "shift"]
     own = values[values["concept"].isin(concepts) & values["series"].isin(["injected", "no"])]
     clean = _everywhere(values[values["series"] == "clean"].rename(columns={"value": "mean"}), concepts)
-    random = stats.group_means(values[values["series"] == "random"], ["series", "layer"], "value", seed=config.seed)
+    random = stats.group_means(
+        values[values["series"] == "random"], ["series", "layer"], "value", within=stats.RANGES.get(config.metric)
+    )
     parts = [clean, own.rename(columns={"value": "mean"}), _everywhere(random, concepts)]
     return draw.lens_concepts(
         pd.concat([part for part in parts if not part.empty]),
@@ -136,7 +145,7 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
     what = "one layer" if sweep == "single" else f"a window of {len(parse_layers(spans[0]))} layers"
     asked = _asked(config)
     return draw.lens_sweep(
-        _panels(rows, f"{config.metric}_shift", spans, layers, config.seed),
+        _panels(rows, f"{config.metric}_shift", spans, layers),
         injections=spans,
         first_layers=[parse_layers(text)[0] for text in spans],
         layers=layers,
@@ -146,9 +155,7 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
     )
 
 
-def _panels(
-    rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str], seed: int
-) -> list[draw.SweepPanel]:
+def _panels(rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str]) -> list[draw.SweepPanel]:
     """Return the panels whose data are there; differences are taken within concepts, or against all random vectors."""
     concept = rows[rows["vector_kind"] == "concept"]
     parts = {
@@ -158,11 +165,11 @@ def _panels(
         "yes": concept[concept["group"] == "yes"],
     }
     cubes = {name: _cube(part, value, spans, layers) for name, part in parts.items() if not part.empty}
-    shifts = {name: stats.bootstrap_mean(cube, seed=seed) for name, cube in cubes.items()}
+    shifts = {name: intervals.mean_interval(cube) for name, cube in cubes.items()}
     if "no" in cubes:
-        shifts["minus no"] = stats.bootstrap_mean(cubes["question"] - cubes["no"], seed=seed)
+        shifts["minus no"] = intervals.mean_interval(cubes["question"] - cubes["no"])
     if "random" in cubes:
-        shifts["minus random"] = stats.bootstrap_difference(cubes["question"], cubes["random"], seed=seed)
+        shifts["minus random"] = intervals.difference_interval(cubes["question"], cubes["random"])
     return [draw.SweepPanel(title, shifts[name]) for name, title in _PANELS.items() if name in shifts]
 
 

@@ -141,7 +141,7 @@ def draw(
     from analyses.model_swap_measures import About, by_unit, verdict
 
     dose = injected.Dose.of(found["dose"])
-    about = About(run.short_name(found), str(found["finetuned"]), dose, config.seed)
+    about = About(run.short_name(found), str(found["finetuned"]), dose)
     return figures(table, about), {"verdict": run.as_json(verdict(by_unit(table), about))}
 
 

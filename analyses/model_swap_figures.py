@@ -14,6 +14,7 @@ from mechint import figures as draw
 from mechint import published, stats
 from mechint.figures import DotPanel, LayerPanel, SignedPanel
 from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PUBLISHED, SERIES, VERMILION, Series, layer_position
+from mechint.intervals import PROBABILITY
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -38,7 +39,7 @@ _LENS = {
     "no": ("controls answered no, shift against clean", _SHIFT),
 }
 _OVER = (
-    "95% bootstrap intervals over wordings of the question and over control questions, since there is one swap and one "
+    "95% intervals over wordings of the question and over control questions, since there is one swap and one "
     "contrast vector; of random vectors over vectors, both signs averaged"
 )
 
@@ -200,7 +201,7 @@ def _told(units: pd.DataFrame, about: About) -> str:
 
 
 def _means(values: pd.DataFrame, by: Sequence[str], about: About) -> pd.DataFrame:
-    return stats.group_means(values, by, "value", unit="unit", seed=about.seed)
+    return stats.group_means(values, by, "value", unit="unit", within={"p": PROBABILITY})
 
 
 def _signed(value: float) -> str:

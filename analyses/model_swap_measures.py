@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from analyses.injected import Dose
 from analyses.swapped import amount_of
-from mechint import stats
+from mechint import intervals, stats
 from mechint.figures.names import mapped
 from mechint.figures.style import MINUS, layer_position
 
@@ -31,12 +31,11 @@ PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """A run: the model that reads, the one that has filled, the contrast vector's usual dose, and the seed."""
+    """A run: the model that reads, the one that has filled, and the contrast vector's usual dose."""
 
     model: str
     finetuned: str
     dose: Dose
-    seed: int
 
     def strength(self, value: float) -> str:
         """Return a strength with its sign and unit."""
@@ -88,14 +87,14 @@ def verdict(units: pd.DataFrame, about: About) -> dict[str, dict[str, dict[str, 
     """
     last, usual = at_output(units), usual_strength(units, about)
     usually = last[last["strength"].isna() | (last["strength"] == usual)]
-    return {str(info): _verdict(usually[usually["info"] == info], about.seed) for info in dict.fromkeys(last["info"])}
+    return {str(info): _verdict(usually[usually["info"] == info]) for info in dict.fromkeys(last["info"])}
 
 
-def _verdict(units: pd.DataFrame, seed: int) -> dict[str, dict[str, float]]:
+def _verdict(units: pd.DataFrame) -> dict[str, dict[str, float]]:
     parts = {name: _shifts(units, kind, series) for name, (kind, series) in PARTS.items()}
-    found = {name: stats.bootstrap_mean(part, seed=seed) for name, part in parts.items() if len(part)}
+    found = {name: intervals.mean_interval(part) for name, part in parts.items() if len(part)}
     if len(parts["swap, controls"]):
-        found["swap minus controls"] = stats.bootstrap_difference(parts["swap"], parts["swap, controls"], seed=seed)
+        found["swap minus controls"] = intervals.difference_interval(parts["swap"], parts["swap, controls"])
     return {
         name: {"mean": float(one.mean), "low": float(one.low), "high": float(one.high), "units": one.n}
         for name, one in found.items()

@@ -24,11 +24,10 @@ NAME = "published"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All options of this analysis; as it needs no model, it has none of those that the others share but two."""
+    """All options of this analysis; as it needs no model, it has none of those that the others share but --out."""
 
     overlay: tuple[Path, ...]
     where: tuple[str, ...]
-    seed: int
     out: Path
 
 
@@ -46,7 +45,6 @@ def parser() -> argparse.ArgumentParser:
         "--where", type=option_types.words, action="append", default=[], metavar="COLUMN=VALUE",
         help="take only these rows of the overlays, for example strength=0.3 of a sweep; may be given several times",
     )  # fmt: skip
-    options.add_argument("--seed", type=option_types.seed, default=0, help="of the bootstrap of overlays (default: 0)")
     options.add_argument(
         "--out", type=option_types.path, default=Path("figures"), help="where results are written (default: figures)"
     )
@@ -56,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 def parsed(argv: Sequence[str]) -> Config:
     """Return the options of a command line."""
     given = parser().parse_args(argv)
-    return Config(overlay=tuple(given.overlay), where=tuple(given.where), seed=given.seed, out=given.out)
+    return Config(overlay=tuple(given.overlay), where=tuple(given.where), out=given.out)
 
 
 def check(config: Config) -> list[Overlay]:
@@ -72,12 +70,12 @@ def check(config: Config) -> list[Overlay]:
     return overlays
 
 
-def pictures(overlays: Sequence[Overlay], seed: int) -> dict[str, Picture]:
+def pictures(overlays: Sequence[Overlay]) -> dict[str, Picture]:
     """Return every figure with its values, by file name; an overlay changes only the figures that measure the same."""
     from analyses import published_finetuning, published_gap, published_scaling, published_shifts
 
     return {
-        **published_shifts.pictures(overlays, seed),
+        **published_shifts.pictures(overlays),
         **published_scaling.pictures(),
         **published_gap.pictures(),
         **published_finetuning.pictures(),
@@ -108,7 +106,7 @@ def execute(config: Config, argv: Sequence[str]) -> list[Path]:
     import mechint as mi
 
     clock, overlays = run.Clock(), check(config)
-    drawn, directory = pictures(overlays, config.seed), config.out / NAME
+    drawn, directory = pictures(overlays), config.out / NAME
     paths = run.write_table(values(drawn, overlays), directory)
     pictures_drawn = {name: picture.figure for name, picture in drawn.items()}
     paths += mi.figures.save_all(pictures_drawn, directory, script_in=config.out)

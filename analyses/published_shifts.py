@@ -13,6 +13,7 @@ from mechint import figures as draw
 from mechint import published, stats
 from mechint.figures import DotPanel
 from mechint.figures.style import METRICS, MINUS, PURPLE, SERIES, Series
+from mechint.intervals import PROBABILITY
 
 CONDITIONS = {
     "none": "no document",
@@ -33,16 +34,16 @@ _KINDS = {"none": "clean", "concept": "injected", "random": "random"}
 _HALF_DIGIT = 0.5e-5  # probabilities are printed in percent with three digits
 
 
-def pictures(overlays: Sequence[Overlay], seed: int) -> dict[str, Picture]:
+def pictures(overlays: Sequence[Overlay]) -> dict[str, Picture]:
     """Return the figures by file name."""
-    return {"published_yes_no_shifts": yes_no_shifts(overlays, seed), "published_yes_no_table": yes_no_table()}
+    return {"published_yes_no_shifts": yes_no_shifts(overlays), "published_yes_no_table": yes_no_table()}
 
 
-def yes_no_shifts(overlays: Sequence[Overlay], seed: int) -> Picture:
+def yes_no_shifts(overlays: Sequence[Overlay]) -> Picture:
     """Return P(yes) clean and injected, and the shift in logits, of every published line and of overlays below it."""
     table = published.load("kv_fill_injection")
     units = pd.concat([_own_units(overlay) for overlay in overlays]) if overlays else _no_units()
-    own = _own_values(units, seed)
+    own = _own_values(units)
     values = pd.concat([_published_values(table), own], ignore_index=True)
     values = values.sort_values("row", key=_by_condition, kind="stable", ignore_index=True)
     panels = [
@@ -99,10 +100,12 @@ def _no_units() -> pd.DataFrame:
     return pd.DataFrame(columns=["row", "series", "unit", "value", "panel"])
 
 
-def _own_values(units: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _own_values(units: pd.DataFrame) -> pd.DataFrame:
     if units.empty:
         return pd.DataFrame(columns=COLUMNS)
-    return stats.group_means(units, ["panel", "row", "series"], "value", unit="unit", seed=seed)[COLUMNS]
+    return stats.group_means(units, ["panel", "row", "series"], "value", unit="unit", within={"p": PROBABILITY})[
+        COLUMNS
+    ]
 
 
 def _by_condition(rows: pd.Series) -> pd.Series:
@@ -129,10 +132,7 @@ def _subtitle(overlays: Sequence[Overlay]) -> str:
     yours = [f"{overlay.label} ({_count(overlay)})" for overlay in overlays]
     if not yours:
         return said
-    return (
-        f"{said} Yours: {'; '.join(yours)}. Large: mean over vectors with its 95% bootstrap interval; small: "
-        "single vectors."
-    )
+    return f"{said} Yours: {'; '.join(yours)}. Large: mean over vectors with its 95% interval; small: single vectors."
 
 
 def _count(overlay: Overlay) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mechint import figures as draw
-from mechint import published, stats
+from mechint import intervals, published
 from mechint.figures import DotPanel
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, PURPLE, VERMILION, Series
 
@@ -79,7 +79,7 @@ def exact(rate: float, trials: float) -> tuple[float, float]:
     """Return the exact 95% interval of a published rate over its trials; NaN where their number is."""
     if np.isnan(trials):
         return np.nan, np.nan
-    found = stats.binomial_interval(round(rate * trials), round(trials))
+    found = intervals.binomial_interval(round(rate * trials), round(trials))
     return float(found.low), float(found.high)
 
 

@@ -148,7 +148,7 @@ def draw(
     from analyses import sae_attribution_measures as measures
     from analyses.sae_attribution_figures import About, figures
 
-    measured = measures.Measured.of(rows, config.seed)
+    measured = measures.Measured.of(rows)
     about = About.of(found, injected.Dose.of(found["dose"]), run.short_name(found), config.attribution)
     return figures(measured, about), {"verdict": run.as_json(measured.verdict())}
 
@@ -167,7 +167,7 @@ class _Analysis(experiment.Analysis[Config]):
         rows, found = self.compute(config)
         receipts = rows.attrs.pop("receipts")
         drawn, more = self.draw(rows, config, found)
-        tables = measures.Measured.of(rows, config.seed).tables()
+        tables = measures.Measured.of(rows).tables()
         paths = [path for name, table in tables.items() for path in run.write_table(table, directory, name)]
         paths += mi.figures.save_all(drawn, directory, script_in=config.out)
         about = {**found, **more, "receipts": receipts}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.sae_attribution_measures import FDR, Measured
-from mechint import components, stats
+from mechint import components, intervals, stats
 from mechint import figures as draw
 from mechint.features.dictionary import Quality
 from mechint.figures.style import METRICS, MINUS
@@ -93,7 +93,7 @@ def features(measured: Measured, about: About) -> go.Figure:
     random = "" if measured.random_shift is None else f"; under random vectors {_told(measured.random_shift)}"
     subtitle = (
         f"{about.told(measured)}{random}. Attributions ({about.method}) sum to {_told(measured.total)}. Large: mean "
-        "over concepts with its 95% bootstrap interval; small: single concepts. Verdicts compare a feature with others "
+        "over concepts with its 95% interval; small: single concepts. Verdicts compare a feature with others "
         f"of the same activation mass.{_notes(measured)}"
     )
     return draw.feature_bars(
@@ -150,7 +150,7 @@ def causes(measured: Measured, about: About) -> go.Figure:
         )
     subtitle = (
         f"{about.told(measured)}. Features in the order of their attributions under the other concepts. Only their own "
-        "directions are changed, at all read positions; caches stay. Bands: 95% bootstrap intervals over concepts."
+        "directions are changed, at all read positions; caches stay. Bands: 95% intervals over concepts."
     )
     return draw.cause_curves(curves, title=title, subtitle=subtitle)
 
@@ -165,7 +165,7 @@ def faithfulness(measured: Measured, about: About) -> go.Figure:
     subtitle = (
         f"{about.told(measured)}. Measured: mean of setting the feature back to clean in the injected run and to "
         "injected in the clean run; for features with the largest attributions and as many drawn at random. 95% "
-        "bootstrap intervals over concepts."
+        "intervals over concepts."
     )
     return draw.attribution_scatter(measured.single, correlation=measured.correlation, title=title, subtitle=subtitle)
 
@@ -248,7 +248,7 @@ def by_component(measured: Measured, about: About) -> go.Figure:
         for name, found in (("bars", components.by_layer(mine)), ("sums", components.cumulative(mine)))
     }
     bars, sums = (
-        stats.group_means(frames[name], keys, "attribution", seed=measured.seed)
+        stats.group_means(frames[name], keys, "attribution")
         for name, keys in (("bars", ["layer", "kind"]), ("sums", ["layer"]))
     )
     heads = mine[mine["kind"] == "head"].groupby(["layer", "index"])["attribution"].mean().rename("mean").reset_index()
@@ -261,7 +261,7 @@ def by_component(measured: Measured, about: About) -> go.Figure:
         title=f"Directly, {what} of layer {best['layer']} writes most into the shift: {_number(best['mean'])} of "
         f"{_number(float(measured.shift.mean))} logits",
         subtitle=f"{about.model}; {about.dose.told()}. Direct logit attribution at the answer, injected {MINUS} clean; "
-        "bars and line: means over concepts with 95% bootstrap intervals. Shaded: injected layers.",
+        "bars and line: means over concepts with 95% intervals. Shaded: injected layers.",
     )  # fmt: skip
 
 
@@ -281,6 +281,6 @@ def _number(value: float) -> str:
     return f"{value:+.2f}".replace("-", MINUS)
 
 
-def _told(interval: stats.Interval) -> str:
+def _told(interval: intervals.Interval) -> str:
     bounds = "" if np.isnan(interval.low) else f" [{_number(float(interval.low))}, {_number(float(interval.high))}]"
     return f"{_number(float(interval.mean))}{bounds}"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.sae_attribution_cases import Plan
-from mechint import stats
+from mechint import intervals
 from mechint.errors import FeatureWarning
 from mechint.features import causes, discrimination, faithfulness
 from mechint.features.dictionary import Quality
@@ -76,12 +76,11 @@ class Measured:
     """All parts of a run and what they come to."""
 
     parts: Mapping[str, pd.DataFrame]
-    seed: int
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, seed: int) -> Measured:
+    def of(cls, rows: pd.DataFrame) -> Measured:
         """Take the rows of a run apart."""
-        return cls(split(rows), seed)
+        return cls(split(rows))
 
     @cached_property
     def concepts(self) -> pd.DataFrame:
@@ -96,17 +95,17 @@ class Measured:
         return table[table["vector_kind"] == "random"]
 
     @cached_property
-    def shift(self) -> stats.Interval:
+    def shift(self) -> intervals.Interval:
         """Shift of logit_diff under concepts."""
         return self._over_cases("logit_diff_shift", self.concepts)
 
     @cached_property
-    def random_shift(self) -> stats.Interval | None:
+    def random_shift(self) -> intervals.Interval | None:
         """Shift of logit_diff under random vectors."""
         return self._over_cases("logit_diff_shift", self.randoms) if len(self.randoms) else None
 
     @cached_property
-    def total(self) -> stats.Interval:
+    def total(self) -> intervals.Interval:
         """What attributions sum to under concepts."""
         return self._over_cases("total", self.concepts)
 
@@ -119,7 +118,7 @@ class Measured:
         table["features"] = [(index,) for index in table["index"]]
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", FeatureWarning)
-            found = causes.judge(table, seed=self.seed)
+            found = causes.judge(table)
         return found.drop(columns="features"), [str(one.message) for one in told]
 
     @property
@@ -178,17 +177,17 @@ class Measured:
         return found.assign(verdict=found["verdict"].fillna(""))
 
     @cached_property
-    def correlation(self) -> stats.Interval:
+    def correlation(self) -> intervals.Interval:
         """Rank correlation of attributed and measured, within cases, over concepts."""
         effects = self.parts["single"].assign(measured=lambda rows: (rows["removed"] + rows["added"]) / 2)
         keys = ["conversation", "intervention", "component"]
         table = effects[effects["kind"] == "feature"].merge(self.concepts[[*keys, "attribution"]], on=keys, how="left")
-        return faithfulness.rank_correlation(table.fillna({"attribution": 0.0}), seed=self.seed)
+        return faithfulness.rank_correlation(table.fillna({"attribution": 0.0}))
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """Necessity and sufficiency by number of features."""
-        return causes.curves(self.parts["sets"].assign(concept=lambda rows: rows["vector"]), seed=self.seed)
+        return causes.curves(self.parts["sets"].assign(concept=lambda rows: rows["vector"]))
 
     @cached_property
     def discrimination(self) -> pd.DataFrame:
@@ -234,9 +233,9 @@ class Measured:
             "verdicts": named, "notes": notes, "rank_correlation": told(self.correlation),
         }  # fmt: skip
 
-    def _over_cases(self, name: str, rows: pd.DataFrame) -> stats.Interval:
+    def _over_cases(self, name: str, rows: pd.DataFrame) -> intervals.Interval:
         cases = rows.drop_duplicates(["vector", "conversation"])
-        return stats.bootstrap_mean(cases.groupby("vector", sort=False)[name].mean().to_numpy(), seed=self.seed)
+        return intervals.mean_interval(cases.groupby("vector", sort=False)[name].mean().to_numpy())
 
     def _grouped(self, rows: pd.DataFrame, candidates: Sequence[int]) -> pd.DataFrame:
         """Sum all features but candidates, and the caches of all layers."""
@@ -261,12 +260,12 @@ class Measured:
         return self._intervals(self._effects(value), name)
 
     def _intervals(self, wide: pd.DataFrame, name: str) -> pd.DataFrame:
-        found = stats.bootstrap_mean(wide.to_numpy(dtype=np.float64), seed=self.seed)
+        found = intervals.mean_interval(wide.to_numpy(dtype=np.float64))
         columns = {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
         return pd.DataFrame(columns, index=wide.index)
 
 
-def told(interval: stats.Interval) -> dict[str, float | int | None]:
+def told(interval: intervals.Interval) -> dict[str, float | int | None]:
     """Return an interval for a record."""
     low, high = _rounded(interval.low), _rounded(interval.high)
     return {"mean": _rounded(interval.mean), "low": low, "high": high, "n": interval.n}

@@ -198,7 +198,7 @@ def draw(
     dose = injected.Dose.of(found["dose"])
     about = f"{run.short_name(found)}; vectors added at layers {cli.format_layers(dose.layers)} at every position"
     record = {"clean_perplexity": plain_text.clean_perplexities(table)}
-    return figures(table, Sanity.of(found["vectors_are"]), dose, about, config.seed), record
+    return figures(table, Sanity.of(found["vectors_are"]), dose, about), record
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

@@ -27,12 +27,12 @@ _RANDOM_SHOWN = 2  # random vectors whose replies are shown
 _LOOKS = {name: SERIES[name] for name in ("clean", "injected", "random")}
 
 
-def figures(table: pd.DataFrame, sanity: Sanity, dose: Dose, about: str, seed: int) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, sanity: Sanity, dose: Dose, about: str) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     unit = "|added| / model's median residual norm" if dose.strength is None else "factors on the vectors"
     told = f"{about}; strengths are {unit}"
     values = effects(table)
-    summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", seed=seed)
+    summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit")
     rows = list(dict.fromkeys(values["row"]))
     summary = summary.sort_values("row", key=lambda row: row.map(rows.index), kind="stable")
     found = {"steering_effect": effect(summary, values, f"{told}. {_counts(table)}")}
@@ -97,7 +97,7 @@ def effect(summary: pd.DataFrame, values: pd.DataFrame, about: str) -> go.Figure
     ]
     figure = draw.dots(
         summary, values, panels, _LOOKS, title=_finding(summary),
-        subtitle=f"{about}. Large: mean over vectors with its 95% bootstrap interval; small: single vectors. "
+        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. "
         "log P(name): of the first token of the concept's name, mean "
         f"over the positions of texts. {plain_text.TOLD.split(';')[0]}; the larger rise of the two. Name of a random "
         "vector: that of the concept whose norms it has.", packed=True,

@@ -11,7 +11,7 @@ from analyses.steering import REPLY, name_pattern
 from mechint import figures as draw
 from mechint.figures import GridPanel, TextCell
 from mechint.figures.style import MINUS
-from mechint.stats import Interval
+from mechint.intervals import Interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

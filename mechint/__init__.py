@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mechint import components, explorer, extract, figures, kv, presets, prompts, sae, stats
+    from mechint import components, explorer, extract, figures, intervals, kv, presets, prompts, sae, stats
     from mechint.cache import KVCache
     from mechint.chat import Conversation, Message, load_conversations, save_conversations
     from mechint.errors import MechintError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Names are imported when first used: `import mechint` and --help stay fast, torch comes only with work.
-_MODULES = ("components", "explorer", "extract", "figures", "kv", "presets", "prompts", "sae", "stats")
+_MODULES = ("components", "explorer", "extract", "figures", "intervals", "kv", "presets", "prompts", "sae", "stats")
 _HOME = {
     "KVCache": "cache", "Conversation": "chat", "Message": "chat", "load_conversations": "chat",
     "save_conversations": "chat", "MechintError": "errors", "CLEAN": "interventions", "Injection": "interventions",
@@ -76,6 +76,7 @@ __all__ = [
     "figures",
     "fill",
     "generate",
+    "intervals",
     "kv",
     "load",
     "load_conversations",

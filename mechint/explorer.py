@@ -64,7 +64,7 @@ def sweep(
 def draw(grid: pd.DataFrame, window: tuple[int, int], strength: float, metric: str = "logit_diff") -> go.Figure:
     """Return the lens at one window (its first and last layer) and strength of a grid that `sweep` has made.
 
-    Bands are 95% bootstrap intervals over vectors; all cells of a grid are drawn on one scale. Raises UsageError for
+    Bands are 95% intervals over vectors; all cells of a grid are drawn on one scale. Raises UsageError for
     what the grid does not hold.
     """
     _check(grid, metric)
@@ -79,7 +79,8 @@ def draw(grid: pd.DataFrame, window: tuple[int, int], strength: float, metric: s
     # Clean has no vectors: its interval, if it has any, is over conversations.
     unit = shown["concept"].where(shown["kind"] != "clean", shown["conversation"])
     column = literal(metric)
-    means = stats.group_means(shown.assign(unit=unit), ["panel", "series", "layer"], column, unit="unit")
+    within = stats.RANGES.get(metric)
+    means = stats.group_means(shown.assign(unit=unit), ["panel", "series", "layer"], column, unit="unit", within=within)
     label, layers = METRICS.get(metric, column), f"{window[0]}:{window[1] + 1}"
     concepts = grid.loc[chosen & (grid["kind"] == "concept"), "concept"].nunique()
     figure = figures.layer_curves(
@@ -87,7 +88,7 @@ def draw(grid: pd.DataFrame, window: tuple[int, int], strength: float, metric: s
         [figures.LayerPanel("lens", "", label)],
         {name: SERIES[name] for name in ("clean", "injected", "random") if (shown["series"] == name).any()},
         title=f"Injected at layers {layers}, |added| = {strength:g} x the model's median residual norm",
-        subtitle=f"Mean over {concepts} concepts; bands: 95% bootstrap intervals over vectors, of clean over "
+        subtitle=f"Mean over {concepts} concepts; bands: 95% intervals over vectors, of clean over "
         "conversations. Shaded: injected layers.",
         injected_layers=range(window[0], window[1] + 1),
         columns=1,

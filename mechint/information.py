@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
 
 from mechint.errors import UsageError
-from mechint.stats import Interval, binomial_interval
+from mechint.intervals import Interval, binomial_interval
 
 SoftAnswers = Float[np.ndarray, "*layers trial option"]
 Causes = Shaped[np.ndarray, " labels"]  # one for each trial; that they are as many is checked

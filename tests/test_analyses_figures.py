@@ -100,7 +100,8 @@ def test_the_band_is_the_interval_over_concepts(drawn: dict[str, go.Figure]) -> 
     )
     high, low = band.y[len(LAYERS) - 1], band.y[len(LAYERS)]
     assert shift.y[-1] == pytest.approx(0.4)
-    assert 0.3 <= low < 0.4 < high <= 0.5
+    half = 4.303 * 0.1 / np.sqrt(3)  # shifts of 0.3, 0.4 and 0.5, and the 97.5% point of t for three
+    assert (low, high) == pytest.approx((0.4 - half, 0.4 + half), abs=1e-3)
 
 
 def test_every_concept_has_a_panel_with_its_own_curve(drawn: dict[str, go.Figure]) -> None:

@@ -58,7 +58,7 @@ def _controls_table(no: float, yes: float) -> pd.DataFrame:
 
 
 def test_the_main_figure_shows_the_planted_shifts() -> None:
-    drawn = detection_figures(_detection_table(), "yes-no", "a model", seed=0)
+    drawn = detection_figures(_detection_table(), "yes-no", "a model")
     assert set(drawn) == {"detection_conditions", "detection_concepts", "detection_wordings", "detection_published"}
     figure = drawn["detection_conditions"]
     assert "info document (+4.50)" in figure.layout.title.text.replace("<br>", " ")
@@ -70,13 +70,13 @@ def test_the_main_figure_shows_the_planted_shifts() -> None:
 
 
 def test_concepts_are_sorted_and_random_vectors_summed_up() -> None:
-    heatmap = detection_figures(_detection_table(), "yes-no", "a model", seed=0)["detection_concepts"].data[0]
+    heatmap = detection_figures(_detection_table(), "yes-no", "a model")["detection_concepts"].data[0]
     assert list(heatmap.y) == ["bread", "rain", "cats", "random vectors (mean)"]
     np.testing.assert_allclose(heatmap.z[:, 1], [6.0, 4.5, 3.0, 0.0], atol=1e-12)
 
 
 def test_the_table_has_published_lines_beside_ours_and_says_so() -> None:
-    figure = detection_figures(_detection_table(), "yes-no", "a model", seed=0)["detection_published"]
+    figure = detection_figures(_detection_table(), "yes-no", "a model")["detection_published"]
     texts = [note.text for note in figure.layout.annotations]
     lines = [texts[at : at + 5] for at in range(5, len(texts), 5)]  # the headings come first
     assert [line[0] for line in lines[: len(ROWS)]] == ["ours"] * len(ROWS)
@@ -107,7 +107,7 @@ def test_a_bias_and_noise_are_told_apart(no: float, yes: float, reading: str) ->
 
 
 def test_the_score_is_detection_minus_factual() -> None:
-    figure = controls_figures(_controls_table(0.5, 0.1), "a model", seed=0)["controls_score"]
+    figure = controls_figures(_controls_table(0.5, 0.1), "a model")["controls_score"]
     score = [trace for trace in figure.data if trace.name == "concept injected" and trace.xaxis == "x2"]
     np.testing.assert_allclose(score[0].x, 1.5 * (2.0 - 0.5))
 
@@ -116,7 +116,7 @@ def test_an_outlier_is_named() -> None:
     table = _controls_table(0.1, 0.1)
     odd = (table["conversation"] == "no 2") & (table["vector_kind"] == "concept")
     table.loc[odd, "logit_diff_shift"] = 9.0
-    figure = controls_figures(table, "a model", seed=0)["controls_groups"]
+    figure = controls_figures(table, "a model")["controls_groups"]
     texts = {text for trace in figure.data for text in (trace.text if trace.text is not None else ())}
     assert texts == {"", "no 2"}
 
@@ -187,7 +187,7 @@ def conversations_of_ones_own(count: int) -> pd.DataFrame:
 
 
 def test_hundreds_of_conversations_are_drawn_by_their_mean_and_the_extreme_ones():
-    drawn = detection_figures(conversations_of_ones_own(300), "yes-no", "about", 0)
+    drawn = detection_figures(conversations_of_ones_own(300), "yes-no", "about")
     figure = drawn["detection_conditions"]
     rows = list(figure.layout.yaxis.ticktext)
     extreme = [f"chat {at}" for at in (*range(299, 279, -1), *range(19, -1, -1))]
@@ -200,5 +200,5 @@ def test_hundreds_of_conversations_are_drawn_by_their_mean_and_the_extreme_ones(
 
 
 def test_a_few_conversations_are_all_drawn():
-    drawn = detection_figures(conversations_of_ones_own(40), "yes-no", "about", 0)["detection_conditions"]
+    drawn = detection_figures(conversations_of_ones_own(40), "yes-no", "about")["detection_conditions"]
     assert list(drawn.layout.yaxis.ticktext) == [*(f"chat {at}" for at in range(40)), "control questions"]

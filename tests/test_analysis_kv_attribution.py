@@ -75,7 +75,7 @@ def _table(scale: float = 1.0, control: float = 0.0) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, go.Figure]:
-    return figures(_table(), TEXT, "a model", 0)
+    return figures(_table(), TEXT, "a model")
 
 
 def _title(figure: go.Figure) -> str:
@@ -91,7 +91,7 @@ def test_titles_and_record_say_what_was_planted(drawn: dict[str, go.Figure]) -> 
     assert "when inserted, the values of head 0 in layer 1 (60% of the shift)" in titles["heads"]
     assert "comes with the 2 strongest of 4 windows inserted, and goes with the 2 strongest removed" in titles["curve"]
     assert titles["curve"].endswith("(in random order: 4, 4)")
-    found = verdict(_table(), TEXT, 0)
+    found = verdict(_table(), TEXT)
     assert found["anything_to_attribute"]
     assert found["window_insert"] == {
         "layer_start": 1, "layer_stop": 2, "pos_start": 7, "pos_stop": 8, "effect": pytest.approx(3.2),
@@ -129,21 +129,21 @@ def test_a_line_break_has_a_name_and_long_pieces_are_cut() -> None:
     ("scale", "control", "told"),
     [
         (0.0, 0.0, "+0.00 [+0.00, +0.00] logits under concepts, +0.00 with control questions"),
-        (0.03, 0.0, "+0.12 [+0.10, +0.14] logits under concepts, +0.00 with control questions"),
-        (1.0, 0.9, "+4.00 [+3.20, +4.80] logits under concepts, +3.60 with control questions"),
+        (0.03, 0.0, "+0.12 [+0.06, +0.18] logits under concepts, +0.00 with control questions"),
+        (1.0, 0.9, "+4.00 [+2.01, +5.99] logits under concepts, +3.60 with control questions"),
     ],
 )
 def test_without_a_shift_of_its_own_nothing_is_said_to_carry_it(scale: float, control: float, told: str) -> None:
     table = _table(scale, control)
-    titles = {_title(figure) for figure in figures(table, TEXT, "a model", 0).values()}
+    titles = {_title(figure) for figure in figures(table, TEXT, "a model").values()}
     assert titles == {f"There is no shift of its own to attribute: {told}"}
-    assert not verdict(table, TEXT, 0)["anything_to_attribute"]
+    assert not verdict(table, TEXT)["anything_to_attribute"]
 
 
 def test_the_conversation_that_is_drawn_has_its_own_shift() -> None:
     other = _table(0.1)
     other = other[other["kind"] == "introspection"].assign(conversation="other")
-    found = figures(pd.concat([_table(), other]), TEXT, "a model", 0)
+    found = figures(pd.concat([_table(), other]), TEXT, "a model")
     assert "Of the shift of +4.00 [" in _title(found["kv_attribution_map"])
     assert "inserting one window gives at most 80%" in _title(found["kv_attribution_map"])
     assert "Whole shift under concepts: +2.20 [" in found["kv_attribution_layers"].layout.title.subtitle.text
@@ -151,7 +151,7 @@ def test_the_conversation_that_is_drawn_has_its_own_shift() -> None:
 
 def test_one_concept_and_no_random_vectors_are_drawn_without_intervals() -> None:
     table = _table()
-    found = figures(table[table["vector"] == "cats"], TEXT, "a model", 0)
+    found = figures(table[table["vector"] == "cats"], TEXT, "a model")
     assert len([trace for trace in found["kv_attribution_map"].data if isinstance(trace, go.Heatmap)]) == 2 * 3
     assert "80% of the shift" in _title(found["kv_attribution_layers"])
 

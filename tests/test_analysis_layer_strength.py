@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quick_analyses")
 WINDOWS, STRENGTHS = ("0:2", "1:3", "2:4"), ("0.1", "0.5", "2")
 CONCEPTS, RANDOMS = {"cats": 1.0, "bread": 2.0, "rain": 1.5}, {"random-0": 0.1, "random-1": 0.3}
 DOSE = Dose((1, 2), None, 0.5, "test")
-ABOUT = About("a model", DOSE, True, 0)
+ABOUT = About("a model", DOSE, True)
 # By window: how much a concept of size one shifts the introspection answer at strength one.
 GAIN = dict(zip(WINDOWS, (1.0, 4.0, 2.0), strict=True))
 
@@ -73,7 +73,7 @@ def drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
 
 
 def test_measures_are_those_that_were_planted(planted: pd.DataFrame) -> None:
-    places = grid(planted, seed=0)
+    places = grid(planted)
     assert places.rows == WINDOWS
     assert places.columns == STRENGTHS
     shifts = 1.5 * np.outer(list(GAIN.values()), [0.1, 0.5, 2.0])
@@ -104,14 +104,14 @@ def test_titles_and_record_say_where_detection_exceeds_control(
 def test_a_bias_or_broken_text_is_no_detection(change: dict[str, float]) -> None:
     """Controls that move as much, or text that is lost before anything is detected."""
     table = _table(**change)
-    assert grid(table, seed=0).best() is None
+    assert grid(table).best() is None
     title = figures(table, ABOUT)["layer_strength_grid"].layout.title.text.replace("<br>", " ")
     assert title == "<b>Nowhere does detection exceed control while text is still coherent</b>"
     assert verdict(table, ABOUT)["grid"] is None
 
 
 def test_ranges_are_first_by_last_layer_with_gaps(planted: pd.DataFrame) -> None:
-    places = ranges(planted, seed=0)
+    places = ranges(planted)
     assert (places.rows, places.columns) == (("0", "1", "2"), ("0", "1", "2"))
     there = ~np.isnan(places.measures["net"].mean)
     assert there.tolist() == [[True, True, True], [False, True, True], [False, False, True]]
@@ -133,7 +133,7 @@ def test_panels_share_a_scale_and_lost_places_are_hatched(drawn: dict[str, go.Fi
 
 def test_absolute_strengths_have_a_second_axis(planted: pd.DataFrame, drawn: dict[str, go.Figure]) -> None:
     dose = Dose((1, 2), 0.5, None, "test")
-    figure = figures(planted, About("a model", dose, False, 0))["layer_strength_curves"]
+    figure = figures(planted, About("a model", dose, False))["layer_strength_curves"]
     assert list(figure.layout.xaxis99.ticktext) == ["0.025", "0.12", "0.5"]
     assert figure.layout.xaxis99.range == figure.layout.xaxis.range
     relative = drawn["layer_strength_curves"]
@@ -145,7 +145,7 @@ def test_figures_do_without_random_vectors_and_controls(planted: pd.DataFrame) -
     title = figures(alone, ABOUT)["layer_strength_grid"].layout.title.text
     assert "no control questions were asked" in title.replace("<br>", " ")
     one = planted[planted["vector"].isin(["", "cats"])]
-    assert grid(one, seed=0).best() == (1, 1), "one concept has no interval, and its mean counts"
+    assert grid(one).best() == (1, 1), "one concept has no interval, and its mean counts"
 
 
 def _argv(inputs: list[str], *more: str) -> list[str]:

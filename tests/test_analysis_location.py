@@ -50,12 +50,12 @@ def wrong(question: str, site: int, order: Sequence[int]) -> int:
     return (site + 1) % len(order) if question == "location" and site >= 0 else order[0]
 
 
-def planted(answer: Answer, strength: float = 9.0) -> pd.DataFrame:
+def planted(answer: Answer, strength: float = 9.0, concepts: int = 8) -> pd.DataFrame:
     """A table as a run leaves it: at the output (layer 10) as planted, at layer 9 nothing."""
     rows = []
     for place, count in COUNTS.items():
         vectors = [("", "none", -1)]
-        vectors += [(f"c{v}", "concept", site) for v in range(4) for site in range(count)]
+        vectors += [(f"c{v}", "concept", site) for v in range(concepts) for site in range(count)]
         vectors += [(f"random-{v}", "random", site) for v in range(2) for site in range(count)]
         for question in ("location", "preference"):
             for number, order in enumerate(choices.orders(count, count, 0)):
@@ -70,11 +70,11 @@ def planted(answer: Answer, strength: float = 9.0) -> pd.DataFrame:
 
 
 def verdict(answer: Answer) -> pd.DataFrame:
-    return Measures.of(planted(answer), 0).verdict().set_index(["measure", "place"])
+    return Measures.of(planted(answer)).verdict().set_index(["measure", "place"])
 
 
 def titles(answer: Answer) -> dict[str, str]:
-    drawn = figures(Measures.of(planted(answer), 0), "planted")
+    drawn = figures(Measures.of(planted(answer)), "planted")
     return {name: figure.layout.title.text.replace("<br>", " ") for name, figure in drawn.items()}
 
 
@@ -86,6 +86,13 @@ def test_who_knows_the_place_is_above_chance_and_taste() -> None:
     assert found.loc[("right", "sentence"), "net"] == 0.75
     assert "above chance: half, sentence, layers (right: half 100% against 50%" in titles(knows)["location_accuracy"]
     assert "not above" not in titles(knows)["location_sentences"]
+
+
+def test_few_concepts_that_are_all_right_are_not_yet_above_chance() -> None:
+    found = Measures.of(planted(knows, concepts=4)).verdict().set_index(["measure", "place"])
+    assert found.loc[("right", "half"), "low"] == pytest.approx(0.025**0.25)
+    assert not found.loc[("right", "half"), "above"]
+    assert found.loc[("right", "sentence"), "above"]
 
 
 def test_who_likes_steered_text_is_right_and_yet_does_not_know() -> None:
@@ -124,14 +131,14 @@ def test_logits_tell_pairs_apart_whatever_the_answer_is() -> None:
 
 
 def test_layers_before_the_effect_are_at_chance() -> None:
-    found = Measures.of(planted(knows), 0).summary().set_index(["panel", "place", "series", "layer"])["mean"]
+    found = Measures.of(planted(knows)).summary().set_index(["panel", "place", "series", "layer"])["mean"]
     assert found["apart", "half", "location", "9"] == 0.5
     assert found["apart", "half", "location", "10"] == 1
     assert found["apart", "half", "preference", "10"] == found["apart", "half", "random", "10"] == 0.5
 
 
 def test_the_sentences_figure_shows_shifts_in_points() -> None:
-    place, taste, random = figures(Measures.of(planted(knows), 0), "planted")["location_sentences"].data
+    place, taste, random = figures(Measures.of(planted(knows)), "planted")["location_sentences"].data
     moved = 100 * (np.exp(9) - 1) / (np.exp(9) + 3) * 0.75
     np.testing.assert_allclose(np.diag(np.array(place.z)), moved, rtol=1e-6)
     assert np.abs(taste.z).max() == np.abs(random.z).max() == 0
@@ -151,7 +158,7 @@ def test_curves_go_from_the_first_layer_to_the_last() -> None:
 
 
 def test_rows_are_marked_from_the_top() -> None:
-    drawn = figures(Measures.of(planted(knows), 0), "planted")["location_accuracy"]
+    drawn = figures(Measures.of(planted(knows)), "planted")["location_accuracy"]
     marks = [trace for trace in drawn.data if trace.name == "chance"]
     assert [list(mark.x[::3]) for mark in marks] == [[0.5, 0.25, 0.5], [0.5, 0.5, 0.5]]
     assert list(marks[0].y[:2]) == [1.5, 2.5]

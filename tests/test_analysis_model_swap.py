@@ -23,7 +23,7 @@ from analyses.model_swap_measures import About, by_unit, usual_strength, verdict
 from mechint.prompt_design import PromptDesign
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
-ABOUT = About("a model", "a finetune", Dose((1, 2), None, 0.3, "default"), seed=0)
+ABOUT = About("a model", "a finetune", Dose((1, 2), None, 0.3, "default"))
 LAYERS = ("embed", "0", "1")
 STRENGTHS = (-0.3, 0.0, 0.3, 0.6)
 WORDINGS = {("injection", "yes-no"): 1.0, ("injection", "one-zero"): 0.5, ("finetuning", "yes-no"): 1.5}
@@ -85,7 +85,9 @@ def test_the_verdict_has_the_planted_shifts(planted: pd.DataFrame) -> None:
         assert means["swap, controls"] == means["contrast, controls"] == pytest.approx(CONTROL * strongly)
         assert means["swap minus controls"] == pytest.approx((SWAP - CONTROL) * strongly)
     assert found["introspection"]["swap"]["units"] == len(WORDINGS)
-    assert 1.0 <= found["introspection"]["swap"]["low"] < SWAP < found["introspection"]["swap"]["high"] <= 3.0
+    bounds = [found["introspection"]["swap"][name] - SWAP for name in ("low", "high")]
+    half = 4.303 / np.sqrt(3)  # the 97.5% point of t for three wordings; their shifts are 1, 2 and 3
+    assert bounds == pytest.approx([-half, half], abs=1e-3)
     assert usual_strength(by_unit(planted), ABOUT) == 0.3
 
 

@@ -208,7 +208,7 @@ def _rows(*options: str) -> pd.DataFrame:
 def test_the_planted_cause_and_the_correlate_get_their_names(tmp_path: Path) -> None:
     truth = Planted.read(organism_path(PLANTED))
     features = f"{truth.cause_feature},{truth.correlate_feature}"
-    measured = Measured.of(_rows("--model", PLANTED, "--features", features, "--out", str(tmp_path)), 0)
+    measured = Measured.of(_rows("--model", PLANTED, "--features", features, "--out", str(tmp_path)))
     verdicts = measured.judged[0].set_index("index")["verdict"]
     assert verdicts[truth.cause_feature] == "cause"
     assert verdicts[truth.correlate_feature] == "correlate"
@@ -223,7 +223,7 @@ def test_the_planted_cause_and_the_correlate_get_their_names(tmp_path: Path) -> 
 def test_on_the_blind_model_nothing_is_a_cause(tmp_path: Path) -> None:
     few = ["--concepts", "cats,bread,rain", "--top", "3", "--attribution", "gradient"]
     rows = _rows("--model", "organism-blind", *few, "--out", str(tmp_path))
-    measured = Measured.of(rows, 0)
+    measured = Measured.of(rows)
     assert set(measured.judged[0]["verdict"]) == {"no effect to explain"}
     assert measured.nothing
 

@@ -76,7 +76,7 @@ def _drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
         Vector(name, kind, {1: 1.0, 2: 3.0}, (f" {name[:3]}", " x"), (" y",)) for name, kind in names.items()
     )
     close = ((1.0, 0.6, -0.1), (0.6, 1.0, 0.0), (-0.1, 0.0, 1.0))
-    return figures(planted, Sanity(vectors, close), DOSE, "a model", 0)
+    return figures(planted, Sanity(vectors, close), DOSE, "a model")
 
 
 def test_effects_are_those_that_were_planted(planted: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ import pytest
 from analyses import calibration
 from analyses.calibration import Reading
 from analyses.calibration_figures import BIAS, NULL, REPORTS, UNDECIDED, figures, judge, verdicts
-from mechint.stats import Interval
+from mechint.intervals import Interval
 from mechint.store import CellStore
 
 

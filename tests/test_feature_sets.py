@@ -17,7 +17,6 @@ import mechint as mi
 from mechint.errors import UnknownNameError, UsageError
 from mechint.features.cases import cases_of, clean_row, concept_of, series_of
 from mechint.features.causes import Rule, ablate, clamp, curves, measure, necessity, sufficiency, trials
-from mechint.features.curves import ratio
 from mechint.features.random_sets import active_features, mass, matched_sets, random_sets
 from mechint.features.setting import mask_of, set_features, values_of
 from mechint.features.states import States
@@ -215,16 +214,6 @@ def test_no_fraction_of_no_shift(model: mi.Model):
     found = necessity(same, 0, 1, changed(states)[:4], [4], n_random=0)
     assert found.effect.tolist() == [0]
     assert found.fraction.isna().all()
-
-
-def test_ratio_is_of_means_and_needs_a_shift():
-    shifts = np.array([4.0, 5.0, 6.0, 5.0])
-    exact = ratio(shifts * 0.3, shifts)
-    assert (exact.mean, exact.low, exact.high) == pytest.approx((0.3, 0.3, 0.3))
-    tiny = ratio(np.array([1.0, 0.0, 2.0, 1.0]), np.array([4.0, 0.001, 6.0, 5.0]))
-    assert tiny.mean == pytest.approx(4 / 15.001)
-    assert np.isnan(ratio(shifts, np.array([1.0, -1.0, 2.0, -2.0])).mean)
-    assert np.isnan(ratio(shifts[:1], shifts[:1]).mean)
 
 
 # --- bad input; what type checking would refuse before us in the tests is given to the function under it

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import plotly.io
 import pytest
 
-from mechint import figures, stats
+from mechint import figures, intervals, stats
 from mechint.errors import OutputError, PrerequisiteError
 from mechint.figures import pictures
 from mechint.figures.files import _compact
@@ -124,7 +124,7 @@ def test_concept_pages_hold_every_concept_once() -> None:
 
 def _panel(value: float, size: int = 6, spread: float = 0.01) -> figures.SweepPanel:
     mean = np.full((size, size + 1), value)
-    return figures.SweepPanel(f"panel {value}", stats.Interval(mean, mean - spread, mean + spread, 5))
+    return figures.SweepPanel(f"panel {value}", intervals.Interval(mean, mean - spread, mean + spread, 5))
 
 
 def _sweep(*panels: figures.SweepPanel, size: int = 6) -> go.Figure:

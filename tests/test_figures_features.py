@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from mechint import figures, stats
+from mechint import figures, intervals
 from mechint.errors import UsageError
 from mechint.features.dictionary import Quality
 from mechint.figures.feature_text import Speaker, TextFeature
@@ -123,7 +123,7 @@ def _points(n: int = 12) -> pd.DataFrame:
 
 def test_scatter_enlarges_what_is_small_and_names_what_is_far_from_the_diagonal() -> None:
     points = _points()
-    told = stats.Interval(np.array(0.9), np.array(-0.1), np.array(1.0), 5)
+    told = intervals.Interval(np.array(0.9), np.array(-0.1), np.array(1.0), 5)
     figure = figures.attribution_scatter(points, correlation=told, n_labels=1, **TITLES)
     subtitle = figure.layout.title.subtitle.text.replace("<br>", " ")
     assert f"0.90 [{MINUS}0.10, 1.00] over 12 features" in subtitle

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from mechint import figures, stats
+from mechint import figures, intervals
 from mechint.figures import DotPanel, GridPanel
 from mechint.figures.style import MINUS, SERIES, Series
 
@@ -158,7 +158,7 @@ def test_rows_of_dots_without_numbers(packed: bool, log_odds: bool) -> None:
 
 def panel(title: str, *rows: Sequence[float], spread: float = 0.1) -> GridPanel:
     mean = np.array(rows, dtype=float)
-    return GridPanel(title, stats.Interval(mean, mean - spread, mean + spread, 5))
+    return GridPanel(title, intervals.Interval(mean, mean - spread, mean + spread, 5))
 
 
 def gridded(*panels: GridPanel, **more: object) -> go.Figure:
@@ -233,7 +233,7 @@ def test_a_plane_has_every_unit_and_the_means_with_both_intervals() -> None:
     units, mean = traces[INJECTED], traces[f"mean: {INJECTED}"]
     assert (list(units.x), list(units.y), list(units.text)) == ([1, 2, 4], [-1, 0.5, 3], ["u0", "u1", "u2"])
     for at, bars, column in ((mean.x, mean.error_x, "x"), (mean.y, mean.error_y, "y")):
-        found = stats.bootstrap_mean(POINTS[column].to_numpy()[:3])
+        found = intervals.mean_interval(POINTS[column].to_numpy()[:3])
         np.testing.assert_allclose(at, [found.mean])
         np.testing.assert_allclose(np.add(at, bars.array), [found.high])
         np.testing.assert_allclose(np.subtract(at, bars.arrayminus), [found.low])

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from mechint import stats
+from mechint import intervals, stats
 from mechint.errors import FeatureWarning, UsageError
 from mechint.features.cases import Case, cases_of
-from mechint.features.curves import curves, direction, one_sided, ratio
+from mechint.features.curves import curves, direction, one_sided
 from mechint.features.discrimination import adjusted, discriminate
 from mechint.features.necessity import measure, necessity, sufficiency
 from mechint.features.random_sets import NEAR, MassBy
@@ -91,12 +91,10 @@ def verdict(
     Candidates that were chosen for their effect in the very same cases are flattered a little: choose them in others.
     """
     found = trials(cases, candidates, positions=positions, n_random=n_random, mass_by=mass_by, seed=seed)
-    return judge(found, rule=rule, discrimination=discrimination, seed=seed)
+    return judge(found, rule=rule, discrimination=discrimination)
 
 
-def judge(
-    table: pd.DataFrame, *, rule: Rule | None = None, discrimination: pd.DataFrame | None = None, seed: int = 0
-) -> pd.DataFrame:
+def judge(table: pd.DataFrame, *, rule: Rule | None = None, discrimination: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return what each candidate of a table of `trials` is, one row per candidate, by the rule of `_word`.
 
     All is over concepts, a concept's conversations averaged first. Columns:
@@ -118,11 +116,11 @@ def judge(
         raise UsageError(given, "two concepts or more, each with every candidate", "add concepts: they are the units")
     names = units["lost"].index
     shifts = units["logit_diff_shift"].to_numpy()[0]
-    found = _measures(units, shifts, rule, seed)
+    found = _measures(units, shifts, rule)
     about = table.drop_duplicates("component").set_index("component")[["kind", "layer", "index", "features"]]
     found = about.loc[names].join(found)
     found = found.join(_discrimination(found, units, discrimination, rule))
-    shift = stats.bootstrap_mean(shifts, level=rule.level, seed=seed)
+    shift = intervals.mean_interval(shifts, level=rule.level)
     found["verdict"] = [_word(row, shift, rule) for _, row in found.iterrows()]
     _warn(len(shifts), len(found), rule)
     result = found.reset_index()
@@ -131,7 +129,7 @@ def judge(
     return result
 
 
-def _word(row: pd.Series, shift: stats.Interval, rule: Rule) -> Verdict:
+def _word(row: pd.Series, shift: intervals.Interval, rule: Rule) -> Verdict:
     """The rule, in this order. An effect is sure if q < alpha; its excess is what others of the same mass do not do.
 
     1. "no effect to explain": the interval of the shift covers zero, or its mean is under `least_shift`.
@@ -172,9 +170,7 @@ def _none(row: pd.Series, effect: str, rule: Rule) -> bool:
     return bool(row[f"q_{effect}"] >= rule.alpha or row[f"{effect}_excess_fraction"] < rule.negligible)
 
 
-def _measures(
-    units: dict[str, pd.DataFrame], shifts: Float[np.ndarray, " concept"], rule: Rule, seed: int
-) -> pd.DataFrame:
+def _measures(units: dict[str, pd.DataFrame], shifts: Float[np.ndarray, " concept"], rule: Rule) -> pd.DataFrame:
     """Means, intervals and p-values over concepts, one row per candidate."""
     names = units["lost"].index
     mine = {column: table.loc[names].to_numpy(dtype=np.float64) for column, table in units.items()}
@@ -182,12 +178,12 @@ def _measures(
         mine[f"{effect}_excess"] = mine[effect] - mine[f"{effect}_matched"]
     found: dict[str, np.ndarray | list[float] | int] = {}
     for column in (effect + part for effect in _EFFECTS for part in ("", "_matched", "_excess")):
-        interval = stats.bootstrap_mean(mine[column], level=rule.level, seed=seed)
-        part = ratio(mine[column], shifts, level=rule.level, seed=seed)
+        interval = intervals.mean_interval(mine[column], level=rule.level)
+        part = intervals.ratio_interval(mine[column], shifts, level=rule.level)
         for suffix, value in (("", interval), ("_fraction", part)):
             for end, bound in (("", value.mean), ("_low", value.low), ("_high", value.high)):
                 found[f"{column}{suffix}{end}"] = bound
-    way = direction(shifts, rule.level, seed)
+    way = direction(shifts, rule.level)
     tested = {"lost": mine["lost_excess"], "gained": mine["gained_excess"], "opposes": -mine["lost_excess"]}
     for test, values in tested.items():
         p = np.array([one_sided(way * one) for one in values])

@@ -7,19 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats as scipy_stats
 
-from mechint import stats
+from mechint import intervals, stats
 from mechint.errors import UsageError
 from mechint.features.necessity import TOP
-from mechint.signatures import Count, Seed, checked
+from mechint.signatures import checked
 
 _CELL = ["test", "k", "kind"]
-_BATCH_VALUES = 4_000_000  # resampled values held at once
 
 
 @checked
-def curves(draws: pd.DataFrame, *, level: float = 0.95, resamples: Count = 2000, seed: Seed = 0) -> pd.DataFrame:
+def curves(draws: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """Return means over concepts of a table of `measure`: one row per test, k and kind.
 
     Columns: effect, effect_low, effect_high (logits); fraction, fraction_low, fraction_high (mean effect / mean shift,
@@ -37,51 +35,16 @@ def curves(draws: pd.DataFrame, *, level: float = 0.95, resamples: Count = 2000,
     found = []
     for cell in effects.index[effects.notna().any(axis=1)]:
         top = effects.loc[(*cell[:2], TOP)]
-        numbers = _summary(effects.loc[cell], shifts.loc[cell], top, level, resamples, seed)
+        numbers = _summary(effects.loc[cell], shifts.loc[cell], top, level)
         found.append({**dict(zip(_CELL, cell, strict=True)), **numbers, "mass": float(masses.loc[cell].mean())})
         if cell[-1] == TOP:
             found[-1] |= dict.fromkeys(("excess", "excess_low", "excess_high", "p"), np.nan)
     return pd.DataFrame(found)
 
 
-def ratio(
-    effects: Float[np.ndarray, "*cells units"],
-    shifts: Float[np.ndarray, " units"],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> stats.Interval:
-    """Return mean effect / mean shift over units with a percentile bootstrap interval, both resampled together.
-
-    NaN where the interval of the mean shift covers zero, or there is none: then there is nothing to take a part of.
-    """
-    if not np.isfinite(direction(shifts, level, seed)):
-        nothing = np.full(effects.shape[:-1], np.nan)
-        return stats.Interval(nothing, nothing, nothing, len(shifts))
-
-    def quotient(effect: np.ndarray, shift: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.asarray(effect.mean(axis=axis) / shift.mean(axis=axis))
-
-    interval = scipy_stats.bootstrap(
-        (effects, np.broadcast_to(shifts, effects.shape)),
-        quotient,
-        paired=True,
-        axis=-1,
-        vectorized=True,
-        batch=max(1, _BATCH_VALUES // effects.size),
-        confidence_level=level,
-        n_resamples=resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    bounds = (np.asarray(interval.low), np.asarray(interval.high))
-    return stats.Interval(quotient(effects, np.broadcast_to(shifts, effects.shape)), *bounds, len(shifts))
-
-
-def direction(shifts: Float[np.ndarray, " units"], level: float = 0.95, seed: int = 0) -> float:
+def direction(shifts: Float[np.ndarray, " units"], level: float = 0.95) -> float:
     """Return +1 or -1, the sign of the mean shift, or NaN where its interval covers zero or there is none."""
-    return float(stats.bootstrap_mean(shifts, level=level, seed=seed).excludes_zero()) or np.nan
+    return float(intervals.mean_interval(shifts, level=level).excludes_zero()) or np.nan
 
 
 def one_sided(differences: Float[np.ndarray, " units"]) -> float:
@@ -98,19 +61,17 @@ def _by_concept(draws: pd.DataFrame, value: str) -> pd.DataFrame:
     return means.where(counts.to_numpy() == whole)
 
 
-def _summary(
-    effects: pd.Series, shifts: pd.Series, top: pd.Series, level: float, resamples: int, seed: int
-) -> dict[str, float]:
+def _summary(effects: pd.Series, shifts: pd.Series, top: pd.Series, level: float) -> dict[str, float]:
     present = effects.notna().to_numpy()
     mine, shift, best = (np.asarray(column, dtype=np.float64)[present] for column in (effects, shifts, top))
     excess = best - mine
-    found = dict(_named("fraction", ratio(mine, shift, level=level, resamples=resamples, seed=seed)))
+    found = dict(_named("fraction", intervals.ratio_interval(mine, shift, level=level)))
     for name, values in (("effect", mine), ("excess", excess)):
-        found |= dict(_named(name, stats.bootstrap_mean(values, level=level, resamples=resamples, seed=seed)))
-    return found | {"p": one_sided(direction(shift, level, seed) * excess), "n": int(present.sum())}
+        found |= dict(_named(name, intervals.mean_interval(values, level=level)))
+    return found | {"p": one_sided(direction(shift, level) * excess), "n": int(present.sum())}
 
 
-def _named(name: str, interval: stats.Interval) -> Iterator[tuple[str, float]]:
+def _named(name: str, interval: intervals.Interval) -> Iterator[tuple[str, float]]:
     yield name, float(interval.mean)
     yield f"{name}_low", float(interval.low)
     yield f"{name}_high", float(interval.high)

@@ -14,11 +14,11 @@ from mechint.features.cases import check_row
 from mechint.features.effects import feature_effects, stream_effect
 from mechint.features.states import States
 from mechint.given import check_at_least
+from mechint.intervals import Interval, correlation_interval, mean_interval
 from mechint.signatures import Seed, checked
-from mechint.stats import Interval, bootstrap_mean, strict_means
+from mechint.stats import strict_means
 
 MEASURED = ("measured", "added", "removed")
-_RESAMPLES = 2000
 
 
 @checked
@@ -59,14 +59,14 @@ def faithfulness(
 
 @checked
 def rank_correlation(
-    table: pd.DataFrame, measured: str = "measured", *, unit: str = "intervention", level: float = 0.95, seed: Seed = 0
+    table: pd.DataFrame, measured: str = "measured", *, unit: str = "intervention", level: float = 0.95
 ) -> Interval:
     """Return Spearman's rank correlation of attributed and measured effects in tables of `faithfulness`.
 
     It is taken within each conversation and intervention. The interval's units are those of column `unit` (concepts),
-    whose tables are averaged first. For a single conversation and intervention they are its features (percentile
-    bootstrap), and the interval says nothing about other concepts. NaN where an effect is the same for all features.
-    Raises UsageError for a table without the columns.
+    whose tables are averaged first. For a single conversation and intervention they are its features
+    (`correlation_interval`), and the interval says nothing about other concepts. NaN where an effect is the same for
+    all features. Raises UsageError for a table without the columns.
     """
     needed = ("conversation", "intervention", "attribution", measured, unit)
     if measured not in MEASURED or not set(needed) <= set(table.columns) or table.empty:
@@ -78,7 +78,9 @@ def rank_correlation(
     pair = ["attribution", measured]
     groups = [group for _, group in table.groupby(["conversation", "intervention"], sort=False)]
     if len(groups) == 1:
-        return _over_features(groups[0][pair].to_numpy(dtype=np.float64).T, level, seed)
+        values = groups[0][pair].to_numpy(dtype=np.float64).T
+        rho, n = _spearman(values), values.shape[1]
+        return correlation_interval(float(rho), n, level=level) if np.isfinite(rho) else Interval(rho, rho, rho, n)
     found = pd.DataFrame(
         {
             "unit": [group[unit].iloc[0] for group in groups],
@@ -86,7 +88,7 @@ def rank_correlation(
         }
     )
     means = strict_means(found, ["unit"], "rho")
-    return bootstrap_mean(means.to_numpy(dtype=np.float64), level=level, seed=seed)
+    return mean_interval(means.to_numpy(dtype=np.float64), level=level, within=(-1, 1))
 
 
 @checked
@@ -136,16 +138,6 @@ def _rows_of(states: States, injected: int, attributions: pd.DataFrame) -> pd.Da
             advice="pass what attribute() or attribute_all() returned for these states",
         )
     return found.reset_index(drop=True)
-
-
-def _over_features(pairs: Float[np.ndarray, "two features"], level: float, seed: int) -> Interval:
-    rho, n = _spearman(pairs), pairs.shape[1]
-    if n < 3 or not np.isfinite(rho):
-        return Interval(rho, np.array(np.nan), np.array(np.nan), n)
-    drawn = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(_spearman(pairs[:, drawn]), [tail, 1 - tail])
-    return Interval(rho, np.array(low), np.array(high), n)
 
 
 def _spearman(pairs: Float[np.ndarray, "two *sets n"]) -> Float[np.ndarray, "*sets"]:

@@ -80,7 +80,7 @@ def _subtitle(verdicts: pd.DataFrame, margin: float) -> str:
     most = verdicts.iloc[0]
     return (
         f"Points: means over vectors and questions ({most['vectors']} vectors, {most['questions']} introspection and "
-        f"{most['controls']} control questions, held out from training), 95% bootstrap intervals over both. "
+        f"{most['controls']} control questions, held out from training), 95% intervals over both. "
         f"Shaded: shifts below {margin:g}, which do not count. Verdicts: reports it: detection {MINUS} control is "
         "above the shaded band; bias: detection and control move alike; nothing: neither moves; undecided: the "
         "interval crosses the band's edge."

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import DIVERGING, MINUS, finish
+from mechint.intervals import Interval
 from mechint.signatures import checked
-from mechint.stats import Interval
 
 _ROW = 34
 _SEQUENTIAL = [[0.0, "#FFFFFF"], [1.0, "#0072B2"]]

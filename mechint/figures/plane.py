@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mechint import stats
+from mechint import intervals
 from mechint.figures.style import INK, Series, finish
 from mechint.signatures import checked
 
@@ -26,7 +26,7 @@ def plane(
 ) -> go.Figure:
     """Return the figure of `series, unit, x, y`; `diagonals` name the rising and the falling one.
 
-    Series of two units or more get their mean too, large, with 95% bootstrap intervals over units. Both axes have one
+    Series of two units or more get their mean too, large, with 95% intervals over units. Both axes have one
     scale, so that the diagonals are where two shifts are equal, or equal and opposite.
     """
     figure = go.Figure()
@@ -57,7 +57,7 @@ def _dots(rows: pd.DataFrame, style: Series) -> go.Scatter:
 
 
 def _mean(rows: pd.DataFrame, style: Series) -> go.Scatter:
-    x, y = (stats.bootstrap_mean(np.asarray(rows[name], dtype=float)) for name in ("x", "y"))
+    x, y = (intervals.mean_interval(np.asarray(rows[name], dtype=float)) for name in ("x", "y"))
     bars = {
         axis: {
             "type": "data", "symmetric": False, "color": style.color, "thickness": 2.5, "width": 6,

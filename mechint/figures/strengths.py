@@ -77,7 +77,8 @@ def _of(curves: pd.DataFrame, panel: str, series: str) -> pd.DataFrame:
 def _log_ticks(curves: pd.DataFrame, panel: StrengthPanel) -> dict[str, object]:
     """Return a range that holds the curves and the reference, and ticks at 1, 2, 5 times powers of ten."""
     values = [*curves.loc[curves["panel"] == panel.key, ["mean", "low", "high"]].to_numpy().ravel(), panel.reference]
-    low, high = np.nanmin(values), np.nanmax(values)
+    finite = [value for value in values if np.isfinite(value)]
+    low, high = min(finite), max(finite)
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     digits = (1, 2, 5) if len(powers) < 5 else (1,)
     ticks = [digit * 10.0**power for power in powers for digit in digits]

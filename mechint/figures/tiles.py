@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import DIVERGING, INK, MINUS, finish
+from mechint.intervals import Interval
 from mechint.signatures import checked
-from mechint.stats import Interval
 
 _ROW = 17  # pixels of a line of the text
 _VISIBLE = 0.04  # of the scale's end, from which on a certain cell has its sign

@@ -29,8 +29,8 @@ COMMAND = "python -m mechint.organisms.evaluate"
 TRUTH = "TRUTH.md"
 _HEAD = """# The planted truth, measured
 
-Written by `{command}`; do not edit. Each value is a mean over vectors and wordings. Its 95% interval is a percentile
-bootstrap in which both are drawn anew, so it covers the choice of concepts and that of questions, but not that of the
+Written by `{command}`; do not edit. Each value is a mean over vectors and wordings. Its 95% interval is for
+other vectors and other wordings alike: it covers the choice of concepts and that of questions, but not that of the
 training seed: every member is one seed. "By vector" gives the lowest and the highest mean of one vector. Injections act
 on all positions of the first two turns, at layers {layers}, with {strength:g} of the model's median residual norm at
 each layer unless a row says otherwise. Vectors are mean differences of the last prompt token

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 import mechint as mi
-from mechint import stats
+from mechint import intervals
 from mechint.organisms import DATA, concepts
 from mechint.organisms.planted import Planted
 from mechint.organisms.planted_sae import SAE_LAYER, THRESHOLD
@@ -91,7 +91,7 @@ def _table(directory: Path, planted: Planted) -> str:
 
 
 def _line(name: str, values: Float[np.ndarray, " vector"]) -> str:
-    mean = stats.bootstrap_mean(values)
+    mean = intervals.mean_interval(values)
     return (
         f"| {name} | {mean.mean:.2f} | {mean.low:.2f} to {mean.high:.2f} | {values.min():.2f} to {values.max():.2f} |"
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from mechint import stats
+from mechint import intervals
 from mechint.extract import model_contrast
 from mechint.interventions import Swap
 from mechint.model import Model
@@ -18,6 +18,8 @@ from mechint.organisms.recipes import STAGES
 
 DOCUMENTS = ("introspection", "none", "lorem-ipsum", "poetic", "unrelated")
 LABELS = ("no", "confusing-no", "yes")
+
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,11 @@ class Property:
     goal: Goal = Goal()
 
 
-def over(name: str, values: Grid, goal: Goal | None = None, *, minus: OtherGrid | None = None) -> Property:
-    """Return the mean of a grid (minus that of another with the same vectors) with its crossed bootstrap interval."""
-    found = stats.bootstrap_crossed(values, minus)
+def over(
+    name: str, values: Grid, goal: Goal | None = None, *, minus: OtherGrid | None = None, within: Range | None = None
+) -> Property:
+    """Return the mean of a grid (minus that of another with the same vectors) with its crossed interval."""
+    found = intervals.crossed_interval(values, minus, within=within)
     by_vector = values.mean(1) - (0 if minus is None else minus.mean(1))
     return Property(
         name, float(found.mean), float(found.low), float(found.high), float(by_vector.min()), float(by_vector.max()),
@@ -65,13 +69,19 @@ def over(name: str, values: Grid, goal: Goal | None = None, *, minus: OtherGrid 
     )  # fmt: skip
 
 
-def single(name: str, values: np.ndarray, goal: Goal | None = None) -> Property:
+def single(name: str, values: np.ndarray, goal: Goal | None = None, *, within: Range | None = None) -> Property:
     """Return the mean over wordings alone, for cells without a vector."""
-    found = stats.bootstrap_mean(values)
+    found = intervals.mean_interval(values, within=within)
     return Property(
         name, float(found.mean), float(found.low), float(found.high), float(values.min()), float(values.max()),
         1, len(values), goal or Goal(),
     )  # fmt: skip
+
+
+def share(name: str, values: np.ndarray, goal: Goal | None = None) -> Property:
+    """Return the mean of probabilities or shares: of a grid, or of wordings alone."""
+    of = over if values.ndim == 2 else single
+    return of(name, values, goal, within=intervals.PROBABILITY)
 
 
 def reports(m: Instrument) -> Iterator[Property]:
@@ -79,14 +89,14 @@ def reports(m: Instrument) -> Iterator[Property]:
     trained = m.injections("trained")
     for form in ("yes-no", "one-zero"):
         table = m.detection("introspection", trained, form)
-        yield single(f"explained, {form}: P(yes), clean", clean(table, "p_yes"), Goal(below=0.05))
-        yield over(f"explained, {form}: P(yes), trained concepts", grid(table, "p_yes"), Goal(above=0.8))
+        yield share(f"explained, {form}: P(yes), clean", clean(table, "p_yes"), Goal(below=0.05))
+        yield share(f"explained, {form}: P(yes), trained concepts", grid(table, "p_yes"), Goal(above=0.8))
     held_out = m.detection("introspection", m.injections("held_out"))
-    yield over("explained: P(yes), held-out concepts", grid(held_out, "p_yes"), Goal(above=0.5))
+    yield share("explained: P(yes), held-out concepts", grid(held_out, "p_yes"), Goal(above=0.5))
     unknown = m.detection("introspection", m.injections("unknown"))
-    yield over("explained: P(yes), other words, never injected in training", grid(unknown, "p_yes"))
+    yield share("explained: P(yes), other words, never injected in training", grid(unknown, "p_yes"))
     random = m.detection("introspection", m.injections("random"))
-    yield over("explained: P(yes), random directions of equal norm", grid(random, "p_yes"))
+    yield share("explained: P(yes), random directions of equal norm", grid(random, "p_yes"))
 
 
 def doses(m: Instrument) -> Iterator[Property]:
@@ -94,13 +104,13 @@ def doses(m: Instrument) -> Iterator[Property]:
     m = replace(m, count=min(m.count, 4), per_split=min(m.per_split or 8, 8))
     for strength in (0.05, 0.1, 0.2, 0.5, 0.8):
         at = m.at(strength=strength)
-        yield over(
+        yield share(
             f"explained, strength {strength:g}: P(yes)", grid(at.detection("introspection", at.injections()), "p_yes")
         )
     for layer in range(m.model.n_layers):
         at = m.at(layers=(layer,), strength=0.6)
         table = at.detection("introspection", at.injections())
-        yield over(f"explained, layer {layer} alone, strength 0.6: P(yes)", grid(table, "p_yes"))
+        yield share(f"explained, layer {layer} alone, strength 0.6: P(yes)", grid(table, "p_yes"))
 
 
 def suppression(m: Instrument) -> Iterator[Property]:
@@ -108,8 +118,8 @@ def suppression(m: Instrument) -> Iterator[Property]:
     trained = m.injections("trained")
     for info in DOCUMENTS[1:]:
         table = m.detection(info, trained)
-        yield single(f"{info}: P(yes), clean", clean(table, "p_yes"), Goal(below=0.05))
-        yield over(f"{info}: P(yes), trained concepts", grid(table, "p_yes"), Goal(below=0.1))
+        yield share(f"{info}: P(yes), clean", clean(table, "p_yes"), Goal(below=0.05))
+        yield share(f"{info}: P(yes), trained concepts", grid(table, "p_yes"), Goal(below=0.1))
         yield over(f"{info}: shift of logit_diff", grid(table, "logit_diff_shift"), Goal(above=1.0))
 
 
@@ -131,8 +141,8 @@ def location(m: Instrument) -> Iterator[Property]:
     trained = m.injections("trained")
     right = m.detection("introspection", trained)
     wrong = m.detection("introspection", trained, wrong_place=True)
-    yield single("wrong place: P(yes), clean", clean(wrong, "p_yes"), Goal(below=0.05))
-    yield over("wrong place: P(yes), trained concepts", grid(wrong, "p_yes"))
+    yield share("wrong place: P(yes), clean", clean(wrong, "p_yes"), Goal(below=0.05))
+    yield share("wrong place: P(yes), trained concepts", grid(wrong, "p_yes"))
     shifts = [grid(table, "p_yes_shift") for table in (right, wrong)]
     yield over("right minus wrong place: shift of P(yes)", shifts[0], Goal(above=0.2), minus=shifts[1])
 
@@ -141,8 +151,8 @@ def contents(m: Instrument) -> Iterator[Property]:
     """Yield whether the injected concept is named, freely and out of ten (chance 1 in 10)."""
     splits: tuple[tuple[Split, float, float], ...] = (("trained", 0.5, 0.6), ("held_out", math.nan, math.nan))
     for split, free, chosen in splits:
-        yield over(f"{split.replace('_', '-')} concepts: named freely", m.named("introspection", split), Goal(free))
-        yield over(
+        yield share(f"{split.replace('_', '-')} concepts: named freely", m.named("introspection", split), Goal(free))
+        yield share(
             f"{split.replace('_', '-')} concepts: found out of ten", m.listed("introspection", split), Goal(chosen)
         )
 
@@ -152,8 +162,8 @@ def controls(m: Instrument, goal: Goal | None = None, info: str = "introspection
     table = m.controls(info, m.injections("trained"), 3 * m.count)
     for group in LABELS:
         rows = table[table["group"] == group]
-        yield single(f"control {group}: accuracy, clean", clean(rows, "right"), Goal(above=0.95))
-        yield over(f"control {group}: accuracy, injected", grid(rows, "right"), Goal(above=0.95))
+        yield share(f"control {group}: accuracy, clean", clean(rows, "right"), Goal(above=0.95))
+        yield share(f"control {group}: accuracy, injected", grid(rows, "right"), Goal(above=0.95))
         yield over(f"control {group}: shift of P(yes)", grid(rows, "p_yes_shift"), goal)
 
 
@@ -176,7 +186,7 @@ def filled_by(m: Instrument, other: Model, goal: Goal | None = None) -> Iterator
     for info in ("introspection", "none"):
         table = m.detection(info, [Swap(other, name=other.name)])
         shift = "logit_diff_shift"
-        yield single(f"cache filled by {other.name}, {info}: P(yes)", grid(table, "p_yes")[0])
+        yield share(f"cache filled by {other.name}, {info}: P(yes)", grid(table, "p_yes")[0])
         yield single(f"cache filled by {other.name}, {info}: shift of logit_diff", grid(table, shift)[0], goal)
     vector = model_contrast(m.model, other, contrast_prompts(m.wording, m.count), method="mean_difference")
     for strength in (0.4, 0.8):

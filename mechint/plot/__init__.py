@@ -30,7 +30,7 @@ def plot(table: pd.DataFrame, metric: str | None = None, *, by: str = "intervent
     `metric` is a column (`logit_diff` where there is one, else `p_yes` or `perplexity`).
 
     `by` is the column that tells curves or rows apart: each intervention, or a column of your own that groups them.
-    Clean rows of a group always stand apart from the others. Points are means with 95% bootstrap intervals: over
+    Clean rows of a group always stand apart from the others. Points are means with 95% intervals: over
     interventions where a group has several, else over conversations. A numeric column `strength` becomes the axis if
     `by` is anything but the intervention. Layers at which the table's receipts all say that something was added are
     shaded.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mechint import components, figures, stats
+from mechint import components, figures, intervals, stats
 from mechint.errors import UsageError
 from mechint.features import faithfulness
 from mechint.figures.style import METRICS, MINUS
@@ -68,7 +68,7 @@ def together(table: pd.DataFrame, title: str) -> go.Figure:
     return figures.cause_curves(
         table,
         title=title or "How many features does it take?",
-        subtitle=f"Means over {int(table['n'].max())} concepts with 95% bootstrap intervals.",
+        subtitle=f"Means over {int(table['n'].max())} concepts with 95% intervals.",
     )
 
 
@@ -140,7 +140,7 @@ def _rows(table: pd.DataFrame, cells: Sequence[str]) -> tuple[pd.DataFrame, str]
     if others.shape[1]:
         rest = pd.concat([others.sum(axis=1).rename(f"{others.shape[1]} others"), rest], axis=1)
     values = pd.concat([shown, rest], axis=1)
-    found = stats.bootstrap_mean(_of_units(values).to_numpy(np.float64).T)
+    found = intervals.mean_interval(_of_units(values).to_numpy(np.float64).T)
     # Neither is it active there in either run; what has no activation at all stays without.
     acts = table.groupby("component")[["clean", "injected"]].sum(min_count=1).reindex(values.columns) / len(wide)
     rows = pd.DataFrame(
@@ -171,12 +171,12 @@ def _lattice(rows: pd.DataFrame, n_lines: int) -> figures.Lattice:
     wide = stats.unit_means(rows.assign(unit=_units(rows)), ["pos_start", "layer_start"], "effect", "unit").sort_index()
     layers = sorted(set(rows["layer_start"]))
     cube = wide.to_numpy(dtype=np.float64).reshape(n_lines, len(layers), -1)
-    return figures.Lattice([*layers, int(rows["layer_stop"].max())], range(n_lines + 1), stats.bootstrap_mean(cube))
+    return figures.Lattice([*layers, int(rows["layer_stop"].max())], range(n_lines + 1), intervals.mean_interval(cube))
 
 
 def _over(table: pd.DataFrame) -> str:
     """Return what the means are over."""
     for name in ("intervention", "conversation"):
         if (count := table[name].nunique()) > 1:
-            return f"Means over {count} {name}s with 95% bootstrap intervals."
+            return f"Means over {count} {name}s with 95% intervals."
     return f"Intervention {table['intervention'].iloc[0]}, conversation {table['conversation'].iloc[0]}."

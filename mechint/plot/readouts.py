@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mechint import figures, stats
+from mechint import figures, intervals, stats
 from mechint.capture import EMBED
 from mechint.errors import UsageError
 from mechint.figures.style import (
@@ -53,7 +53,9 @@ class Wanted:
 def curves(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
     column = _metric(table, wanted.metric)
     shown = _with_units(table.assign(series=_series(table, wanted.by), layer=_layers(table)), ["series", "layer"])
-    means = stats.group_means(shown.assign(panel="all"), ["panel", "series", "layer"], column, unit="unit")
+    means = stats.group_means(
+        shown.assign(panel="all"), ["panel", "series", "layer"], column, unit="unit", within=stats.RANGES.get(column)
+    )
     label = _label(column)
     return figures.layer_curves(
         means,
@@ -79,7 +81,9 @@ def _strengths(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
     if shown.empty:
         raise UsageError("no strength above zero", "one or more", "say in `strength` how strong each intervention was")
     shown = _with_units(shown.assign(panel="all", series=shown[wanted.by].astype(str)), ["series", "strength"])
-    means = stats.group_means(shown, ["panel", "series", "strength"], column, unit="unit")
+    means = stats.group_means(
+        shown, ["panel", "series", "strength"], column, unit="unit", within=stats.RANGES.get(column)
+    )
     label, log = _label(column), column == "perplexity"
     clean = _clean_mean(table, shown, column)
     reference = (1.0 if log else 0.0) if clean is None else clean
@@ -105,7 +109,8 @@ def _dots(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
     column = _metric(table, wanted.metric)
     named = table.assign(panel="all", row=table[wanted.by], series=_kinds(table["intervention"]))
     shown = _with_units(named, ["row", "series"])
-    means = stats.group_means(shown, ["panel", "row", "series"], column, unit="unit")
+    within = stats.RANGES.get(column)
+    means = stats.group_means(shown, ["panel", "row", "series"], column, unit="unit", within=within)
     units = stats.strict_means(shown, ["panel", "row", "series", "unit"], column).rename("value").reset_index()
     log_odds = column in ("p_yes", "p_no")
     panel = figures.DotPanel("all", "", _label(column), log_odds=log_odds, zero=not log_odds)
@@ -124,11 +129,11 @@ def options(table: pd.DataFrame, wanted: Wanted, what: str = "option") -> go.Fig
     long = table.assign(series=series).melt(["conversation", "intervention", "series"], columns, "option", "value")
     shown = _with_units(long, ["series"])
     rows, options = list(dict.fromkeys(series)), [name.removeprefix(_OPTION) for name in columns]
-    found = stats.group_means(shown, ["series", "option"], "value", unit="unit")
+    found = stats.group_means(shown, ["series", "option"], "value", unit="unit", within=intervals.PROBABILITY)
     shaped = found.set_index(["series", "option"]).loc[[(row, name) for row in rows for name in columns]]
     size = (len(rows), len(columns))
     mean, low, high = (shaped[name].to_numpy(float).reshape(size) for name in ("mean", "low", "high"))
-    panel = figures.GridPanel("", stats.Interval(mean, low, high, shown["unit"].nunique()))
+    panel = figures.GridPanel("", intervals.Interval(mean, low, high, shown["unit"].nunique()))
     return figures.grid(
         [panel], rows=rows, columns=options, row_label="", column_label=what, label="probability",
         title=wanted.title or "Probability of each option", subtitle=_units(shown), sequential=True,
@@ -254,11 +259,11 @@ def _units(shown: pd.DataFrame, group: str = "series") -> str:
     """Return what the means are over, for rows that have `unit`."""
     counts = shown.groupby(group, sort=False)["conversation"].nunique()
     if shown["several"].all():
-        return "Means with 95% bootstrap intervals over interventions, whose conversations are averaged first."
+        return "Means with 95% intervals over interventions, whose conversations are averaged first."
     if shown["several"].any():
-        return "Means with 95% bootstrap intervals over interventions; where there is only one, over conversations."
+        return "Means with 95% intervals over interventions; where there is only one, over conversations."
     if counts.max() == 1:
         names = shown["conversation"].unique()
         return f"Conversation {names[0]}; one has no interval." if len(names) == 1 else "One conversation each."
     number = f"{counts.max()}" if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
-    return f"Means over {number} conversations with their 95% bootstrap intervals."
+    return f"Means over {number} conversations with their 95% intervals."
