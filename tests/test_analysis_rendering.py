@@ -37,7 +37,6 @@ def test_texts_are_shown_with_marked_turns(tmp_path, thinking_checkpoint, capsys
     ("options", "why"),
     [
         (["--thinking", "on"], "no switch for thinking"),
-        (["--date", "soon"], "a date as"),
         (["--template-variables", '{"effort": 1}'], "does not read them"),
     ],
 )
@@ -47,10 +46,14 @@ def test_what_a_template_does_not_have_is_one_message(tmp_path, options: list[st
     assert why in capsys.readouterr().err
 
 
-def test_variables_that_are_no_object_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        rendering.main(["chats.json", "--template-variables", "3"])
-    assert "a JSON object" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "why"), [(["--template-variables", "3"], "a JSON object"), (["--date", "soon"], "a date as")]
+)
+def test_what_no_template_takes_is_refused(options: list[str], why: str, capsys):
+    with pytest.raises(SystemExit) as ending:
+        rendering.main(["chats.json", *options])
+    assert ending.value.code == 2
+    assert why in capsys.readouterr().err
 
 
 def test_a_run_says_and_records_how_the_template_is_used(thinking_checkpoint, caplog):
