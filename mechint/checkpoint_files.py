@@ -29,6 +29,7 @@ _NAMES = re.compile(
     r"|(model|pytorch_model)\b.*)\.(json|txt|model|jinja|safetensors|bin)"
 )
 _OBJECTS = re.compile(r"(.*config|special_tokens_map|added_tokens|.*index)\.json")
+GENERATION = "generation_config.json"
 _REAL = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # safetensors' names of real numbers
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 _MAX_LAYERS = 10_000
@@ -62,6 +63,17 @@ def check_sizes(config: PretrainedConfig) -> None:
         size = sizes.get(name)
         if isinstance(size, int) and (size < 1 or (name == "num_hidden_layers" and size > _MAX_LAYERS)):
             raise ValueError(f"its {name} is {size}")
+
+
+def check_generation(directory: Path) -> None:
+    """Raise ValueError for a generation_config.json that cannot be used, or whose end tokens are no numbers."""
+    from transformers import GenerationConfig
+
+    if not (directory / GENERATION).is_file():
+        return
+    ends = GenerationConfig.from_pretrained(str(directory)).eos_token_id
+    if not all(type(end) is int for end in (ends if isinstance(ends, list) else [0 if ends is None else ends])):
+        raise ValueError(f"its eos_token_id is {str(ends)[:40]!r}, where the number of a token belongs, or several")
 
 
 def check_stored(directory: Path, model: PreTrainedModel) -> None:

@@ -14,7 +14,15 @@ from mechint.artefacts import reason
 from mechint.backends.quantised import ADVICE, method, unpacked
 from mechint.backends.reasons import check_class, check_weights, refusal, refused
 from mechint.backends.wrappers import auto_class, text_model
-from mechint.checkpoint_files import check_files, check_sizes, check_stored, check_unused, check_writes
+from mechint.checkpoint_files import (
+    GENERATION,
+    check_files,
+    check_generation,
+    check_sizes,
+    check_stored,
+    check_unused,
+    check_writes,
+)
 from mechint.errors import MechintError, ModelValidationError, UnknownModelError
 from mechint.gguf_configs import config_of
 from mechint.gguf_models import reading_model
@@ -99,6 +107,8 @@ def load_hf(
 def _from_checkpoint(source: Source, dtype: torch.dtype, device: torch.device | None) -> _Loaded:
     config = unpacked(_config(source))
     check_class(config)
+    with _loading(source, f"its {GENERATION}"):
+        check_generation(_directory(source))
     with _quiet(source.name in EMBEDDED), _quantised(config):
         loaded: _Loaded = auto_class(config).from_pretrained(
             source.location,

@@ -136,6 +136,18 @@ def test_a_configuration_of_any_type_ends_in_one_message(name: str, value: objec
         assert name in found.given or name == "num_hidden_layers"
 
 
+@pytest.mark.parametrize("name", ["eos_token_id", "pad_token_id", "max_new_tokens"])
+@pytest.mark.parametrize("value", ["text", 0.5, ["a"], {}, True, [1, 2], None, 7])
+def test_end_tokens_are_numbers(name: str, value: object, whole: Path, copy: Path) -> None:
+    content = json.loads((whole / "generation_config.json").read_text()) | {name: value}
+    put(copy / "generation_config.json", json.dumps(content).encode())
+    found = outcome(copy)
+    if isinstance(found, MechintError):
+        assert "generation_config.json" in found.given
+    if name == "eos_token_id":
+        assert isinstance(found, MechintError) == (value not in (None, 7, [1, 2]) or value is True)
+
+
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("value", ["text", 0, -1])
 def test_a_wrong_size_is_named(name: str, value: object, whole: Path, copy: Path) -> None:
