@@ -14,9 +14,11 @@ OtherValues = Float[np.ndarray, "*cells others"]
 Cells = Float[np.ndarray, "*cells"] | float  # of one cell arithmetic makes numbers
 _STRAIGHT = 1e-6  # skewness of an estimate below which the transformation is a straight line to rounding
 # Small samples show less skewness than there is: of eight log-normal values about half, in the median. What is seen is
-# multiplied by 1 + _UNSEEN / n. The two numbers and the next were chosen by simulation (benchmarks/coverage.py).
+# multiplied by 1 + _UNSEEN / n. This number and the next two were chosen by simulation (benchmarks/coverage.py).
 _UNSEEN = 8.0
-_LONGEST = 2.0  # times the arm of t that a skewed one may be; the transformation has no limit, and a vertical tangent
+# Times the arm of t that an arm may be: the longer has no limit by itself, and a vertical tangent; and where t is kept
+# for the shorter, normal draws are covered too often, since chance makes every sample skewed to some side.
+_SHORTEST, _LONGEST = 0.95, 2.5
 # Welch's and Satterthwaite's degrees of freedom are estimated too, and too many where the smaller side has drawn small
 # values by chance. They are taken to be no more than this many times those of the smaller side.
 _MOST_FREEDOM = 2.0
@@ -49,10 +51,10 @@ class Estimate:
     freedom: Cells
 
     def bounds(self, quantile: Cells) -> tuple[Cells, Cells]:
-        """Return low and high where t has this quantile: t, with the arm longer to which the sample is skewed."""
+        """Return low and high where t has this quantile: t, with the arm longer to which the sample is skewed, and the other a little shorter."""
         error = np.sqrt(self.variance)
         below, above = (
-            np.clip(side * _corrected(side * quantile, self.skewness), quantile, _LONGEST * quantile)
+            np.clip(side * _corrected(side * quantile, self.skewness), _SHORTEST * quantile, _LONGEST * quantile)
             for side in (1, -1)
         )
         return self.mean - error * below, self.mean + error * above
