@@ -51,7 +51,7 @@ class Estimate:
     freedom: Cells
 
     def bounds(self, quantile: Cells) -> tuple[Cells, Cells]:
-        """Return low and high where t has this quantile: t, with the arm longer to which the sample is skewed, and the other a little shorter."""
+        """Return low and high where t has this quantile: an arm is longer where the sample is skewed to."""
         error = np.sqrt(self.variance)
         below, above = (
             np.clip(side * _corrected(side * quantile, self.skewness), _SHORTEST * quantile, _LONGEST * quantile)
