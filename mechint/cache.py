@@ -33,11 +33,12 @@ _KIND = FileKind(
 class KVCache:
     """Keys and values per layer, each `batch n_key_value_heads pos d_head`; an empty tuple is a cache of length 0.
 
+    Heads and their width may differ by layer (Gemma 4).
     `mask` is the attention mask of the cached positions (False at padding), or None where nothing is padded.
     """
 
-    keys: tuple[Float[Tensor, "batch n_key_value_heads pos d_head"], ...] = ()
-    values: tuple[Float[Tensor, "batch n_key_value_heads pos d_head_v"], ...] = ()
+    keys: tuple[Float[Tensor, "batch _ pos _"], ...] = ()
+    values: tuple[Float[Tensor, "batch _ pos _"], ...] = ()
     mask: Bool[Tensor, "batch pos"] | None = None
 
     @property
