@@ -6,7 +6,7 @@ until everything that continues them has been read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ class CellBatch:
     cells: tuple[Cell, ...]
     resid: tuple[Float[Tensor, "_ d_model"], ...]
     row: tuple[Indices, ...]
-    receipts: tuple[Receipt, ...]
+    receipts: Mapping[Cell, Receipt]
 
 
 def run(
@@ -93,7 +93,7 @@ class _Run:
     def batches(self) -> Iterator[CellBatch]:
         """Yield the cells of each pass that reads some."""
         done: dict[Step, Done] = {}
-        receipts: list[Receipt] = []
+        receipts: dict[Cell, Receipt] = {}
         for visit in self.division.visits(self.plan.roots):
             if visit.begins:
                 yield from self._pass(visit.steps, done, receipts)
@@ -101,12 +101,14 @@ class _Run:
                 for step in visit.steps:
                     del done[step]
 
-    def _pass(self, steps: Sequence[Step], done: dict[Step, Done], receipts: list[Receipt]) -> Iterator[CellBatch]:
+    def _pass(
+        self, steps: Sequence[Step], done: dict[Step, Done], receipts: dict[Cell, Receipt]
+    ) -> Iterator[CellBatch]:
         self.model.check_no_hooks("before a forward pass")
         results = Pass(self.model, steps, done, self.budget, meter_of(self.progress)).run(self.plan.depth, self.layers)
         done.update(zip(steps, results, strict=True))
         for step in steps:
-            receipts += receipts_of(self.model, step, done, self.rendered, self.interventions)
+            receipts |= receipts_of(self.model, step, done, self.rendered, self.interventions)
         batch = self._batch(steps, results, receipts)
         if batch is not None:
             yield batch
@@ -119,14 +121,16 @@ class _Run:
             n_pos = max(step.n_tokens for step in chunk)
             self.progress(len(fresh), n_pos * sum(max(step.computed) for step in chunk))
 
-    def _batch(self, chunk: Sequence[Step], results: Sequence[Done], receipts: Sequence[Receipt]) -> CellBatch | None:
+    def _batch(
+        self, chunk: Sequence[Step], results: Sequence[Done], receipts: Mapping[Cell, Receipt]
+    ) -> CellBatch | None:
         """Return the cells that a pass has read; None if it has only filled caches."""
         reads = [(step, result) for step, result in zip(chunk, results, strict=True) if step.reads]
         if not reads:
             return None
         cells = tuple(cell for step, _ in reads for cell in step.reads)
         found = [_residuals(reads, layer) for layer in self.layers]
-        return CellBatch(cells, tuple(resid for resid, _ in found), tuple(row for _, row in found), tuple(receipts))
+        return CellBatch(cells, tuple(resid for resid, _ in found), tuple(row for _, row in found), dict(receipts))
 
 
 def _residuals(reads: Sequence[tuple[Step, Done]], layer: int) -> tuple[Float[Tensor, "row d_model"], Indices]:

@@ -205,11 +205,17 @@ class Job:
         return table
 
     def _in_order(self, part: Part, receipts: Sequence[ReceiptDict]) -> list[ReceiptDict]:
-        """Return a part's receipts in the order of its table, whichever run has left them."""
-        labels = {self.rendered[c].label: at for at, c in enumerate(part.conversations)}
-        names = {self.interventions[i].name: at for at, i in enumerate(part.interventions)}
-        mine = [r for r in receipts if r["conversation"] in labels and r["intervention"] in names]
-        return sorted(mine, key=lambda r: (labels[str(r["conversation"])], names[str(r["intervention"])]))
+        """Return a part's receipts in the order of its table, whichever run has left them, under this job's names.
+
+        A store may hold those of other models, doses and conversations that go by the same names.
+        """
+        kept = {receipt.get("prefill"): receipt for receipt in receipts}
+        owners = {min(cells): kept[key] for key, cells in self._sharing.items() if key in kept}
+        return [self._named(owners[cell], cell) for cell in part.cells if cell in owners]
+
+    def _named(self, receipt: ReceiptDict, cell: Cell) -> ReceiptDict:
+        names = {"conversation": self.rendered[cell[0]].label, "intervention": self.interventions[cell[1]].name}
+        return {key: names.get(key, value) for key, value in receipt.items() if key != "prefill"}
 
     def wanted(self, shard: Shard | None) -> list[Cell]:
         """Return the cells of a shard, or all."""
@@ -246,7 +252,7 @@ class Job:
         )
         for batch in batches:
             fresh = {cell: found for cell, found in self._read(batch, meter).items() if cell not in known}
-            new = [receipt.to_dict() for receipt in batch.receipts]
+            new = [receipt.to_dict() | {"prefill": self.prefills[cell]} for cell, receipt in batch.receipts.items()]
             if store is not None and fresh:
                 store.add({self.keys[cell]: found for cell, found in fresh.items()}, new)
             yield fresh, new
@@ -254,12 +260,39 @@ class Job:
     @cached_property
     def keys(self) -> dict[Cell, str]:
         """Hashes of everything that each cell's numbers depend on, but for the layers that are read."""
-        model, backend = self.model, self.model.backend
-        whose = f"{model.identity} {backend.kind} {backend.dtype}".encode()
         heard = [repr((r.tokens, [(s.stop, s.add_injection) for s in r.segments])).encode() for r in self.rendered]
-        done = [key_for(model, intervention).encode() for intervention in self.interventions]
         read = [repr(ids).encode() for ids in self.answers]
-        return {(c, i): sha256(whose, heard[c], done[i], read[c]) for c, i in self.cells}
+        return {(c, i): sha256(self._whose, heard[c], self._done[i], read[c]) for c, i in self.cells}
+
+    @cached_property
+    def prefills(self) -> dict[Cell, str]:
+        """Hashes of everything that the prefill of each cell depends on; cells that share one have one receipt."""
+        prefixes = [
+            repr(
+                (
+                    r.tokens[: r.prefix_length],
+                    [(s.stop, s.add_injection) for s in r.segments if s.stop <= r.prefix_length],
+                )
+            )
+            for r in self.rendered
+        ]
+        return {(c, i): sha256(self._whose, prefixes[c].encode(), self._done[i]) for c, i in self.cells}
+
+    @cached_property
+    def _sharing(self) -> dict[str, list[Cell]]:
+        """The cells that share each prefill."""
+        cells: dict[str, list[Cell]] = {}
+        for cell, key in self.prefills.items():
+            cells.setdefault(key, []).append(cell)
+        return cells
+
+    @cached_property
+    def _whose(self) -> bytes:
+        return f"{self.model.identity} {self.model.backend.kind} {self.model.backend.dtype}".encode()
+
+    @cached_property
+    def _done(self) -> list[bytes]:
+        return [key_for(self.model, intervention).encode() for intervention in self.interventions]
 
     def has(self, stored: Mapping[str, Readings], cell: Cell) -> bool:
         """Whether `stored` has a cell with all layers at which it is read."""

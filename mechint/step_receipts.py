@@ -25,16 +25,17 @@ def receipts_of(
     done: Mapping[Step, Done],
     rendered: Sequence[Rendered],
     interventions: Sequence[Intervention],
-) -> list[Receipt]:
-    """Return the receipts of all prefills that a step completes: one for each distinct prefix and intervention.
+) -> dict[Cell, Receipt]:
+    """Return the receipts of all prefills that a step completes, by the first cell with each: one for each distinct
+    prefix and intervention.
 
     Raises ReceiptError if what was touched is not what was asked for.
     """
-    made = []
+    made: dict[Cell, Receipt] = {}
     for cell in _first_of_each_prefix(step, rendered):
         item, intervention = rendered[cell[0]], interventions[cell[1]]
         reach = reach_of(model, item, intervention)
-        made.append(replace(_receipt(model, step, done, cell, item, intervention), reach=reach))
+        made[cell] = replace(_receipt(model, step, done, cell, item, intervention), reach=reach)
     return made
 
 

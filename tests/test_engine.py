@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -354,3 +355,16 @@ def test_a_job_computes_equal_cells_once(model):
     made = job.Job.of(model, [mi.Request([conversation("a"), conversation("b")], [CLEAN])])
     assert made.cells == [(0, 0), (1, 0)]
     assert len(set(made.keys.values())) == 1
+
+
+def test_a_store_keeps_the_receipts_of_equal_names_apart(model, tiny_model, tmp_path):
+    """Another dose, another conversation and another model under the same names, all in one store."""
+    other, chat = tiny_model("qwen2", seed=1), asked(0, 0, (True, True), "chat")
+    longer = asked(1, 0, (True, True), "chat")
+    steers = [Injection(vector(model), strength=strength, name="steer") for strength in (1.0, 2.0)]
+    runs = [(model, chat, steers[0]), (model, chat, steers[1]), (model, longer, steers[0]), (other, chat, steers[0])]
+    alone = [mi.score(whose, read, steer).attrs["receipts"] for whose, read, steer in runs]
+    assert len({json.dumps(receipts) for receipts in alone}) == len(runs)
+    for _ in range(2):  # computed, then from the store
+        for (whose, read, steer), receipts in zip(runs, alone, strict=True):
+            assert mi.score(whose, read, steer, store=tmp_path).attrs["receipts"] == receipts
