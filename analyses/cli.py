@@ -184,6 +184,15 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_marks(group: argparse._ArgumentGroup) -> None:
+    """Add the option of analyses whose figures mark cells of a sweep."""
+    group.add_argument(
+        "--uncorrected",
+        action="store_true",
+        help="mark each cell of a sweep by its own 95%% interval, not by bands that hold for all cells at once",
+    )
+
+
 def format_layers(layers: Sequence[int]) -> str:
     """Return layers as `option_types.parse_layers` reads them: 2:5, 3, or 2,4,6."""
     if len(layers) > 1 and layers[-1] - layers[0] == len(layers) - 1:

@@ -26,6 +26,7 @@ class Config(cli.Common):
     """All options of this analysis."""
 
     format: str | None
+    uncorrected: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         type=option_types.words,
         help=f"answer format of the main figure (default: {asked.Wording().format})",
     )
+    cli.add_marks(group)
     return options
 
 
@@ -74,9 +76,10 @@ def draw(
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table; nothing is added to the record."""
     from analyses.detection_figures import figures
+    from mechint.bands import Marks
 
     main_format = asked.Wording.of(format=config.format).format
-    return figures(table, main_format, experiment.told(found)), {}
+    return figures(table, main_format, experiment.told(found), Marks(config.uncorrected)), {}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

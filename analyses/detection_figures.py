@@ -11,6 +11,7 @@ import pandas as pd
 from analyses import shifts
 from mechint import figures as draw
 from mechint import intervals, published, stats
+from mechint.bands import BANDS, Marks
 from mechint.figures import DotPanel, GridPanel
 from mechint.figures.names import only
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, PUBLISHED, SERIES
@@ -43,14 +44,14 @@ _MOST_COLUMNS = 8
 _MEAN_OF = "mean of all"
 
 
-def figures(table: pd.DataFrame, answer: str, about: str) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, answer: str, about: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name; those that need a prompt set's wordings only where the table has them."""
     rows, note = _readable(_labelled(table, answer))
     counts = f"{shifts.counts(table)}{note}"
     found = {"detection_conditions": conditions(rows, f"{about}. {counts}")}
     found["detection_concepts"] = concepts(rows, f"{about}. {counts}")
     if (table["description"] != "").any():
-        found["detection_wordings"] = wordings(table, f"{about}. {counts}")
+        found["detection_wordings"] = wordings(table, f"{about}. {counts}", marks)
         found["detection_published"] = beside_published(rows, about)
     return found
 
@@ -174,22 +175,22 @@ def concepts(rows: pd.DataFrame, about: str) -> go.Figure:
     )
 
 
-def wordings(table: pd.DataFrame, about: str) -> go.Figure:
+def wordings(table: pd.DataFrame, about: str, marks: Marks) -> go.Figure:
     """Return the shift by description (rows) and info document with format (columns), and less random vectors."""
     worded = table[table["description"] != ""].assign(column=lambda rows: rows["info"] + "<br>" + rows["format"])
     asked = worded[worded["kind"] == "introspection"]
     rows, columns = (list(dict.fromkeys(asked[name])) for name in ("description", "column"))
     cubes = {kind: _cube(asked[asked["vector_kind"] == kind], rows, columns) for kind in ("concept", "random")}
-    panels = [GridPanel("Concepts", intervals.mean_interval(cubes["concept"]))]
+    panels = [GridPanel("Concepts", marks.mean(cubes["concept"]))]
     if cubes["random"].shape[-1]:
-        panels.append(GridPanel("Random vectors", intervals.mean_interval(cubes["random"])))
-        minus = intervals.difference_interval(cubes["concept"], cubes["random"])
+        panels.append(GridPanel("Random vectors", marks.mean(cubes["random"])))
+        minus = marks.difference(cubes["concept"], cubes["random"])
         panels.append(GridPanel(f"Concepts {MINUS} random vectors", minus))
     return draw.grid(
         panels, rows=rows, columns=columns, row_label="description",
         column_label="info document and answer format", label=f"shift of<br>{METRICS['logit_diff']}", per_line=1,
         title="Does the effect hold for other descriptions of the injection and other answer formats?",
-        subtitle=f"{about}. Dots mark cells whose 95% interval over vectors excludes zero.",
+        subtitle=f"{about}. Dots mark cells whose {marks.told}.",
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Config(cli.Common):
     """All options of this analysis."""
 
     orders: int
+    uncorrected: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--orders", type=option_types.whole_number(2, 1000), default=10, help="orders in which options are listed"
     )
+    cli.add_marks(group)
     return options
 
 
@@ -190,12 +192,14 @@ def draw(
     """Return the figures of a finished table, and accuracy and information for the record."""
     from analyses.identification_figures import figures
     from analyses.identification_measures import Measures
+    from mechint.bands import Marks
 
     names = found["concepts"]
     concepts = [str(name) for name in names] if isinstance(names, list) else []
     measures = Measures.of(table, concepts, config.seed)
     layers = injected.Dose.of(found["dose"]).layers
-    return figures(measures, experiment.told(found), layers), {"verdict": run.as_json(measures.verdict())}
+    drawn = figures(measures, experiment.told(found), layers, Marks(config.uncorrected))
+    return drawn, {"verdict": run.as_json(measures.verdict())}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

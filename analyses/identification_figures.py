@@ -12,6 +12,7 @@ from analyses.identification import INFOS
 from analyses.identification_measures import Measures
 from mechint import figures as draw
 from mechint import intervals, stats
+from mechint.bands import BANDS, Marks
 from mechint.figures import DotPanel, GridPanel, LayerPanel
 from mechint.figures.style import MINUS, SERIES, Series
 
@@ -32,7 +33,9 @@ _PALEST = 4.0  # the darkest colour stands for this many times chance, or more
 _GUESS = "Random vectors count as right where the concept whose norms they have is named."
 
 
-def figures(measures: Measures, about: str, injected_layers: Sequence[int]) -> dict[str, go.Figure]:
+def figures(
+    measures: Measures, about: str, injected_layers: Sequence[int], marks: Marks = BANDS
+) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     kinds = measures.choice.groupby("series")["vector"].nunique()
     counts = f"{len(measures.concepts)} concepts, {kinds.get('random', 0)} random vectors"
@@ -41,7 +44,7 @@ def figures(measures: Measures, about: str, injected_layers: Sequence[int]) -> d
         "identification_confusion": confusion(measures, told),
         "identification_information": by_layer(measures, told, injected_layers),
         "identification_accuracy": accuracy(measures, told),
-        "identification_naming": naming(measures, f"{about}. {counts}"),
+        "identification_naming": naming(measures, f"{about}. {counts}", marks),
     }
 
 
@@ -144,7 +147,7 @@ def _share(row: pd.Series) -> str:
     return f"{row['mean']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
 
 
-def naming(measures: Measures, about: str) -> go.Figure:
+def naming(measures: Measures, about: str, marks: Marks = BANDS) -> go.Figure:
     """Return for each concept how far its injection raises its own name above the others, by question."""
     columns = {
         f"{asked} {info}": f"{text},<br>{DOCUMENTS[info]}"
@@ -155,7 +158,7 @@ def naming(measures: Measures, about: str) -> go.Figure:
     wide = stats.unit_means(rows, ["series", "vector"], "own", "column")[list(columns)]
     cubes = {name: wide.loc[name] for name in ("injected", "random") if name in wide.index.get_level_values(0)}
     order = cubes["injected"].iloc[:, 0].sort_values(ascending=False).index
-    means = {name: intervals.mean_interval(cube.to_numpy().T) for name, cube in cubes.items()}
+    means = {name: marks.mean(cube.to_numpy().T) for name, cube in cubes.items()}
     single = cubes["injected"].loc[order].to_numpy()
     none = np.full_like(single, np.nan)
     parts = [
@@ -171,7 +174,7 @@ def naming(measures: Measures, about: str) -> go.Figure:
         row_label="injected", column_label="question, and what the first message begins with",
         label="shift of log p,<br>nats", title=_names_told(measures),
         subtitle=f"{about}. Shift against clean of the log-probability of names after \"The concept is\". Dots mark "
-        f"means whose 95% interval over vectors excludes zero. Random vectors have the name of the concept "
+        f"means whose {marks.told}. Random vectors have the name of the concept "
         "whose norms they have.",
     )  # fmt: skip
 

@@ -34,6 +34,7 @@ class Config(asked.Options):
     window_positions: int | None
     finer: float
     most: int
+    uncorrected: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--most", type=option_types.whole_number(0), default=4, help="but so many of them at most")
     asked.add_options(group)
+    cli.add_marks(group)
     return options
 
 
@@ -156,10 +158,11 @@ def draw(
     """Return the figures of a finished table, and what they say of it for the record."""
     from analyses.kv_attribution_figures import figures, verdict
     from analyses.kv_attribution_map import Text
+    from mechint.bands import Marks
 
     about = f"{run.short_name(found)}; {injected.Dose.of(found['dose']).told()}"
     text = Text.of(found["text"])
-    return figures(table, text, about), {"verdict": run.as_json(verdict(table, text))}
+    return figures(table, text, about, Marks(config.uncorrected)), {"verdict": run.as_json(verdict(table, text))}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from analyses.kv_attribution_map import LEAST, PLACE, Text, cache_map
 from mechint import figures as draw
 from mechint import intervals, stats
+from mechint.bands import BANDS, Marks
 from mechint.figures import DotPanel, GridPanel, StrengthPanel
 from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PURPLE, SERIES, Series
 
@@ -79,16 +81,16 @@ class Shift:
         return f"{100 * effect / self.mean:.0f}%".replace("-", MINUS)
 
 
-def figures(table: pd.DataFrame, text: Text, about: str) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, text: Text, about: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name; that of windows taken together only where caches differ anywhere."""
     shift, one = Shift.of(table), Shift.of(table, text.conversation)
     kinds = table.groupby("vector_kind")["vector"].nunique()
     counted = f"{about}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
     told, told_one = (f"{counted}. Whole shift under concepts: {of.told()} logits." for of in (shift, one))
     found = {
-        "kv_attribution_map": cache_map(table, text, _map_told(table, text, one), told_one),
+        "kv_attribution_map": cache_map(table, text, _map_told(table, text, one), told_one, marks),
         "kv_attribution_layers": by_layer(table, shift, told),
-        "kv_attribution_heads": by_head(table, shift, told),
+        "kv_attribution_heads": by_head(table, shift, told, marks),
     }
     if ((table["level"] == "curve") & (table["conversation"] == text.conversation)).any():
         found["kv_attribution_curve"] = together(table, text, one, told_one)
@@ -190,7 +192,7 @@ def _layers_told(summary: pd.DataFrame, shift: Shift) -> str:
     )
 
 
-def by_head(table: pd.DataFrame, shift: Shift, about: str) -> go.Figure:
+def by_head(table: pd.DataFrame, shift: Shift, about: str, marks: Marks) -> go.Figure:
     """Return what keys and values of each head carry, replaced and by integrated gradients."""
     rows = table[(table["kind"] == "introspection") & (table["head"] >= 0) & (table["side"] != _WHOLE[0])]
     rows = rows.assign(layer=rows["layer_start"], column=rows["side"] + "<br>head " + rows["head"].astype(str))
@@ -202,21 +204,21 @@ def by_head(table: pd.DataFrame, shift: Shift, about: str) -> go.Figure:
         for direction, word in (("insert", "inserted"), ("remove", "removed"), ("gradient", "integrated gradients")):
             mine = rows[(rows["vector_kind"] == kind) & (rows["direction"] == direction)]
             if len(mine):
-                panels.append(GridPanel(f"{name}, {word}", _cube(mine, kept, columns)))
+                panels.append(GridPanel(f"{name}, {word}", marks.mean(_cube(mine, kept, columns))))
     return draw.grid(
         panels, rows=[f"layer {layer}" for layer in kept], columns=columns, row_label="", per_line=3,
         column_label="keys or values of one key-value head", label="part of the<br>shift, logits",
         title=_heads_told(panels, kept, columns, shift),
-        subtitle=f"{about} {_gradients_told(table)} Dots mark cells whose 95% interval over vectors excludes "
-        "zero.",
+        subtitle=f"{about} {_gradients_told(table)} Dots mark cells whose {marks.told}.",
     )  # fmt: skip
 
 
-def _cube(rows: pd.DataFrame, layers: Sequence[int], columns: Sequence[str]) -> intervals.Interval:
+def _cube(
+    rows: pd.DataFrame, layers: Sequence[int], columns: Sequence[str]
+) -> Float[np.ndarray, "layers columns vectors"]:
     wide = stats.unit_means(rows, ["layer", "column"], "effect", "vector")
     wide = wide.reindex(pd.MultiIndex.from_product([layers, columns]))
-    values = wide.to_numpy(dtype=np.float64).reshape(len(layers), len(columns), -1)
-    return intervals.mean_interval(values)
+    return np.asarray(wide, dtype=np.float64).reshape(len(layers), len(columns), -1)
 
 
 def _heads_told(panels: Sequence[GridPanel], layers: Sequence[int], columns: Sequence[str], shift: Shift) -> str:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from mechint import figures as draw
-from mechint import intervals, stats
+from mechint import stats
+from mechint.bands import Marks
 from mechint.figures import Lattice, Line, TilePanel
 from mechint.figures.style import METRICS, MINUS
+from mechint.intervals import Interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,6 +28,7 @@ _WORDS = {"insert": "inserted", "remove": "removed"}
 LEAST = 0.25  # logits: less than that moves no probability by more than 0.07
 _LONGEST = 38  # characters of a line
 Edges = tuple[int, int]
+Side = Literal["left", "right"]
 Place = tuple[int, int, int, int]
 
 
@@ -85,7 +89,7 @@ class Layout:
         return [*(self.edges[start] for start in starts), last + 1]
 
 
-def cache_map(table: pd.DataFrame, text: Text, title: str, about: str) -> go.Figure:
+def cache_map(table: pd.DataFrame, text: Text, title: str, about: str, marks: Marks) -> go.Figure:
     """Return layers by positions, inserted and removed, for concepts and random vectors, on one colour scale."""
     mine = table[(table["conversation"] == text.conversation) & table["level"].isin(["window", "cell"])]
     windows = mine[mine["level"] == "window"]
@@ -93,7 +97,7 @@ def cache_map(table: pd.DataFrame, text: Text, title: str, about: str) -> go.Fig
     spans = sorted(set(zip(windows["pos_start"], windows["pos_stop"], strict=True)))
     layout = Layout.of(text, spans, [(start, stop) for _, _, start, stop in apart])
     panels = [
-        TilePanel(f"{kind} {_WORDS[direction]}", _lattices(rows, layout, text, apart))
+        TilePanel(f"{kind} {_WORDS[direction]}", _lattices(rows, layout, text, apart, marks))
         for name, kind in _KINDS.items()
         for direction in _WORDS
         if len(rows := mine[(mine["vector_kind"] == name) & (mine["direction"] == direction)])
@@ -105,7 +109,7 @@ def cache_map(table: pd.DataFrame, text: Text, title: str, about: str) -> go.Fig
         subtitle=f"{about} Each tile is one part of the cache that was replaced; windows that carry most are taken "
         "apart into single tokens (framed, with what the whole window carries). Inserted: into the clean cache; "
         "removed: from the injected one. Random: vectors of equal norm. Means over vectors; + and "
-        f"{MINUS}: the 95% interval excludes zero.",
+        f"{MINUS}: tiles whose {marks.told}.",
     )  # fmt: skip
 
 
@@ -118,34 +122,54 @@ def _taken_apart(rows: pd.DataFrame) -> list[Place]:
     return [place for place in places if (place[0], place[2]) in cells]
 
 
-def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Place]) -> list[Lattice]:
+def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Place], marks: Marks) -> list[Lattice]:
     """Return the windows of each message, and the cells of those that were taken apart in their place."""
     windows, cells = rows[rows["level"] == "window"], rows[rows["level"] == "cell"]
     whole = windows.groupby(PLACE)["effect"].mean()
     # A missing value leaves a cell empty.
     shown = windows.assign(effect=windows["effect"].where(~pd.MultiIndex.from_frame(windows[PLACE]).isin(apart)))
-    found = [
-        _lattice(shown[shown["pos_start"].between(first, last - 1)], layout) for _, first, last, _ in text.messages
-    ]
+    parts = [shown[shown["pos_start"].between(first, last - 1)] for _, first, last, _ in text.messages]
+    frames: list[tuple[bool, str, Side]] = [(False, "", "right") for _ in parts]
     for place in apart:
         layers, positions = (
             cells[name].between(place[at], place[at + 1] - 1) for at, name in ((0, PLACE[0]), (2, PLACE[2]))
         )
-        small = _lattice(cells[layers & positions], layout)
+        parts.append(cells[layers & positions])
         beside = (
             any(one[0] == place[1] and one[2] == place[2] for one in apart) or place[1] == windows["layer_stop"].max()
         )
-        side: Literal["left", "right"] = "left" if beside else "right"
-        found.append(replace(small, framed=True, label=_number(float(whole[place])), label_side=side))
-    return found
+        side: Side = "left" if beside else "right"
+        frames.append((True, _number(float(whole[place])), side))
+    cubes = [_cube(rows) for rows in parts]
+    together = marks.mean(np.concatenate([cube.reshape(-1, cube.shape[-1]) for cube in cubes]))
+    ends = np.cumsum([cube[..., 0].size for cube in cubes])[:-1]
+    bounds = [np.split(values, ends) for values in (together.mean, together.low, together.high)]
+    return [
+        replace(
+            Lattice(*_edges(rows, layout), _shaped(own, cube.shape[:-1], together.n)),
+            framed=framed,
+            label=label,
+            label_side=side,
+        )
+        for rows, cube, (framed, label, side), own in zip(parts, cubes, frames, zip(*bounds, strict=True), strict=True)
+    ]
 
 
-def _lattice(rows: pd.DataFrame, layout: Layout) -> Lattice:
+def _shaped(parts: Sequence[np.ndarray], shape: tuple[int, ...], n: int) -> Interval:
+    mean, low, high = (part.reshape(shape) for part in parts)
+    return Interval(mean, low, high, n)
+
+
+def _cube(rows: pd.DataFrame) -> Float[np.ndarray, "positions layers vectors"]:
     wide = stats.unit_means(rows, ["pos_start", "layer_start"], "effect", "vector").sort_index()
     starts, layers = (sorted(set(rows[name])) for name in ("pos_start", "layer_start"))
-    cube = wide.to_numpy(dtype=np.float64).reshape(len(starts), len(layers), -1)
-    stop, depth = int(rows["pos_stop"].max()), int(rows["layer_stop"].max())
-    return Lattice([*layers, depth], layout.rows(starts, stop), intervals.mean_interval(cube))
+    return np.asarray(wide, dtype=np.float64).reshape(len(starts), len(layers), -1)
+
+
+def _edges(rows: pd.DataFrame, layout: Layout) -> tuple[list[int], Sequence[int]]:
+    """Return where the tiles begin and end: layers, and lines of the text."""
+    starts, layers = (sorted(set(rows[name])) for name in ("pos_start", "layer_start"))
+    return [*layers, int(rows["layer_stop"].max())], layout.rows(starts, int(rows["pos_stop"].max()))
 
 
 def _number(value: float) -> str:

@@ -36,6 +36,7 @@ class Config(asked.Options):
     strengths: tuple[float, ...] | None
     absolute: bool
     ranges: bool
+    uncorrected: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         "--ranges", action="store_true", help="also inject at all ranges of layers, at the dose's strength"
     )
     asked.add_options(group)
+    cli.add_marks(group)
     return options
 
 
@@ -156,10 +158,11 @@ def draw(
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table, and where detection exceeds control for the record."""
     from analyses.layer_strength_figures import About, figures, verdict
+    from mechint.bands import Marks
 
     dose = Dose.of(found["dose"])
     told = f"{run.short_name(found)}, {config.conversations.name if config.conversations else config.wording}"
-    about = About(told, dose, bool(found["relative"]))
+    about = About(told, dose, bool(found["relative"]), Marks(config.uncorrected))
     return figures(table, about), {"verdict": verdict(table, about)}
 
 

@@ -13,6 +13,7 @@ from analyses import plain_text, shifts
 from analyses.cli import format_layers
 from analyses.layer_strength_measures import Places, grid, ranges
 from mechint import figures as draw
+from mechint.bands import BANDS, Marks
 from mechint.figures import HeatPanel, Scale, StrengthPanel
 from mechint.figures.heatmaps import SEQUENTIAL, WARNING
 from mechint.figures.style import METRICS, MINUS, SERIES
@@ -44,6 +45,7 @@ class About:
     told: str
     dose: Dose
     relative: bool
+    marks: Marks = BANDS
 
     @property
     def unit(self) -> str:
@@ -62,20 +64,20 @@ class About:
 
 def figures(table: pd.DataFrame, about: About) -> dict[str, go.Figure]:
     """Return the figures by file name."""
-    places = grid(table)
+    places = grid(table, about.marks)
     told = f"{about.told}; {shifts.counts(table)}"
     found = {
         "layer_strength_grid": _heatmaps(
-            places, f"{told}. {_note(places)}",
+            places, f"{told}. {_note(places, about.marks)}",
             title=_finding(places, lambda row, column: f"layers {row}, strength {column}"),
             labels=("injected layers", about.unit),
         ),
         "layer_strength_curves": curves(table, places, about, told),
     }  # fmt: skip
     if (table["sweep"] == "range").any():
-        every = ranges(table)
+        every = ranges(table, about.marks)
         title = _finding(every, lambda first, last: f"layers {first} to {last}" if first != last else f"layer {first}")
-        subtitle = f"{told}; all ranges, {about.dose}. {_note(every)}"
+        subtitle = f"{told}; all ranges, {about.dose}. {_note(every, about.marks)}"
         labels = ("first injected layer", "last injected layer")
         found["layer_strength_ranges"] = _heatmaps(every, subtitle, title=title, labels=labels)
     return found
@@ -86,7 +88,7 @@ def verdict(table: pd.DataFrame, about: About) -> dict[str, JSON]:
     sweeps = {"grid": grid} | ({"ranges": ranges} if (table["sweep"] == "range").any() else {})
     found: dict[str, JSON] = {"clean_perplexity": plain_text.clean_perplexities(table)}
     for name, measured in sweeps.items():
-        places = measured(table)
+        places = measured(table, about.marks)
         best = places.best()
         found[name] = None if best is None else {
             "row": places.rows[best[0]], "column": places.columns[best[1]],
@@ -103,7 +105,7 @@ def verdict(table: pd.DataFrame, about: About) -> dict[str, JSON]:
 def _heatmaps(places: Places, subtitle: str, *, title: str, labels: tuple[str, str]) -> go.Figure:
     measures = places.measures
     panels = [
-        HeatPanel(heading, measures[name], scale, certain=scale == "shift")
+        HeatPanel(heading, places.marked.get(name, measures[name]), scale, certain=scale == "shift")
         for name, (heading, scale) in _PANELS.items()
         if name in measures
     ]
@@ -128,12 +130,11 @@ def _scales(places: Places) -> dict[str, Scale]:
     }
 
 
-def _note(places: Places) -> str:
+def _note(places: Places, marks: Marks) -> str:
     text = (
-        "Means over concepts (random: over vectors); bold, or a sign where there is no room for numbers: their 95% "
-        "interval excludes zero. Hatched: "
-        f"text is {plain_text.COHERENT:g} times as perplexing as clean, or more (colours of shifts may be at the "
-        f"scale's end there). {plain_text.TOLD}."
+        "Means over concepts (random: over vectors); bold, or a sign where there is no room for numbers: places "
+        f"whose {marks.told}. Hatched: text is {plain_text.COHERENT:g} times as perplexing as clean, or more (colours "
+        f"of shifts may be at the scale's end there). {plain_text.TOLD}."
     )
     if places.best() is None:
         return text

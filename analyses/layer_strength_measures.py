@@ -11,8 +11,10 @@ from jaxtyping import Bool, Float
 
 from analyses import plain_text
 from mechint import stats
+from mechint.bands import BANDS, Marks
 from mechint.intervals import Interval, mean_interval
 
+_SHIFTS = ("detection", "no", "yes", "random", "net")
 _ANSWER_NO = ("no", "confusing-no")
 Cube = Float[np.ndarray, "rows columns vectors"]
 
@@ -25,15 +27,16 @@ class Places:
     answered no and yes under concepts, and of introspection questions under random vectors. `net` is detection less
     no, within concepts. `p_yes` is that of introspection questions under concepts; `text` and `random_text` are
     perplexities of text in units of the clean one, of the kind of text that suffers more. What the table lacks is left
-    out.
+    out. `marked` has the shifts again, with what marks a place among all: simultaneous bands, unless asked otherwise.
     """
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     measures: dict[str, Interval]
+    marked: dict[str, Interval]
 
     @classmethod
-    def of(cls, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> Places:
+    def of(cls, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], marks: Marks) -> Places:
         """Return the measures of a table's steered rows, which name their place in `row` and `column`."""
         concept, random = (table[table["vector_kind"] == kind] for kind in ("concept", "random"))
         asked = concept["kind"] == "introspection"
@@ -52,7 +55,8 @@ class Places:
         measures = {name: mean_interval(cube) for name, cube in cubes.items()}
         for name in {"text", "random_text"} & set(measures):
             measures[name] = _ratio(measures[name])
-        return cls(tuple(rows), tuple(columns), measures)
+        marked = {name: marks.mean(cubes[name]) for name in _SHIFTS if name in cubes}
+        return cls(tuple(rows), tuple(columns), measures, marked)
 
     @property
     def lost(self) -> Bool[np.ndarray, "rows columns"]:
@@ -62,13 +66,13 @@ class Places:
     def best(self) -> tuple[int, int] | None:
         """Return the place, among those with coherent text, where detection exceeds control most.
 
-        None where it does so nowhere: where no such difference is above zero with its interval (with its mean, if there
-        is but one concept), or no control question was asked.
+        None where it does so nowhere: where no such difference is above zero with its band (with its mean, if there are
+        too few concepts for bands), or no control question was asked.
         """
-        net = self.measures.get("net")
+        net = self.marked.get("net")
         if net is None:
             return None
-        above = (net.low if net.n > 1 else net.mean) > 0
+        above = (net.mean if np.isnan(net.low).all() else net.low) > 0
         candidates = np.where(above & ~self.lost, net.mean, -np.inf)
         if not np.isfinite(candidates).any():
             return None
@@ -76,21 +80,21 @@ class Places:
         return int(row), int(column)
 
 
-def grid(table: pd.DataFrame) -> Places:
+def grid(table: pd.DataFrame, marks: Marks = BANDS) -> Places:
     """Return the measures of windows (rows) by strengths (columns)."""
     rows = _steered(table, "grid")
     placed = rows.assign(row=rows["injected_layers"], column=rows["strength"])
     by_strength = sorted(dict.fromkeys(placed["column"]), key=float)
-    return Places.of(placed, list(dict.fromkeys(placed["row"])), by_strength)
+    return Places.of(placed, list(dict.fromkeys(placed["row"])), by_strength, marks)
 
 
-def ranges(table: pd.DataFrame) -> Places:
+def ranges(table: pd.DataFrame, marks: Marks = BANDS) -> Places:
     """Return the measures of ranges by their first (rows) and last layer (columns)."""
     rows = _steered(table, "range")
     first, last = zip(*(_ends(text) for text in rows["injected_layers"]), strict=True)
     placed = rows.assign(row=list(map(str, first)), column=list(map(str, last)))
     by_first, by_last = ([str(at) for at in sorted(set(ends))] for ends in (first, last))
-    return Places.of(placed, by_first, by_last)
+    return Places.of(placed, by_first, by_last, marks)
 
 
 def _steered(table: pd.DataFrame, sweep: str) -> pd.DataFrame:

@@ -32,6 +32,7 @@ class Config(cli.Common):
 
     info: str
     orders: int
+    uncorrected: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         default=8,
         help="orders of the sentences' options; two have both",
     )
+    cli.add_marks(group)
     return options
 
 
@@ -178,11 +180,13 @@ def draw(
     """Return the figures of a finished table, and the verdict on each place for the record."""
     from analyses.location_figures import figures
     from analyses.location_measures import Measures
+    from mechint.bands import Marks
 
     measures, dose = Measures.of(table), injected.Dose.of(found["dose"])
     document = "no document" if config.info == "none" else "info document"
     about = f"{run.short_name(found)}, {document}; {found['sites']}, {dose}"
-    return figures(measures, about), {"verdict": run.as_json(measures.verdict().to_dict("records"))}
+    drawn = figures(measures, about, Marks(config.uncorrected))
+    return drawn, {"verdict": run.as_json(measures.verdict().to_dict("records"))}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

@@ -12,6 +12,7 @@ from analyses.location import PLACES
 from analyses.location_measures import MEASURES, Measures
 from mechint import figures as draw
 from mechint import intervals
+from mechint.bands import BANDS, Marks
 from mechint.figures import DotPanel, GridPanel, LayerPanel
 from mechint.figures.names import only
 from mechint.figures.style import GREEN, SERIES, Series
@@ -34,14 +35,14 @@ _PANELS = {
 }
 
 
-def figures(measures: Measures, about: str) -> dict[str, go.Figure]:
+def figures(measures: Measures, about: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     kinds = measures.table.groupby("vector_kind")["vector"].nunique()
     told = f"{about}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
     return {
         "location_accuracy": accuracy(measures, told),
         "location_layers": by_layer(measures, told),
-        "location_sentences": sentences(measures, told),
+        "location_sentences": sentences(measures, told, marks),
     }
 
 
@@ -114,12 +115,12 @@ def _layers_told(curves: pd.DataFrame, measures: Measures) -> str:
     return f"At how many of {layers} readout layers do logits tell the place, beyond preference? {', '.join(above)}"
 
 
-def sentences(measures: Measures, about: str) -> go.Figure:
+def sentences(measures: Measures, about: str, marks: Marks) -> go.Figure:
     """Return how each sentence's option moves against clean, by the sentence that was injected."""
     names = [str(number + 1) for number in range(measures.count("sentence"))]
     titles = {"location": "Asked for the place", "preference": "Asked for its preference", "random": "Random vectors"}
     present = [name for name in titles if (measures.table["series"] == name).any()]
-    shifts = [measures.moved("sentence", name) for name in present]
+    shifts = [marks.mean(measures.moved("sentence", name)) for name in present]
     limit = max(1.0, *(_POINTS * float(np.nanmax(np.abs(shift.mean))) for shift in shifts))
     digits = 0 if limit >= _WIDE else 1
     panels = [GridPanel(titles[name], _points(one, digits)) for name, one in zip(present, shifts, strict=True)]
@@ -131,7 +132,7 @@ def sentences(measures: Measures, about: str) -> go.Figure:
         f"{'' if row['above'] else 'not '}above chance ({_percent(row['chance'])})",
         subtitle=f"{about}. Probabilities among the options less those of the clean cell, in percentage points, mean "
         "over orders and vectors; the diagonal is right. Dots mark shifts of "
-        f"{10.0**-digits:g} points and more whose 95% interval over vectors excludes zero.",
+        f"{10.0**-digits:g} points and more whose {marks.told}.",
     )  # fmt: skip
     return figure.update_layout(coloraxis={"cmin": -limit, "cmax": limit})
 

@@ -97,14 +97,14 @@ class Measures:
             "above": bool(mean.low > chance and more.low > 0),
         }  # fmt: skip
 
-    def moved(self, place: str, series: str) -> intervals.Interval:
-        """Return how the probabilities of options move against clean, by site (rows) and option, over vectors."""
+    def moved(self, place: str, series: str) -> Float[np.ndarray, "site option vector"]:
+        """Return how the probabilities of options move against clean, by site (rows), option and vector."""
         count = self.count(place)
         rows = self.table[(self.table["place"] == place) & (self.table["layer"] == self.output)]
         question = "preference" if series == "preference" else "location"
         clean = _by_site(rows[(rows["question"] == question) & (rows["vector_kind"] == "none")], count, 1)
         mine = rows[rows["series"] == series]
-        return intervals.mean_interval(np.moveaxis(_by_site(mine, count, count) - clean, 0, -1))
+        return np.moveaxis(_by_site(mine, count, count) - clean, 0, -1)
 
 
 def _by_site(rows: pd.DataFrame, count: int, sites: int) -> Float[np.ndarray, "vector site option"]:

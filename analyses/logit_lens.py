@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from analyses import asked, checks, cli, experiment, injected, lens_conditions, option_types, run, swapped, tables
 from analyses.experiment import Group, Setup
+from mechint.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,7 @@ class Config(swapped.Options, asked.Options):
     layer_sweep: bool
     window: int | None
     conditions: bool
+    uncorrected: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--conditions", action="store_true", help="also a panel for each document, swap and contrast")
     asked.add_options(group)
     swapped.add_options(group)
+    cli.add_marks(group)
     return options
 
 
@@ -50,6 +53,8 @@ def check(config: Config) -> None:
     """Raise for all bad input that can be known without a model, and for options that would have no effect."""
     checks.check_effect(config.conversations is not None, "--conversations", config, asked.WORDED)
     checks.check_effect(not config.layer_sweep, "no --layer-sweep", config, ("window",))
+    if config.uncorrected and not config.layer_sweep:
+        raise UsageError("--uncorrected without --layer-sweep", "both, or neither", "only sweeps have marked cells")
     checks.check_effect(not config.conditions, "no --conditions", config, swapped.WAYS)
     checkpoint = checks.check_common(config, NAME)
     asked.conversations(config, config.wording, checkpoint.prompts)

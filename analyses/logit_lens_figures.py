@@ -13,7 +13,8 @@ from jaxtyping import Float
 from analyses.cli import format_layers
 from analyses.option_types import parse_layers
 from mechint import figures as draw
-from mechint import intervals, stats
+from mechint import stats
+from mechint.bands import Marks
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, layer_position
 
 if TYPE_CHECKING:
@@ -143,19 +144,22 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
     spans = list(dict.fromkeys(rows["injected_layers"]))
     layers = sorted(dict.fromkeys(rows["layer"]), key=layer_position)
     what = "one layer" if sweep == "single" else f"a window of {len(parse_layers(spans[0]))} layers"
-    asked = _asked(config)
+    asked, marks = _asked(config), Marks(config.uncorrected)
     return draw.lens_sweep(
-        _panels(rows, f"{config.metric}_shift", spans, layers),
+        _panels(rows, f"{config.metric}_shift", spans, layers, marks),
+        marked=marks.told,
         injections=spans,
         first_layers=[parse_layers(text)[0] for text in spans],
         layers=layers,
         metric=config.metric,
         title=f"Injecting at {what}: where must a concept enter, and where can it be read?",
-        subtitle=f"{_short(model)}, {asked}; {dose}; {_counts(rows)}; intervals over concepts (random: over vectors)",
+        subtitle=f"{_short(model)}, {asked}; {dose}; {_counts(rows)}; units are concepts (random: vectors)",
     )
 
 
-def _panels(rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str]) -> list[draw.SweepPanel]:
+def _panels(
+    rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str], marks: Marks
+) -> list[draw.SweepPanel]:
     """Return the panels whose data are there; differences are taken within concepts, or against all random vectors."""
     concept = rows[rows["vector_kind"] == "concept"]
     parts = {
@@ -165,11 +169,11 @@ def _panels(rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequen
         "yes": concept[concept["group"] == "yes"],
     }
     cubes = {name: _cube(part, value, spans, layers) for name, part in parts.items() if not part.empty}
-    shifts = {name: intervals.mean_interval(cube) for name, cube in cubes.items()}
+    shifts = {name: marks.mean(cube) for name, cube in cubes.items()}
     if "no" in cubes:
-        shifts["minus no"] = intervals.mean_interval(cubes["question"] - cubes["no"])
+        shifts["minus no"] = marks.mean(cubes["question"] - cubes["no"])
     if "random" in cubes:
-        shifts["minus random"] = intervals.difference_interval(cubes["question"], cubes["random"])
+        shifts["minus random"] = marks.difference(cubes["question"], cubes["random"])
     return [draw.SweepPanel(title, shifts[name]) for name, title in _PANELS.items() if name in shifts]
 
 

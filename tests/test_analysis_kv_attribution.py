@@ -18,6 +18,7 @@ from analyses.kv_attribution_figures import figures, verdict
 from analyses.kv_attribution_map import Layout, Text
 from analyses.kv_attribution_steps import Size
 from mechint import kv
+from mechint.bands import Marks
 from mechint.reading import Reading
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
@@ -78,6 +79,10 @@ def drawn() -> dict[str, go.Figure]:
     return figures(_table(), TEXT, "a model")
 
 
+def _signs(figure: go.Figure) -> list[go.Scatter]:
+    return [trace for trace in figure.data if isinstance(trace, go.Scatter) and "+" in (trace.text or ())]
+
+
 def _title(figure: go.Figure) -> str:
     return figure.layout.title.text.replace("<br>", " ").removeprefix("<b>").removesuffix("</b>")
 
@@ -112,8 +117,10 @@ def test_the_map_shows_each_window_and_the_cells_of_those_taken_apart(drawn: dic
     assert ticks[0] == "<b>user, not steered</b>"
     assert ticks[1] == "&lt;s&gt;a b not"
     assert ticks[3:6] == ["<i>c</i>", "<i>d</i>", "e"]
-    signs = [trace for trace in figure.data if isinstance(trace, go.Scatter) and "+" in (trace.text or ())]
-    assert signs, "certain cells can be told without colours"
+    assert not _signs(figure), "three concepts are too few for bands"
+    single = figures(_table(), TEXT, "a model", Marks(uncorrected=True))["kv_attribution_map"]
+    assert _signs(single), "certain cells can be told without colours"
+    assert "not corrected for the number of cells" in single.layout.title.subtitle.text.replace("<br>", " ")
 
 
 def test_a_line_break_has_a_name_and_long_pieces_are_cut() -> None:

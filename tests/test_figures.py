@@ -316,4 +316,7 @@ def test_tiny_shifts_are_not_marked_however_certain_they_are() -> None:
     figure = _sweep(_panel(1.0), _panel(0.015, spread=0.001), _panel(0.025, spread=0.001))
     marked = [len(trace.text) for trace in figure.data if getattr(trace, "mode", None) == "text"]
     assert marked == [42, 0, 42]
-    assert f"+ and {MINUS}: the 95% interval excludes zero" in figure.layout.title.subtitle.text.replace("<br>", " ")
+    assert (
+        f"+ and {MINUS}: cells whose simultaneous 95% band over vectors excludes zero"
+        in figure.layout.title.subtitle.text.replace("<br>", " ")
+    )

@@ -25,7 +25,7 @@ FLOORS = (
     "states", "prefix_tree", "rows", "plan", "passes", "step_receipts",
     "footprint", "division", "engine", "answers", "shards", "store", "job",
     "explain", "forecast", "tables", "naming", "ray_engine", "score", "lens", "decode", "generate", "text_loss",
-    "estimates", "intervals", "stats",
+    "estimates", "intervals", "bands", "stats",
     "information", "reading", "frozen", "features", "sae", "components", "kv", "published", "figures", "plot",
     "explorer", "organisms.tools",
 )  # fmt: skip

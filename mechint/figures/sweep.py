@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 from plotly.subplots import make_subplots
 
+from mechint.bands import Marks
 from mechint.figures.style import DIVERGING, INK, METRICS, MINUS, finish, layer_position, layer_ticks
 from mechint.intervals import Interval
 from mechint.signatures import checked
@@ -15,7 +16,7 @@ from mechint.signatures import checked
 _GLYPH_CELLS = 20  # rows or columns above which glyphs in cells would be too small to read
 _MARKED_SHARE = 0.02  # of the scale; smaller shifts are left unmarked however certain their sign is
 _NOTE = (
-    "{marks}: the 95% interval excludes zero (not corrected for the number of cells) and the shift is at least 2% of "
+    "{marks}: cells whose {marked}, and whose shift is at least 2% of "
     "the scale. Left of the staircase the injection cannot act on the answer."
 )
 
@@ -39,11 +40,12 @@ def lens_sweep(
     metric: str,
     title: str,
     subtitle: str,
+    marked: str = Marks().told,
     columns: int = 3,
 ) -> go.Figure:
     """Heatmaps of `metric`'s shift; `injections` label the rows (first layer `first_layers`), `layers` the columns.
 
-    The subtitle gets a sentence on what the marks mean:
+    The subtitle gets a sentence on what the marks mean, `marked` of the intervals that are given (`bands.Marks.told`):
     + and - (dots and dashes in large grids) mark cells whose interval excludes zero; right of the staircase are the
     layers at which the injection can act on a later turn at all.
     """
@@ -69,7 +71,8 @@ def lens_sweep(
     _axes(figure, rows, injections, positions)
     _colour(figure, limit, f"shift of<br>{METRICS[metric]}")
     marks = "Dots (above zero) and dashes (below)" if _is_dense(panels[0].shift) else f"+ and {MINUS}"
-    return finish(figure, title, f"{subtitle}. {_NOTE.format(marks=marks)}", height=60 + 300 * rows, right=110)
+    note = _NOTE.format(marks=marks, marked=marked)
+    return finish(figure, title, f"{subtitle}. {note}", height=60 + 300 * rows, right=110)
 
 
 def _is_dense(shift: Interval) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mechint import components, figures, intervals, stats
+from mechint import bands, components, figures, intervals, stats
 from mechint.errors import UsageError
 from mechint.features import faithfulness
 from mechint.figures.style import METRICS, MINUS
@@ -171,7 +171,7 @@ def _lattice(rows: pd.DataFrame, n_lines: int) -> figures.Lattice:
     wide = stats.unit_means(rows.assign(unit=_units(rows)), ["pos_start", "layer_start"], "effect", "unit").sort_index()
     layers = sorted(set(rows["layer_start"]))
     cube = wide.to_numpy(dtype=np.float64).reshape(n_lines, len(layers), -1)
-    return figures.Lattice([*layers, int(rows["layer_stop"].max())], range(n_lines + 1), intervals.mean_interval(cube))
+    return figures.Lattice([*layers, int(rows["layer_stop"].max())], range(n_lines + 1), bands.mean_bands(cube))
 
 
 def _over(table: pd.DataFrame) -> str:
