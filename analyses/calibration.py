@@ -105,7 +105,7 @@ class Family:
 
 
 def _count(config: Config) -> int:
-    return config.limit or QUESTIONS
+    return QUESTIONS if config.limit is None else config.limit
 
 
 def asked_of(config: Config, family: Family, reading: Reading) -> tables.Asked:

@@ -62,7 +62,9 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
         return asked.conversations(config, usual, prompt_set)
     design = PromptDesign.load(prompt_set)
     prompts.introspection(design, formats=[usual.format])
-    controls = prompts.controls(design, descriptions=[usual.description], limit=config.limit or CONTROLS)
+    controls = prompts.controls(
+        design, descriptions=[usual.description], limit=CONTROLS if config.limit is None else config.limit
+    )
     return prompts.introspection(design) + controls
 
 

@@ -90,7 +90,7 @@ class Setup:
 
         vector = checks.select({**self.concepts, **self.randoms}, [name], "vector")[name]
         label = " ".join([name, *(str(value) for value in about.values())])
-        chosen = tuple(layers or dose.layers)
+        chosen = tuple(dose.layers if layers is None else layers)
         return Condition(
             Injection(vector, chosen, dose.strength, dose.relative_strength, name=label), name, kind, about
         )

@@ -130,7 +130,7 @@ def asked_of(setup: Setup, config: Config) -> tables.Asked:
 
     design, concepts = PromptDesign.load(setup.model.prompts), list(setup.concepts)
     group = Group(choice_chats(design, concepts, config), conditions(setup))
-    named = naming_chats(design, config.limit or CONTROLS)
+    named = naming_chats(design, CONTROLS if config.limit is None else config.limit)
     steers = [one.intervention for one in group.conditions]
     answers = prompt_questions.answers(design, NAME, len(concepts) + 1)
     naming = naming_requests(setup.model, named, {name: f" {name}" for name in concepts}, steers)

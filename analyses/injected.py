@@ -50,6 +50,13 @@ class Dose:
             return f"strength {self.strength:g}"
         return f"|added| = {self.relative_strength:g} x the model's median residual norm at each layer"
 
+    @property
+    def amount(self) -> float:
+        """The strength, in whichever unit it is given."""
+        amount = self.relative_strength if self.strength is None else self.strength
+        assert amount is not None
+        return float(amount)
+
     def told(self) -> str:
         """Return layers and strength as words for a subtitle."""
         return f"injected at layers {format_layers(self.layers)} in the marked turns only, {self}"
@@ -70,7 +77,7 @@ def dose(config: Common, model: Model) -> Dose:
     not for mean differences.
     """
     preset = presets.preset_for(config.model)
-    layers = config.layers or _usual_layers(preset, model)
+    layers = _usual_layers(preset, model) if config.layers is None else config.layers
     check_layers(layers, model.n_layers)
     if config.strength is not None:
         return Dose(layers, config.strength, None, "--strength")
@@ -85,7 +92,8 @@ def dose(config: Common, model: Model) -> Dose:
 
 def method_of(config: Common, model: Model) -> str:
     """Return how vectors are made where the options do not say: as published; an embedded model's as it was trained."""
-    return config.method or ("mean_difference" if model.prompts == "small" else METHODS[0])
+    usual = "mean_difference" if model.prompts == "small" else METHODS[0]
+    return usual if config.method is None else config.method
 
 
 def _usual_layers(preset: presets.Preset | None, model: Model) -> tuple[int, ...]:
@@ -107,7 +115,7 @@ def extracted_vectors(config: Common, model: Model, analysis: str) -> dict[str, 
     """Return vectors of `--concepts` from the model itself; kept with the results, reused if all is equal."""
     from mechint import extract
 
-    concepts = config.concepts or default_concepts(model)
+    concepts = default_concepts(model) if config.concepts is None else config.concepts
     directory = config.out / analysis / "vectors"
     return extract.extract(model, concepts, method_of(config, model), directory=directory, progress=True)
 
@@ -140,7 +148,7 @@ def sweep_placements(window: int | None, available: Sequence[int], n_layers: int
     Windows with layers that some vector lacks (`available` has not) are left out. Raises LayerRangeError for a window
     that is longer than the model.
     """
-    width = window or max(2, round(n_layers / 3))
+    width = max(2, round(n_layers / 3)) if window is None else window
     check_window(width, n_layers)
     windows = [tuple(range(first, first + width)) for first in range(n_layers - width + 1)]
     single = [Placement("single", (layer,)) for layer in available]

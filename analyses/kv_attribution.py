@@ -69,7 +69,7 @@ def check(config: Config) -> None:
     checks.check_effect(config.conversations is not None, "--conversations", config, asked.WORDED)
     checkpoint = checks.check_common(config, NAME)
     if checkpoint.n_layers is not None:
-        injected.check_window(config.window_layers or 1, checkpoint.n_layers)
+        injected.check_window(1 if config.window_layers is None else config.window_layers, checkpoint.n_layers)
         check_reaches(config.layers, checkpoint.n_layers)
     questions(config, checkpoint.prompts)
 
@@ -91,7 +91,7 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
     """
     wording = config.wording
     if config.conversations is None:
-        few = dataclasses.replace(config, limit=config.limit or 1)
+        few = dataclasses.replace(config, limit=1 if config.limit is None else config.limit)
         found = asked.conversations(few, wording, prompt_set)
         return [chat for chat in found if asked.group_of(chat) in ("", _CONTROLS)]
     found = asked.conversations(config, wording, prompt_set)
@@ -103,7 +103,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     """Return what every part that was replaced carries, and the text of the conversation that is drawn."""
     setup = Setup.of(config, NAME)
     check_reaches(setup.dose.layers, setup.model.n_layers)
-    injected.check_window(config.window_layers or 1, setup.model.n_layers)
+    injected.check_window(1 if config.window_layers is None else config.window_layers, setup.model.n_layers)
     chats = questions(config, setup.model.prompts)
     every, size = steps.cases(setup, chats), steps.Size(config.window_layers, config.window_positions)
     with run.sparing_threads(setup.model):

@@ -36,8 +36,9 @@ class Size:
         from mechint import kv
 
         length = reading.rendered.prefix_length
-        positions = self.positions or min(LONGEST, max(1, math.ceil(length / PIECES)))
-        return kv.windows(reading, self.layers or math.ceil(reading.model.n_layers / BLOCKS), positions)
+        positions = min(LONGEST, max(1, math.ceil(length / PIECES))) if self.positions is None else self.positions
+        layers = math.ceil(reading.model.n_layers / BLOCKS) if self.layers is None else self.layers
+        return kv.windows(reading, layers, positions)
 
 
 @dataclasses.dataclass(frozen=True)

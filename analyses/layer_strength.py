@@ -81,8 +81,7 @@ def check(config: Config) -> None:
 def doses(config: Config, usual: Dose) -> list[Dose]:
     """Return the strengths of the grid, ascending, each as a dose at the usual layers."""
     absolute = usual.strength is not None if config.strengths is None else config.absolute
-    of_dose = usual.relative_strength if usual.strength is None else usual.strength
-    values = config.strengths or [(of_dose or 0.0) * factor for factor in FACTORS]
+    values = [usual.amount * factor for factor in FACTORS] if config.strengths is None else config.strengths
     return [
         Dose(usual.layers, value if absolute else None, None if absolute else value, usual.source) for value in values
     ]
@@ -93,14 +92,14 @@ def windows(config: Config, setup: Setup) -> list[tuple[int, ...]]:
     n_layers = setup.model.n_layers
     sweep = injected.sweep_placements(config.window, injected.common_layers(setup.concepts), n_layers)
     found = [one.layers for one in sweep if one.sweep == "window"]
-    step = config.step or max(1, round(len(found) / PLACES))
+    step = max(1, round(len(found) / PLACES)) if config.step is None else config.step
     return sorted({*found[::step], setup.dose.layers})
 
 
 def ranges(config: Config, setup: Setup) -> list[tuple[int, ...]]:
     """Return the layers of every range for which all vectors have directions; its ends are `step` layers apart."""
     n_layers = setup.model.n_layers
-    step = config.step or max(1, round(n_layers / PLACES))
+    step = max(1, round(n_layers / PLACES)) if config.step is None else config.step
     available = set(injected.common_layers(setup.concepts))
     starts = range(0, n_layers, step)
     every = [tuple(range(start, stop)) for start in starts for stop in [*starts[1:], n_layers] if stop > start]

@@ -57,7 +57,7 @@ def documents(design: PromptDesign, form: str, limit: int | None) -> list[Conver
     for description, info in cells().values():
         cell = ([description], [info], [form])
         found += prompts.introspection(design, *cell)
-        found += prompts.controls(design, [CONTROL], *cell, limit=limit or asked.CONTROLS_IN_SWEEP)
+        found += prompts.controls(design, [CONTROL], *cell, limit=asked.CONTROLS_IN_SWEEP if limit is None else limit)
     return found
 
 
@@ -73,7 +73,11 @@ def wordings(design: PromptDesign, limit: int | None) -> list[Conversation]:
     from mechint import prompts
 
     controls = prompts.controls(
-        design, [CONTROL], [asked.Wording().description], [INFO], limit=limit or asked.CONTROLS_IN_SWEEP
+        design,
+        [CONTROL],
+        [asked.Wording().description],
+        [INFO],
+        limit=asked.CONTROLS_IN_SWEEP if limit is None else limit,
     )
     return prompts.introspection(design, swapped.DESCRIPTIONS, [INFO]) + controls
 

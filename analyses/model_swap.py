@@ -109,7 +109,16 @@ def groups(chats: Sequence[Conversation], finetuned: Finetuned, contrast: Contra
     introspection = [chat for chat in chats if asked.kind_of(chat) == "introspection"]
     usual = swapped.amount_of(contrast.dose)
     # Zero is there to be seen as clean.
-    amounts = sorted({0.0, *(config.contrast_strengths or [usual * factor for factor in FACTORS])})
+    amounts = sorted(
+        {
+            0.0,
+            *(
+                [usual * factor for factor in FACTORS]
+                if config.contrast_strengths is None
+                else config.contrast_strengths
+            ),
+        }
+    )
     vectors, randoms = (
         [one for amount in amounts for one in contrast.conditions(kind, amount, strength=f"{amount:g}")]
         for kind in ("contrast", "random")

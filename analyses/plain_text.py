@@ -106,7 +106,7 @@ def _piece(setup: Setup, texts: Texts, conditions: Sequence[Condition], words: M
     def compute() -> pd.DataFrame:
         from mechint.text_loss import text_loss
 
-        batch = setup.config.batch_size or _BATCH
+        batch = _BATCH if setup.config.batch_size is None else setup.config.batch_size
         memory, shown = setup.config.max_memory, list(texts.texts.values())
         found = text_loss(setup.model, shown, interventions, words=words, batch_size=batch, max_memory=memory)
         labels = list(texts.texts)

@@ -77,7 +77,9 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
     if config.conversations is None:
         formats = {} if config.format is None else {"formats": [wording.format]}
         cell = {"descriptions": [wording.description], "infos": [wording.info], **formats}
-        return prompts.introspection(PromptDesign.load(prompt_set), **cell)[: config.limit or MOST]
+        return prompts.introspection(PromptDesign.load(prompt_set), **cell)[
+            : MOST if config.limit is None else config.limit
+        ]
     every = asked.conversations(dataclasses.replace(config, limit=None), wording, prompt_set)
     found = [chat for chat in every if asked.kind_of(chat) == "introspection"][: config.limit]
     checks.check_marked(config, found)
@@ -101,7 +103,12 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     with run.sparing_threads(setup.model):
         first = pieces.compute(config, NAME, "attribution", [case.attributed() for case in every])
         about = _about_sae(study, measures.split(first))
-        plan = measures.plan(measures.split(first)["attribution"], config.features, config.top or TOP, config.seed)
+        plan = measures.plan(
+            measures.split(first)["attribution"],
+            config.features,
+            TOP if config.top is None else config.top,
+            config.seed,
+        )
         tested = [case for case in every if case.condition.kind == "concept"]
         second = pieces.compute(config, NAME, "causes", [case.caused(plan) for case in tested])
         text = _text(tested, measures.split(first)["attribution"], plan.candidates)

@@ -92,8 +92,7 @@ def conditions(config: Config, setup: Setup) -> list[Condition]:
     found = []
     for factor in [*(-one for one in reversed(config.factors)), *config.factors]:
         dose = scaled(setup.dose, factor)
-        amount = dose.relative_strength if dose.strength is None else dose.strength
-        steered = dataclasses.replace(setup, dose=dose).conditions(strength=f"{amount:g}")
+        steered = dataclasses.replace(setup, dose=dose).conditions(strength=f"{dose.amount:g}")
         found += [dataclasses.replace(one, about={**one.about, "target": targets[one.vector]}) for one in steered]
     return found
 
@@ -168,7 +167,7 @@ def _generated(
             found = generate(
                 setup.model, chats, [one.intervention for one in conditions], max_new_tokens=config.max_new_tokens,
                 temperature=temperature, n=n, seed=config.seed, steer_reply=True,
-                batch_size=config.batch_size or _BATCH, max_memory=config.max_memory,
+                batch_size=_BATCH if config.batch_size is None else config.batch_size, max_memory=config.max_memory,
             )  # fmt: skip
             parts.append(found.assign(mode=mode))
     # What was done to the samples is the same as to the greedy replies, over as many positions as they have.

@@ -69,8 +69,7 @@ def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, about: str) -> go.F
     """Return the sanity table: norms, what the dose comes to, the most similar vector, and the words it stands for."""
     steered = table[(table["kind"] == REPLY) & (table["strength"].astype(float) > 0)]
     amounts = sorted(set(steered["strength"]), key=float)
-    of_dose = dose.relative_strength if dose.strength is None else dose.strength
-    at = min(amounts, key=lambda amount: abs(float(amount) - (of_dose or 0.0)))
+    at = min(amounts, key=lambda amount: abs(float(amount) - dose.amount))
     ratios = steered[steered["strength"] == at].groupby("vector")["added_ratio"].mean()
     rows = [_vector_line(number, sanity, dose, ratios) for number in range(len(sanity.vectors))]
     right = sum(

@@ -192,7 +192,7 @@ def contrast_dose(config: cli.Common, model: Model) -> injected.Dose:
 
 def amount_of(dose: injected.Dose) -> float:
     """Return a dose's strength, in whichever unit it has."""
-    return float(dose.strength if dose.strength is not None else dose.relative_strength or 0.0)
+    return dose.amount
 
 
 def found(finetuned: Finetuned, contrast: Contrast) -> dict[str, JSON]:

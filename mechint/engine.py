@@ -162,7 +162,9 @@ def make_budget(
     for name, value in (("batch size", batch_size), ("batch tokens", batch_tokens)):
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}", "1 or more", "choose a positive number")
-    return Budget(batch_tokens or _fitting_tokens(model, memory), batch_size, _cached(model), offload)
+    return Budget(
+        _fitting_tokens(model, memory) if batch_tokens is None else batch_tokens, batch_size, _cached(model), offload
+    )
 
 
 def _cached(model: Model) -> float:

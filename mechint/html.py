@@ -48,7 +48,7 @@ def sparkline(values: Mapping[int, float], n: int | None = None) -> str:
     if not finite:
         return "<i>no values</i>"
     low, high = min(0.0, *finite.values()), max(finite.values())
-    span, last = (high - low) or 1.0, max(1, (n or max(finite) + 1) - 1)
+    span, last = (high - low) or 1.0, max(1, (max(finite) + 1 if n is None else n) - 1)
 
     def point(layer: int) -> str:
         x, y = 3 + layer * (_WIDTH - 6) / last, _HEIGHT - 3 - (finite[layer] - low) / span * (_HEIGHT - 6)

@@ -247,7 +247,7 @@ class _Gathered:
         if out is not None:
             self.out = self._with(self.out, rows, out)
         if self.keep:
-            keys, values = self.cached or (None, None)
+            keys, values = (None, None) if self.cached is None else self.cached
             self.cached = (self._with(keys, rows, cached[0]), self._with(values, rows, cached[1]))
 
     def _with(self, whole: Tensor | None, rows: Sequence[int], part: Tensor) -> Tensor:

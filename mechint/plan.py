@@ -119,7 +119,7 @@ def _parts(interventions: Sequence[Intervention], cells: Sequence[Cell], size: i
     used = sorted({i for _, i in cells}, key=lambda i: _order(interventions[i]))
     swaps = [i for i in used if isinstance(interventions[i], Swap | Filled)]
     for group in (swaps, [i for i in used if i not in set(swaps)]):
-        step = size or max(1, len(group))
+        step = max(1, len(group)) if size is None else size
         for start in range(0, len(group), step):
             together = set(group[start : start + step])
             yield [cell for cell in cells if cell[1] in together]

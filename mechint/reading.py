@@ -115,7 +115,11 @@ class Reading:
         the next block and `keep` see it. `keep` defaults to the last layer. Rows are run `batch_size` at a time, fewer
         when memory runs out. Raises LayerRangeError, UsageError for shapes that do not fit, and MemoryLimitError.
         """
-        asked = _Asked(layer, cache or self.cache, dict(edits or {}), tuple(keep or (self.model.n_layers - 1,)))
+        if keep is not None and not len(keep):
+            raise UsageError("keep=()", "one or more layers", "leave keep out for the last one")
+        asked = _Asked(
+            layer, cache or self.cache, dict(edits or {}), tuple((self.model.n_layers - 1,) if keep is None else keep)
+        )
         check_layers([layer, *asked.edits, *asked.keep], self.model.n_layers, lowest=EMBED)
         self._check(rows, resid, asked)
         budget = make_budget(self.model, self.batch_size, None, Memory.of(self.model, None))

@@ -105,7 +105,7 @@ def _in_short(norms: JSON) -> str:
 
 def _pieces(model: Model) -> list[list[int]]:
     """Return the token ids of each paragraph, cut where it is longer than a model may have positions for."""
-    length = min(_LONGEST, model.backend.context.n_pos or _LONGEST)
+    length = min(_LONGEST, _LONGEST if model.backend.context.n_pos is None else model.backend.context.n_pos)
     paragraphs = [[int(token) for token in model.tokenizer(text)["input_ids"]] for text in _text().split("\n\n")]
     return [ids[start : start + length] for ids in paragraphs for start in range(0, len(ids), length)]
 

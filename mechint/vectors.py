@@ -204,7 +204,7 @@ class ConceptVector:
     def _combined(self, other: ConceptVector, sign: float, symbol: str) -> ConceptVector:
         if not isinstance(other, ConceptVector):
             return NotImplemented
-        other.check_fits(self.d_model, self.n_layers or max(other.layers) + 1)
+        other.check_fits(self.d_model, max(other.layers) + 1 if self.n_layers is None else self.n_layers)
         if self.layers != other.layers:
             given = f"vectors for layers {html.spans(self.layers)} and {html.spans(other.layers)}"
             raise LayerRangeError(given, "equal layers", "use .at(layers)")

@@ -66,7 +66,7 @@ def mean_gradient(states: States, clean: int, injected: int, points: Points) -> 
     Stream and caches go along the path together. Raises UsageError for a quantised model.
     """
     check_differentiable(states.reading.model)
-    size = min(_ROWS, states.reading.batch_size or _ROWS)
+    size = min(_ROWS, _ROWS if states.reading.batch_size is None else states.reading.batch_size)
     parts = [_summed(states, clean, injected, points[at : at + size]) for at in range(0, len(points), size)]
     caches = {
         layer: (

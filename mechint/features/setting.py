@@ -99,7 +99,8 @@ def set_features(
     """
     check_row(states, row)
     found = torch.full((len(sets),), float(states.logit_diffs[row]), dtype=torch.float64)
-    size = max(1, min(states.reading.batch_size or 256, _HELD // states.resid[row].numel()))
+    most = 256 if states.reading.batch_size is None else states.reading.batch_size
+    size = max(1, min(most, _HELD // states.resid[row].numel()))
     with counted(states.reading.progress, "features", len(sets), "set") as tell:
         for at in range(0, len(sets), size):
             some = dict(enumerate(sets[at : at + size], at))

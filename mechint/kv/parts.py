@@ -166,8 +166,12 @@ def _mixed(
         return whole
     mixed = whole.clone()
     for row, part in parts:
-        heads = torch.tensor(part.heads or range(tensor.shape[1]), device=tensor.device)[:, None]
-        positions = torch.tensor(part.positions or range(tensor.shape[2]), device=tensor.device)[None, :]
+        heads = torch.tensor(range(tensor.shape[1]) if part.heads is None else part.heads, device=tensor.device)[
+            :, None
+        ]
+        positions = torch.tensor(
+            range(tensor.shape[2]) if part.positions is None else part.positions, device=tensor.device
+        )[None, :]
         mixed[row, heads, positions] = tensor[other, heads, positions]
     return mixed
 

@@ -82,7 +82,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the checked options of the command line; argparse exits with code 2."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument(
-        "members", nargs="*", metavar="NAME", help=f"members to measure (default: {', '.join(ORGANISMS)})"
+        "members",
+        nargs="*",
+        metavar="NAME",
+        default=list(ORGANISMS),
+        help=f"members to measure (default: {', '.join(ORGANISMS)})",
     )
     parser.add_argument("--models", type=Path, default=HERE, help="directory that holds the members")
     parser.add_argument("--wordings", type=Path, default=WORDINGS, help="file of evaluation wordings")
@@ -97,7 +101,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     unknown = [name for name in options.members if name not in ORGANISMS]
     if unknown:
         parser.error(f"unknown member {', '.join(unknown)}; allowed: {', '.join(ORGANISMS)}")
-    options.members = options.members or list(ORGANISMS)
     missing = [name for name in {"organism", *options.members} if not (options.models / name).is_dir()]
     if missing:
         parser.error(f"--models {options.models}: no {', '.join(sorted(missing))} there; train them, or name others")

@@ -47,7 +47,11 @@ class Instrument:
 
     def at(self, *, layers: tuple[int, ...] | None = None, strength: float | None = None) -> Instrument:
         """Return the instrument with another place or strength; it keeps the vectors."""
-        return replace(self, layers=layers or self.layers, strength=strength or self.strength)
+        return replace(
+            self,
+            layers=self.layers if layers is None else layers,
+            strength=self.strength if strength is None else strength,
+        )
 
     def concepts(self, split: Split) -> tuple[str, ...]:
         """Return the concepts of a split; the unknown ones are other words, which training never injected."""

@@ -101,7 +101,7 @@ def reports(m: Instrument) -> Iterator[Property]:
 
 def doses(m: Instrument) -> Iterator[Property]:
     """Yield P(yes) with the document by strength and by layer, on some of the concepts and wordings."""
-    m = replace(m, count=min(m.count, 4), per_split=min(m.per_split or 8, 8))
+    m = replace(m, count=min(m.count, 4), per_split=min(8 if m.per_split is None else m.per_split, 8))
     for strength in (0.05, 0.1, 0.2, 0.5, 0.8):
         at = m.at(strength=strength)
         yield share(
