@@ -28,7 +28,7 @@ check: $(READY)  ## lint, formatting and types
 	$(VENV)/bin/mypy
 
 figures: $(READY)  ## regenerate every figure and figures/index.html
-	$(PY) -m analyses.all
+	$(PY) -m analyses.all --overwrite
 
 notebooks: $(READY)  ## execute every notebook and check what it shows
 	HF_HUB_OFFLINE=1 $(PY) -m pytest tests/test_notebooks.py

@@ -8,13 +8,14 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from analyses import ANALYSES, WITHOUT_MODEL, cli, gallery
-from mechint.errors import MechintError
-from mechint.files import sha256, write_atomically
+from analyses import ANALYSES, WITHOUT_MODEL, cli, earlier, gallery, inputs
+from mechint.errors import MechintError, UsageError
+from mechint.files import read_json, sha256, write_atomically
 
 # What an interrupted run has finished; gone when all is done.
 _UNFINISHED = ".unfinished.json"
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An analysis that cannot be run with these options (an own file of conversations where it asks its own questions, a
     swap without a finetuned copy) is left out with a line that says why; if that is so for all, the exit code is 2.
-    After an interruption the same command goes on with what was not finished, unless options or code have changed.
+    After an interruption the same command goes on with what was not finished, unless options, the files behind them or
+    code have changed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     common: list[argparse.Namespace] = []
@@ -37,7 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if left_out and len(left_out) == sum(step.name not in WITHOUT_MODEL for step in steps):
         sys.stderr.write(f"error: {left_out[0]}\n")
         return 2
-    done = _Done(common[0].out, argv)
+    made: list[_Done] = []
+    if code := cli.guarded(lambda: made.append(_Done(common[0], argv))):
+        return code
+    done = made[0]
     return _run(steps, done) or cli.guarded(lambda: _write_index(common[0].out, done))
 
 
@@ -84,14 +89,21 @@ def _module(name: str) -> ModuleType:
 
 
 class _Done:
-    """The analyses that a run with these options and this code has finished, kept in its output directory."""
+    """The analyses that a run with these options, models and code has finished, kept in its output directory."""
 
-    def __init__(self, out: Path, argv: Sequence[str]) -> None:
-        self._path, self._key = out / _UNFINISHED, _key(argv)
-        self.names: list[str] = []
-        if self._path.is_file():
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-            self.names = found["names"] if found["key"] == self._key else []
+    def __init__(self, options: argparse.Namespace, argv: Sequence[str]) -> None:
+        self._path, self._key = options.out / _UNFINISHED, _key(options, argv)
+        self.names = self._read()
+
+    def _read(self) -> list[str]:
+        """Return what was finished before; nothing where that was of other options, models or code."""
+        if not self._path.is_file():
+            return []
+        with suppress(UsageError):
+            kept = read_json(self._path)
+            names = kept.get("names") if isinstance(kept, dict) and kept.get("key") == self._key else []
+            return [name for name in ANALYSES if isinstance(names, list) and name in names]
+        return []
 
     def add(self, name: str) -> None:
         """Remember that an analysis is finished."""
@@ -103,10 +115,11 @@ class _Done:
         self._path.unlink(missing_ok=True)
 
 
-def _key(argv: Sequence[str]) -> str:
-    """Return a hash of the options and of all source files, so that nothing old is taken for finished."""
+def _key(options: argparse.Namespace, argv: Sequence[str]) -> str:
+    """Return a hash of options, the files behind them, and all source files: nothing old is taken for finished."""
     files = sorted(file for part in ("analyses", "mechint") for file in (_ROOT / part).rglob("*.py"))
-    return sha256(json.dumps(list(argv)).encode(), *(file.read_bytes() for file in files))
+    told = [[part for part in argv if part != earlier.OVERWRITE], inputs.digest(options)]
+    return sha256(json.dumps(told).encode(), *(file.read_bytes() for file in files))
 
 
 def _problem(module: ModuleType, given: Sequence[str]) -> MechintError | None:
@@ -131,7 +144,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _without_model(common: argparse.Namespace) -> list[str]:
-    return ["--out", str(common.out)]
+    return ["--out", str(common.out), *[earlier.OVERWRITE] * common.overwrite]
 
 
 def _write_index(out: Path, done: _Done) -> None:

@@ -153,7 +153,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     return rows, {"models": {name: run.describe_model(model) for name, model in family.loaded.items()}}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"margin"}))
 main = ANALYSIS.main
 
 if __name__ == "__main__":

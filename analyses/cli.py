@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
 from analyses import option_types
+from analyses.earlier import OVERWRITE
 from mechint.errors import MechintError, MemoryLimitError
 from mechint.files import JSON
 from mechint.shards import Shard
@@ -55,6 +56,7 @@ class Common:
     workers: int
     shard: Shard | None
     out: Path
+    overwrite: bool = False
 
 
 def template_options(config: Common | argparse.Namespace) -> TemplateOptions:
@@ -157,6 +159,14 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--seed", type=option_types.seed, default=0, help="of random vectors, orders and permutations")
     group.add_argument("--out", type=option_types.path, default=Path("figures"), help="where results are written")
+    add_overwrite(group)
+
+
+def add_overwrite(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the option that lets results of another run be replaced."""
+    group.add_argument(
+        OVERWRITE, action="store_true", help="replace the results of another run in --out (default: refuse to)"
+    )
 
 
 def _add_engine_options(group: argparse._ArgumentGroup) -> None:

@@ -82,7 +82,7 @@ def draw(
     return figures(shown, told), {"verdict": run.as_json(verdict(shown))}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"info"}))
 main = ANALYSIS.main
 
 if __name__ == "__main__":

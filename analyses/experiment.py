@@ -191,6 +191,7 @@ class Analysis(Generic[Options]):
     check: Callable[[Options], None]
     compute: Callable[[Options], tuple[pd.DataFrame, Mapping[str, JSON]]]
     draw: tables.Draw[Options]
+    drawing: frozenset[str] = frozenset()  # options that change figures alone
 
     def parsed(self, argv: Sequence[str]) -> Options:
         """Return the options of a command line."""
@@ -200,8 +201,15 @@ class Analysis(Generic[Options]):
         """Run the analysis and write its results; returns their paths."""
         clock = run.Clock()
         self.check(config)
+        run.check_place(config.out / self.name, config, None, self.drawing)
         rows, found = self.compute(config)
-        return tables.complete(tables.Run(self.name, self.draw, config, argv, clock, found), rows)
+        return tables.complete(self.run_of(config, argv, clock, found), rows)
+
+    def run_of(
+        self, config: Options, argv: Sequence[str], clock: run.Clock, found: Mapping[str, JSON]
+    ) -> tables.Run[Options]:
+        """Return a run of this analysis that has found something besides its rows."""
+        return tables.Run(self.name, self.draw, config, argv, clock, found, self.drawing)
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the command line; returns its exit code."""

@@ -9,7 +9,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from analyses import earlier
 from analyses.__main__ import summary
+from mechint.artefacts import FileKind, reading
 from mechint.figures.markup import OWN_TAGS
 from mechint.files import write_atomically
 
@@ -30,6 +32,7 @@ figcaption small { color: var(--soft); display: block; }
 pre { background: var(--ground); padding: .6rem .8rem; overflow-x: auto; }
 @media (max-width: 40rem) { nav ul { columns: 1; } h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; } }
 """
+_RECORD = FileKind("the record of a run", "a run.json as runs write it", "run the analysis again")
 _INTRODUCTION = (
     "Every figure below was made by the command above it, on the model that its second line names. "
     "A picture leads to the same figure with values under the pointer; on a small screen it can be moved sideways."
@@ -55,7 +58,7 @@ def write_overview(out: Path, names: Sequence[str]) -> Path:
     found = [name for name in names if (out / name / "run.json").is_file()]
     parts = ["# Figures\n\n`make figures` makes every figure again, and `index.html` with links to its data.\n"]
     for name in found:
-        record = json.loads((out / name / "run.json").read_text(encoding="utf-8"))
+        record = _record(out, name)
         pictures = [file for file in record["files"] if file.endswith(".png")]
         parts.append(f"\n## {summary(name)}\n\n    {_command(name, record)}\n")
         for file in pictures:
@@ -64,12 +67,21 @@ def write_overview(out: Path, names: Sequence[str]) -> Path:
     return write_atomically(out / "README.md", "".join(parts))
 
 
+def _record(out: Path, name: str) -> Mapping[str, Sequence[str]]:
+    path = out / name / earlier.RECORD
+    with reading(path, _RECORD):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not (isinstance(record, dict) and all(earlier.is_names(record.get(field)) for field in ("argv", "files"))):
+            raise ValueError("it has no argv and files that are lists of names")
+    return record
+
+
 def _command(name: str, record: Mapping[str, Sequence[str]]) -> str:
     return f"python -m analyses.{name} {shlex.join(record['argv'])}".strip()
 
 
 def _section(out: Path, name: str) -> str:
-    record = json.loads((out / name / "run.json").read_text(encoding="utf-8"))
+    record = _record(out, name)
     files = [out / name / file for file in record["files"]]
     figures = "".join(_figure(out, file) for file in files if file.suffix == ".html")
     data = ", ".join(_link(out, file) for file in (*_tables(files), out / name / "run.json"))

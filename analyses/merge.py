@@ -24,10 +24,11 @@ def parser() -> argparse.ArgumentParser:
         help="part files, or directories below which they are",
     )
     options.add_argument("--out", type=option_types.path, default=Path("figures"), help="where results are written")
+    cli.add_overwrite(options)
     return options
 
 
-def merge(paths: Sequence[Path], out: Path) -> list[Path]:
+def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[Path]:
     """Write the results of every analysis with parts at `paths`, and remove parts below `out`; returns their paths."""
     from analyses import tables
 
@@ -37,8 +38,8 @@ def merge(paths: Sequence[Path], out: Path) -> list[Path]:
         if name not in ANALYSES:
             raise UsageError(f"parts of {name!r}", ", ".join(ANALYSES), "use the version that has made them")
         analysis = importlib.import_module(f"analyses.{name}").ANALYSIS
-        config = dataclasses.replace(analysis.parsed(record.argv), out=out, shard=None)
-        written += tables.conclude(tables.Run(name, analysis.draw, config, record.argv, clock, record.found), rows)
+        config = dataclasses.replace(analysis.parsed(record.argv), out=out, shard=None, overwrite=overwrite)
+        written += tables.conclude(analysis.run_of(config, record.argv, clock, record.found), rows)
     for file in files:
         if file.resolve().is_relative_to(out.resolve()):
             file.unlink()
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def task() -> None:
         options = parser().parse_args(given)
-        cli.list_figures(merge(options.paths, options.out))
+        cli.list_figures(merge(options.paths, options.out, overwrite=options.overwrite))
 
     return cli.guarded(task)
 

@@ -29,6 +29,7 @@ class Config:
     overlay: tuple[Path, ...]
     where: tuple[str, ...]
     out: Path
+    overwrite: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,13 +49,14 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--out", type=option_types.path, default=Path("figures"), help="where results are written (default: figures)"
     )
+    cli.add_overwrite(options)
     return options
 
 
 def parsed(argv: Sequence[str]) -> Config:
     """Return the options of a command line."""
     given = parser().parse_args(argv)
-    return Config(overlay=tuple(given.overlay), where=tuple(given.where), out=given.out)
+    return Config(**{**vars(given), "overlay": tuple(given.overlay), "where": tuple(given.where)})
 
 
 def check(config: Config) -> list[Overlay]:
@@ -106,6 +108,7 @@ def execute(config: Config, argv: Sequence[str]) -> list[Path]:
     import mechint as mi
 
     clock, overlays = run.Clock(), check(config)
+    run.check_place(config.out / NAME, config, None)
     drawn, directory = pictures(overlays), config.out / NAME
     paths = run.write_table(values(drawn, overlays), directory)
     pictures_drawn = {name: picture.figure for name, picture in drawn.items()}

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mechint
+from analyses import earlier
 from analyses.cli import template_options
-from mechint.files import JSON, replace_atomically, sha256, write_atomically
+from mechint.files import JSON, remove_file, replace_atomically, sha256, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,18 +61,8 @@ def discard_store(directory: Path, shard: Shard | None) -> None:
 
 def key(config: Common, found: Mapping[str, JSON]) -> str:
     """Return a hash of all that a table depends on: shards with the same key are parts of one table."""
-    same = dataclasses.replace(
-        config,
-        out=Path(),
-        shard=None,
-        engine="local",
-        workers=1,
-        batch_size=None,
-        batch_tokens=None,
-        offload=False,
-        max_memory=None,
-    )
-    told = [as_json(same), _without_norms(found), versions(), _source_hash()]
+    same = {name: value for name, value in recorded(config).items() if name not in earlier.ELSEWHERE}
+    told = [same, _without_norms(found), versions(), _source_hash()]
     return sha256(json.dumps(told, sort_keys=True).encode())
 
 
@@ -137,11 +128,11 @@ def finish(
     resumed run `wall_seconds` is the time of its last part.
     """
     files = [path.name for path in paths]
-    for name in set(_files_of_last_run(directory)) - set(files):
-        (directory / name).unlink(missing_ok=True)
+    for name in set(earlier.files(directory)) - set(files):
+        remove_file(directory / name)
     record = {
-        "argv": list(argv),
-        "config": as_json(config),
+        "argv": [part for part in argv if part != earlier.OVERWRITE],
+        "config": recorded(config),
         "seed": getattr(config, "seed", None),
         "started": clock.started,
         "wall_seconds": round(time.monotonic() - clock.monotonic, 2),
@@ -150,16 +141,22 @@ def finish(
         "files": files,
         **found,
     }
-    return [*paths, write_atomically(directory / "run.json", json.dumps(record, indent=1) + "\n")]
+    return [*paths, write_atomically(directory / earlier.RECORD, json.dumps(record, indent=1) + "\n")]
 
 
-def _files_of_last_run(directory: Path) -> list[str]:
-    try:
-        record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no earlier run, or none that says what it wrote
-        return []
-    files = record.get("files", []) if isinstance(record, dict) else []
-    return [Path(str(name)).name for name in files]
+def recorded(config: object) -> dict[str, JSON]:
+    """Return the options of a run as its record has them."""
+    options = as_json(config)
+    assert isinstance(options, dict)
+    return {name: value for name, value in options.items() if name != "overwrite"}
+
+
+def check_place(
+    directory: Path, config: object, found: Mapping[str, JSON] | None, drawing: Collection[str] = ()
+) -> None:
+    """Raise OutputError where a folder holds the results of another run, unless it may be overwritten."""
+    if not getattr(config, "overwrite", False):
+        earlier.check(directory, recorded(config), found, drawing)
 
 
 def load_model(config: Common, name: str | None = None) -> Model:

@@ -171,7 +171,9 @@ class _Analysis(experiment.Analysis[Config]):
 
         clock, directory = run.Clock(), config.out / NAME
         self.check(config)
+        run.check_place(directory, config, None)
         rows, found = self.compute(config)
+        run.check_place(directory, config, found)
         receipts = rows.attrs.pop("receipts")
         drawn, more = self.draw(rows, config, found)
         tables = measures.Measured.of(rows).tables()

@@ -86,6 +86,7 @@ class Run(Generic[Options]):
     argv: Sequence[str]
     clock: run.Clock
     found: Mapping[str, JSON]
+    drawing: frozenset[str] = frozenset()
 
 
 def complete(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
@@ -105,7 +106,9 @@ def conclude(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
     import mechint as mi
     from mechint.figures.markup import literal, plain
 
-    directory, table = of.config.out / of.name, finished(rows)
+    directory = of.config.out / of.name
+    run.check_place(directory, of.config, of.found, of.drawing)
+    table = finished(rows)
     receipts = table.attrs.pop("receipts")
     table.attrs["units"] = run.units_in(of.found)
     paths = run.write_table(table, directory)

@@ -104,6 +104,18 @@ def _is_of_the_disk(error: Exception) -> bool:
     return isinstance(error, OSError) or "(os error " in str(error)
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there. Raises OutputError where the system does not let it be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            given=f"{shown_path(path)} cannot be removed: {'it is a directory' if path.is_dir() else reason(error)}",
+            allowed="a folder with files of earlier results alone",
+            advice="move it elsewhere, or choose another output folder",
+        ) from error
+
+
 def check_writable(directory: Path, option: str) -> None:
     """Raise OutputError, naming `option`, unless a file can be made in `directory` (which is made)."""
     try:

@@ -93,7 +93,7 @@ def test_a_second_run_removes_what_it_does_not_write(inputs: list[str], tmp_path
     argv = [*inputs, "--out", str(tmp_path)]
     assert logit_lens.main([*argv, "--layer-sweep", "--n-random", "0", "--concepts", "cats"]) == 0
     assert (tmp_path / "logit_lens" / "lens_sweep_single.html").exists()
-    assert logit_lens.main([*argv, "--n-random", "0", "--concepts", "cats"]) == 0
+    assert logit_lens.main([*argv, "--n-random", "0", "--concepts", "cats", "--overwrite"]) == 0
     assert not (tmp_path / "logit_lens" / "lens_sweep_single.html").exists()
     assert (tmp_path / "logit_lens" / "lens_overview.html").exists()
 

@@ -15,7 +15,7 @@ import plotly.io
 from mechint.errors import PrerequisiteError
 from mechint.figures import pictures
 from mechint.figures.readable import readable_json
-from mechint.files import write_atomically
+from mechint.files import remove_file, write_atomically
 from mechint.signatures import checked
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def save_all(
     if png is None or png:
         paths += _save_pngs(drawn, directory, required=bool(png))
     for stale in {directory / f"{name}.png" for name in changed} - set(paths):
-        stale.unlink(missing_ok=True)  # a picture of other numbers is worse than none
+        remove_file(stale)  # a picture of other numbers is worse than none
     return paths
 
 
