@@ -42,6 +42,5 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _said_of(root: Path, file: Path) -> tuple[bytes, bytes]:
     with reading(file, _KIND), file.open("rb") as content:
-        return str(file.relative_to(root)).encode(errors="surrogateescape"), hashlib.file_digest(
-            content, "sha256"
-        ).digest()
+        digest_of = hashlib.file_digest(content, "sha256").digest()
+    return str(file.relative_to(root)).encode(errors="surrogateescape"), digest_of
