@@ -37,6 +37,12 @@ def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[
     for name, (rows, record) in parts.read(files).items():
         if name not in ANALYSES:
             raise UsageError(f"parts of {name!r}", ", ".join(ANALYSES), "use the version that has made them")
+        if record.code != run.source_hash():
+            raise UsageError(
+                given=f"parts of {name} that another version of the code has written",
+                allowed="parts that this version has written: another may draw other columns",
+                advice="join them with that version, or run the shards again",
+            )
         analysis = importlib.import_module(f"analyses.{name}").ANALYSIS
         config = dataclasses.replace(analysis.parsed(record.argv), out=out, shard=None, overwrite=overwrite)
         written += tables.conclude(analysis.run_of(config, record.argv, clock, record.found), rows)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses import run
+from analyses import kept_tables, run
+from mechint.artefacts import FileKind, reading
 from mechint.errors import UsageError
-from mechint.files import JSON, replace_atomically
+from mechint.files import JSON
 from mechint.store import each_once
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mechint.shards import Shard
 
 FOLDER = "parts"
+_KIND = FileKind("a part of a table", "what runs with --shard have left", "run that shard again, or check the path")
 PLACE = "row of the whole table"  # no table has a column of this name
 
 
@@ -30,6 +31,7 @@ class Record:
     argv: tuple[str, ...]
     key: str
     found: Mapping[str, JSON]
+    code: str  # a hash of the source that has computed its rows
 
 
 def write(rows: pd.DataFrame, directory: Path, shard: Shard, record: Record) -> Path:
@@ -38,7 +40,7 @@ def write(rows: pd.DataFrame, directory: Path, shard: Shard, record: Record) -> 
     about = {"shard": [shard.index, shard.count], **dataclasses.asdict(record)}
     table.attrs = {"receipts": rows.attrs["receipts"], "part": about}
     path = directory / FOLDER / f"{shard.index}-of-{shard.count}.parquet"
-    return replace_atomically(path, partial(table.to_parquet, index=False))
+    return kept_tables.write(table, path)
 
 
 def files(given: Sequence[Path]) -> list[Path]:
@@ -65,15 +67,24 @@ def read(given: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, Record]]:
     Raises UsageError for parts of different runs and for parts that are missing, StaleArtefactError for parts whose
     doses are in other units.
     """
-    import pandas as pd
-
     by_analysis: dict[str, list[tuple[Path, pd.DataFrame]]] = {}
     for file in given:
-        table = pd.read_parquet(file)
-        if "part" not in table.attrs:
-            raise UsageError(f"{file}: not a part of a table", "what runs with --shard have left", "check the path")
+        table = kept_tables.read(file, _KIND)
+        with reading(file, _KIND):
+            _check_part(table)
         by_analysis.setdefault(str(table.attrs["part"]["analysis"]), []).append((file, table))
     return {name: _joined(found) for name, found in by_analysis.items()}
+
+
+def _check_part(table: pd.DataFrame) -> None:
+    """Raise ValueError or KeyError for a table that does not say what it is a part of."""
+    about, shard = table.attrs["part"], table.attrs["part"]["shard"]
+    texts = [about["analysis"], about["key"], about["code"], *about["argv"]]
+    whole = len(shard) == 2 and all(isinstance(number, int) for number in shard)
+    if not (whole and all(isinstance(text, str) for text in texts) and isinstance(about["found"], dict)):
+        raise ValueError("what it says of itself is not what parts say")
+    if not isinstance(table.attrs["receipts"], list) or PLACE not in table.columns:
+        raise ValueError("it has no receipts, or no places of rows")
 
 
 def _joined(found: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, Record]:
@@ -87,7 +98,7 @@ def _joined(found: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, R
     rows = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True).set_index(PLACE)
     rows.attrs["receipts"] = receipts
     about = abouts[0]
-    return rows, Record(about["analysis"], tuple(about["argv"]), about["key"], about["found"])
+    return rows, Record(about["analysis"], tuple(about["argv"]), about["key"], about["found"], about["code"])
 
 
 def _check(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses import run
+from analyses import kept_tables, run
 from analyses.cli import Common
-from mechint.files import replace_atomically, sha256
+from mechint.artefacts import FileKind
+from mechint.errors import StaleArtefactError
+from mechint.files import sha256
 from mechint.store import each_once
 
 if TYPE_CHECKING:
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
     from mechint.interventions import Intervention
     from mechint.model import Model
+
+
+_KIND = FileKind(
+    what="rows of an interrupted run",
+    allowed="files as the run has left them",
+    advice="remove the file: its rows are computed again",
+    error=StaleArtefactError,
+)
 
 
 @dataclass(frozen=True)
@@ -87,10 +96,7 @@ def with_ratio(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _kept(file: Path, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
-    if not file.is_file():
-        rows = compute()
-        replace_atomically(file, partial(rows.to_parquet, index=False))
+    if not file.exists():
+        kept_tables.write(compute(), file)
     # Read back also where it was just computed, so that an interrupted run's rows have the same types.
-    return pd.read_parquet(file)
+    return kept_tables.read(file, _KIND)

@@ -46,7 +46,7 @@ _SMALL_MODEL = 512  # d_model
 
 def store_directory(directory: Path, shard: Shard | None) -> Path:
     """Return where a run keeps finished cells until it is done; those of other versions of the code are never met."""
-    code = sha256(json.dumps([versions(), _source_hash()], sort_keys=True).encode())[:16]
+    code = sha256(json.dumps([versions(), source_hash()], sort_keys=True).encode())[:16]
     part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
     return directory / _PARTIAL / f"{code}{part}"
 
@@ -62,7 +62,7 @@ def discard_store(directory: Path, shard: Shard | None) -> None:
 def key(config: Common, found: Mapping[str, JSON]) -> str:
     """Return a hash of all that a table depends on: shards with the same key are parts of one table."""
     same = {name: value for name, value in recorded(config).items() if name not in earlier.ELSEWHERE}
-    told = [same, _without_norms(found), versions(), _source_hash()]
+    told = [same, _without_norms(found), versions(), source_hash()]
     return sha256(json.dumps(told, sort_keys=True).encode())
 
 
@@ -249,7 +249,7 @@ def code_version() -> str | None:
         return None
 
 
-def _source_hash() -> str:
+def source_hash() -> str:
     """Hash of the library's and the analyses' source, so that work done by other code is done again."""
     folders = (Path(mechint.__file__).resolve().parent, Path(__file__).resolve().parent)
     files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]

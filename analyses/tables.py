@@ -93,7 +93,7 @@ def complete(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
     """Write the results of a run, or the part that a shard leaves for `analyses.merge`; returns the paths."""
     directory, shard = of.config.out / of.name, of.config.shard
     if shard is not None:
-        record = parts.Record(of.name, tuple(of.argv), run.key(of.config, of.found), of.found)
+        record = parts.Record(of.name, tuple(of.argv), run.key(of.config, of.found), of.found, run.source_hash())
         written = [parts.write(rows, directory, shard, record)]
     else:
         written = conclude(of, rows)
