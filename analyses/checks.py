@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -36,6 +37,7 @@ def check_common(config: Common, analysis: str) -> Checkpoint:
     """Raise for every bad common option that can be known without a model, and for an --out that cannot be written."""
     if config.engine == "ray" and config.shard is not None:
         raise UsageError("--engine ray with --shard", "one of them: Ray divides the table itself", "leave one out")
+    check_effect(config.device == "cpu", "--device cpu, whose memory is the computer's", config, ("offload",))
     template_options(config)
     checkpoint = check_model(config.model)
     if checkpoint.n_layers is not None:
@@ -61,9 +63,20 @@ def check_model(name: str) -> Checkpoint:
 
 def check_effect(without: bool, because: str, config: Common, options: Sequence[str]) -> None:
     """Raise UsageError if an option was given that can have no effect, rather than ignore it."""
-    given = [f"--{name.replace('_', '-')}" for name in options if getattr(config, name) is not None]
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(config)}
+    given = [flag for name in options if (flag := _flag(name, getattr(config, name), kinds[name]))]
     if without and given:
         raise UsageError(f"{', '.join(given)} with {because}", "one or the other", "leave one of them out")
+
+
+def _flag(name: str, value: object, kind: str) -> str:
+    """Return how an option was given; "" if it was not: a switch that is off, or anything that is None.
+
+    One that can be switched off too (`bool | None`) is not given as long as it is None.
+    """
+    if value is None or (value is False and kind == "bool"):
+        return ""
+    return f"--{'no-' * (value is False)}{name.replace('_', '-')}"
 
 
 def vector_files(path: Path, wanted: Sequence[str] | None = None) -> dict[str, Path]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from analyses import asked, checks, cli, experiment, injected, option_types, pieces, plain_text, run, tables
 from analyses.experiment import Condition, Group, Setup
 from analyses.injected import Dose
-from mechint.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,10 +67,7 @@ def parser() -> argparse.ArgumentParser:
 def check(config: Config) -> None:
     """Raise for all bad input that can be known without a model, and for options that would have no effect."""
     checks.check_effect(config.conversations is not None, "--conversations", config, asked.WORDED)
-    if config.absolute and config.strengths is None:
-        raise UsageError(
-            "--absolute without --strengths", "both, or neither", "name the strengths, e.g. --strengths 5,20"
-        )
+    checks.check_effect(config.strengths is None, "no --strengths, which it is said of", config, ("absolute",))
     checkpoint = checks.check_common(config, NAME)
     asked.conversations(config, config.wording, checkpoint.prompts)
     if config.window is not None and checkpoint.n_layers is not None:

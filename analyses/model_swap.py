@@ -59,8 +59,9 @@ def parser() -> argparse.ArgumentParser:
 def check(config: Config) -> None:
     """Raise for all bad input that can be known without a model, and for options that would have no effect."""
     checks.check_effect(True, _ALWAYS, config, ("concepts", "vectors", "method"))
-    unused = ("adapter", "filled", "contrast_strengths", "layers", "strength", "relative_strength", "shard")
-    checks.check_effect(config.fill is not None, "--fill, which only fills caches", config, unused)
+    asking = ("adapter", "filled", "contrast_strengths", "layers", "strength", "relative_strength", "shard")
+    running = ("offload", "max_memory", "batch_size", "batch_tokens", "overwrite")
+    checks.check_effect(config.fill is not None, "--fill, which only fills caches", config, asking + running)
     checkpoint = checks.check_common(_loaded(config), NAME)
     swapped.check(config, checkpoint)
     questions(config, checkpoint.prompts)

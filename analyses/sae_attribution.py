@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
 def check(config: Config) -> None:
     """Raise for all bad input that can be known without a model, and for options that would have no effect."""
     checks.check_whole(config, "which features are tested depends on all concepts")
+    checks.check_effect(config.sae is None, "an embedded SAE, which is of its model", config, ("any_model_sae",))
     checks.check_effect(config.features is not None, "--features", config, ("top",))
     checks.check_effect(config.conversations is not None, "--conversations", config, asked.WORDED)
     checkpoint = checks.check_common(config, NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from conftest import asked_conversations
 from whole_runs import refusal
 
 import mechint as mi
-from analyses import checks, detection, logit_lens, model_swap, steering
+from analyses import ANALYSES, checks, detection, layer_strength, logit_lens, model_swap, sae_attribution, steering
 from mechint.errors import UsageError
 
 TAKEN = (
@@ -87,3 +88,52 @@ def test_a_swap_compares_questions_and_controls_under_one_document(
     mi.save_conversations([question, told, other], tmp_path / "apart.json")
     argv = ["--model", "organism", "--conversations", str(tmp_path / "apart.json"), "--out", str(tmp_path / "out")]
     assert "control questions with info 'introspection'" in refusal(model_swap, argv, capsys)
+
+
+# Switches that never have no effect, but for one that guards results which may not be there.
+ALWAYS = {"layer_sweep", "conditions", "ranges", "overwrite"}
+NOTHING = {
+    "offload": (detection, ["--offload"], "--offload with --device cpu"),
+    "absolute": (layer_strength, ["--absolute"], "--absolute with no --strengths"),
+    "any_model_sae": (sae_attribution, ["--any-model-sae"], "--any-model-sae with an embedded SAE"),
+}
+
+
+def test_every_switch_is_known_to_have_an_effect_or_is_refused_where_it_has_none(
+    tmp_path: Path, no_model: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parsers = [importlib.import_module(f"analyses.{name}").parser() for name in ANALYSES]
+    switches = {one.dest for parser in parsers for one in parser._actions if one.nargs == 0 and one.dest != "help"}
+    assert switches == ALWAYS | set(NOTHING)
+    for analysis, options, words in NOTHING.values():
+        assert words in refusal(analysis, [*options, "--out", str(tmp_path)], capsys)
+    assert "--offload, --overwrite with --fill" in refusal(
+        model_swap, ["--fill", str(tmp_path), "--offload", "--overwrite", "--device", "cuda"], capsys
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Switches:
+    plain: bool = False
+    either: bool | None = None
+    number: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        (_Switches(), ""),
+        (_Switches(plain=True), "--plain"),
+        (_Switches(either=True), "--either"),
+        (_Switches(either=False), "--no-either"),
+        (_Switches(number=0), "--number"),
+    ],
+)
+def test_what_was_given_is_known_of_switches_too(options: _Switches, flag: str) -> None:
+    names = ("plain", "either", "number")
+    checks.check_effect(False, "x", options, names)  # type: ignore[arg-type]
+    if not flag:
+        checks.check_effect(True, "x", options, names)  # type: ignore[arg-type]
+        return
+    with pytest.raises(UsageError, match=f"^{flag} with x"):
+        checks.check_effect(True, "x", options, names)  # type: ignore[arg-type]
