@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyses import cli, option_types
+from mechint.artefacts import FileKind, reading
 from mechint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(rf"[-+{_MINUS}]?\d+(?:\.\d+)?")
 TOLERANCE = 2e-3
+_KIND = FileKind("a figure", "the json of a figure, as runs write it", "write it again")
 
 
 def differences(old: JSON, new: JSON, tolerance: float = TOLERANCE, where: str = "") -> Iterator[str]:
@@ -46,7 +48,7 @@ def compare(old: Path, new: Path, tolerance: float = TOLERANCE) -> list[str]:
     found = [_figures(directory) for directory in (old, new)]
     lines = [f"{name}: not in {(old, new)[name in found[0]]}" for name in sorted(found[0].keys() ^ found[1].keys())]
     for name in sorted(found[0].keys() & found[1].keys()):
-        before, after = (json.loads(each[name].read_text(encoding="utf-8")) for each in found)
+        before, after = (_content(each[name]) for each in found)
         lines += [f"{name}{line}" for line in differences(before, after, tolerance)]
     return lines
 
@@ -56,6 +58,12 @@ def _figures(directory: Path) -> dict[str, Path]:
     if not found:
         raise UsageError(f"no figures in {directory}", "a directory with <analysis>/<figure>.json", "check the path")
     return {file.relative_to(directory).as_posix(): file for file in found}
+
+
+def _content(path: Path) -> JSON:
+    with reading(path, _KIND):
+        content: JSON = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _alike(old: JSON, new: JSON, tolerance: float) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyses.asked import Wording
+from mechint.artefacts import FileKind, reading
 from mechint.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ ELSEWHERE = "inaccurate-location"
 CONTROL = "control questions"
 _PLACEMENTS = ("single", "window")
 _MEASURES = ("p_", "logit_", "yes_no_mass", "entropy", "log_odds")
+
+
+_KIND = FileKind("an --overlay", "a table.parquet or table.csv that an analysis has written", "check the path")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,16 @@ def read(paths: Sequence[Path], where: Sequence[str]) -> list[Overlay]:
     """
     short = [f"{path.resolve().parent.name}/{path.name}" for path in paths]
     labels = short if len(set(short)) == len(short) else [str(path) for path in paths]
-    return [Overlay(label, rows_of(path, where)) for label, path in zip(labels, paths, strict=True)]
+    return [Overlay(label, _rows_in(path, where)) for label, path in zip(labels, paths, strict=True)]
+
+
+def _rows_in(path: Path, where: Sequence[str]) -> pd.DataFrame:
+    """Return the comparable rows of a file that anyone may have written."""
+    with reading(path, _KIND):
+        rows = rows_of(path, where)
+        if texts := [name for name in ("p_yes", "logit_diff_shift") if rows[name].dtype.kind not in "fiu"]:
+            raise ValueError(f"its {', '.join(texts)} are no numbers")
+    return rows
 
 
 def rows_of(path: Path, where: Sequence[str]) -> pd.DataFrame:
@@ -76,15 +89,10 @@ def _loaded(path: Path) -> pd.DataFrame:
         ".parquet": pd.read_parquet,
         ".csv": lambda file: pd.read_csv(file, keep_default_na=False, na_values=[""]),
     }
-    try:
+    with reading(path, _KIND):
+        if path.suffix not in readers:
+            raise ValueError("neither .parquet nor .csv")
         return readers[path.suffix](path)
-    except KeyError:
-        reason = "neither .parquet nor .csv"
-    except (OSError, ValueError) as error:  # ArrowInvalid and ParserError are ValueErrors
-        reason = str(error).splitlines()[0]
-    raise UsageError(
-        f"--overlay {path}: {reason}", "a table.parquet or table.csv that an analysis has written", "check the path"
-    )
 
 
 def _output(table: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +128,11 @@ def _kept(table: pd.DataFrame, condition: str, path: Path) -> pd.DataFrame:
 def _comparable(table: pd.DataFrame) -> pd.DataFrame:
     """Return rows with `_condition` and `_document`, without those that nothing published corresponds to."""
     usual = Wording()
-    texts = {name: table[name].fillna("") for name in ("group", "info", "format", "description") if name in table}
+    texts = {
+        name: table[name].astype(object).where(table[name].notna(), "")
+        for name in ("group", "info", "format", "description")
+        if name in table
+    }
     table = table.assign(**texts)
     if "format" in table:
         table = table[table["format"].isin([usual.format, ""])]
