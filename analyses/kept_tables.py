@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,13 @@ _CHECKSUM = "checksum"
 
 def write(table: pd.DataFrame, path: Path) -> Path:
     """Write a table with its `attrs`; returns the path."""
-    summed = table.copy(deep=False)
-    summed.attrs = {**table.attrs, _CHECKSUM: _sum(table)}
+    import pandas as pd
+
+    # Types may change on the way to a file and back (columns of nothing but None), and then stay.
+    content = BytesIO()
+    table.to_parquet(content, index=False)
+    summed = pd.read_parquet(content)
+    summed.attrs = {**summed.attrs, _CHECKSUM: _sum(summed)}
     return replace_atomically(path, partial(summed.to_parquet, index=False))
 
 

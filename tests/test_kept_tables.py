@@ -39,6 +39,28 @@ def test_a_table_comes_back_with_what_is_said_of_it(tmp_path: Path) -> None:
     assert found.attrs == _table().attrs
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [None, None],
+        [np.nan, None],
+        [True, None],
+        ["a", np.nan],
+        [1, None],
+        [],
+        [0.0, -0.0],
+        ["", "\ud7ff"],
+    ],
+)
+def test_columns_of_any_kind_come_back(values: list[object], tmp_path: Path) -> None:
+    for dtype in (object, None):
+        table = pd.DataFrame({"column": pd.Series(values, dtype=dtype), "other": range(len(values))})
+        path = kept_tables.write(table, tmp_path / "table.parquet")
+        found = kept_tables.read(path, KIND)
+        assert len(found) == len(values)
+        pd.testing.assert_frame_equal(kept_tables.read(kept_tables.write(found, path), KIND), found)
+
+
 @settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_damage_is_one_message_or_no_damage(
