@@ -216,7 +216,9 @@ def test_directory_without_a_model(tmp_path):
         mi.load(tmp_path)
 
 
-@pytest.mark.parametrize(("option", "value"), [("dtype", "float8"), ("device", "tpu9"), ("backend", "vllm")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("dtype", "float8"), ("device", "tpu9"), ("device", "meta"), ("backend", "vllm")]
+)
 def test_bad_options(option, value, tiny_checkpoint):
     with pytest.raises(UsageError, match=value):
         mi.load(tiny_checkpoint("qwen2"), **{option: value})
