@@ -84,7 +84,7 @@ def draw(
     return figures(table, main_format, experiment.told(found), Marks(config.uncorrected)), {}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"format"}))
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"format", "uncorrected"}))
 main = ANALYSIS.main
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def draw(
     return drawn, {"verdict": run.as_json(measures.verdict())}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"uncorrected"}))
 main = ANALYSIS.main
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def draw(
     return figures(table, text, about, Marks(config.uncorrected)), {"verdict": run.as_json(verdict(table, text))}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"uncorrected"}))
 main = ANALYSIS.main
 
 if __name__ == "__main__":

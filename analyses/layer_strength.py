@@ -161,7 +161,7 @@ def draw(
     return figures(table, about), {"verdict": verdict(table, about)}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"uncorrected"}))
 main = ANALYSIS.main
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def draw(
     return drawn, {}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"metric"}))
+ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"metric", "uncorrected"}))
 main = ANALYSIS.main
 
 if __name__ == "__main__":

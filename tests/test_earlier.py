@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,8 +14,8 @@ import pytest
 from conftest import refuse_pictures
 from whole_runs import refusal, without
 
+from analyses import ANALYSES, earlier, logit_lens, merge, published, run
 from analyses import all as gallery
-from analyses import earlier, logit_lens, merge, published, run
 from analyses import inputs as behind
 from mechint.errors import OutputError
 
@@ -187,3 +189,11 @@ def test_an_odd_note_of_what_is_done_is_nothing_done(content: str, inputs: list[
     (tmp_path / ".unfinished.json").write_text(content)
     options = gallery.parser().parse_args([*inputs, "--out", str(tmp_path)])
     assert gallery._Done(options, inputs).names == []
+
+
+def test_how_cells_are_marked_changes_figures_alone() -> None:
+    modules = [importlib.import_module(f"analyses.{name}") for name in ANALYSES]
+    runs = [module.ANALYSIS for module in modules if hasattr(module, "ANALYSIS")]
+    marking = [run for run in runs if "uncorrected" in {field.name for field in dataclasses.fields(run.config)}]
+    assert len(marking) >= 6
+    assert all("uncorrected" in run.drawing for run in marking)
