@@ -186,7 +186,9 @@ def curves(table: pd.DataFrame, places: Places, about: About, told: str) -> go.F
 def _curve(places: Places, name: str, panel: str, series: str, row: int) -> pd.DataFrame:
     of = places.measures[name]
     values = {part: getattr(of, part)[row] for part in ("mean", "low", "high")}
-    return pd.DataFrame({"panel": panel, "series": series, "strength": list(map(float, places.columns)), **values})
+    return pd.DataFrame(
+        {"panel": panel, "series": series, "strength": list(map(float, places.columns)), "n": of.n, **values}
+    )
 
 
 def _measured(table: pd.DataFrame, layers: str, found: pd.DataFrame) -> tuple[str, Sequence[str]]:

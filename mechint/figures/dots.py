@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from mechint.figures.names import check_names
 from mechint.figures.style import INK, Series, finish, rgba
+from mechint.figures.units import with_units
 from mechint.signatures import checked
 
 _ROW = 26  # pixels for each series of a row
@@ -77,7 +78,7 @@ def dots(
     _row_axis(figure, rows, len(panels))
     most = _most_lanes(summary, lanes) if packed else max(lanes.values(), default=0) + 1
     height = 60 + _ROW * (most + 0.4) * len(rows)
-    done = finish(figure, title, subtitle, height=round(height), bottom=80 + 22 * legend_lines)
+    done = finish(figure, title, with_units(subtitle, [summary]), height=round(height), bottom=80 + 22 * legend_lines)
     done.update_yaxes(automargin=True)
     return done
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import DIVERGING, MINUS, finish
+from mechint.figures.units import with_units
 from mechint.intervals import Interval
 from mechint.signatures import checked
 
@@ -63,6 +64,7 @@ def grid(
     }  # fmt: skip
     bar = {"title": {"text": f"{label}<br> ", "side": "top"}, "thickness": 16, "len": 0.9, "outlinewidth": 1}
     figure.update_layout(coloraxis={**scale, "colorbar": bar})
+    subtitle = with_units(subtitle, [panel.values for panel in panels])
     done = finish(figure, title, subtitle, height=lines * (_ROW * len(rows) + 60), bottom=90, right=120)
     done.update_yaxes(automargin=True)
     done.update_xaxes(automargin=True, tickangle=0)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import DIVERGING, INK, MINUS, finish
+from mechint.figures.units import with_units
 from mechint.intervals import Interval
 from mechint.signatures import checked
 
@@ -83,6 +84,7 @@ def heatmaps(
             figure.update_yaxes(title_text=row_label, **place)
     _number(figure, rows, columns)
     _color(figure, scales, axes)
+    subtitle = with_units(subtitle, [panel.values for panel in panels if panel.certain])
     done = finish(figure, title, subtitle, height=height, bottom=70, right=150)
     return done.update_yaxes(automargin=True)
 

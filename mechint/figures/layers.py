@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from mechint.figures.names import check_names
 from mechint.figures.style import INK, Series, finish, layer_position, layer_ticks, rgba
+from mechint.figures.units import with_units
 from mechint.signatures import checked
 
 _HEIGHT = 240  # pixels for each line of panels
@@ -61,7 +62,9 @@ def layer_curves(
         if number + columns >= len(panels):
             figure.update_xaxes(title_text="readout layer", **place)
     _layer_axes(figure, curves["layer"], injected_layers, columns)
-    return finish(figure, title, subtitle, height=60 + _HEIGHT * lines, bottom=60 + 24 * legend_lines)
+    return finish(
+        figure, title, with_units(subtitle, [curves]), height=60 + _HEIGHT * lines, bottom=60 + 24 * legend_lines
+    )
 
 
 def _has(curves: pd.DataFrame, panel: str, series: str) -> bool:

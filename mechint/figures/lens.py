@@ -16,6 +16,7 @@ from mechint.figures.style import (
     layer_ticks,
     rgba,
 )
+from mechint.figures.units import with_units
 from mechint.signatures import checked
 
 PANELS = {"question": (1, 1), "control": (1, 2), "shift": (2, 1)}
@@ -65,7 +66,7 @@ def lens_overview(
         if lines.loc[lines["panel"] == "shift", "value"].abs().max() < _INVISIBLE:
             figure.update_yaxes(range=[-_INVISIBLE, _INVISIBLE], row=2)
     figure.add_hline(y=0, line={"color": INK, "width": 1}, row=2, col=1)
-    return finish(figure, title, subtitle, height=700, bottom=110)
+    return finish(figure, title, with_units(subtitle, [curves]), height=700, bottom=110)
 
 
 @checked

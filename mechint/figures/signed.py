@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 from mechint.figures.curves import curve
 from mechint.figures.names import check_names
 from mechint.figures.style import INK, MINUS, Series, finish
+from mechint.figures.units import with_units
 from mechint.signatures import checked
 
 _HEIGHT = 360
@@ -62,7 +63,7 @@ def signed_curves(
             line(0, line={"color": INK, "width": 1, "dash": "dot"}, row=1, col=column)
         figure.update_xaxes(title_text=x_label, tickvals=every, ticktext=[_signed(at) for at in every], col=column)
     figure.update_yaxes(title_text=y_label, col=1)
-    return finish(figure, title, subtitle, height=_HEIGHT, bottom=60 + 24 * legend_lines)
+    return finish(figure, title, with_units(subtitle, [curves]), height=_HEIGHT, bottom=60 + 24 * legend_lines)
 
 
 def _signed(value: float) -> str:

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 from mechint.figures.curves import curve
 from mechint.figures.names import check_names
 from mechint.figures.style import INK, Series, finish
+from mechint.figures.units import with_units
 from mechint.signatures import checked
 
 _GAP = 70  # pixels between panels
@@ -66,7 +67,13 @@ def strength_curves(
     strengths = sorted(set(curves["strength"]))
     _strength_axes(figure, strengths, label)
     _marks(figure, strengths, dose, lost_from)
-    done = finish(figure, title, subtitle, height=sum(heights) + _GAP * len(heights), bottom=40 + 24 * legend_lines)
+    done = finish(
+        figure,
+        title,
+        with_units(subtitle, [curves]),
+        height=sum(heights) + _GAP * len(heights),
+        bottom=40 + 24 * legend_lines,
+    )
     return done if second is None else _second_axis(done, strengths, *second)
 
 

@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from mechint.bands import Marks
 from mechint.figures.style import DIVERGING, INK, METRICS, MINUS, finish, layer_position, layer_ticks
+from mechint.figures.units import with_units
 from mechint.intervals import Interval
 from mechint.signatures import checked
 
@@ -72,7 +73,13 @@ def lens_sweep(
     _colour(figure, limit, f"shift of<br>{METRICS[metric]}")
     marks = "Dots (above zero) and dashes (below)" if _is_dense(panels[0].shift) else f"+ and {MINUS}"
     note = _NOTE.format(marks=marks, marked=marked)
-    return finish(figure, title, f"{subtitle}. {note}", height=60 + 300 * rows, right=110)
+    return finish(
+        figure,
+        title,
+        with_units(f"{subtitle}. {note}", [panel.shift for panel in panels]),
+        height=60 + 300 * rows,
+        right=110,
+    )
 
 
 def _is_dense(shift: Interval) -> bool:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import DIVERGING, INK, MINUS, finish
+from mechint.figures.units import with_units
 from mechint.intervals import Interval
 from mechint.signatures import checked
 
@@ -84,6 +85,7 @@ def tiles(
     bar = {"title": {"text": f"{label}<br> ", "side": "top"}, "thickness": 16, "len": 0.9, "outlinewidth": 1}
     scale = {"colorscale": DIVERGING, "cmin": -limit, "cmax": limit, "colorbar": bar}
     figure.update_layout(coloraxis=scale)
+    subtitle = with_units(subtitle, [lattice.values for panel in panels for lattice in panel.lattices])
     done = finish(figure, title, subtitle, height=_ROW * len(lines), bottom=70, right=120)
     return done.update_yaxes(automargin=True)
 
