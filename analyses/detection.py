@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 def check(config: Config) -> None:
     """Raise for all bad input that can be known without a model."""
-    checks.check_effect(config.conversations is not None, "--conversations", config, ("format",))
+    checks.check_effect(config.conversations is not None, "--conversations", config, ("format", "uncorrected"))
     checkpoint = checks.check_common(config, NAME)
     questions(config, checkpoint.prompts)
 

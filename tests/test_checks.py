@@ -96,6 +96,7 @@ NOTHING = {
     "offload": (detection, ["--offload"], "--offload with --device cpu"),
     "absolute": (layer_strength, ["--absolute"], "--absolute with no --strengths"),
     "any_model_sae": (sae_attribution, ["--any-model-sae"], "--any-model-sae with an embedded SAE"),
+    "uncorrected": (logit_lens, ["--uncorrected"], "--uncorrected without --layer-sweep"),
 }
 
 

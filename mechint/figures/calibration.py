@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, SKY, VERMILION, finish, rgba
+from mechint.figures.units import with_units
 from mechint.signatures import checked
 
 _PANELS = {"concept": "Concept vectors, or another model's cache", "random": "Random vectors of equal norm"}
@@ -41,7 +42,9 @@ def calibration(verdicts: pd.DataFrame, *, margin: float, title: str) -> go.Figu
         figure.update_xaxes(title=f"shift of logit(yes) {MINUS} logit(no), natural units", row=1, col=column)
     figure.update_yaxes(tickvals=list(place.values()), ticktext=list(place), range=[-0.6, len(labels) - 0.4])
     figure.update_yaxes(showgrid=True, ticks="")
-    done = finish(figure, title, _subtitle(verdicts, margin), height=_ROW * len(labels), bottom=120)
+    over = pd.DataFrame({"n": verdicts[["vectors", "questions", "controls"]].min(axis=1), "low": verdicts["net_low"]})
+    told = with_units(_subtitle(verdicts, margin), [over])
+    done = finish(figure, title, told, height=_ROW * len(labels), bottom=120)
     done.update_layout(margin={"l": 20, "r": 130})
     done.update_yaxes(automargin=True)
     return done

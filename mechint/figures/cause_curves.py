@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 from mechint.errors import UsageError
 from mechint.figures.curves import curve
 from mechint.figures.style import BLUE, GREEN, INK, VERMILION, Series, finish
+from mechint.figures.units import with_units
 from mechint.signatures import checked
 
 _HEIGHT = 380
@@ -48,7 +49,8 @@ def cause_curves(curves: pd.DataFrame, *, title: str, subtitle: str) -> go.Figur
     kept = _ticks(sorted(set(shown["k"])))
     ticks = {"tickvals": kept, "ticktext": [f"{k:g}" for k in kept], "minor": {"showgrid": False}}
     figure.update_xaxes(type="log", title_text="number of features", **ticks)
-    return finish(figure, title, subtitle, height=_HEIGHT, bottom=90)
+    over = shown.rename(columns={f"{value}_low": "low"})
+    return finish(figure, title, with_units(subtitle, [over]), height=_HEIGHT, bottom=90)
 
 
 def _as_lines(curves: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from mechint import intervals
 from mechint.figures.style import INK, Series, finish
+from mechint.figures.units import with_units
 from mechint.signatures import checked
 
 _HEIGHT = 620
@@ -45,7 +46,8 @@ def plane(
     figure.add_vline(0, line={"color": INK, "width": 1, "dash": "dot"})
     figure.update_xaxes(title_text=x_label, range=[-limit, limit])
     figure.update_yaxes(title_text=y_label, range=[-limit, limit])
-    return finish(figure, title, subtitle, height=_HEIGHT, bottom=100)
+    means = [intervals.mean_interval(rows["x"].to_numpy(dtype=float)) for _, rows in points.groupby("series")]
+    return finish(figure, title, with_units(subtitle, means), height=_HEIGHT, bottom=100)
 
 
 def _dots(rows: pd.DataFrame, style: Series) -> go.Scatter:

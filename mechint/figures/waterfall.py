@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from mechint.figures.curves import curve
 from mechint.figures.style import BLUE, INK, ORANGE, VERMILION, Series, finish, layer_ticks
+from mechint.figures.units import with_units
 from mechint.signatures import checked
 
 _WIDTH = 0.38  # of a bar, in layers
@@ -76,7 +77,7 @@ def waterfall(
     for trace in curve(cumulative[inside], "layer", _SUM, legend=False):
         figure.add_trace(trace, row=2, col=1)
     _axes(figure, shown, label, injected_layers)
-    return finish(figure, title, subtitle, height=sum(_HEIGHTS) + 60, bottom=100)
+    return finish(figure, title, with_units(subtitle, [bars, cumulative]), height=sum(_HEIGHTS) + 60, bottom=100)
 
 
 def _bars(rows: pd.DataFrame, look: _Look, *, pale: bool) -> go.Bar:

@@ -94,7 +94,7 @@ def cache(table: pd.DataFrame, title: str) -> go.Figure:
         column_label="layer of the cache",
         label=f"part of the shift of<br>{METRICS['logit_diff']}",
         title=title or "Which part of the cache carries the shift?",
-        subtitle=_over(windows),
+        subtitle=f"{_over(windows)} + and {MINUS}: tiles whose {bands.BANDS.told}.",
     )
 
 
