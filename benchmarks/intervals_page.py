@@ -21,7 +21,7 @@ of a number is {error:.1f} points at 92%.
 
 An interval of `mi.intervals` is Student's t over units (concepts), whose arm is longer on the side to which the units
 are skewed: by the transformation of Hall (1992), with 1 + 8/n times the skewness that n units show, since few show less
-than there is, and 2.5 times as long at most. The other arm is up to 5% shorter. No seed is needed: every run gives the
+than there is, and twice as long at most. The other arm is up to 2% shorter. No seed is needed: every run gives the
 same interval.
 
 - **Differences** of two sets of units use Welch's t, with no more degrees of freedom than two sets of the smaller size.

@@ -18,7 +18,7 @@ _STRAIGHT = 1e-6  # skewness of an estimate below which the transformation is a 
 _UNSEEN = 8.0
 # Times the arm of t that an arm may be: the longer has no limit by itself, and a vertical tangent; and where t is kept
 # for the shorter, normal draws are covered too often, since chance makes every sample skewed to some side.
-_SHORTEST, _LONGEST = 0.95, 2.5
+_SHORTEST, _LONGEST = 0.98, 2.0
 # Welch's and Satterthwaite's degrees of freedom are estimated too, and too many where the smaller side has drawn small
 # values by chance. They are taken to be no more than this many times those of the smaller side.
 _MOST_FREEDOM = 2.0

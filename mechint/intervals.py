@@ -3,7 +3,7 @@
 Differences between concept vectors are many times larger than the effects that are reported (DESIGN.md, FIELD notes),
 so prompts of one concept are averaged first and uncertainty is taken over concepts. Concepts are few, eight by default,
 and their effects are skewed. Each interval is therefore Student's t, with the arm made longer to which the sample is
-skewed, as by the transformation of Hall (1992, On the removal of skewness by transformation), up to 2.5 times as long,
+skewed, as by the transformation of Hall (1992, On the removal of skewness by transformation), up to twice as long,
 and the other a little shorter. docs/intervals.md says how often each covers, measured on draws of known mean.
 """
 
