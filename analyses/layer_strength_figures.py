@@ -50,11 +50,7 @@ class About:
     @property
     def unit(self) -> str:
         """What the strengths of the grid are."""
-        return (
-            "|added| / model's median residual norm at each layer"
-            if self.relative
-            else "strength (factor on the vectors)"
-        )
+        return "|added| / median |residual|" if self.relative else "strength (factor on the vectors)"
 
     @property
     def dose_in_unit(self) -> float | None:

@@ -45,7 +45,7 @@ same interval.
 _BANDS = """## Sweeps
 
 Of {cells} cells without an effect some have a single interval that excludes zero in most sweeps. Marks of sweeps are
-simultaneous bands (`mechint.bands`): the quantile is that of the largest |t| over all cells when signs of units are
+simultaneous bands: the quantile is that of the largest |t| over all cells when signs of units are
 flipped, all cells alike, and skewness is corrected as above. The table has the percentage of sweeps in which *any* cell
 is marked, by how much of their variance cells share; {sweeps:,} sweeps each.
 

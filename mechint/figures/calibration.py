@@ -28,7 +28,7 @@ def calibration(verdicts: pd.DataFrame, *, margin: float, title: str) -> go.Figu
     labels = list(dict.fromkeys(verdicts["label"]))
     place = {label: len(labels) - 1 - number for number, label in enumerate(labels)}
     figure = make_subplots(
-        rows=1, cols=2, shared_yaxes=True, shared_xaxes="all", horizontal_spacing=0.16, column_widths=[0.55, 0.45],
+        rows=1, cols=2, shared_yaxes=True, shared_xaxes="all", horizontal_spacing=0.18, column_widths=[0.55, 0.45],
         subplot_titles=[f"<b>{panel}</b>" for panel in _PANELS.values()],
     )  # fmt: skip
     for column, panel in enumerate(_PANELS, start=1):
