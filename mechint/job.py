@@ -31,7 +31,7 @@ from mechint.render import Rendered, render_all
 from mechint.residual_scale import unit_record
 from mechint.shards import Shard
 from mechint.signatures import checked
-from mechint.store import CellStore, each_once
+from mechint.store import CellStore
 from mechint.tokens import Answers
 
 Readings = Mapping[int, Mapping[str, float]]
@@ -175,13 +175,13 @@ class Job:
         against, `asked` if it is shown. `finish` makes a table of them.
         """
         found: dict[Cell, Readings] = {}
-        receipts: list[ReceiptDict] = []
+        receipts: dict[Cell, ReceiptDict] = {}
         for readings, of_those in self.run(options):
             found |= readings
-            receipts += of_those
-        return [self._rows(part, found, each_once(receipts)) for part in self.parts]
+            receipts |= of_those
+        return [self._rows(part, found, receipts) for part in self.parts]
 
-    def _rows(self, part: Part, found: Mapping[Cell, Readings], receipts: Sequence[ReceiptDict]) -> pd.DataFrame:
+    def _rows(self, part: Part, found: Mapping[Cell, Readings], receipts: Mapping[Cell, ReceiptDict]) -> pd.DataFrame:
         places = product(part.cells, part.layers)
         rows: dict[int, Row] = {
             place: {
@@ -198,22 +198,15 @@ class Job:
         table = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), dtype="int64"))
         if table.empty:
             table = pd.DataFrame(columns=["conversation", "intervention", "layer", "asked", "reference"])
-        table.attrs["receipts"], table.attrs["dtype"] = self._in_order(part, receipts), self.model.dtype_name
+        table.attrs["receipts"] = [self._named(receipts[cell], cell) for cell in part.cells if cell in receipts]
+        table.attrs["dtype"] = self.model.dtype_name
         table.attrs["renderings"] = {self.rendered[c].label: str(self.rendered[c]) for c in part.conversations}
         if terms_among([self.interventions[i] for i in part.interventions]):
             table.attrs["unit"] = unit_record(self.model)
         return table
 
-    def _in_order(self, part: Part, receipts: Sequence[ReceiptDict]) -> list[ReceiptDict]:
-        """Return a part's receipts in the order of its table, whichever run has left them, under this job's names.
-
-        A store may hold those of other models, doses and conversations that go by the same names.
-        """
-        kept = {receipt.get("prefill"): receipt for receipt in receipts}
-        owners = {min(cells): kept[key] for key, cells in self._sharing.items() if key in kept}
-        return [self._named(owners[cell], cell) for cell in part.cells if cell in owners]
-
     def _named(self, receipt: ReceiptDict, cell: Cell) -> ReceiptDict:
+        """Return a receipt, whichever run has left it, under this job's names."""
         names = {"conversation": self.rendered[cell[0]].label, "intervention": self.interventions[cell[1]].name}
         return {key: names.get(key, value) for key, value in receipt.items() if key != "prefill"}
 
@@ -221,16 +214,20 @@ class Job:
         """Return the cells of a shard, or all."""
         return self.cells if shard is None else shard.of(self.cells, self.rendered)
 
-    def known(self, store: str | Path | None) -> tuple[dict[Cell, Readings], list[ReceiptDict]]:
-        """Return what a store has of this job's cells, and all of its receipts."""
+    def known(self, store: str | Path | None) -> tuple[dict[Cell, Readings], dict[Cell, ReceiptDict]]:
+        """Return what a store has of this job's cells, and of the receipts of their prefills."""
         if store is None:
-            return {}, []
+            return {}, {}
         stored, receipts = CellStore(store).load()
         known = {cell: self._of_stored(cell, stored[key]) for cell, key in self.keys.items() if self.has(stored, cell)}
-        return known, receipts
+        kept = {receipt.get("prefill"): receipt for receipt in receipts}
+        return known, {cell: kept[key] for cell, key in self.prefills.items() if key in kept}
 
-    def run(self, options: Options) -> Iterator[tuple[dict[Cell, Readings], list[ReceiptDict]]]:
-        """Yield finished cells with receipts: first those of the store, then each pass's, which the store then has."""
+    def run(self, options: Options) -> Iterator[tuple[dict[Cell, Readings], dict[Cell, ReceiptDict]]]:
+        """Yield finished cells with receipts: first those of the store, then each pass's, which the store then has.
+
+        A receipt goes with the first cell that has its prefill.
+        """
         store = None if options.store is None else CellStore(options.store)
         if store is not None and options.shard is None:
             store.compact()
@@ -252,9 +249,9 @@ class Job:
         )
         for batch in batches:
             fresh = {cell: found for cell, found in self._read(batch, meter).items() if cell not in known}
-            new = [receipt.to_dict() | {"prefill": self.prefills[cell]} for cell, receipt in batch.receipts.items()]
+            new = {self.owners[cell]: receipt.to_dict() for cell, receipt in batch.receipts.items()}
             if store is not None and fresh:
-                store.add({self.keys[cell]: found for cell, found in fresh.items()}, new)
+                store.add({self.keys[cell]: found for cell, found in fresh.items()}, self.stored(new))
             yield fresh, new
 
     @cached_property
@@ -265,26 +262,30 @@ class Job:
         return {(c, i): sha256(self._whose, heard[c], self._done[i], read[c]) for c, i in self.cells}
 
     @cached_property
-    def prefills(self) -> dict[Cell, str]:
-        """Hashes of everything that the prefill of each cell depends on; cells that share one have one receipt."""
-        prefixes = [
-            repr(
-                (
-                    r.tokens[: r.prefix_length],
-                    [(s.stop, s.add_injection) for s in r.segments if s.stop <= r.prefix_length],
-                )
-            )
-            for r in self.rendered
-        ]
-        return {(c, i): sha256(self._whose, prefixes[c].encode(), self._done[i]) for c, i in self.cells}
+    def owners(self) -> dict[Cell, Cell]:
+        """The first cell with the prefill of each cell: with the same first turns under the same intervention."""
+        first: dict[tuple[str, int], Cell] = {}
+        return {(c, i): first.setdefault((self._prefixes[c], i), (c, i)) for c, i in sorted(self.cells)}
 
     @cached_property
-    def _sharing(self) -> dict[str, list[Cell]]:
-        """The cells that share each prefill."""
-        cells: dict[str, list[Cell]] = {}
-        for cell, key in self.prefills.items():
-            cells.setdefault(key, []).append(cell)
-        return cells
+    def prefills(self) -> dict[Cell, str]:
+        """Hashes of everything that each prefill depends on, by its first cell: what a store knows it by.
+
+        Names are no part of it. A store may hold prefills of other models, doses and chats that go by the same names.
+        """
+        return {
+            (c, i): sha256(self._whose, self._prefixes[c].encode(), self._done[i]) for c, i in set(self.owners.values())
+        }
+
+    def stored(self, receipts: Mapping[Cell, ReceiptDict]) -> list[ReceiptDict]:
+        """Return receipts as a store has them: with the hash of their prefill."""
+        return [receipt | {"prefill": self.prefills[cell]} for cell, receipt in receipts.items()]
+
+    @cached_property
+    def _prefixes(self) -> list[str]:
+        """What is read and marked of the first turns of each conversation."""
+        marks = [[(s.stop, s.add_injection) for s in r.segments if s.stop <= r.prefix_length] for r in self.rendered]
+        return [repr((r.tokens[: r.prefix_length], marked)) for r, marked in zip(self.rendered, marks, strict=True)]
 
     @cached_property
     def _whose(self) -> bytes:

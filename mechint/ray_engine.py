@@ -21,6 +21,7 @@ from mechint.errors import MechintError, PrerequisiteError, UsageError, WorkerEr
 from mechint.interventions import Intervention, Swap
 from mechint.job import Job, Options, Readings, ReceiptDict, Request
 from mechint.model import AUTO, LoadArguments, Model
+from mechint.plan import Cell
 from mechint.progress import Progress
 from mechint.shards import Shard
 from mechint.store import CellStore
@@ -113,13 +114,13 @@ class Worker:
     def run(self, shard: Shard) -> Finished:
         """Return the finished cells of a shard by key, the receipts of its prefills, and the tokens passed for them."""
         cells: dict[str, Readings] = {}
-        receipts: list[ReceiptDict] = []
+        receipts: dict[Cell, ReceiptDict] = {}
         passed: list[int] = []
         options = replace(self.options, shard=shard, progress=lambda _, tokens: passed.append(tokens))
         for found, of_those in self.job.run(options):
             cells |= {self.job.keys[cell]: readings for cell, readings in found.items()}
-            receipts += of_those
-        return cells, receipts, sum(passed)
+            receipts |= of_those
+        return cells, self.job.stored(receipts), sum(passed)
 
 
 class _Pool:

@@ -227,6 +227,6 @@ def write_parts(folder: Path, *units: dict[str, object]) -> list[Path]:
     for index, unit in enumerate(units):
         rows = pd.DataFrame({"logit_diff": [1.0]}, index=[index])
         rows.attrs["receipts"] = []
-        of_run = parts.Record("logit_lens", (), "key", {"model": unit})
+        of_run = parts.Record("logit_lens", (), "key", {"model": unit}, "code")
         written.append(parts.write(rows, folder, Shard(index, len(units)), of_run))
     return written
