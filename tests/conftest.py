@@ -163,6 +163,12 @@ def conversation(
     return Conversation(label, messages, yes_token=" yes", no_token=" no")
 
 
+def chat(n_words: int) -> mi.Conversation:
+    """A user's turn of so many words and a closed answer, without a system message."""
+    made = conversation(f"{n_words} words", "yes?", setup="cats " * n_words, reply="no", prefix="")
+    return replace(made, messages=(*made.messages[1:-1], replace(made.messages[-1], content="yes")))
+
+
 def vector(model: mi.Model, seed: int = 0, scale: float = 1.0) -> mi.ConceptVector:
     """A random vector for every layer of `model`."""
     generator = torch.Generator().manual_seed(seed)

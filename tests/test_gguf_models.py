@@ -21,7 +21,14 @@ from hypothesis import strategies as st
 
 import mechint as mi
 from mechint import gguf_models, loading
-from mechint.errors import InvalidVectorError, MechintError, ModelValidationError, PrerequisiteError, UnknownModelError
+from mechint.errors import (
+    InvalidVectorError,
+    MechintError,
+    MemoryLimitError,
+    ModelValidationError,
+    PrerequisiteError,
+    UnknownModelError,
+)
 from mechint.gguf_configs import config_of
 from mechint.gguf_models import GGUFModel, reading_model
 from mechint.gguf_tokenizers import tokenizer_of
@@ -365,5 +372,5 @@ def test_memory_that_runs_out_is_told_as_that(written: Callable[..., Path], monk
         raise MemoryError
 
     monkeypatch.setattr(gguf_models.GGUFModel, "read", fail)
-    with pytest.raises(mi.errors.MemoryLimitError):
+    with pytest.raises(MemoryLimitError):
         mi.load(written())

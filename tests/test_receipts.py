@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import conversation, vector
+from conftest import chat, conversation, vector
 from test_html import parsed
-from test_residual_scale import chat
 
 import mechint as mi
-from mechint.errors import ReceiptError
+from mechint.errors import ModelValidationError, ReceiptError
 from mechint.passes import Pass
 from mechint.receipts import Felt, LayerTouch, OutlierToken, Receipt
 from mechint.render import render
@@ -113,7 +112,7 @@ def test_what_rounding_swallows_is_not_counted(receipt_of, outlier: mi.Model) ->
 
 def test_a_model_without_a_unit_has_receipts_without_it(model: mi.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: mi.Model) -> tuple[float, ...]:
-        raise mi.errors.ModelValidationError("no size", "some", "none")
+        raise ModelValidationError("no size", "some", "none")
 
     monkeypatch.setattr("mechint.residual_scale.residual_norms", refuse)
     monkeypatch.setattr(model, "_residual_norms", {})

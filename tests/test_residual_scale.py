@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 import reference
 import torch
-from conftest import conversation, vector
+from conftest import chat, conversation, vector
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -31,11 +30,6 @@ STEERED = [1, 2]
 @pytest.fixture(scope="module")
 def plain_outlier(sunk: Path) -> torch.nn.Module:
     return reference.load(sunk)
-
-
-def chat(n_words: int) -> mi.Conversation:
-    made = conversation(f"{n_words} words", "yes?", setup="cats " * n_words, reply="no", prefix="")
-    return replace(made, messages=(*made.messages[1:-1], replace(made.messages[-1], content="yes")))
 
 
 def mean_over_the_marked(model: mi.Model, hf: torch.nn.Module, asked: mi.Conversation, layer: int) -> float:
