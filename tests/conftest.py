@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -161,6 +162,11 @@ def conversation(
         Message("assistant", text["prefix"], continue_msg=True),
     )
     return Conversation(label, messages, yes_token=" yes", no_token=" no")
+
+
+def parsed(text: str) -> ElementTree.Element:
+    """What a notebook shows, which is well-formed markup, or an error."""
+    return ElementTree.fromstring(f"<div>{text.replace('<br>', '<br/>')}</div>")
 
 
 def chat(n_words: int) -> mi.Conversation:

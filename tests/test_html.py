@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import re
-from xml.etree import ElementTree
 
 import pytest
 import torch
-from conftest import conversation, vector
+from conftest import conversation, parsed, vector
 
 import mechint as mi
 from mechint import html
-
-
-def parsed(text: str) -> ElementTree.Element:
-    """Well-formed markup, or an error."""
-    return ElementTree.fromstring(f"<div>{text.replace('<br>', '<br/>')}</div>")
 
 
 def test_a_conversation_shows_which_turns_are_filled_under_the_intervention():

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import chat, conversation, vector
-from test_html import parsed
+from conftest import chat, conversation, parsed, vector
 
 import mechint as mi
 from mechint.errors import ModelValidationError, ReceiptError
