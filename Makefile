@@ -20,7 +20,7 @@ test: $(READY)  ## run all tests, in two processes
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-tl4: $(READY4)  ## run the tests of what meets TransformerLens with version 4; what that lacks is skipped, with the reason
-	HF_HUB_OFFLINE=1 $(VENV4)/bin/python -m pytest -n 2 --dist loadfile -rs $(TESTS4:%=tests/test_%.py)
+	HF_HUB_OFFLINE=1 $(VENV4)/bin/python -m pytest -n 2 --dist loadfile -rs $(wildcard $(TESTS4:%=tests/test_%.py) $(TESTS4:%=tests/*/test_%.py))
 
 check: $(READY)  ## lint, formatting and types
 	$(VENV)/bin/ruff check .

@@ -9,12 +9,14 @@ from pathlib import Path
 from analyses import ANALYSES
 
 # What shows a text before a run, and works on results: run all, join shards, look at pages, compare two galleries.
-TOOLS = ("rendering", "all", "merge", "browser", "changes")
+TOOLS = ("rendering", "all", "merge", "gallery.browser", "gallery.changes")
 
 
 def summary(name: str) -> str:
     """Return the first line of an analysis' docstring, without importing it."""
-    source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    path = Path(__file__).parent / name.replace(".", "/")
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    source = file.read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from analyses import ANALYSES, WITHOUT_MODEL, cli, earlier, gallery, inputs
-from mechint.errors import MechintError, UsageError
-from mechint.files import read_json, sha256, write_atomically
+from analyses import ANALYSES, WITHOUT_MODEL
+from analyses.gallery import page as gallery
+from analyses.kit import cli, earlier, inputs
+from mechint.base.errors import MechintError, UsageError
+from mechint.base.files import read_json, sha256, write_atomically
 
 # What an interrupted run has finished; gone when all is done.
 _UNFINISHED = ".unfinished.json"

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analyses import ANALYSES, cli, option_types, parts, run
-from mechint.errors import UsageError
+from analyses import ANALYSES
+from analyses.kit import cli, option_types
+from analyses.kit import record as run
+from analyses.kit import shard_files as parts
+from mechint.base.errors import UsageError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[Path]:
     """Write the results of every analysis with parts at `paths`, and remove parts below `out`; returns their paths."""
-    from analyses import tables
+    from analyses.kit import compute as tables
 
     clock, files = run.Clock(), parts.files(paths)
     written: list[Path] = []

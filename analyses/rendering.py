@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from analyses import cli, option_types
-from mechint.chat import load_conversations
+from analyses.kit import cli, option_types
+from mechint.chat.conversations import load_conversations
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def write() -> None:
         config = parser().parse_args(argv)
         chats = load_conversations(config.conversations)[: config.limit]
-        from mechint.loading import load_tokenizer
-        from mechint.render import render_all
-        from mechint.sources import resolve
+        from mechint.chat.render import render_all
+        from mechint.models.loading import load_tokenizer
+        from mechint.models.model_names import resolve
 
         tokenizer, _ = load_tokenizer(resolve(config.model))
         for rendered in render_all(tokenizer, chats, cli.template_options(config)):

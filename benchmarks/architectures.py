@@ -28,9 +28,9 @@ import mechint as mi
 from benchmarks.architecture_rows import Row, rows
 from benchmarks.chat_templates import check, sources
 from benchmarks.common import RESULTS
-from mechint.backends.versions import installed
-from mechint.errors import MechintError
-from mechint.files import JSON, write_atomically
+from mechint.base.errors import MechintError
+from mechint.base.files import JSON, write_atomically
+from mechint.models.backends.versions import installed
 from mechint.organisms import organism_path
 
 if TYPE_CHECKING:

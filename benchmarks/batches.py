@@ -14,9 +14,9 @@ import pandas as pd
 import mechint as mi
 from benchmarks.common import command, injections
 from benchmarks.tiny_models import Settings, tiny_config, tiny_model, write_checkpoint
-from mechint.files import JSON
-from mechint.prompt_design import PromptDesign
-from mechint.prompts import introspection
+from mechint.base.files import JSON
+from mechint.prompts.design import PromptDesign
+from mechint.prompts.sets import introspection
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

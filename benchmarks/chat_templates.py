@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechint.chat import Conversation, Message
-from mechint.errors import ChatTemplateError
-from mechint.render import Rendered, render
-from mechint.templates import TemplateOptions
+from mechint.base.errors import ChatTemplateError
+from mechint.chat.conversations import Conversation, Message
+from mechint.chat.render import Rendered, render
+from mechint.chat.templates import TemplateOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 
 import mechint as mi
-from mechint.files import JSON, write_atomically
+from mechint.base.files import JSON, write_atomically
+from mechint.chat.render import Rendered
 from mechint.organisms import organism_path
-from mechint.render import Rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Qwen2Config

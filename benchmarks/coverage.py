@@ -10,9 +10,9 @@ import numpy as np
 
 from benchmarks.common import command
 from benchmarks.resampling import METHODS
-from mechint.bands import difference_bands, mean_bands
-from mechint.files import JSON
-from mechint.intervals import Interval, crossed_interval, difference_interval, mean_interval
+from mechint.base.files import JSON
+from mechint.stats.bands import difference_bands, mean_bands
+from mechint.stats.intervals import Interval, crossed_interval, difference_interval, mean_interval
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 SHAPES: dict[str, Draw] = {

@@ -14,10 +14,10 @@ from torch import Tensor
 
 import mechint as mi
 from benchmarks.plain import NOTHING, Addition, Plain
-from mechint.backends.base import Hook
-from mechint.chat import Message
-from mechint.interventions import Intervention
-from mechint.render import Rendered, render_all
+from mechint.chat.conversations import Message
+from mechint.chat.render import Rendered, render_all
+from mechint.interventions.specifications import Intervention
+from mechint.models.backends.base import Hook
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint

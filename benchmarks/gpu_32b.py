@@ -12,12 +12,12 @@ import torch
 
 import mechint as mi
 from benchmarks.common import Shape, Timer, command, configuration, injections
-from mechint.backends.bridge import boot
-from mechint.files import JSON
-from mechint.interventions import Intervention
+from mechint.base.files import JSON
+from mechint.interventions.specifications import Intervention
+from mechint.models.backends.bridge import boot
 from mechint.organisms import organism_path
-from mechint.prompt_design import PromptDesign
-from mechint.prompts import introspection
+from mechint.prompts.design import PromptDesign
+from mechint.prompts.sets import introspection
 
 QWEN_32B = Shape(d_model=5120, n_layers=64, d_mlp=27_648, n_heads=40, n_key_value_heads=8)
 D_VOCAB = 152_064

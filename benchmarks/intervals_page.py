@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.common import RESULTS
-from mechint.files import JSON, write_atomically
+from mechint.base.files import JSON, write_atomically
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "intervals.md"
 Result = Mapping[str, JSON]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import mechint as mi
 from benchmarks.common import Naive, Shape, Timer, checkpoint, command, plain_model, random_vectors
-from mechint.files import JSON
-from mechint.prompt_design import PromptDesign
-from mechint.prompts import introspection
-from mechint.render import render_all
+from mechint.base.files import JSON
+from mechint.chat.render import render_all
+from mechint.prompts.design import PromptDesign
+from mechint.prompts.sets import introspection
 
 DEEP = Shape(d_model=192, n_layers=16, d_mlp=512, n_heads=6, n_key_value_heads=2)
 N_PROMPTS = 6

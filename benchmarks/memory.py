@@ -17,9 +17,9 @@ import torch
 
 import mechint as mi
 from benchmarks.common import Shape, checkpoint, command, injections
-from mechint.files import JSON
-from mechint.prompt_design import PromptDesign
-from mechint.prompts import introspection
+from mechint.base.files import JSON
+from mechint.prompts.design import PromptDesign
+from mechint.prompts.sets import introspection
 
 WIDE = Shape(d_model=256, n_layers=12, d_mlp=704, n_heads=8, n_key_value_heads=8)
 BATCH_TOKENS = (1024, 4096, 16_384)

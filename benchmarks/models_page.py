@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.architecture_rows import ARCHITECTURES, FAMILIES, SETTINGS, WRAPPERS
 from benchmarks.common import RESULTS
-from mechint.files import JSON, write_atomically
+from mechint.base.files import JSON, write_atomically
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 Line = Mapping[str, JSON]

@@ -12,11 +12,11 @@ import torch
 
 import mechint as mi
 from benchmarks.common import SMALL, Naive, checkpoint, command, injections, plain_model
-from mechint.files import JSON
+from mechint.base.files import JSON
+from mechint.chat.render import render_all
 from mechint.organisms import organism_path
-from mechint.prompt_design import PromptDesign
-from mechint.prompts import introspection
-from mechint.render import render_all
+from mechint.prompts.design import PromptDesign
+from mechint.prompts.sets import introspection
 
 LAYERS = range(3, 6)
 

@@ -16,12 +16,12 @@ import torch
 
 import mechint as mi
 from benchmarks.common import SMALL, Naive, Timer, checkpoint, command, injections, plain_model, random_vectors
-from mechint.chat import Conversation, Message
-from mechint.files import JSON
+from mechint.base.files import JSON
+from mechint.chat.conversations import Conversation, Message
+from mechint.chat.render import Rendered, render_all
 from mechint.organisms import concepts
-from mechint.prompt_design import PromptDesign
-from mechint.prompts import controls, introspection
-from mechint.render import Rendered, render_all
+from mechint.prompts.design import PromptDesign
+from mechint.prompts.sets import controls, introspection
 
 LAYERS = range(3, 6)
 N_CONCEPTS, N_ORDERS = 9, 20

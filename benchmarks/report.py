@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots
 
 import mechint as mi
 from benchmarks.common import RESULTS
+from mechint.base.files import JSON, write_atomically
 from mechint.figures.style import BLUE, GREEN, VERMILION, finish
-from mechint.files import JSON, write_atomically
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 _SYMBOLS = {"concepts": ("circle", BLUE), "prompts": ("square", VERMILION), "layer ranges": ("diamond", GREEN)}

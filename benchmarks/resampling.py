@@ -1,4 +1,4 @@
-"""The intervals of a mean that `mechint.intervals` was chosen among: Student's t, and four made by resampling."""
+"""The intervals of a mean that `mechint.stats.intervals` was chosen among: Student's t, and four made by resampling."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import mechint as mi
 from benchmarks.common import SMALL, Timer, checkpoint, command, injections, random_vectors
-from mechint.chat import Conversation
-from mechint.files import JSON
-from mechint.prompt_design import PromptDesign
-from mechint.prompts import controls
+from mechint.base.files import JSON
+from mechint.chat.conversations import Conversation
+from mechint.prompts.design import PromptDesign
+from mechint.prompts.sets import controls
 
 MIDDLE = range(3, 6)
 

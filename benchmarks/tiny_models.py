@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from mechint.backends.wrappers import auto_class
+from mechint.models.backends.wrappers import auto_class
 from mechint.organisms import organism_path
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from analyses import ANALYSES, cli
+from analyses import ANALYSES
 from analyses.__main__ import TOOLS, summary
+from analyses.kit import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 # Pages that are files elsewhere in the repository.

@@ -3,52 +3,83 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mechint import components, explorer, extract, figures, intervals, kv, presets, prompts, sae, stats
-    from mechint.cache import KVCache
-    from mechint.chat import Conversation, Message, load_conversations, save_conversations
-    from mechint.errors import MechintError
-    from mechint.explain import Explanation, explain
-    from mechint.fill import fill
-    from mechint.generate import generate
-    from mechint.interventions import CLEAN, Filled, Injection, Swap
-    from mechint.job import Request
-    from mechint.lens import logit_lens
-    from mechint.model import Model, load, wrap
-    from mechint.naming import name_log_probs
-    from mechint.plot import plot
-    from mechint.prefill import prefill
-    from mechint.reading import Reading
-    from mechint.receipts import Receipt
-    from mechint.render import render
-    from mechint.score import score
-    from mechint.shards import Shard
-    from mechint.spans import positions_of
-    from mechint.store import CellStore
-    from mechint.tables import tables
-    from mechint.templates import TemplateOptions
-    from mechint.text_loss import text_loss
-    from mechint.tokens import Answers
-    from mechint.vectors import ConceptVector
+    from mechint import figures, prompts, stats
+    from mechint.attribution import components, kv, sae
+    from mechint.attribution.reading import Reading
+    from mechint.base.errors import MechintError
+    from mechint.chat.conversations import Conversation, Message, load_conversations, save_conversations
+    from mechint.chat.render import render
+    from mechint.chat.spans import positions_of
+    from mechint.chat.templates import TemplateOptions
+    from mechint.chat.tokens import Answers
+    from mechint.engine.explain import Explanation, explain
+    from mechint.engine.job import Request
+    from mechint.engine.shards import Shard
+    from mechint.engine.store import CellStore
+    from mechint.figures import explorer
+    from mechint.figures.plot import plot
+    from mechint.interventions.fill import fill
+    from mechint.interventions.prefill import prefill
+    from mechint.interventions.receipts import Receipt
+    from mechint.interventions.specifications import CLEAN, Filled, Injection, Swap
+    from mechint.models.cache import KVCache
+    from mechint.models.model import Model, load, wrap
+    from mechint.readouts.generate import generate
+    from mechint.readouts.lens import logit_lens
+    from mechint.readouts.naming import name_log_probs
+    from mechint.readouts.score import score
+    from mechint.readouts.tables import tables
+    from mechint.readouts.text_loss import text_loss
+    from mechint.stats import intervals
+    from mechint.vectors import extract, presets
+    from mechint.vectors.concept_vectors import ConceptVector
 
 __version__ = "0.1.0"
 
 # Names are imported when first used: `import mechint` and --help stay fast, torch comes only with work.
-_MODULES = ("components", "explorer", "extract", "figures", "intervals", "kv", "presets", "prompts", "sae", "stats")
-_HOME = {
-    "KVCache": "cache", "Conversation": "chat", "Message": "chat", "load_conversations": "chat",
-    "save_conversations": "chat", "MechintError": "errors", "CLEAN": "interventions", "Injection": "interventions",
-    "Filled": "interventions", "Swap": "interventions", "fill": "fill", "logit_lens": "lens",
-    "Model": "model", "load": "model", "wrap": "model",
-    "Reading": "reading", "Receipt": "receipts", "prefill": "prefill", "render": "render", "score": "score",
-    "Answers": "tokens", "ConceptVector": "vectors", "explain": "explain", "Explanation": "explain", "Shard": "shards",
-    "CellStore": "store", "Request": "job", "tables": "tables", "name_log_probs": "naming", "positions_of": "spans",
-    "TemplateOptions": "templates", "generate": "generate", "text_loss": "text_loss", "plot": "plot",
-}  # fmt: skip
+_MODULES = {
+    "components": "attribution.components",
+    "explorer": "figures.explorer",
+    "extract": "vectors.extract",
+    "figures": "figures",
+    "intervals": "stats.intervals",
+    "kv": "attribution.kv",
+    "presets": "vectors.presets",
+    "prompts": "prompts",
+    "sae": "attribution.sae",
+    "stats": "stats",
+}
+_NAMES = {
+    "base.errors": "MechintError",
+    "chat.conversations": "Conversation Message load_conversations save_conversations",
+    "chat.render": "render",
+    "chat.spans": "positions_of",
+    "chat.templates": "TemplateOptions",
+    "chat.tokens": "Answers",
+    "models.cache": "KVCache",
+    "models.model": "Model load wrap",
+    "vectors.concept_vectors": "ConceptVector",
+    "interventions.fill": "fill",
+    "interventions.prefill": "prefill",
+    "interventions.receipts": "Receipt",
+    "interventions.specifications": "CLEAN Filled Injection Swap",
+    "engine.explain": "Explanation explain",
+    "engine.job": "Request",
+    "engine.shards": "Shard",
+    "engine.store": "CellStore",
+    "readouts.generate": "generate",
+    "readouts.lens": "logit_lens",
+    "readouts.naming": "name_log_probs",
+    "readouts.score": "score",
+    "readouts.tables": "tables",
+    "readouts.text_loss": "text_loss",
+    "attribution.reading": "Reading",
+    "figures.plot": "plot",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "CLEAN",
@@ -98,23 +129,13 @@ __all__ = [
 ]
 
 
-class _Package(ModuleType):
-    """Imports public names when first used, and keeps `mi.score` the function although a module is called so."""
-
-    def __getattr__(self, name: str) -> object:
-        if name in _MODULES:
-            return importlib.import_module(f"mechint.{name}")
-        if name in _HOME:
-            return getattr(importlib.import_module(f"mechint.{_HOME[name]}"), name)
-        raise AttributeError(f"module 'mechint' has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: object) -> None:
-        # The import system would set each submodule as an attribute, over the function of that name.
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return [*__all__, "__version__"]
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"mechint.{_MODULES[name]}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"mechint.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'mechint' has no attribute {name!r}")
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -31,9 +31,9 @@ import tiny  # noqa: E402
 import torch  # noqa: E402
 
 import mechint as mi  # noqa: E402
-from mechint.chat import Conversation, Message, save_conversations  # noqa: E402
+from mechint.chat.conversations import Conversation, Message, save_conversations  # noqa: E402
 from mechint.organisms import ORGANISMS  # noqa: E402
-from mechint.organisms.wording import Wording  # noqa: E402
+from mechint.organisms.truth.wording import Wording  # noqa: E402
 
 # The modules that hold typed tensors; names imported for the type checker only must exist for beartype too.
 TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") if "organisms" not in name]
@@ -199,13 +199,13 @@ _real_load = mi.load
 def quick_analyses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Analyses without pictures, which take seconds and have their own tests, that load each model once."""
     monkeypatch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
-    monkeypatch.setattr("mechint.model.load", _load_once)
+    monkeypatch.setattr("mechint.models.model.load", _load_once)
 
 
 @pytest.fixture
 def no_model(quick_analyses: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever loads a model fails."""
-    monkeypatch.setattr("mechint.model.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("mechint.models.model.load", lambda *_, **__: pytest.fail("the model was loaded"))
 
 
 def asked_conversations() -> list[Conversation]:

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 import pytest
 
-from mechint.backends import versions
-from mechint.errors import PrerequisiteError
+from mechint.base.errors import PrerequisiteError
+from mechint.models.backends import versions
 
 _REMOVED = ("HookedTransformer", "transformer_lens.HookedTransformer", "sae_lens")
 

@@ -6,10 +6,10 @@ import torch
 from conftest import conversation, vector
 
 import mechint as mi
-from mechint.features import loading
-from mechint.features.dictionary import Dictionary
-from mechint.features.states import States
-from mechint.reading import Reading
+from mechint.attribution.features import loading
+from mechint.attribution.features.dictionary import Dictionary
+from mechint.attribution.features.feature_reading import FeatureReading
+from mechint.attribution.reading import Reading
 
 
 def dictionary(model: mi.Model, layer: int = 1, kind: str = "standard", d_sae: int = 48, seed: int = 0) -> Dictionary:
@@ -31,9 +31,9 @@ def dictionary(model: mi.Model, layer: int = 1, kind: str = "standard", d_sae: i
     return loading.use(model, sae, f"{kind} SAE")
 
 
-def states_of(model: mi.Model, layer: int = 1, kind: str = "standard", **options: object) -> States:
+def states_of(model: mi.Model, layer: int = 1, kind: str = "standard", **options: object) -> FeatureReading:
     """The features of one conversation, clean and under two injections."""
     steer = mi.Injection(vector(model), range(3), 1.0, name="steer")
     other = mi.Injection(vector(model, seed=1), range(3), 0.5, name="other")
     reading = Reading.of(model, conversation(), [mi.CLEAN, steer, other], **options)
-    return States.of(reading, dictionary(model, layer, kind))
+    return FeatureReading.of(reading, dictionary(model, layer, kind))

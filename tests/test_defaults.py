@@ -10,10 +10,10 @@ import pytest
 from conftest import conversation, vector
 
 import mechint as mi
-from analyses.experiment import Setup
-from analyses.injected import Dose
-from mechint import reading
-from mechint.errors import UsageError
+from analyses.kit.dose import Dose
+from analyses.kit.study import Setup
+from mechint.attribution import reading
+from mechint.base.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [file for tree in ("mechint", "analyses") for file in sorted((ROOT / tree).rglob("*.py"))]

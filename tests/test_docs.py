@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import mechint as mi
-from analyses import ANALYSES, cli
+from analyses import ANALYSES
+from analyses.kit import cli
 from mechint.figures.style import MINUS
 
 ROOT = Path(__file__).resolve().parent.parent

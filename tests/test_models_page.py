@@ -9,7 +9,7 @@ import pytest
 from benchmarks import architectures, models_page
 from benchmarks.architecture_rows import rows
 from benchmarks.common import RESULTS
-from mechint.backends.versions import installed
+from mechint.models.backends.versions import installed
 
 RESULT = json.loads((RESULTS / "architectures.json").read_text(encoding="utf-8"))
 MEASURED = {line["label"]: line for line in RESULT["rows"]}

@@ -7,9 +7,9 @@ import pytest
 import torch
 from beartype.roar import BeartypeCallHintViolation
 
-from mechint.backends.blocks import attended
-from mechint.cache import KVCache
-from mechint.organisms.grammar import sentence_case
+from mechint.models.backends.blocks import attended
+from mechint.models.cache import KVCache
+from mechint.organisms.training.grammar import sentence_case
 
 
 def test_wrong_types_are_seen():

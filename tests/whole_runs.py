@@ -11,10 +11,10 @@ import pytest
 from conftest import refuse_pictures
 
 import mechint as mi
-from mechint.reading import Reading
+from mechint.attribution.reading import Reading
 
 # The tiny tokenizer merges " 0" and " 1", which it saw, and no other digit.
-DIGITS = pytest.mark.filterwarnings("ignore::mechint.errors.TokenizationWarning")
+DIGITS = pytest.mark.filterwarnings("ignore::mechint.base.errors.TokenizationWarning")
 
 
 def whole_run(analysis: ModuleType, argv: Sequence[str], out: Path) -> Path:

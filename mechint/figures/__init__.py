@@ -1,4 +1,7 @@
-"""Plotly figures: tidy frames and arrays in, `Figure` out; no model is needed to draw or redraw any of them."""
+"""Plotly figures: tidy frames and arrays in, `Figure` out; no model is needed to draw or redraw any of them.
+
+`mi.figures` is this package. It imports every floor but the making of the embedded models, and no analysis.
+"""
 
 from mechint.figures.calibration import calibration
 from mechint.figures.cause_curves import cause_curves

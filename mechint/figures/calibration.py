@@ -4,9 +4,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, SKY, VERMILION, finish, rgba
 from mechint.figures.units import with_units
-from mechint.signatures import checked
 
 _PANELS = {"concept": "Concept vectors, or another model's cache", "random": "Random vectors of equal norm"}
 _ROW, _OFFSETS = 46, {"detection": 0.24, "control": 0.0, "net": -0.24}

@@ -6,11 +6,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from mechint.errors import UsageError
+from mechint.base.errors import UsageError
+from mechint.base.signatures import checked
 from mechint.figures.curves import curve
 from mechint.figures.style import BLUE, GREEN, INK, VERMILION, Series, finish
 from mechint.figures.units import with_units
-from mechint.signatures import checked
 
 _HEIGHT = 380
 _ROOM = 9  # ticks that an axis has room for

@@ -8,10 +8,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.names import check_names
 from mechint.figures.style import INK, Series, finish, rgba
 from mechint.figures.units import with_units
-from mechint.signatures import checked
 
 _ROW = 26  # pixels for each series of a row
 _TICKS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5)

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from mechint.base.signatures import checked
 from mechint.figures.dots import DotPanel, dots
 from mechint.figures.style import INK, MINUS, SERIES, Series
 from mechint.figures.verdicts import UNTESTED, VERDICTS, check_components
-from mechint.signatures import checked
 
 _LONGEST = 34  # characters of a component's name
 _VERDICTS_WIDTH = 150  # pixels beside the panels

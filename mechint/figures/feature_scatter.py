@@ -13,12 +13,12 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from mechint.errors import UsageError
+from mechint.base.errors import UsageError
+from mechint.base.signatures import checked
 from mechint.figures.style import INK, MINUS, Series, finish
 from mechint.figures.texts import text_width
 from mechint.figures.verdicts import UNTESTED, VERDICTS, check_components
-from mechint.intervals import Interval
-from mechint.signatures import checked
+from mechint.stats.intervals import Interval
 
 _HEIGHT = 480
 _CROWDED = 3.0  # times that the largest value is above what most are: then most get a panel of their own

@@ -12,11 +12,11 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.colors import sample_colorscale
 
-from mechint.errors import UsageError
+from mechint.base.errors import UsageError
+from mechint.base.signatures import checked
 from mechint.figures.heatmaps import SEQUENTIAL
 from mechint.figures.style import INK, WIDTH, finish
 from mechint.figures.texts import text_width
-from mechint.signatures import checked
 
 _RIGHT = 100  # pixels for the colour bar
 _EDGE = 12.0  # pixels

@@ -12,11 +12,11 @@ import numpy as np
 import plotly.graph_objects as go
 import plotly.io
 
-from mechint.errors import PrerequisiteError
+from mechint.base.errors import PrerequisiteError
+from mechint.base.files import remove_file, write_atomically
+from mechint.base.signatures import checked
 from mechint.figures import pictures
 from mechint.figures.readable import readable_json
-from mechint.files import remove_file, write_atomically
-from mechint.signatures import checked
 
 _LOG = logging.getLogger(__name__)
 _SCRIPT = "plotly.min.js"

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.style import DIVERGING, MINUS, finish
 from mechint.figures.units import with_units
-from mechint.intervals import Interval
-from mechint.signatures import checked
+from mechint.stats.intervals import Interval
 
 _ROW = 34
 _SEQUENTIAL = [[0.0, "#FFFFFF"], [1.0, "#0072B2"]]

@@ -8,10 +8,10 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.style import DIVERGING, INK, MINUS, finish
 from mechint.figures.units import with_units
-from mechint.intervals import Interval
-from mechint.signatures import checked
+from mechint.stats.intervals import Interval
 
 _ROW, _GAP = 34, 50  # pixels of a row of cells, and between lines of panels
 _READABLE = 9  # columns up to which cells have room for their number

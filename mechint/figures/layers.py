@@ -7,10 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.names import check_names
 from mechint.figures.style import INK, Series, finish, layer_position, layer_ticks, rgba
 from mechint.figures.units import with_units
-from mechint.signatures import checked
 
 _HEIGHT = 240  # pixels for each line of panels
 _TICKS = {1: 34, 2: 17, 3: 10}  # layers that have room for their number

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.style import (
     INK,
     METRICS,
@@ -17,7 +18,6 @@ from mechint.figures.style import (
     rgba,
 )
 from mechint.figures.units import with_units
-from mechint.signatures import checked
 
 PANELS = {"question": (1, 1), "control": (1, 2), "shift": (2, 1)}
 _MAX_MARKERS = 17

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from mechint.base.signatures import checked
 from mechint.figures.style import INK
-from mechint.signatures import checked
 
 
 @checked

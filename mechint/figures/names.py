@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from mechint.errors import UnknownNameError
+from mechint.base.errors import UnknownNameError
 
 
 def check_names(column: pd.Series, known: Iterable[str], what: str) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from mechint import intervals
+from mechint.base.signatures import checked
 from mechint.figures.style import INK, Series, finish
 from mechint.figures.units import with_units
-from mechint.signatures import checked
+from mechint.stats import intervals
 
 _HEIGHT = 620
 

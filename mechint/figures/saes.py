@@ -6,8 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.style import BLUE, MINUS, VERMILION, finish
-from mechint.signatures import checked
 
 _LOOKS = ((VERMILION, "solid"), (BLUE, "dash"))
 _PANELS = ("Error of single tokens", "Activity of single features")

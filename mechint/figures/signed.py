@@ -7,11 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.curves import curve
 from mechint.figures.names import check_names
 from mechint.figures.style import INK, MINUS, Series, finish
 from mechint.figures.units import with_units
-from mechint.signatures import checked
 
 _HEIGHT = 360
 

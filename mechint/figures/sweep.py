@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 from jaxtyping import Bool, Float, Int
 from plotly.subplots import make_subplots
 
-from mechint.bands import Marks
+from mechint.base.signatures import checked
 from mechint.figures.style import DIVERGING, INK, METRICS, MINUS, finish, layer_position, layer_ticks
 from mechint.figures.units import with_units
-from mechint.intervals import Interval
-from mechint.signatures import checked
+from mechint.stats.bands import Marks
+from mechint.stats.intervals import Interval
 
 _GLYPH_CELLS = 20  # rows or columns above which glyphs in cells would be too small to read
 _MARKED_SHARE = 0.02  # of the scale; smaller shifts are left unmarked however certain their sign is

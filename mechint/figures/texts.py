@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from mechint.base.signatures import checked
 from mechint.figures.style import GRID, INK, WIDTH, finish
-from mechint.signatures import checked
 
 _MARGIN, _PADDING, _LINE = 20, 9, 17  # pixels
 _LONGEST = 60  # characters that a column is given room for

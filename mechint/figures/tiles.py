@@ -8,10 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.style import DIVERGING, INK, MINUS, finish
 from mechint.figures.units import with_units
-from mechint.intervals import Interval
-from mechint.signatures import checked
+from mechint.stats.intervals import Interval
 
 _ROW = 17  # pixels of a line of the text
 _VISIBLE = 0.04  # of the scale's end, from which on a certain cell has its sign

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from mechint.intervals import Interval
+from mechint.stats.intervals import Interval
 
 FEW = 6  # units, below which intervals of skewed effects cover less than they say, and sweeps have no bands
 

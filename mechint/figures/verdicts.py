@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mechint.errors import UsageError
+from mechint.base.errors import UsageError
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, VERMILION, VIOLET, Series
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mechint.features.dictionary import Quality
+    from mechint.attribution.features.dictionary import Quality
 
 UNTESTED = ""
 # Shapes differ, so that they can be told apart without colour.

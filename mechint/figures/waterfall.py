@@ -10,10 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from mechint.base.signatures import checked
 from mechint.figures.curves import curve
 from mechint.figures.style import BLUE, INK, ORANGE, VERMILION, Series, finish, layer_ticks
 from mechint.figures.units import with_units
-from mechint.signatures import checked
 
 _WIDTH = 0.38  # of a bar, in layers
 _HEIGHTS = (300, 150)

@@ -1,11 +1,15 @@
-"""The embedded models: their names, where their weights lie, and the concepts they know."""
+"""The embedded models: their names, where their weights lie, and the concepts they know.
+
+This door imports `base` alone, and every floor may open it. What is behind it is the roof of the house: how the models
+are made (`training`, `planted`) and measured (`truth`) imports every floor, and no floor imports it.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from mechint.errors import LayerRangeError, UnknownModelError, UnknownNameError
+from mechint.base.errors import LayerRangeError, UnknownModelError, UnknownNameError
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"

@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mechint.errors import MechintError
-from mechint.files import check_writable, write_atomically
-from mechint.model import Model, load
+from mechint.base.errors import MechintError
+from mechint.base.files import check_writable, write_atomically
+from mechint.models.model import Model, load
 from mechint.organisms import HERE, ORGANISMS
-from mechint.organisms.card import card
-from mechint.organisms.measure import LAYERS, STRENGTH, Instrument
 from mechint.organisms.record import sha256, weights_path
-from mechint.organisms.truth import Property, as_table, properties
-from mechint.organisms.wording import WORDINGS, Wording
+from mechint.organisms.truth.card import card
+from mechint.organisms.truth.measure import LAYERS, STRENGTH, Instrument
+from mechint.organisms.truth.properties import Property, as_table, properties
+from mechint.organisms.truth.wording import WORDINGS, Wording
 
 COMMAND = "python -m mechint.organisms.evaluate"
 TRUTH = "TRUTH.md"

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TypedDict, cast
 
-from mechint.organisms.recipes import Stage
+from mechint.organisms.training.recipes import Stage
 
 RECORD = "training.json"
 WEIGHTS = ("model.safetensors", "adapter_model.safetensors")

@@ -18,17 +18,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechint.backends.versions import require_sae_lens
-from mechint.errors import MechintError
+from mechint.base.errors import MechintError
+from mechint.base.files import check_writable
 from mechint.figures import sae_quality, save_all
-from mechint.files import check_writable
+from mechint.models.backends.versions import require_sae_lens
 from mechint.organisms import SAE_LAYERS, organism_path
-from mechint.organisms.data import draw_batches
-from mechint.organisms.detection import injectable
-from mechint.organisms.recipes import STAGES
 from mechint.organisms.record import RECORD, read_record
-from mechint.organisms.steering import injected, make_bank, resid_post
-from mechint.organisms.tokenizer import load_tokenizer
+from mechint.organisms.training.data import draw_batches
+from mechint.organisms.training.detection import injectable
+from mechint.organisms.training.recipes import STAGES
+from mechint.organisms.training.steering import injected, make_bank, resid_post
+from mechint.organisms.training.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -157,7 +157,7 @@ def make(model_directory: Path, layer: int, out: Path, config: SAEConfig) -> Qua
     """Train the SAE of one layer, write it in SAE Lens' format with its quality, and return that."""
     from transformers import AutoModelForCausalLM
 
-    from mechint.organisms.tree_attention import register
+    from mechint.organisms.training.tree_attention import register
 
     model: Qwen2ForCausalLM = AutoModelForCausalLM.from_pretrained(
         model_directory, dtype=torch.float32, attn_implementation=register()

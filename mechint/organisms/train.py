@@ -16,19 +16,26 @@ from typing import TYPE_CHECKING
 import torch
 from tokenizers import Tokenizer
 
-from mechint.errors import MechintError, StaleArtefactError
-from mechint.files import check_writable
+from mechint.base.errors import MechintError, StaleArtefactError
+from mechint.base.files import check_writable
 from mechint.organisms import ORGANISMS
-from mechint.organisms.build import build_model, extended, prepare_look_ups, save_adapter, save_model, with_adapter
-from mechint.organisms.data import corpus, draw_batches
-from mechint.organisms.detection import injectable
-from mechint.organisms.losses import LINK_HEADS
-from mechint.organisms.optimizer import Optimizers
-from mechint.organisms.partner import Partner, half_gradients, set_sum, trained
-from mechint.organisms.recipes import STAGES, Stage, chain
 from mechint.organisms.record import is_made, write_record
-from mechint.organisms.steering import VectorBank, make_bank
-from mechint.organisms.tokenizer import load_tokenizer, train_tokenizer
+from mechint.organisms.training.build import (
+    build_model,
+    extended,
+    prepare_look_ups,
+    save_adapter,
+    save_model,
+    with_adapter,
+)
+from mechint.organisms.training.data import corpus, draw_batches
+from mechint.organisms.training.detection import injectable
+from mechint.organisms.training.losses import LINK_HEADS
+from mechint.organisms.training.optimizer import Optimizers
+from mechint.organisms.training.partner import Partner, half_gradients, set_sum, trained
+from mechint.organisms.training.recipes import STAGES, Stage, chain
+from mechint.organisms.training.steering import VectorBank, make_bank
+from mechint.organisms.training.tokenizer import load_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -130,7 +137,7 @@ def _beginning(stage: Stage, seed: int, out: Path) -> tuple[Tokenizer, Qwen2ForC
         return train_tokenizer(corpus(seed, CORPUS)), model
     from transformers import AutoModelForCausalLM
 
-    from mechint.organisms.tree_attention import register
+    from mechint.organisms.training.tree_attention import register
 
     source = out / stage.start
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation=register())

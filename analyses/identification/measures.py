@@ -1,0 +1,203 @@
+"""What the identification table says: right answers, the best late layer, information in bits, and names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from analyses.identification import INFOS, NONE
+from analyses.kit import choices
+from mechint import stats
+from mechint.figures.names import mapped
+from mechint.figures.style import layer_position
+from mechint.stats.information import information
+from mechint.stats.intervals import PROBABILITY
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+SERIES_OF = {"none": "clean", "concept": "injected", "random": "random"}
+# Which kinds of injection are the causes, by what an answer is to tell of them.
+CAUSES = (
+    ("among", "injected", ("concept",)),
+    ("among", "random", ("random",)),
+    ("with-none", "injected", ("concept", "none")),
+)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """All that figures show; `choice` has a row for each trial and layer, `naming` one for each vector and question.
+
+    Both have `info, series, vector, target, right`; `choice` the probabilities among options, by their names, and
+    with the option for none left out, so that detection does not count, `p_among` of the target and `right_among` (NaN
+    for clean); `naming` the shifts of the names' log-probabilities, `own` less the others, and `question`.
+    """
+
+    choice: pd.DataFrame
+    naming: pd.DataFrame
+    options: tuple[str, ...]
+    seed: int
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, concepts: Sequence[str], seed: int) -> Measures:
+        """Return the measures of a finished table."""
+        options = (*concepts, NONE)
+        return cls(choice_trials(table, options), named(table, concepts), options, seed)
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The concepts that were injected."""
+        return self.options[:-1]
+
+    @property
+    def output(self) -> str:
+        """The last layer, whose readout is the output."""
+        return str(max(self.choice["layer"].unique(), key=layer_position))
+
+    def best_layer(self, info: str) -> str:
+        """Return the layer of the model's second half at which even orders tell concepts apart best."""
+        late = [
+            layer for layer in self.choice["layer"].unique() if layer_position(layer) > layer_position(self.output) / 2
+        ]
+        rows = self.choice[(self.choice["info"] == info) & (self.choice["series"] == "injected")]
+        means = rows[(rows["order"] % 2 == 0) & rows["layer"].isin(late)].groupby("layer")["p_among"].mean()
+        return str(means.idxmax())
+
+    def held_out(self, info: str) -> pd.DataFrame:
+        """Return the trials at the best layer, of the odd orders only: no trial has helped to choose it."""
+        best = self.best_layer(info)
+        rows = self.choice
+        return rows[(rows["info"] == info) & (rows["layer"] == best) & (rows["order"] % 2 == 1)]
+
+    def at_output(self, info: str) -> pd.DataFrame:
+        """Return the trials at the output."""
+        return self.choice[(self.choice["info"] == info) & (self.choice["layer"] == self.output)]
+
+    @cached_property
+    def accuracy(self) -> pd.DataFrame:
+        """Return panel, row (info), series, mean, low, high over vectors, chance: the share right.
+
+        Panels: `output`, all options; `among` and `best`, that for none left out, at the output and at the best layer
+        on other orders; `naming`.
+        """
+        summary = stats.group_means(self.answered, ["panel", "row", "series"], "value", unit="unit", within=PROBABILITY)
+        return summary.assign(chance=summary["panel"].map(self.chance))
+
+    @cached_property
+    def answered(self) -> pd.DataFrame:
+        """Return the same for every vector: panel, row, series, unit, value."""
+        asked = self.naming[self.naming["question"] == "injected"]
+        parts = [asked.assign(panel="naming", value=asked["right"])]
+        for info in INFOS:
+            output, best = self.at_output(info), self.held_out(info)
+            parts += [
+                output.assign(panel="output", value=output["right"]),
+                output.assign(panel="among", value=output["right_among"]),
+                best.assign(panel="best", value=best["right_among"]),
+            ]
+        rows = pd.concat(parts).dropna(subset="value")
+        means = stats.strict_means(rows, ["panel", "info", "series", "vector"], "value").reset_index()
+        return means.rename(columns={"info": "row", "vector": "unit"})
+
+    def chance(self, panel: str) -> float:
+        """Return how often a guess is right."""
+        return 1 / len(self.options if panel == "output" else self.concepts)
+
+    def by_layer(self) -> pd.DataFrame:
+        """Return info, series, layer, mean, low, high: the share right by readout layer."""
+        return stats.group_means(self.choice, ["info", "series", "layer"], "right", unit="vector", within=PROBABILITY)
+
+    @cached_property
+    def bits(self) -> pd.DataFrame:
+        """Return info, causes (`among`, `with-none`), series, layer, mean, low, high, p_value: information in bits.
+
+        The answer to `among` is that among the concepts, so that detection tells nothing; to `with-none`, among all
+        options. Series: `injected` and `random` are corrected. Random vectors have no name to tell, but may move
+        answers all the same. `plug_in` and `null` (permuted within each order: mean, and as `high` its 95% quantile)
+        are of concepts.
+        """
+        parts = [self._bits(info, *one).assign(info=info, causes=one[0]) for info in INFOS for one in CAUSES]
+        table = pd.concat(parts, ignore_index=True)
+        return table.assign(low=table["mean"].where(table["high"].notna()))
+
+    def _bits(self, info: str, causes: str, series: str, kinds: Sequence[str]) -> pd.DataFrame:
+        rows = self.choice[(self.choice["info"] == info) & self.choice["vector_kind"].isin(kinds)]
+        if rows["vector"].nunique() < 2:
+            return pd.DataFrame()
+        layers, answers = self._cube(rows, self.concepts if causes == "among" else self.options)
+        trials = rows[rows["layer"] == layers[0]]
+        vectors, blocks = trials["vector"].to_numpy(dtype=str), trials["order"].to_numpy()
+        found = information(answers, vectors, blocks=blocks, seed=self.seed)
+        unknown = np.full(len(layers), np.nan)
+        curves = {series: (found.corrected, unknown)}
+        if series == "injected":
+            curves |= {"plug_in": (found.plug_in, unknown), "null": (found.plug_in - found.corrected, found.null_95)}
+        parts = [
+            pd.DataFrame({"series": name, "layer": layers, "mean": mean, "high": high, "p_value": found.p_value})
+            for name, (mean, high) in curves.items()
+        ]
+        return pd.concat(parts)
+
+    @staticmethod
+    def _cube(rows: pd.DataFrame, options: Sequence[str]) -> tuple[list[str], Float[np.ndarray, "layer trial option"]]:
+        """Return the probabilities among some options, by layer; trials come in the same order at each."""
+        layers = list(dict.fromkeys(rows["layer"]))
+        found = np.stack([rows.loc[rows["layer"] == layer, list(options)].to_numpy() for layer in layers])
+        return layers, found / found.sum(axis=-1, keepdims=True)
+
+    def own_names(self) -> pd.DataFrame:
+        """Return info, question, series, mean, low, high: own name less the others, over vectors."""
+        return stats.group_means(self.naming, ["info", "question", "series"], "own", unit="vector")
+
+    def verdict(self) -> dict[str, object]:
+        """Return accuracies, information at the output and own names for the record of the run."""
+        bits = self.bits
+        at_output = bits[(bits["layer"] == self.output) & bits["series"].isin(["injected", "random"])]
+        best = {info: self.best_layer(info) for info in INFOS}
+        tables = {"accuracy": self.accuracy, "bits": at_output, "own_names": self.own_names()}
+        return {"best_layer": best, **{name: table.to_dict("records") for name, table in tables.items()}}
+
+
+def choice_trials(table: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
+    """Return the trials of the choice, by layer, order and vector, with probabilities among options."""
+    rows = table[table["task"] == "choice"]
+    rows = rows.sort_values(["info", "order", "vector_kind", "vector"], kind="stable")
+    chances = choices.among_options(rows, options)
+    truth = np.array([options.index(target) for target in rows["target"]], dtype=np.int64)
+    told = rows[["info", "order", "layer", "vector", "vector_kind", "target"]]
+    clean, concepts = (truth == len(options) - 1), chances[:, :-1]
+    own = np.where(clean, 0, truth)  # of clean rows, whose values are NaN, any
+    return told.assign(
+        series=mapped(told["vector_kind"], SERIES_OF, "kind"),
+        right=choices.right(chances, truth),
+        right_among=np.where(clean, np.nan, choices.right(concepts, own)),
+        p_among=np.where(clean, np.nan, concepts[np.arange(len(own)), own] / concepts.sum(axis=1)),
+        **{option: chances[:, at] for at, option in enumerate(options)},
+    )
+
+
+def named(table: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
+    """Return each vector's shifts of the names' log-probabilities against clean: one row for each question."""
+    rows = table[table["task"] == "naming"]
+    keys = ["info", "question", "conversation", "vector_kind", "vector", "target"]
+    log_p = rows.groupby([*keys, "name"], sort=False)["log_p"].sum(min_count=1).unstack("name")[list(concepts)]
+    log_p = log_p.reset_index()
+    clean = log_p[log_p["vector_kind"] == "none"].set_index("conversation")[list(concepts)]
+    moved = log_p[log_p["vector_kind"] != "none"].reset_index(drop=True)
+    shift = moved[list(concepts)].to_numpy() - clean.loc[moved["conversation"]].to_numpy()
+    truth = np.array([list(concepts).index(target) for target in moved["target"]], dtype=np.int64)
+    own = shift[np.arange(len(truth)), truth]
+    others = (shift.sum(axis=1) - own) / (len(concepts) - 1)
+    told = moved[["info", "question", "conversation", "vector_kind", "vector", "target"]]
+    return told.assign(
+        series=mapped(told["vector_kind"], SERIES_OF, "kind"),
+        right=choices.right(shift, truth),
+        own=own - others,
+        **{concept: shift[:, at] for at, concept in enumerate(concepts)},
+    )

@@ -1,0 +1,175 @@
+"""What can be known to be wrong before a model is loaded: names, files, layers, and a place to write to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from analyses.kit.cli import Common, format_layers, template_options
+from mechint import organisms
+from mechint.base.errors import LayerRangeError, UnknownConceptError, UnknownNameError, UsageError
+from mechint.base.files import check_writable
+from mechint.chat.conversations import Conversation, load_conversations
+from mechint.models.model_names import Source, check_reachable, resolve
+
+_T = TypeVar("_T")
+_VECTOR_SUFFIXES = (".gguf", ".safetensors")
+# What conditions, their kinds and the rows and series of figures are called; random vectors have a number.
+_RESERVED = ("clean", "none", "injected", "concept", "random", "swap", "contrast", "control", "mean of all")
+_RANDOM = re.compile(r"random[-_ ]?[0-9]+")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What can be known of a model before it is loaded; sizes are None if its configuration is not here."""
+
+    n_layers: int | None
+    prompts: str
+    d_model: int | None = None
+
+
+def check_common(config: Common, analysis: str) -> Checkpoint:
+    """Raise for every bad common option that can be known without a model, and for an --out that cannot be written."""
+    if config.engine == "ray" and config.shard is not None:
+        raise UsageError("--engine ray with --shard", "one of them: Ray divides the table itself", "leave one out")
+    check_effect(config.device == "cpu", "--device cpu, whose memory is the computer's", config, ("offload",))
+    template_options(config)
+    checkpoint = check_model(config.model)
+    if checkpoint.n_layers is not None:
+        check_layers(config.layers, checkpoint.n_layers)
+    if config.conversations is not None:
+        load_conversations(config.conversations)
+    check_concepts(config.concepts or (), "--concepts")
+    if config.vectors is not None:
+        check_effect(True, "--vectors", config, ("method",))
+        vector_files(config.vectors, config.concepts)
+    elif checkpoint.prompts == "small":
+        select(dict.fromkeys(organisms.concepts("all")), config.concepts, "concept", UnknownConceptError)
+    check_writable(config.out / analysis, "--out")
+    return checkpoint
+
+
+def check_model(name: str) -> Checkpoint:
+    """Return what can be known of a model before it is loaded; raises UnknownModelError if it is not to be had."""
+    source = resolve(name)
+    check_reachable(source)
+    return _checkpoint(source)
+
+
+def check_effect(without: bool, because: str, config: Common, options: Sequence[str]) -> None:
+    """Raise UsageError if an option was given that can have no effect, rather than ignore it."""
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(config)}
+    given = [flag for name in options if (flag := _flag(name, getattr(config, name), kinds[name]))]
+    if without and given:
+        raise UsageError(f"{', '.join(given)} with {because}", "one or the other", "leave one of them out")
+
+
+def _flag(name: str, value: object, kind: str) -> str:
+    """Return how an option was given; "" if it was not: a switch that is off, or anything that is None.
+
+    One that can be switched off too (`bool | None`) is not given as long as it is None.
+    """
+    if value is None or (value is False and kind == "bool"):
+        return ""
+    return f"--{'no-' * (value is False)}{name.replace('_', '-')}"
+
+
+def vector_files(path: Path, wanted: Sequence[str] | None = None) -> dict[str, Path]:
+    """Return vector files by concept (the file's stem), all of them or those `wanted`."""
+    found = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
+    files: dict[str, list[Path]] = {}
+    for file in found:
+        if file.suffix in _VECTOR_SUFFIXES:
+            files.setdefault(file.stem, []).append(file)
+    if not files:
+        raise UsageError(
+            given=f"--vectors {path}: {'no vector files in it' if path.exists() else 'no such file or directory'}",
+            allowed="a .gguf or .safetensors file, or a directory of them",
+            advice="check the path",
+        )
+    chosen = select(files, wanted, "concept (no vector file of that name)", UnknownConceptError)
+    if twice := [" and ".join(file.name for file in same) for same in chosen.values() if len(same) > 1]:
+        raise UsageError(
+            given=f"--vectors {path}: {'; '.join(twice)}: two vectors of one name",
+            allowed="one file for each concept, as its name is what tables call it",
+            advice="rename or move one of them, or name one file",
+        )
+    check_concepts(chosen, f"--vectors {path}")
+    return {name: same[0] for name, same in chosen.items()}
+
+
+def check_concepts(names: Iterable[str], option: str) -> None:
+    """Raise UsageError for concepts with a name that tables and figures give to something else."""
+    if taken := [name for name in names if name.casefold() in _RESERVED or _RANDOM.fullmatch(name.casefold())]:
+        raise UsageError(
+            given=f"{option}: a concept with the name {', '.join(map(repr, taken))}",
+            allowed=f"any name but {', '.join(_RESERVED)}, and random-0, random-1, ...: tables call others by these",
+            advice="rename it",
+        )
+
+
+def select(
+    known: dict[str, _T], wanted: Sequence[str] | None, what: str, error: type[UsageError] = UnknownNameError
+) -> dict[str, _T]:
+    """Return the wanted entries, in the order wanted (None: all); raises `error` for names that are not known."""
+    if unknown := [name for name in wanted or () if name not in known]:
+        raise error(
+            given=f"unknown {what}: {', '.join(unknown)}", allowed=", ".join(known), advice="choose among these"
+        )
+    return {name: known[name] for name in wanted} if wanted else known
+
+
+def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
+    """Raise LayerRangeError unless all layers are inside a model of `n_layers`."""
+    if layers and max(layers) >= n_layers:
+        raise LayerRangeError(
+            given=f"--layers {format_layers(layers)}",
+            allowed=f"0:{n_layers} (layers 0 to {n_layers - 1})",
+            advice="choose layers of the model",
+        )
+
+
+def _checkpoint(source: Source) -> Checkpoint:
+    """Read a local checkpoint's config.json, or what a GGUF file declares, without loading anything."""
+    if source.is_gguf:
+        from mechint.models.gguf_configs import config_of
+        from mechint.models.gguf_models import reading_model
+
+        with reading_model(Path(source.location)) as model:
+            declared = config_of(model)
+        return Checkpoint(declared.num_hidden_layers, "full", declared.hidden_size)
+    try:
+        config = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a hub id, or a directory whose problem the loader reports
+        config = {}
+    known = config if isinstance(config, dict) else {}
+    sizes = [
+        known.get(name, known.get(old)) for name, old in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
+    ]
+    n_layers, d_model = (size if isinstance(size, int) else None for size in sizes)
+    return Checkpoint(n_layers, str(known.get("mechint_prompts", "full")), d_model)
+
+
+def check_whole(config: Common, why: str) -> None:
+    """Raise UsageError for a run in shards, of an analysis whose second step needs the first one of all cases."""
+    if config.engine == "ray" or config.shard is not None:
+        raise UsageError(
+            given=f"--engine ray or --shard: {why}",
+            allowed="--engine local, whole; an interrupted run goes on where it stopped",
+            advice="divide it by conversations",
+        )
+
+
+def check_marked(config: Common, chats: Sequence[Conversation]) -> None:
+    """Raise UsageError for own conversations without a marked turn, where these turns are what is looked into."""
+    if plain := [chat.label for chat in chats if not any(message.add_injection for message in chat.messages)]:
+        raise UsageError(
+            given=f"{config.conversations}: no message of {', '.join(plain[:5])} is marked add_injection",
+            allowed="conversations with marked turns",
+            advice="mark the turns whose cache is to be filled under the injection",
+        )

@@ -1,0 +1,204 @@
+"""Computing an analysis' rows with the engine: whole or a shard, here or on Ray, going on where it was interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from analyses.kit import record as run
+from analyses.kit import shard_files as parts
+from analyses.kit.cli import Common
+from mechint.engine.store import each_once
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from mechint.base.files import JSON
+    from mechint.engine.explain import Explanation
+    from mechint.engine.job import Job, Request
+    from mechint.engine.job import Options as JobOptions
+    from mechint.models.model import Model
+
+Options = TypeVar("Options", bound=Common)
+# Figures, and what `run.json` says besides.
+Drawn = tuple[Mapping[str, "go.Figure"], Mapping[str, "JSON"]]
+# Draws a finished table, from what the run has found besides.
+Draw = Callable[["pd.DataFrame", Options, Mapping[str, "JSON"]], Drawn]
+
+# A run that is expected to take longer than this, in seconds, says by which of its options it would take less.
+_LONG = 600.0
+_SHORTENING = {
+    "concepts": "fewer --concepts",
+    "n_random": "a smaller --n-random",
+    "limit": "a smaller --limit",
+    "layers": "--layers that begin later",
+    "layer_sweep": "no --layer-sweep",
+    "window": "a wider --window",
+    "strengths": "fewer --strengths",
+    "orders": "fewer --orders",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Requests to one model; `about` adds to the rows of one of them (its number, its rows) what each row's cell is."""
+
+    model: Model
+    requests: Sequence[Request]
+    about: Callable[[int, pd.DataFrame], pd.DataFrame]
+
+
+def compute(config: Common, name: str, asked: Sequence[Asked]) -> pd.DataFrame:
+    """Return the rows of all requests, unfinished (see `mechint.engine.job.finish`), `request` telling them apart.
+
+    `attrs["receipts"]` holds the receipts. An interrupted call leaves its finished cells for the next one.
+    """
+    import pandas as pd
+
+    from mechint.engine.job import Job
+
+    begun = time.monotonic()
+    jobs = [Job.of(one.model, one.requests) for one in asked]
+    costs, passed, tables = _computed(config, name, asked, jobs)
+    found: list[pd.DataFrame] = []
+    receipts: list[dict[str, JSON]] = []
+    for one, rows in zip(asked, tables, strict=True):
+        for number, part in enumerate(rows):
+            receipts += [run.short_receipt(receipt) | {"model": one.model.name} for receipt in part.attrs["receipts"]]
+            found.append(one.about(number, part).assign(request=len(found)))
+    _tell(name, costs, passed, time.monotonic() - begun)
+    table = pd.concat([part for part in found if len(part)] or found[:1])  # a shard may have nothing of a request
+    table.attrs["receipts"] = each_once(receipts)
+    return table
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Generic[Options]):
+    """A run of an analysis: what was asked for, when it began, what it has found besides rows, and how it is drawn."""
+
+    name: str
+    draw: Draw[Options]
+    config: Options
+    argv: Sequence[str]
+    clock: run.Clock
+    found: Mapping[str, JSON]
+    drawing: frozenset[str] = frozenset()
+
+
+def complete(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
+    """Write the results of a run, or the part that a shard leaves for `analyses.merge`; returns the paths."""
+    directory, shard = of.config.out / of.name, of.config.shard
+    if shard is not None:
+        record = parts.Record(of.name, tuple(of.argv), run.key(of.config, of.found), of.found, run.source_hash())
+        written = [parts.write(rows, directory, shard, record)]
+    else:
+        written = conclude(of, rows)
+    run.discard_store(directory, shard)
+    return written
+
+
+def conclude(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
+    """Finish a complete table and write it with its figures and its record; returns the paths."""
+    import mechint as mi
+    from mechint.figures.markup import literal, plain
+
+    directory = of.config.out / of.name
+    run.check_place(directory, of.config, of.found, of.drawing)
+    table = finished(rows)
+    receipts = table.attrs.pop("receipts")
+    table.attrs["units"] = run.units_in(of.found)
+    paths = run.write_table(table, directory)
+    # What users and models have written may not be read as markup.
+    figures, more = of.draw(literal(table), literal(of.config), literal(of.found))
+    paths += mi.figures.save_all(figures, directory, script_in=of.config.out)
+    found = {**of.found, **{name: run.as_json(plain(value)) for name, value in more.items()}, "receipts": receipts}
+    return run.finish(directory, paths, config=of.config, argv=of.argv, clock=of.clock, found=found)
+
+
+def finished(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of all requests' rows: with shifts, each request's in its order."""
+    import pandas as pd
+
+    from mechint.engine.job import finish
+
+    table = pd.concat([finish(part) for _, part in rows.groupby("request", sort=True)], ignore_index=True)
+    table = table.drop(columns="request")
+    table.attrs["receipts"] = rows.attrs["receipts"]
+    return table
+
+
+def _computed(
+    config: Common, name: str, asked: Sequence[Asked], jobs: Sequence[Job]
+) -> tuple[list[Explanation], int, list[list[pd.DataFrame]]]:
+    """Return what the jobs were to cost, how many tokens were passed, and the rows of each one's requests.
+
+    To whoever waits they are one thing: a line says what is expected of all, and one bar goes over all.
+    """
+    from mechint.base.progress import announce, cell_bar
+    from mechint.engine.explain import cost_of
+    from mechint.engine.forecast import forecast
+
+    options, tables = _job_options(config, name), []
+    costs = [cost_of(job, options) for job in jobs]
+    cells, known, work = (sum(getattr(cost, field) for cost in costs) for field in ("cells", "known", "work"))
+    if work:
+        with run.sparing_threads(asked[0].model):
+            expected = forecast(jobs, costs, options, workers=config.workers if config.engine == "ray" else 1)
+        announce(f"{name}: {expected}{shorter(config, expected.seconds)}")
+    with cell_bar(name, work=work, cells=cells, known=known, by_cells=config.engine == "ray") as count:
+        for one, job in zip(asked, jobs, strict=True):
+            with run.sparing_threads(one.model):
+                tables.append(_rows(config, one, job, dataclasses.replace(options, progress=count)))
+    return costs, count.tokens, tables
+
+
+def shorter(config: Common, seconds: float | None) -> str:
+    """Return, where a run is expected to take long, by which of its options it would take less."""
+    if seconds is None or seconds < _LONG:
+        return ""
+    sweeps = getattr(config, "layer_sweep", False)
+    without = {"layers"} if sweeps else {"layer_sweep", "window"}
+    ways = [way for option, way in _SHORTENING.items() if hasattr(config, option) and option not in without]
+    return f"; it takes less with {', '.join(ways)}"
+
+
+def _job_options(config: Common, name: str) -> JobOptions:
+    from mechint.engine.job import Options as JobOptions
+
+    return JobOptions(
+        batch_size=config.batch_size,
+        batch_tokens=config.batch_tokens,
+        store=run.store_directory(config.out / name, config.shard),
+        shard=config.shard,
+        offload=config.offload,
+        max_memory=config.max_memory,
+    )
+
+
+def _rows(config: Common, one: Asked, job: Job, options: JobOptions) -> list[pd.DataFrame]:
+    """Return the rows of one model's requests."""
+    if config.engine == "ray":
+        _fill(job, one, config.workers, options)
+    return job.rows(options)
+
+
+def _fill(job: Job, asked: Asked, workers: int, options: JobOptions) -> None:
+    from mechint.readouts.ray_engine import fill
+
+    fill(job, asked.requests, workers, options)
+
+
+def _tell(name: str, costs: Sequence[Explanation], passed: int, seconds: float) -> None:
+    """Write what a run has cost."""
+    cells, alone, distinct = (
+        sum(getattr(cost, field) for cost in costs) for field in ("cells", "alone_tokens", "distinct_tokens")
+    )
+    sys.stderr.write(
+        f"{name}: {cells:,} cells in {seconds:.1f} s; {passed:,} tokens passed, {distinct:,} distinct, "
+        f"{alone:,} if every cell were run by itself\n"
+    )

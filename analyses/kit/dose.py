@@ -1,0 +1,167 @@
+"""What an analysis injects: concept vectors and random ones, at which layers, and how strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from analyses.kit.checks import check_layers, vector_files
+from analyses.kit.cli import METHODS, Common, format_layers
+from mechint import organisms
+from mechint.base.errors import LayerRangeError
+from mechint.vectors import presets
+
+if TYPE_CHECKING:
+    from mechint.base.files import JSON
+    from mechint.models.model import Model
+    from mechint.vectors.concept_vectors import ConceptVector
+
+Sweep = Literal["main", "single", "window"]
+
+# Embedded models are trained to report injections here; at this strength they still talk readably.
+EMBEDDED_LAYERS, EMBEDDED_RELATIVE_STRENGTH = (2, 3, 4), 0.4
+
+# Everyday things of different kinds; the choice is this project's own.
+CONCEPTS = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "money")
+
+
+@dataclass(frozen=True)
+class Dose:
+    """Where and how strongly to inject, and who says so; exactly one of the two strengths is given."""
+
+    layers: tuple[int, ...]
+    strength: float | None
+    relative_strength: float | None
+    source: str
+
+    @classmethod
+    def of(cls, record: JSON) -> Dose:
+        """Return the dose that a record tells of."""
+        known = record if isinstance(record, dict) else {}
+        layers = known["layers"]
+        strength, relative = (
+            None if known[name] is None else float(str(known[name])) for name in ("strength", "relative_strength")
+        )
+        chosen = tuple(int(str(layer)) for layer in layers) if isinstance(layers, list) else ()
+        return cls(chosen, strength, relative, str(known["source"]))
+
+    def __str__(self) -> str:
+        if self.strength is not None:
+            return f"strength {self.strength:g}"
+        return f"|added| = {self.relative_strength:g} x the model's median residual norm at each layer"
+
+    @property
+    def amount(self) -> float:
+        """The strength, in whichever unit it is given."""
+        amount = self.relative_strength if self.strength is None else self.strength
+        assert amount is not None
+        return float(amount)
+
+    def told(self) -> str:
+        """Return layers and strength as words for a subtitle."""
+        return f"injected at layers {format_layers(self.layers)} in the marked turns only, {self}"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Layers of one injection, and the part of the analysis that they are for."""
+
+    sweep: Sweep
+    layers: tuple[int, ...]
+
+
+def dose(config: Common, model: Model) -> Dose:
+    """Return layers and strength: those of the options, else a preset's, else the middle third and relative strength.
+
+    Embedded models have settings of their own. A preset's strength is for vectors like those it was published with, so
+    not for mean differences.
+    """
+    preset = presets.preset_for(config.model)
+    layers = _usual_layers(preset, model) if config.layers is None else config.layers
+    check_layers(layers, model.n_layers)
+    if config.strength is not None:
+        return Dose(layers, config.strength, None, "--strength")
+    if config.relative_strength is not None:
+        return Dose(layers, None, config.relative_strength, "--relative-strength")
+    if preset is not None and (config.vectors is not None or method_of(config, model) == "paired_pca"):
+        return Dose(layers, preset.strength, None, preset.source)
+    if model.prompts == "small":
+        return Dose(layers, None, EMBEDDED_RELATIVE_STRENGTH, "embedded model")
+    return Dose(layers, None, presets.DEFAULT_RELATIVE_STRENGTH, "default")
+
+
+def method_of(config: Common, model: Model) -> str:
+    """Return how vectors are made where the options do not say: as published; an embedded model's as it was trained."""
+    usual = "mean_difference" if model.prompts == "small" else METHODS[0]
+    return usual if config.method is None else config.method
+
+
+def _usual_layers(preset: presets.Preset | None, model: Model) -> tuple[int, ...]:
+    if preset is not None:
+        return tuple(preset.layers)
+    return EMBEDDED_LAYERS if model.prompts == "small" else tuple(presets.middle_third(model.n_layers))
+
+
+def stored_vectors(config: Common) -> dict[str, ConceptVector]:
+    """Return the concept vectors of `--vectors` by name; empty without the option. Needs no model."""
+    if config.vectors is None:
+        return {}
+    from mechint.vectors.concept_vectors import ConceptVector
+
+    return {name: ConceptVector.load(file) for name, file in vector_files(config.vectors, config.concepts).items()}
+
+
+def extracted_vectors(config: Common, model: Model, analysis: str) -> dict[str, ConceptVector]:
+    """Return vectors of `--concepts` from the model itself; kept with the results, reused if all is equal."""
+    from mechint.vectors import extract
+
+    concepts = default_concepts(model) if config.concepts is None else config.concepts
+    directory = config.out / analysis / "vectors"
+    return extract.extract(model, concepts, method_of(config, model), directory=directory, progress=True)
+
+
+def default_concepts(model: Model) -> tuple[str, ...]:
+    """Return the concepts to use where none are named; for an embedded model some of those it was trained on.
+
+    Concepts that it was never injected with are another population, and would only widen the interval: name them.
+    """
+    if model.prompts == "full":
+        return CONCEPTS
+    trained = organisms.concepts("trained")
+    return trained[:: len(trained) // len(CONCEPTS)][: len(CONCEPTS)]
+
+
+def random_vectors(config: Common, model: Model, like: Sequence[ConceptVector]) -> dict[str, ConceptVector]:
+    """Return `--n-random` random vectors, each with the layers and norms of one concept vector, in turn."""
+    from mechint.vectors import extract
+
+    found: dict[str, ConceptVector] = {}
+    for number in range(config.n_random):
+        match = like[number % len(like)]
+        found[f"random-{number}"] = extract.random_controls(model, n=1, seed=config.seed + number, like=match)[0]
+    return found
+
+
+def sweep_placements(window: int | None, available: Sequence[int], n_layers: int) -> list[Placement]:
+    """Return every single layer and every window of `window` layers (default: a third of the depth).
+
+    Windows with layers that some vector lacks (`available` has not) are left out. Raises LayerRangeError for a window
+    that is longer than the model.
+    """
+    width = max(2, round(n_layers / 3)) if window is None else window
+    check_window(width, n_layers)
+    windows = [tuple(range(first, first + width)) for first in range(n_layers - width + 1)]
+    single = [Placement("single", (layer,)) for layer in available]
+    return single + [Placement("window", layers) for layers in windows if set(layers) <= set(available)]
+
+
+def check_window(window: int, n_layers: int) -> None:
+    """Raise LayerRangeError for a window that is longer than the model."""
+    if window > n_layers:
+        raise LayerRangeError(f"--window {window}", f"1 to {n_layers} layers", "choose a shorter window")
+
+
+def common_layers(vectors: Mapping[str, ConceptVector]) -> list[int]:
+    """Return the layers for which every vector has one; files from elsewhere may lack some."""
+    return sorted(set.intersection(*(set(vector.layers) for vector in vectors.values())))

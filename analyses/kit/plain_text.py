@@ -1,0 +1,151 @@
+"""Is the model still itself? The loss of text while vectors are added at all positions: of prose, and of what it says.
+
+Prose may be strange to a small model from the start, and steering cannot make it stranger. What it says by itself never
+is: the loss of a clean sample rises by the divergence of the steered model from the clean one (Kullback-Leibler).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analyses.kit import record as run
+from analyses.kit import resume as pieces
+from analyses.kit import study as experiment
+from analyses.kit.study import Condition, Group, Setup
+from mechint import stats
+from mechint.chat.conversations import Conversation, Message
+from mechint.prompts.design import PromptDesign
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechint.base.files import JSON
+
+KIND, PROSE, REPLY = "text", "prose", "reply"
+COHERENT = 2.0  # text counts as coherent while its perplexity is less than this many times the clean one
+TOLD = (
+    "Text: plain prose, and what the model says by itself, read under the same injection; the perplexity in units of "
+    "the clean one is that of the kind that suffers more"
+)
+_REPLIES, _REPLY_TOKENS = 4, 40
+_BATCH = 64  # texts read at once: they are short
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts by label, with their kind (prose, reply) in `kinds`."""
+
+    texts: Mapping[str, str | Conversation]
+    kinds: Mapping[str, str]
+
+    @classmethod
+    def of(cls, setup: Setup) -> Texts:
+        """Return the plain prose of the model's prompt set, and replies of the clean model to its first open request.
+
+        Replies are drawn at temperature 1; those of less than two tokens, or with special tokens, are left out.
+        """
+        design = PromptDesign.load(setup.model.prompts)
+        found: dict[str, str | Conversation] = {f"{PROSE}-{at}": text for at, text in enumerate(design.tasks.plain)}
+        with run.sparing_threads(setup.model):
+            found |= {chat.label: chat for chat in _replies(setup, design)}
+        return cls(found, {label: label.partition("-")[0] for label in found})
+
+    def told(self) -> dict[str, JSON]:
+        """Return what `run.json` says of the texts, by which shards of one table are known."""
+        chats = {label: text for label, text in self.texts.items() if isinstance(text, Conversation)}
+        return {label: chat.messages[-1].content for label, chat in chats.items()}
+
+
+def _replies(setup: Setup, design: PromptDesign) -> list[Conversation]:
+    from mechint.interventions.specifications import CLEAN
+    from mechint.prompts import questions as prompt_questions
+    from mechint.readouts.generate import generate
+
+    asked = next(chat for chat in prompt_questions.top_of_mind(design) if not chat.messages[-1].continue_msg)
+    said = generate(
+        setup.model, asked, CLEAN, n=_REPLIES, temperature=1.0, seed=setup.config.seed, max_new_tokens=_REPLY_TOKENS
+    )
+    special = [str(token) for token in setup.model.tokenizer.added_tokens_decoder.values() if token.special]
+    long = said[said["n_tokens"] > 2]["text"].str.strip()
+    texts = [text for text in dict.fromkeys(long) if text and not any(token in text for token in special)]
+    return [
+        replace(asked, label=f"{REPLY}-{at}", messages=(*asked.messages, Message("assistant", text, continue_msg=True)))
+        for at, text in enumerate(texts)
+    ]
+
+
+def rows(
+    setup: Setup,
+    name: str,
+    texts: Texts,
+    conditions: Sequence[Condition],
+    *,
+    clean: Mapping[str, experiment.Value],
+    words: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return the rows of all texts, clean and under every condition (see `mi.text_loss`).
+
+    They have the columns of other rows, with kind `text` and group `prose` or `reply`, and `loss`, `perplexity`,
+    `n_tokens`, `log_p_<word>`. `clean` is what clean rows say where conditions say something.
+    """
+    from mechint.interventions.specifications import CLEAN
+
+    by_vector: dict[str, list[Condition]] = {"": [Condition(CLEAN, "", "none", clean)]}
+    for condition in conditions:
+        by_vector.setdefault(condition.vector, []).append(condition)
+    todo = [_piece(setup, texts, mine, words or {}) for mine in by_vector.values()]
+    with run.sparing_threads(setup.model):
+        return pieces.compute(setup.config, name, KIND, todo)
+
+
+def _piece(setup: Setup, texts: Texts, conditions: Sequence[Condition], words: Mapping[str, str]) -> pieces.Piece:
+    interventions = [condition.intervention for condition in conditions]
+
+    def compute() -> pd.DataFrame:
+        from mechint.readouts.text_loss import text_loss
+
+        batch = _BATCH if setup.config.batch_size is None else setup.config.batch_size
+        memory, shown = setup.config.max_memory, list(texts.texts.values())
+        found = text_loss(setup.model, shown, interventions, words=words, batch_size=batch, max_memory=memory)
+        labels = list(texts.texts)
+        named = found.assign(conversation=[labels[number] for number in found.pop("text")], kind=KIND, asked=True)
+        named = named.assign(group=named["conversation"].map(texts.kinds), reference=named["intervention"] == "clean")
+        return experiment.described(named, Group([], conditions))
+
+    key = pieces.key(setup.model, interventions, texts, words, [dict(one.about) for one in conditions])
+    return pieces.Piece(len(texts.texts) * len(conditions), key, compute)
+
+
+def rises(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the steered rows of texts with `rise`: how much the loss is above that of the same text read clean.
+
+    In nats per token: the perplexity is exp(rise) times the clean one.
+    """
+    text = table[table["kind"] == KIND]
+    clean = text[text["vector_kind"] == "none"].set_index("conversation")["loss"]
+    steered = text[text["vector_kind"] != "none"]
+    return steered.assign(rise=steered["loss"] - steered["conversation"].map(clean))
+
+
+def worst(rises: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Return `*by`, vector, rise: means over the texts of each kind (prose, replies), of which the larger is taken."""
+    keys = [*by, "vector"]
+    means = stats.strict_means(rises, [*keys, "group"], "rise")
+    return means.groupby(level=keys, sort=False).max().reset_index()
+
+
+def clean_perplexities(table: pd.DataFrame) -> dict[str, JSON]:
+    """Return the perplexity of the clean texts by kind (of their mean loss)."""
+    clean = table[(table["kind"] == KIND) & (table["vector_kind"] == "none")]
+    losses = stats.strict_means(clean, ["group"], "loss")
+    return {str(kind): round(float(ratio(np.array(loss))), 3) for kind, loss in losses.items()}
+
+
+def ratio(rise: np.ndarray) -> np.ndarray:
+    """Return how many times the clean perplexity that is; beyond what a float holds, as good as infinite."""
+    with np.errstate(over="ignore"):
+        return np.exp(np.asarray(rise, dtype=np.float64))

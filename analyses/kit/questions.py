@@ -1,0 +1,154 @@
+"""Which conversations an analysis asks: introspection questions and the control questions beside them."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from analyses.kit import option_types
+from analyses.kit.cli import Common
+from mechint import prompts
+from mechint.base.errors import UsageError
+from mechint.chat.conversations import Conversation, load_conversations
+from mechint.prompts.design import GROUPS, PromptDesign
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+KINDS = ("introspection", "control")
+WORDED = ("description", "info", "format")
+CONTROLS_IN_SWEEP = 3  # per group; a sweep asks each at dozens of placements
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Which cell of a prompt set to ask; every name is checked against the set."""
+
+    description: str = "injection"
+    info: str = "introspection"
+    format: str = "yes-no"
+
+    @classmethod
+    def of(cls, **given: str | None) -> Wording:
+        """Return what the options say; the usual where they say nothing."""
+        return cls(**{name: value for name, value in given.items() if value is not None})
+
+    def __str__(self) -> str:
+        return f"description {self.description}, info {self.info}, format {self.format}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """The options of analyses that ask one cell of the prompt set; None: the usual."""
+
+    description: str | None
+    info: str | None
+    format: str | None
+
+    @property
+    def wording(self) -> Wording:
+        """The cell of the prompt set that is asked."""
+        return Wording.of(description=self.description, info=self.info, format=self.format)
+
+
+def add_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options that choose a cell of the prompt set."""
+    usual = Wording()
+    group.add_argument(
+        "--description", type=option_types.words, help=f"what the prompt says was done (default: {usual.description})"
+    )
+    group.add_argument(
+        "--info", type=option_types.words, help=f"info document that the prompt starts with (default: {usual.info})"
+    )
+    group.add_argument("--format", type=option_types.words, help=f"answer format (default: {usual.format})")
+
+
+def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Conversation]:
+    """Return those of `--conversations` (the first `--limit`), or the introspection question and its controls.
+
+    Raises UnknownNameError for names the prompt set does not have, UsageError if no introspection question is left or
+    a conversation names no answer tokens, since there is nothing to draw then.
+    """
+    if config.conversations is None:
+        design = PromptDesign.load(prompt_set)
+        cell = {"descriptions": [wording.description], "infos": [wording.info], "formats": [wording.format]}
+        return prompts.introspection(design, **cell) + prompts.controls(design, **cell, limit=config.limit)
+    found = load_conversations(config.conversations)[: config.limit]
+    _check_said(config, found)
+    if not any(kind_of(conversation) == "introspection" for conversation in found):
+        raise UsageError(
+            given=f"{config.conversations}: only control questions",
+            allowed="at least one introspection question (extra.kind, or a label that does not begin with `control`)",
+            advice="add one, or raise --limit",
+        )
+    if silent := [
+        conversation.label for conversation in found if not (conversation.yes_token and conversation.no_token)
+    ]:
+        raise UsageError(
+            given=f"{config.conversations}: no answer tokens in {', '.join(silent[:5])}",
+            allowed="conversations that name a yes_token and a no_token",
+            advice="add them to the file, or take such conversations out",
+        )
+    return found
+
+
+def _check_said(config: Common, found: Sequence[Conversation]) -> None:
+    """Raise UsageError for a kind or a group that no figure would show."""
+    for name, read, allowed in (("kind", kind_of, KINDS), ("group", group_of, ("", *GROUPS))):
+        if wrong := [f"{read(chat)!r} in {chat.label}" for chat in found if read(chat) not in allowed]:
+            raise UsageError(
+                given=f"{config.conversations}: unknown extra.{name}: {', '.join(wrong[:5])}",
+                allowed=", ".join(filter(None, allowed)),
+                advice=f"correct it, or leave extra.{name} out",
+            )
+
+
+def for_sweep(config: Common, found: Sequence[Conversation]) -> list[Conversation]:
+    """Return what a sweep asks: a few controls of each group, unless the options say which or how many."""
+    if config.conversations is not None or config.limit is not None:
+        return list(found)
+    seen: Counter[str] = Counter()
+    few = []
+    for conversation in found:
+        group = group_of(conversation)
+        seen[group] += 1
+        if not group or seen[group] <= CONTROLS_IN_SWEEP:
+            few.append(conversation)
+    return few
+
+
+def kind_of(conversation: Conversation) -> str:
+    """Return `introspection` or `control`, as the conversation's `extra` says, else as its label begins."""
+    kind = conversation.extra.get("kind")
+    return str(kind) if kind else "control" if conversation.label.startswith("control") else "introspection"
+
+
+def group_of(conversation: Conversation) -> str:
+    """Return the control group; "" for introspection questions, `no` for controls that do not say."""
+    group = conversation.extra.get("group")
+    return str(group) if group else "no" if kind_of(conversation) == "control" else ""
+
+
+def described(table: pd.DataFrame, asked: Sequence[Conversation]) -> pd.DataFrame:
+    """Add `kind`, `group`, `question` (in words) of each row's conversation, and `description`, `info`, `format`.
+
+    The last three are "" for a conversation that does not say.
+    """
+    known = {chat.label: (kind_of(chat), group_of(chat), _question(chat), *_worded(chat)) for chat in asked}
+    rows = [known[label] for label in table["conversation"]]
+    names = ("kind", "group", "question", *WORDED)
+    return table.assign(**{name: [row[place] for row in rows] for place, name in enumerate(names)})
+
+
+def _worded(conversation: Conversation) -> tuple[str, ...]:
+    return tuple(str(conversation.extra.get(name) or "") for name in WORDED)
+
+
+def _question(conversation: Conversation) -> str:
+    """Return the control question as its design has it, else what the user said last."""
+    said = [message.content for message in conversation.messages if message.role == "user"]
+    return str(conversation.extra.get("control_question") or said[-1])

@@ -1,0 +1,103 @@
+"""Rows that are no cells of the engine, in pieces; each is kept until the run is done, which goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analyses.kit import kept_tables
+from analyses.kit import record as run
+from analyses.kit.cli import Common
+from mechint.base.artefacts import FileKind
+from mechint.base.errors import StaleArtefactError
+from mechint.base.files import sha256
+from mechint.engine.store import each_once
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechint.interventions.specifications import Intervention
+    from mechint.models.model import Model
+
+
+_KIND = FileKind(
+    what="rows of an interrupted run",
+    allowed="files as the run has left them",
+    advice="remove the file: its rows are computed again",
+    error=StaleArtefactError,
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows: how many they are, the key of all that they depend on, and how they are computed."""
+
+    n_rows: int
+    key: str
+    compute: Callable[[], pd.DataFrame]
+
+
+def key(model: Model, interventions: Sequence[Intervention], *about: object) -> str:
+    """Return a hash of a model as it is run, interventions with their names, and whatever else is said as its text."""
+    from mechint.interventions.specifications import key_for
+
+    whose = (model.identity, model.backend.kind, str(model.backend.dtype))
+    done = [(one.name, key_for(model, one)) for one in interventions]
+    return sha256(*(repr(part).encode() for part in (whose, done, *about)))
+
+
+def compute(config: Common, name: str, what: str, pieces: Sequence[Piece]) -> pd.DataFrame:
+    """Return the rows of all pieces, or of a shard's; their index is their place in the whole.
+
+    `attrs["receipts"]` holds the receipts that the pieces have in theirs. Finished pieces are read where an
+    interrupted call has left them; `run.discard_store` removes them with the cells.
+    """
+    import pandas as pd
+
+    from mechint.base.progress import tracked
+
+    store = run.store_directory(config.out / name, config.shard)
+    starts = [sum(piece.n_rows for piece in pieces[:number]) for number in range(len(pieces))]
+    mine = range(len(pieces)) if config.shard is None else range(config.shard.index, len(pieces), config.shard.count)
+    found = []
+    for number in tracked(mine, f"{name}: {what}", "vector", shown=True):
+        rows = _kept(store / f"{what}-{pieces[number].key}.parquet", pieces[number].compute)
+        found.append(rows.set_index(pd.RangeIndex(starts[number], starts[number] + len(rows))))
+    receipts = each_once([receipt for rows in found for receipt in rows.attrs.pop("receipts", [])])
+    table = pd.concat(found) if found else pd.DataFrame(columns=["conversation", "intervention", "asked", "reference"])
+    table.attrs["receipts"] = receipts
+    return table
+
+
+def joined(cells: pd.DataFrame, rows: pd.DataFrame, n_requests: int) -> pd.DataFrame:
+    """Return the rows of `tables.compute`, of so many requests, with others: one request more for `tables.finished`."""
+    import pandas as pd
+
+    receipts = each_once([receipt for part in (cells, rows) for receipt in part.attrs.pop("receipts")])
+    table = pd.concat([cells, rows.assign(request=n_requests)] if len(rows) else [cells])
+    table.attrs["receipts"] = receipts
+    return table
+
+
+def with_ratio(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add `added_ratio`: |added| / the model's median residual norm, as receipts have it, mean over layers.
+
+    Zero for clean rows, NaN for a model that has no such unit.
+    """
+    import numpy as np
+
+    found: dict[str, list[float]] = {}
+    for receipt in rows.attrs["receipts"]:
+        measured = [np.nan if layer[3] is None else layer[3] for layer in receipt["layers"].values()]
+        found.setdefault(receipt["intervention"], []).extend(measured or [0.0])
+    means = {name: float(np.mean(ratios)) for name, ratios in found.items()}
+    return rows.assign(added_ratio=rows["intervention"].map(means).astype(float))
+
+
+def _kept(file: Path, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    if not file.exists():
+        kept_tables.write(compute(), file)
+    # Read back also where it was just computed, so that an interrupted run's rows have the same types.
+    return kept_tables.read(file, _KIND)

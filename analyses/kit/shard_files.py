@@ -1,0 +1,129 @@
+"""Parts: what each shard of a table leaves on disk, and putting them together again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analyses.kit import kept_tables
+from analyses.kit import record as run
+from mechint.base.artefacts import FileKind, reading
+from mechint.base.errors import UsageError
+from mechint.base.files import JSON
+from mechint.engine.store import each_once
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechint.engine.shards import Shard
+
+FOLDER = "parts"
+_KIND = FileKind("a part of a table", "what runs with --shard have left", "run that shard again, or check the path")
+PLACE = "row of the whole table"  # no table has a column of this name
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a part belongs to: the analysis, its options, a key of the run that shards of one table share."""
+
+    analysis: str
+    argv: tuple[str, ...]
+    key: str
+    found: Mapping[str, JSON]
+    code: str  # a hash of the source that has computed its rows
+
+
+def write(rows: pd.DataFrame, directory: Path, shard: Shard, record: Record) -> Path:
+    """Write the rows of one shard; returns the path."""
+    table = rows.rename_axis(PLACE).reset_index()
+    about = {"shard": [shard.index, shard.count], **dataclasses.asdict(record)}
+    table.attrs = {"receipts": rows.attrs["receipts"], "part": about}
+    path = directory / FOLDER / f"{shard.index}-of-{shard.count}.parquet"
+    return kept_tables.write(table, path)
+
+
+def files(given: Sequence[Path]) -> list[Path]:
+    """Return the part files that some paths name: files, `parts` directories, or directories of results.
+
+    Raises UsageError where there is none.
+    """
+    found: list[Path] = []
+    for path in given:
+        here = (
+            [path]
+            if path.is_file()
+            else sorted({*path.glob("*-of-*.parquet"), *path.glob(f"**/{FOLDER}/*-of-*.parquet")})
+        )
+        if not here:
+            raise UsageError(f"{path}: no parts", "what runs with --shard have left", "check the path")
+        found += here
+    return list(dict.fromkeys(found))
+
+
+def read(given: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, Record]]:
+    """Return by analysis the rows of all its parts and what they belong to.
+
+    Raises UsageError for parts of different runs and for parts that are missing, StaleArtefactError for parts whose
+    doses are in other units.
+    """
+    by_analysis: dict[str, list[tuple[Path, pd.DataFrame]]] = {}
+    for file in given:
+        table = kept_tables.read(file, _KIND)
+        with reading(file, _KIND):
+            _check_part(table)
+        by_analysis.setdefault(str(table.attrs["part"]["analysis"]), []).append((file, table))
+    return {name: _joined(found) for name, found in by_analysis.items()}
+
+
+def _check_part(table: pd.DataFrame) -> None:
+    """Raise ValueError or KeyError for a table that does not say what it is a part of."""
+    about, shard = table.attrs["part"], table.attrs["part"]["shard"]
+    texts = [about["analysis"], about["key"], about["code"], *about["argv"]]
+    whole = len(shard) == 2 and all(isinstance(number, int) for number in shard)
+    if not (whole and all(isinstance(text, str) for text in texts) and isinstance(about["found"], dict)):
+        raise ValueError("what it says of itself is not what parts say")
+    if not isinstance(table.attrs["receipts"], list) or PLACE not in table.columns:
+        raise ValueError("it has no receipts, or no places of rows")
+
+
+def _joined(found: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, Record]:
+    import pandas as pd
+
+    abouts = [table.attrs.pop("part") for _, table in found]
+    shards = [tuple(about.pop("shard")) for about in abouts]
+    _check(found, abouts, shards)
+    receipts = each_once(receipt for _, table in found for receipt in table.attrs.pop("receipts"))
+    tables = [table for _, table in found]
+    rows = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True).set_index(PLACE)
+    rows.attrs["receipts"] = receipts
+    about = abouts[0]
+    return rows, Record(about["analysis"], tuple(about["argv"]), about["key"], about["found"], about["code"])
+
+
+def _check(
+    found: Sequence[tuple[Path, pd.DataFrame]], abouts: Sequence[Mapping[str, JSON]], shards: Sequence[tuple[int, int]]
+) -> None:
+    from mechint.models.residual_scale import check_same_unit
+
+    first = found[0][0]
+    for (file, _), about, shard in zip(found, abouts, shards, strict=True):
+        if about["key"] != abouts[0]["key"] or shard[1] != shards[0][1]:
+            raise UsageError(
+                given=f"{first} and {file}, which are parts of different runs",
+                allowed="parts made with the same options, model and version, but for --shard",
+                advice="remove those that are out of date",
+            )
+        for unit, other in zip(*(run.units_in(one["found"]) for one in (abouts[0], about)), strict=True):
+            check_same_unit(unit, other, f"{first} and {file}")
+    count = shards[0][1]
+    numbers = [index for index, _ in shards]
+    missing = sorted(set(range(count)) - set(numbers))
+    if missing or len(numbers) > count:
+        problem = f"parts {', '.join(map(str, missing))} of {count} are missing" if missing else "a part is there twice"
+        raise UsageError(
+            given=f"{first.parent}: {problem}",
+            allowed=f"each of 0/{count} to {count - 1}/{count} once",
+            advice="run what is missing, or name each part once",
+        )

@@ -1,0 +1,291 @@
+"""The cache attribution table as figures: over the text, by layer and side, by head, and windows taken together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from analyses.kv_attribution.cache_map import LEAST, PLACE, Text, cache_map
+from mechint import figures as draw
+from mechint import stats
+from mechint.figures import DotPanel, GridPanel, StrengthPanel
+from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PURPLE, SERIES, Series
+from mechint.stats import intervals
+from mechint.stats.bands import BANDS, Marks
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+DIRECTIONS = {"insert": "Inserted into the clean cache", "remove": "Removed from the injected cache"}
+_UNIT = f"part of the shift of {METRICS['logit_diff']}, logits"
+_MOST_LAYERS = 12
+_WHOLE = ("both", -1)  # keys and values, all heads
+_LOOKS = {
+    "injected": dataclasses.replace(SERIES["injected"], label="concept: keys and values"),
+    "values": Series("concept: values alone", PURPLE, "solid", "diamond"),
+    "keys": Series("concept: keys alone", ORANGE, "dash", "triangle-up"),
+    "random": dataclasses.replace(SERIES["random"], label="random vector of equal norm: keys and values"),
+    "control": Series("concept, control question: keys and values", GREEN, "dashdot", "triangle-down"),
+}
+_ORDERS = {
+    "strongest": dataclasses.replace(SERIES["injected"], label="concepts, strongest window first"),
+    "shuffled": Series("concepts, windows in random order", GREEN, "dashdot", "triangle-up"),
+    "random": dataclasses.replace(SERIES["random"], label="random vectors of equal norm, strongest window first"),
+}
+
+
+# What curves show: logits, or shares of a shift that is there.
+_COME_AND_GO = {
+    False: ("logits that come", "logits that go"),
+    True: ("share of the shift that comes", "share of the shift that goes"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """The whole shift under concepts: mean over concepts with its interval, and that of control questions (or NaN)."""
+
+    mean: float
+    low: float
+    high: float
+    control: float
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, conversation: str | None = None) -> Shift:
+        """Return the shift of all introspection questions (or of one), and of the control questions, under concepts."""
+        whole = table[(table["level"] == "cache") & (table["vector_kind"] == "concept")]
+        if conversation is not None:
+            whole = whole[(whole["conversation"] == conversation) | (whole["kind"] == "control")]
+        means = stats.strict_means(whole, ["kind", "vector"], "shift")
+        found = intervals.mean_interval(means.loc["introspection"].to_numpy())
+        control = means.loc["control"].mean() if "control" in means else np.nan
+        return cls(float(found.mean), float(found.low), float(found.high), float(control))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anything to attribute: more than next to nothing, than chance, and than in controls."""
+        controlled = np.isnan(self.control) or abs(self.mean) > 2 * abs(self.control)
+        return bool(abs(self.mean) >= LEAST and not self.low <= 0 <= self.high and controlled)
+
+    def told(self) -> str:
+        """Return it as words."""
+        interval = f" [{_signed(self.low)}, {_signed(self.high)}]" if np.isfinite(self.low) else ""
+        return f"{_signed(self.mean)}{interval}"
+
+    def share(self, effect: float) -> str:
+        """Return an effect as a percentage of it."""
+        return f"{100 * effect / self.mean:.0f}%".replace("-", MINUS)
+
+
+def figures(table: pd.DataFrame, text: Text, about: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
+    """Return the figures by file name; that of windows taken together only where caches differ anywhere."""
+    shift, one = Shift.of(table), Shift.of(table, text.conversation)
+    kinds = table.groupby("vector_kind")["vector"].nunique()
+    counted = f"{about}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
+    told, told_one = (f"{counted}. Whole shift under concepts: {of.told()} logits." for of in (shift, one))
+    found = {
+        "kv_attribution_map": cache_map(table, text, _map_told(table, text, one), told_one, marks),
+        "kv_attribution_layers": by_layer(table, shift, told),
+        "kv_attribution_heads": by_head(table, shift, told, marks),
+    }
+    if ((table["level"] == "curve") & (table["conversation"] == text.conversation)).any():
+        found["kv_attribution_curve"] = together(table, text, one, told_one)
+    return found
+
+
+def verdict(table: pd.DataFrame, text: Text) -> dict[str, object]:
+    """Return what the figures say of one conversation, as numbers: its shift, its strongest windows and layers."""
+    shift = Shift.of(table, text.conversation)
+    found: dict[str, object] = {"shift": dataclasses.asdict(shift), "anything_to_attribute": shift.is_there}
+    for direction in DIRECTIONS:
+        for level in ("window", "layer"):
+            place, effect = _strongest(_means(table, text, level), direction)
+            found[f"{level}_{direction}"] = {**dict(zip(PLACE, place, strict=True)), "effect": effect}
+    return found
+
+
+def _means(table: pd.DataFrame, text: Text, level: str) -> pd.Series:
+    """Return mean effects over concepts in the conversation that is drawn, by direction and place."""
+    mine = (table["conversation"] == text.conversation) & (table["level"] == level)
+    whole = (table["side"] == _WHOLE[0]) & (table["head"] == _WHOLE[1]) & (table["vector_kind"] == "concept")
+    return stats.strict_means(table[mine & whole], ["direction", *PLACE], "effect")
+
+
+def _strongest(means: pd.Series, direction: str) -> tuple[tuple[int, ...], float]:
+    mine = means.loc[direction]
+    place = mine.abs().idxmax()
+    return tuple(int(number) for number in place), float(mine.loc[place])
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", MINUS)
+
+
+def _nothing(shift: Shift) -> str:
+    control = "" if np.isnan(shift.control) else f", {_signed(shift.control)} with control questions"
+    return f"There is no shift of its own to attribute: {shift.told()} logits under concepts{control}"
+
+
+def _map_told(table: pd.DataFrame, text: Text, shift: Shift) -> str:
+    if not shift.is_there:
+        return _nothing(shift)
+    means, parts = _means(table, text, "window"), []
+    for direction, words in (("insert", "inserting one window gives"), ("remove", "removing one takes")):
+        (first, last, start, stop), effect = _strongest(means, direction)
+        where = f"layer {first}" if last - first == 1 else f"layers {first}:{last}"
+        parts.append(f"{words} at most {shift.share(effect)} ({where}, “{text.piece(start, stop)}”)")
+    return f"Of the shift of {shift.told()} logits, {'; '.join(parts)}"
+
+
+def by_layer(table: pd.DataFrame, shift: Shift, about: str) -> go.Figure:
+    """Return what each layer of the cache carries: keys and values, each alone, beside random vectors and controls."""
+    layers = table[(table["level"] == "layer") & (table["head"] == _WHOLE[1])]
+    values = pd.concat([_series(layers, name) for name in _LOOKS], ignore_index=True)
+    values = values[values["layer"].isin(_shown_layers(values))].sort_values("layer", kind="stable")
+    values = values.assign(row="layer " + values["layer"].astype(str))
+    summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit")
+    panels = [DotPanel(direction, title, _UNIT) for direction, title in DIRECTIONS.items()]
+    figure = draw.dots(
+        summary, values, panels, _LOOKS, title=_layers_told(summary, shift), legend_lines=2,
+        subtitle=f"{about} One layer of the cache is replaced at all positions. Large: mean over vectors with its 95% "
+        "interval; small: single vectors. Layers that differ nowhere are left out.",
+    )  # fmt: skip
+    return figure.update_xaxes(matches="x", row=1, col=2)
+
+
+def _series(layers: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return panel, layer, series, unit, value of one series: the mean over the conversations of each vector."""
+    kind = "random" if name == "random" else "concept"
+    side = name if name in ("keys", "values") else _WHOLE[0]
+    asked = "control" if name == "control" else "introspection"
+    mine = layers[(layers["vector_kind"] == kind) & (layers["side"] == side) & (layers["kind"] == asked)]
+    means = stats.strict_means(mine, ["direction", "layer_start", "vector"], "effect").reset_index(name="value")
+    names = {"direction": "panel", "layer_start": "layer", "vector": "unit"}
+    return means.rename(columns=names).assign(series=name)
+
+
+def _shown_layers(values: pd.DataFrame) -> list[int]:
+    """Return the layers that carry anything, the strongest if there are many; the last one if none does."""
+    sizes = values.assign(value=values["value"].abs()).groupby("layer")["value"].max()
+    live = sizes[sizes > 0].nlargest(_MOST_LAYERS)
+    return sorted(int(layer) for layer in (live if len(live) else sizes.tail(1)).index)
+
+
+def _layers_told(summary: pd.DataFrame, shift: Shift) -> str:
+    if not shift.is_there:
+        return _nothing(shift)
+    means = summary.set_index(["series", "row", "panel"])["mean"]
+    both = means.loc["injected"].unstack("panel")
+    best = both.mean(axis=1).abs().idxmax()
+    share = {
+        name: [shift.share(means[name, best, direction]) for direction in DIRECTIONS]
+        for name in ("injected", "values", "keys")
+    }
+    return (
+        f"{best.capitalize()} of the cache carries most: {share['injected'][0]} of the shift when inserted, "
+        f"{share['injected'][1]} when removed; its values alone {' and '.join(share['values'])}, its keys alone "
+        f"{' and '.join(share['keys'])}"
+    )
+
+
+def by_head(table: pd.DataFrame, shift: Shift, about: str, marks: Marks) -> go.Figure:
+    """Return what keys and values of each head carry, replaced and by integrated gradients."""
+    rows = table[(table["kind"] == "introspection") & (table["head"] >= 0) & (table["side"] != _WHOLE[0])]
+    rows = rows.assign(layer=rows["layer_start"], column=rows["side"] + "<br>head " + rows["head"].astype(str))
+    kept = _shown_layers(rows.assign(value=rows["effect"]))
+    rows = rows[rows["layer"].isin(kept)]
+    columns = list(dict.fromkeys(rows.sort_values(["side", "head"])["column"]))
+    panels = []
+    for kind, name in (("concept", "Concepts"), ("random", "Random vectors")):
+        for direction, word in (("insert", "inserted"), ("remove", "removed"), ("gradient", "integrated gradients")):
+            mine = rows[(rows["vector_kind"] == kind) & (rows["direction"] == direction)]
+            if len(mine):
+                panels.append(GridPanel(f"{name}, {word}", marks.mean(_cube(mine, kept, columns))))
+    return draw.grid(
+        panels, rows=[f"layer {layer}" for layer in kept], columns=columns, row_label="", per_line=3,
+        column_label="keys or values of one key-value head", label="part of the<br>shift, logits",
+        title=_heads_told(panels, kept, columns, shift),
+        subtitle=f"{about} {_gradients_told(table)} Dots mark cells whose {marks.told}.",
+    )  # fmt: skip
+
+
+def _cube(
+    rows: pd.DataFrame, layers: Sequence[int], columns: Sequence[str]
+) -> Float[np.ndarray, "layers columns vectors"]:
+    wide = stats.unit_means(rows, ["layer", "column"], "effect", "vector")
+    wide = wide.reindex(pd.MultiIndex.from_product([layers, columns]))
+    return np.asarray(wide, dtype=np.float64).reshape(len(layers), len(columns), -1)
+
+
+def _heads_told(panels: Sequence[GridPanel], layers: Sequence[int], columns: Sequence[str], shift: Shift) -> str:
+    if not shift.is_there:
+        return _nothing(shift)
+    told = []
+    for panel in panels[:2]:
+        row, column = np.unravel_index(int(np.nanargmax(np.abs(panel.values.mean))), panel.values.mean.shape)
+        side, head = columns[int(column)].split("<br>")
+        effect = shift.share(float(panel.values.mean[row, column]))
+        told.append(f"the {side} of {head} in layer {layers[int(row)]} ({effect} of the shift)")
+    return f"Strongest single head: when inserted, {told[0]}; when removed, {told[1]}"
+
+
+def _gradients_told(table: pd.DataFrame) -> str:
+    """Say what gradients add up to, beside the shift that they are to explain."""
+    rows = table[(table["level"] == "gradient") & (table["vector_kind"] == "concept")]
+    means = rows.groupby(["conversation", "intervention"]).agg(total=("effect", "sum"), shift=("shift", "first")).mean()
+    return (
+        f"Integrated gradients add up to {_signed(means['total'])} of {_signed(means['shift'])} logits under concepts; "
+        "effects of parts that are replaced need not add up."
+    )
+
+
+def together(table: pd.DataFrame, text: Text, shift: Shift, about: str) -> go.Figure:
+    """Return the share of the shift that windows carry together, one after the other."""
+    rows = table[(table["level"] == "curve") & (table["conversation"] == text.conversation)]
+    # All in units of one shift, since a vector that shifts next to nothing has no shares of it.
+    rows = rows.assign(share=rows["effect"] / (shift.mean if shift.is_there else 1.0))
+    concept = rows["vector_kind"] == "concept"
+    rows = rows.assign(
+        series=rows["windows"].where(concept, "random").where(concept | (rows["windows"] == "strongest"), "")
+    )
+    summary = stats.group_means(
+        rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="vector"
+    )
+    curves = summary.rename(columns={"direction": "panel", "n_windows": "strength"}).astype({"strength": float})
+    what = _COME_AND_GO[shift.is_there]
+    panels = [
+        StrengthPanel(name, title, label, 240, float(shift.is_there))
+        for (name, title), label in zip(DIRECTIONS.items(), what, strict=True)
+    ]
+    n_windows, n_cells = int(rows["of_windows"].max()), int(rows["n_cells"].max())
+    figure = draw.strength_curves(
+        curves, panels, _ORDERS, title=_together_told(curves, n_windows, shift), legend_lines=2,
+        label=f"windows replaced, of {n_windows} in which the caches differ",
+        subtitle=f"{about} {'Shares of the mean shift under concepts. ' * shift.is_there}Each vector has its own "
+        "order: by the mean of what a window carries alone, inserted and removed. A window has "
+        f"{n_cells / n_windows:.1f} cells (layer x position) on average. Bands: 95% intervals over vectors.",
+    )  # fmt: skip
+    return figure.update_yaxes(tickformat=".0%") if shift.is_there else figure
+
+
+def _together_told(curves: pd.DataFrame, n_windows: int, shift: Shift) -> str:
+    if not shift.is_there:
+        return _nothing(shift)
+    strongest, shuffled = (
+        [_half(curves, direction, series) for direction in DIRECTIONS] for series in ("strongest", "shuffled")
+    )
+    return (
+        f"Half of the shift comes with the {strongest[0]} strongest of {n_windows} windows inserted, and goes with the "
+        f"{strongest[1]} strongest removed (in random order: {shuffled[0]}, {shuffled[1]})"
+    )
+
+
+def _half(curves: pd.DataFrame, direction: str, series: str) -> str:
+    """Return how many windows it takes for half of the shift, among the numbers that were tried."""
+    mine = curves[(curves["panel"] == direction) & (curves["series"] == series) & (curves["mean"] >= 0.5)]
+    return str(int(mine["strength"].min())) if len(mine) else "more"

@@ -1,0 +1,219 @@
+"""The layer-strength table as figures: the grid, curves at the dose's layers, and all ranges. Needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from analyses.kit import plain_text, shifts
+from analyses.kit.cli import format_layers
+from analyses.layer_strength.measures import Places, grid, ranges
+from mechint import figures as draw
+from mechint.figures import HeatPanel, Scale, StrengthPanel
+from mechint.figures.heatmaps import SEQUENTIAL, WARNING
+from mechint.figures.style import METRICS, MINUS, SERIES
+from mechint.stats.bands import BANDS, Marks
+from mechint.stats.intervals import Interval
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from analyses.kit.dose import Dose
+    from mechint.base.files import JSON
+
+_PANELS = {
+    "detection": ("Introspection questions", "shift"),
+    "no": ("Control questions, answer no", "shift"),
+    "net": (f"Introspection {MINUS} control", "shift"),
+    "random": ("Random vectors, introspection", "shift"),
+    "p_yes": ("P(yes), introspection questions", "p"),
+    "text": ("Perplexity of text / clean", "text"),
+}
+_CURVES = {"detection": "injected", "no": "no", "yes": "yes", "random": "random"}
+_STRETCH = 3.0  # times the largest shift where text is coherent, at which colours end
+_WORST = 100.0  # times the clean perplexity, beyond which colours say no more
+
+
+@dataclass(frozen=True)
+class About:
+    """What subtitles say of a run, and what figures need to know of it."""
+
+    told: str
+    dose: Dose
+    relative: bool
+    marks: Marks = BANDS
+
+    @property
+    def unit(self) -> str:
+        """What the strengths of the grid are."""
+        return "|added| / median |residual|" if self.relative else "strength (factor on the vectors)"
+
+    @property
+    def dose_in_unit(self) -> float | None:
+        """The dose's strength, if it is of the same kind as those of the grid."""
+        return self.dose.relative_strength if self.relative else self.dose.strength
+
+
+def figures(table: pd.DataFrame, about: About) -> dict[str, go.Figure]:
+    """Return the figures by file name."""
+    places = grid(table, about.marks)
+    told = f"{about.told}; {shifts.counts(table)}"
+    found = {
+        "layer_strength_grid": _heatmaps(
+            places, f"{told}. {_note(places, about.marks)}",
+            title=_finding(places, lambda row, column: f"layers {row}, strength {column}"),
+            labels=("injected layers", about.unit),
+        ),
+        "layer_strength_curves": curves(table, places, about, told),
+    }  # fmt: skip
+    if (table["sweep"] == "range").any():
+        every = ranges(table, about.marks)
+        title = _finding(every, lambda first, last: f"layers {first} to {last}" if first != last else f"layer {first}")
+        subtitle = f"{told}; all ranges, {about.dose}. {_note(every, about.marks)}"
+        labels = ("first injected layer", "last injected layer")
+        found["layer_strength_ranges"] = _heatmaps(every, subtitle, title=title, labels=labels)
+    return found
+
+
+def verdict(table: pd.DataFrame, about: About) -> dict[str, JSON]:
+    """Return for grid and ranges where detection exceeds control most while text is coherent; None where nowhere."""
+    sweeps = {"grid": grid} | ({"ranges": ranges} if (table["sweep"] == "range").any() else {})
+    found: dict[str, JSON] = {"clean_perplexity": plain_text.clean_perplexities(table)}
+    for name, measured in sweeps.items():
+        places = measured(table, about.marks)
+        best = places.best()
+        found[name] = None if best is None else {
+            "row": places.rows[best[0]], "column": places.columns[best[1]],
+            **{
+                f"{measure}{end}": round(float(getattr(of, part)[best]), 4)
+                for measure, of in places.measures.items()
+                for part, end in (("mean", ""), ("low", "_low"), ("high", "_high"))
+                if np.isfinite(getattr(of, part)[best])
+            },
+        }  # fmt: skip
+    return found
+
+
+def _heatmaps(places: Places, subtitle: str, *, title: str, labels: tuple[str, str]) -> go.Figure:
+    measures = places.measures
+    panels = [
+        HeatPanel(heading, places.marked.get(name, measures[name]), scale, certain=scale == "shift")
+        for name, (heading, scale) in _PANELS.items()
+        if name in measures
+    ]
+    return draw.heatmaps(
+        panels, _scales(places), rows=places.rows, columns=places.columns, row_label=labels[0],
+        column_label=labels[1], hatched=places.lost, framed=places.best(), title=title, subtitle=subtitle,
+    )  # fmt: skip
+
+
+def _scales(places: Places) -> dict[str, Scale]:
+    """Return the scales of colour; that of shifts is not stretched for places where text is lost, but by some."""
+    names = [name for name, (_, scale) in _PANELS.items() if scale == "shift" and name in places.measures]
+    sizes = np.abs([places.measures[name].mean for name in names])
+    limit = float(np.nanmax(sizes))
+    if not places.lost.all():
+        limit = min(limit, _STRETCH * float(np.nanmax(np.where(places.lost, np.nan, sizes))))
+    limit = max(limit, 1e-3)
+    return {
+        "shift": Scale(f"shift of<br>{METRICS['logit_diff']}", -limit, limit),
+        "p": Scale("P(yes)", 0.0, 1.0, SEQUENTIAL),
+        "text": Scale("perplexity<br>/ clean", 1.0, _WORST, WARNING, log=True),
+    }
+
+
+def _note(places: Places, marks: Marks) -> str:
+    text = (
+        "Means over concepts (random: over vectors); bold, or a sign where there is no room for numbers: places "
+        f"whose {marks.told}. Hatched: text is {plain_text.COHERENT:g} times as perplexing as clean, or more (colours "
+        f"of shifts may be at the scale's end there). {plain_text.TOLD}."
+    )
+    if places.best() is None:
+        return text
+    cells = int(np.isfinite(places.measures["net"].mean).sum())
+    return f"{text} Framed: the largest difference without hatching, of {cells} places."
+
+
+def _finding(places: Places, where: Callable[[str, str], str]) -> str:
+    best, measures = places.best(), places.measures
+    if "net" not in measures:
+        return "Shift of the introspection answer by layer and strength (no control questions were asked)"
+    if best is None:
+        return "Nowhere does detection exceed control while text is still coherent"
+    here = where(places.rows[best[0]], places.columns[best[1]])
+    text = f"While text is coherent, detection exceeds control most at {here}: by {_interval(measures['net'], best)}"
+    if "random" in measures:
+        text += f" (random vectors shift detection by {_signed(measures['random'].mean[best])} there)"
+    return text
+
+
+def curves(table: pd.DataFrame, places: Places, about: About, told: str) -> go.Figure:
+    """Return shifts and perplexity against strength at the dose's layers."""
+    layers = format_layers(about.dose.layers)
+    row = places.rows.index(layers)
+    strengths = [float(column) for column in places.columns]
+    parts = [_curve(places, name, "shift", series, row) for name, series in _CURVES.items() if name in places.measures]
+    parts += [
+        _curve(places, name, "text", series, row)
+        for name, series in (("text", "injected"), ("random_text", "random"))
+        if name in places.measures
+    ]
+    found = pd.concat(parts, ignore_index=True)
+    found = found[found["strength"] > 0]
+    lost = [strength for strength, gone in zip(strengths, places.lost[row], strict=True) if gone]
+    panels = [
+        StrengthPanel("shift", "How far do answers move?", f"shift of {METRICS['logit_diff']}", 330, 0.0),
+        StrengthPanel("text", "Is text still likely?", "perplexity / clean", 190, plain_text.COHERENT, log=True),
+    ]
+    return draw.strength_curves(
+        found, panels, {name: SERIES[name] for name in ("injected", "random", "no", "yes")},
+        title=_curves_finding(places, row), label=about.unit, dose=about.dose_in_unit,
+        lost_from=min(lost, default=None), second=None if about.relative else _measured(table, layers, found),
+        subtitle=f"{told}. Injected at layers {layers} in the marked turns only. Bands: 95% intervals over "
+        f"concepts (random: over vectors). Shaded: text is {plain_text.COHERENT:g} times as perplexing as clean, or "
+        f"more. {plain_text.TOLD}. Dashed: the dose.",
+    )  # fmt: skip
+
+
+def _curve(places: Places, name: str, panel: str, series: str, row: int) -> pd.DataFrame:
+    of = places.measures[name]
+    values = {part: getattr(of, part)[row] for part in ("mean", "low", "high")}
+    return pd.DataFrame(
+        {"panel": panel, "series": series, "strength": list(map(float, places.columns)), "n": of.n, **values}
+    )
+
+
+def _measured(table: pd.DataFrame, layers: str, found: pd.DataFrame) -> tuple[str, Sequence[str]]:
+    """Return what each strength comes to, as receipts have it."""
+    rows = table[
+        (table["sweep"] == "grid") & (table["injected_layers"] == layers) & (table["vector_kind"] == "concept")
+    ]
+    ratios = rows.groupby(rows["strength"].astype(float))["added_ratio"].mean()
+    texts = [f"{ratios[strength]:.2g}" for strength in sorted(set(found["strength"]))]
+    return "|added| / model's median residual norm, as measured (mean over layers and concepts)", texts
+
+
+def _curves_finding(places: Places, row: int) -> str:
+    """Say how far detection gets from control before text is lost."""
+    net = places.measures.get("net")
+    coherent = np.flatnonzero(~places.lost[row])
+    if net is None or not len(coherent):
+        return "Shift of answers by strength" + ("" if len(coherent) else "; text is coherent at none")
+    at = int(coherent[net.mean[row][coherent].argmax()])
+    return (
+        f"At layers {places.rows[row]} text is coherent up to strength {places.columns[int(coherent.max())]}; until "
+        f"there detection {MINUS} control reaches {_interval(net, (row, at))}, at {places.columns[at]}"
+    )
+
+
+def _interval(of: Interval, at: tuple[int, int]) -> str:
+    mean, low, high = (float(part[at]) for part in (of.mean, of.low, of.high))
+    return _signed(mean) + (f" [{_signed(low)}, {_signed(high)}]" if np.isfinite(low) else "")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", MINUS)

@@ -1,0 +1,104 @@
+"""The figure of a logit lens under every condition: a panel for each document, the swap and the contrast vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from analyses.kit import record as run
+from analyses.kit.dose import Dose
+from analyses.kit.finetuned import DESCRIPTIONS
+from analyses.logit_lens.conditions import CONTROL, DOCUMENTS, INFO, MODELS, cells
+from mechint import figures as draw
+from mechint import stats
+from mechint.figures import LayerPanel
+from mechint.figures.style import METRICS, MINUS, SERIES, layer_position
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from analyses.logit_lens import Config
+    from mechint.base.files import JSON
+
+_LOOKS = {name: SERIES[name] for name in ("clean", "injected", "swap", "contrast", "random", CONTROL)}
+_COLUMNS = 4
+_SHORT = {
+    "info document, inaccurate location": "inaccurate location",
+    "swap": "finetuned model's cache",
+    "contrast": "contrast vector",
+}
+
+
+def conditions(table: pd.DataFrame, config: Config, found: Mapping[str, JSON]) -> go.Figure:
+    """Return the figure of the rows of `lens_conditions`, among others of the logit lens."""
+    values = pd.concat(_panels(table, config.wording.format), ignore_index=True)
+    curves = stats.group_means(
+        values, ["panel", "series", "layer"], config.metric, unit="unit", within=stats.RANGES.get(config.metric)
+    )
+    label = METRICS[config.metric]
+    panels = [LayerPanel(name, _title(name), label) for name in dict.fromkeys(values["panel"])]
+    figure = draw.layer_curves(
+        curves, panels, _LOOKS, columns=_COLUMNS, legend_lines=2, injected_layers=Dose.of(found["dose"]).layers,
+        title=_finding(curves, label), subtitle=_told(values, found),
+    )  # fmt: skip
+    return figure.update_yaxes(range=[-0.03, 1.03]) if config.metric == "p_yes" else figure.update_yaxes(matches="y")
+
+
+def _panels(table: pd.DataFrame, form: str) -> Iterator[pd.DataFrame]:
+    """Yield the rows of each panel with their series, and the unit that its interval is over."""
+    rows = table[table["sweep"].isin([DOCUMENTS, MODELS])]
+    named = rows.assign(series=rows["vector_kind"].replace({"none": "clean", "concept": "injected"}))
+    for panel, (description, info) in cells().items():
+        mine = named[(named["description"] == description) & (named["info"] == info) & (named["format"] == form)]
+        mine = mine[mine["sweep"] == DOCUMENTS]
+        yield from _parts(mine, panel, "injected", controls_over="vector")
+    if (rows["sweep"] == MODELS).any():
+        worded = named[named["description"].isin(DESCRIPTIONS) & (named["info"] == INFO)]
+        filled = worded[(worded["sweep"] == MODELS) | (worded["series"] == "clean")]
+        yield from _parts(filled[filled["series"] != "random"], "swap", "swap", controls_over="question")
+        yield from _parts(filled, "contrast", "contrast", controls_over="question")
+
+
+def _parts(rows: pd.DataFrame, panel: str, series: str, *, controls_over: str) -> Iterator[pd.DataFrame]:
+    """Yield clean, intervened, random and control rows of one panel; an interval of one unit is left out."""
+    asked, control = rows[rows["kind"] == "introspection"], rows[rows["group"] == CONTROL]
+    over = {"clean": "conversation", "injected": "vector", "random": "vector"}
+    for name in ("clean", series, "random"):
+        mine = asked[asked["series"] == name]
+        yield mine.assign(panel=panel, unit=mine[over.get(name, "conversation")])
+    mine = control[control["series"] == series]
+    yield mine.assign(panel=panel, series=CONTROL, unit=mine[controls_over])
+
+
+def _title(panel: str) -> str:
+    return _SHORT.get(panel, panel).capitalize()
+
+
+def _finding(curves: pd.DataFrame, label: str) -> str:
+    """Say in which panels the answer moves most and least at the output, the one layer that nobody chose."""
+    last = curves[curves["layer"] == max(curves["layer"], key=layer_position)]
+    means = last.set_index(["panel", "series"])["mean"]
+    ends = {
+        panel: (means[panel, "clean"], means[panel, panel if panel in _LOOKS else "injected"])
+        for panel in dict.fromkeys(last["panel"])
+    }
+    order = sorted(ends, key=lambda panel: ends[panel][1] - ends[panel][0])
+    most, least = (
+        f"{_SHORT.get(panel, panel)} ({ends[panel][0]:.2f} → {ends[panel][1]:.2f})".replace("-", MINUS)
+        for panel in (order[-1], order[0])
+    )
+    return f"At the output, {label} moves most with: {most}; least with: {least}"
+
+
+def _told(values: pd.DataFrame, found: Mapping[str, JSON]) -> str:
+    counts = values.groupby("series")["vector"].nunique()
+    finetuned = f"; cache filled by {found['finetuned']}" if "finetuned" in found else ""
+    over = "; with the finetuned model over wordings and control questions" if finetuned else ""
+    return (
+        f"{run.short_name(found)}{finetuned}; {Dose.of(found['dose']).told()}. {counts['injected']} concepts, "
+        f"{counts.get('random', 0)} random vectors. Controls are asked under the same intervention. Inaccurate "
+        "location: with the info document, asked about turns without an injection. Bands: 95% intervals over "
+        f"vectors{over}. Shaded: injected layers."
+    )

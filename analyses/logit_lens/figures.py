@@ -1,0 +1,209 @@
+"""The logit-lens table as figures: overview, a panel per concept, and heatmaps of the layer sweep. Needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from analyses.kit.cli import format_layers
+from analyses.kit.option_types import parse_layers
+from mechint import figures as draw
+from mechint import stats
+from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, layer_position
+from mechint.stats.bands import Marks
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from analyses.kit.dose import Dose
+    from analyses.logit_lens import Config
+
+_ANSWER_NO = ("no", "confusing-no")
+_PANELS = {
+    "question": "Introspection question",
+    "no": "Control questions, answer no",
+    "random": "Random vectors, introspection",
+    "minus no": f"Introspection {MINUS} control (no)",
+    "minus random": f"Introspection {MINUS} random",
+    "yes": "Control questions, answer yes",
+}
+_KEYS = ["panel", "series", "concept", "layer"]
+
+
+def figures(table: pd.DataFrame, config: Config, dose: Dose, model: str) -> dict[str, go.Figure]:
+    """Return the figures by file name."""
+    main = table[table["sweep"] == "main"]
+    about = _about(main, config, dose, model)
+    found = {"lens_overview": overview(main, config, dose, about)}
+    pages = concept_pages(main, config, dose, about)
+    names = ["lens_concepts", *(f"lens_concepts_{number}" for number in range(2, len(pages) + 1))]
+    found |= dict(zip(names, pages, strict=True))
+    for sweep in ("single", "window"):
+        rows = table[table["sweep"] == sweep]
+        if not rows.empty:
+            found[f"lens_sweep_{sweep}"] = sweep_figure(rows, sweep, config, dose, model)
+    return found
+
+
+def overview(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> go.Figure:
+    """Return the figure with all concepts: introspection question, control questions, and shifts."""
+    values = _values(main, config.metric)
+    curves = stats.group_means(
+        values, ["panel", "series", "layer"], "value", unit="concept", within=_within(config.metric)
+    )
+    lines = values[(values["series"] == "injected")]
+    subtitle = (
+        f"{about}. Thick: mean over concepts, band: its 95% interval over concepts (random vectors: over "
+        "vectors), thin: single concepts, shaded: injected layers."
+    )
+    return draw.lens_overview(
+        curves,
+        lines,
+        metric=config.metric,
+        title=_finding(curves, config.metric),
+        subtitle=subtitle,
+        injected_layers=dose.layers,
+    )
+
+
+def _values(main: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return panel, series, concept, layer, value: what the overview draws, averaged over conversations."""
+    introspection, control = main[main["kind"] == "introspection"], main[main["kind"] == "control"]
+    series = {"none": "clean", "concept": "injected", "random": "random"}
+    asked = introspection.assign(panel="question", series=introspection["vector_kind"].map(series))
+    controls = control.assign(
+        panel="control", series=control["group"].where(control["vector_kind"] != "none", control["group"] + "-clean")
+    )
+    shifted = [
+        asked[asked["series"] != "clean"].assign(panel="shift"),
+        controls[controls["vector_kind"] != "none"].assign(panel="shift"),
+    ]
+    levels = pd.concat([asked, controls]).assign(value=lambda rows: rows[metric])
+    shifts = pd.concat(shifted).assign(value=lambda rows: rows[f"{metric}_shift"])
+    rows = pd.concat([levels, shifts]).rename(columns={"vector": "concept"})
+    return stats.strict_means(rows, _KEYS, "value").reset_index()
+
+
+def _within(metric: str) -> dict[str, tuple[float, float]]:
+    """Return the bounds of a metric by panel; shifts have none."""
+    return dict.fromkeys(("question", "control"), stats.RANGES[metric]) if metric in stats.RANGES else {}
+
+
+def _finding(curves: pd.DataFrame, metric: str) -> str:
+    """Say what happened at the output, the one layer that nobody chose."""
+    last = max(curves["layer"], key=layer_position)
+    output = curves[curves["layer"] == last].set_index(["panel", "series"])
+    clean, injected = (output.loc[("question", series), "mean"] for series in ("clean", "injected"))
+    parts = [f"At the output, an injected concept moves {METRICS[metric]} from {_number(clean)} to {_number(injected)}"]
+    shifts = {series: mean for (panel, series), mean in output["mean"].items() if panel == "shift"}
+    if "random" in shifts:
+        parts.append(f"a random vector shifts it by {_number(shifts['random'], sign='+')}")
+    if controls := [shifts[group] for group in CONTROL_GROUPS if group in shifts]:
+        largest = _number(max(controls, key=abs), sign="+")
+        parts.append(f"control questions shift by at most {largest} (group mean)")
+    return "; ".join(parts)
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Two decimals, or one significant digit where these would show nothing."""
+    digits = ".2f" if abs(value) >= 0.005 or value == 0 else ".1g"
+    return format(value, f"{sign}{digits}").replace("-", MINUS)
+
+
+def concept_pages(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> list[go.Figure]:
+    """Return small multiples: per concept clean, injected, controls answered no, and the band of random vectors."""
+    concepts = list(dict.fromkeys(main.loc[main["vector_kind"] == "concept", "vector"]))
+    values = _values(main, config.metric)
+    values = values[values["panel"] != "shift"]
+    own = values[values["concept"].isin(concepts) & values["series"].isin(["injected", "no"])]
+    clean = _everywhere(values[values["series"] == "clean"].rename(columns={"value": "mean"}), concepts)
+    random = stats.group_means(
+        values[values["series"] == "random"], ["series", "layer"], "value", within=stats.RANGES.get(config.metric)
+    )
+    parts = [clean, own.rename(columns={"value": "mean"}), _everywhere(random, concepts)]
+    return draw.lens_concepts(
+        pd.concat([part for part in parts if not part.empty]),
+        metric=config.metric,
+        title=f"{METRICS[config.metric]} by layer for each injected concept",
+        subtitle=f"{about}. The clean curve and the random vectors' mean and 95% interval are the same in every panel.",
+        injected_layers=dose.layers,
+    )
+
+
+def _everywhere(rows: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
+    return pd.concat([rows.assign(concept=concept) for concept in concepts])
+
+
+def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, model: str) -> go.Figure:
+    """Return heatmaps of injected layers x readout layer for question, controls, random vectors and differences."""
+    spans = list(dict.fromkeys(rows["injected_layers"]))
+    layers = sorted(dict.fromkeys(rows["layer"]), key=layer_position)
+    what = "one layer" if sweep == "single" else f"a window of {len(parse_layers(spans[0]))} layers"
+    asked, marks = _asked(config), Marks(config.uncorrected)
+    return draw.lens_sweep(
+        _panels(rows, f"{config.metric}_shift", spans, layers, marks),
+        marked=marks.told,
+        injections=spans,
+        first_layers=[parse_layers(text)[0] for text in spans],
+        layers=layers,
+        metric=config.metric,
+        title=f"Injecting at {what}: where must a concept enter, and where can it be read?",
+        subtitle=f"{_short(model)}, {asked}; {dose}; {_counts(rows)}; units are concepts (random: vectors)",
+    )
+
+
+def _panels(
+    rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str], marks: Marks
+) -> list[draw.SweepPanel]:
+    """Return the panels whose data are there; differences are taken within concepts, or against all random vectors."""
+    concept = rows[rows["vector_kind"] == "concept"]
+    parts = {
+        "question": concept[concept["kind"] == "introspection"],
+        "no": concept[concept["group"].isin(_ANSWER_NO)],
+        "random": rows[rows["vector_kind"] == "random"],
+        "yes": concept[concept["group"] == "yes"],
+    }
+    cubes = {name: _cube(part, value, spans, layers) for name, part in parts.items() if not part.empty}
+    shifts = {name: marks.mean(cube) for name, cube in cubes.items()}
+    if "no" in cubes:
+        shifts["minus no"] = marks.mean(cubes["question"] - cubes["no"])
+    if "random" in cubes:
+        shifts["minus random"] = marks.difference(cubes["question"], cubes["random"])
+    return [draw.SweepPanel(title, shifts[name]) for name, title in _PANELS.items() if name in shifts]
+
+
+def _cube(
+    rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str]
+) -> Float[np.ndarray, "injected layers vectors"]:
+    """Return values by injected layers, readout layer and vector, averaged over conversations."""
+    wide = stats.unit_means(rows, ["injected_layers", "layer"], value, "vector")
+    wide = wide.reindex(pd.MultiIndex.from_product([spans, layers]))
+    return np.asarray(wide, dtype=np.float64).reshape(len(spans), len(layers), -1)
+
+
+def _about(main: pd.DataFrame, config: Config, dose: Dose, model: str) -> str:
+    where = f"injected at layers {format_layers(dose.layers)} in the marked turns only, {dose}"
+    return f"{_short(model)}, {_asked(config)}; {where}; {_counts(main)}"
+
+
+def _short(model: str) -> str:
+    """A directory by its last part, any other model by its whole name."""
+    path = Path(model)
+    return path.resolve().name if path.is_dir() else model
+
+
+def _asked(config: Config) -> str:
+    return config.conversations.name if config.conversations else str(config.wording)
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    concepts = rows.loc[rows["vector_kind"] == "concept", "vector"].nunique()
+    randoms = rows.loc[rows["vector_kind"] == "random", "vector"].nunique()
+    controls = {group: rows.loc[rows["group"] == group, "conversation"].nunique() for group in CONTROL_GROUPS}
+    asked = ", ".join(f"{number} {group}" for group, number in controls.items() if number)
+    return f"{concepts} concepts, {randoms} random vectors, control questions: {asked or 'none'}"

@@ -1,0 +1,208 @@
+"""The model-swap table as figures: shifts of swap and contrast vector, the vector's strengths, and the lens of both."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from analyses.model_swap.measures import About, at_output, by_unit, usual_strength, verdict
+from mechint import figures as draw
+from mechint import stats
+from mechint.figures import DotPanel, LayerPanel, SignedPanel, published
+from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PUBLISHED, SERIES, VERMILION, Series, layer_position
+from mechint.stats.intervals import PROBABILITY
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_DOCUMENTS = {"none": "no document", "introspection": "info document", "": "own conversations"}
+_SHIFT = f"shift of {METRICS['logit_diff']}"
+_RANDOM = dataclasses.replace(SERIES["random"], label="random vectors of equal norm, introspection question")
+_NO = Series("control questions, answer no", GREEN, "dashdot", "triangle-up")
+_YES = Series("control questions, answer yes", ORANGE, "longdashdot", "triangle-down")
+_LOOKS = {
+    "clean": dataclasses.replace(SERIES["clean"], label="introspection question, clean"),
+    "question": Series("introspection question", VERMILION, "solid", "circle", 3.0),
+    "random": _RANDOM,
+    "no": _NO,
+    "yes": _YES,
+    "published": PUBLISHED,
+}
+_PANEL_OF = {"question": "asked", "random": "asked", "no": "control", "yes": "control"}
+_LENS = {
+    "level": ("introspection question", METRICS["logit_diff"]),
+    "question": ("introspection question, shift against clean", _SHIFT),
+    "no": ("controls answered no, shift against clean", _SHIFT),
+}
+_OVER = (
+    "95% intervals over wordings of the question and over control questions, since there is one swap and one "
+    "contrast vector; of random vectors over vectors, both signs averaged"
+)
+
+
+def figures(table: pd.DataFrame, about: About) -> dict[str, go.Figure]:
+    """Return the figures by file name."""
+    units = by_unit(table)
+    return {
+        "model_swap_shift": shift(units, about),
+        "model_swap_strength": strength(units, about),
+        "model_swap_lens": lens(units, about),
+    }
+
+
+def shift(units: pd.DataFrame, about: About) -> go.Figure:
+    """Return shifts of logit_diff on both kinds of questions, and P(yes), by info document and condition."""
+    rows = pd.concat(_rows(at_output(units), about), ignore_index=True)
+    moved = rows[rows["series"] != "clean"]
+    moved = moved.assign(panel=moved["series"].map(_PANEL_OF), value=moved["logit_diff_shift"])
+    chances = rows[rows["series"].isin(["clean", "question"])].assign(panel="p", value=lambda found: found["p_yes"])
+    values = pd.concat([moved, chances], ignore_index=True)
+    summary = _means(values, ["panel", "row", "series"], about)
+    panels = [
+        DotPanel("asked", "Introspection question", "shift of logit_diff, natural units"),
+        DotPanel("control", "Control questions", "shift of logit_diff, natural units"),
+        DotPanel("p", "Clean → this row", "P(yes), axis in log-odds", log_odds=True, arrows=("clean", "question")),
+    ]
+    figure = draw.dots(
+        pd.concat([summary, _published_rows(rows, about)], ignore_index=True), values, panels, _LOOKS,
+        title=_finding(units, about), packed=True, legend_lines=2, widths=(0.34, 0.34, 0.32),
+        subtitle=f"{_told(units, about)}. logit_diff = {METRICS['logit_diff']}. Large: mean with its interval; small: "
+        f"single wordings, questions or vectors. {_OVER}. Published: another model, finetune and contrast vector.",
+    )  # fmt: skip
+    return figure.update_xaxes(matches="x", row=1, col=2).update_xaxes(nticks=8)
+
+
+def _rows(last: pd.DataFrame, about: About) -> Iterator[pd.DataFrame]:
+    """Yield the rows of the figure in order, each with the clean values that it is to be compared with."""
+    for info in dict.fromkeys(last["info"]):
+        mine = last[last["info"] == info]
+        clean = mine[mine["series"] == "clean"]
+        yield pd.concat([clean, mine[mine["vector_kind"] == "swap"]]).assign(row=_row_name(info, "swap"))
+        injected = mine[mine["vector_kind"].isin(["contrast", "random"])]
+        for amount in sorted(set(injected["strength"]) - {0.0}):
+            at = injected[injected["strength"] == amount]
+            yield pd.concat([clean, at]).assign(row=_row_name(info, _vector_name(amount, about)))
+
+
+def _row_name(info: str, what: str) -> str:
+    return f"{_document(info)}: {what}"
+
+
+def _vector_name(amount: float, about: About) -> str:
+    return f"contrast at {about.strength(amount)}"
+
+
+def _document(info: str) -> str:
+    return _DOCUMENTS.get(info, info)
+
+
+def _published_rows(rows: pd.DataFrame, about: About) -> pd.DataFrame:
+    """Return the published probabilities of experiment 7, beside the swap and the vector at its usual dose."""
+    found = published.load("kv_fill_injection").query("experiment == 7")
+    names = {"EM finetune": "swap", "EM vector": _vector_name(usual_strength(rows, about), about)}
+    labels = [_row_name(info, names[vector]) for info, vector in zip(found["info"], found["vector"], strict=True)]
+    shown = found.assign(row=labels, mean=found["p_yes_injected"], low=np.nan, high=np.nan)
+    shown = shown[shown["row"].isin(set(rows["row"]))]
+    return shown[["row", "mean", "low", "high"]].assign(panel="p", series="published")
+
+
+def _finding(units: pd.DataFrame, about: About) -> str:
+    """Say what the swap does with the last of the info documents, and what else does."""
+    info, found = list(verdict(units, about).items())[-1]
+    swap, at = found["swap"], about.strength(usual_strength(units, about))
+    bounds = f" [{_signed(swap['low'])}, {_signed(swap['high'])}]" if np.isfinite(swap["low"]) else ""
+    others = {"contrast": f"the contrast vector at {at}", "random": "random vectors", "swap, controls": "controls"}
+    parts = [f"{words} {_signed(found[name]['mean'])}" for name, words in others.items() if name in found]
+    text = f"A cache that {about.finetuned} has filled shifts logit(yes) {MINUS} logit(no) by {_signed(swap['mean'])}"
+    return "; ".join([f"{text}{bounds} ({_document(info)})", *parts])
+
+
+def strength(units: pd.DataFrame, about: About) -> go.Figure:
+    """Return the shift against the contrast vector's strength, with the swap's level across, by info document."""
+    last = at_output(units).assign(panel=lambda rows: rows["info"], value=lambda rows: rows["logit_diff_shift"])
+    injected = last[last["vector_kind"].isin(["contrast", "random"])]
+    swap = last[(last["vector_kind"] == "swap") & (last["series"] == "question")].assign(series="swap")
+    curves, levels = _means(injected, ["panel", "series", "strength"], about), _means(swap, ["panel", "series"], about)
+    looks = {
+        "swap": dataclasses.replace(SERIES["swap"], label="swap, introspection question"),
+        "question": dataclasses.replace(SERIES["contrast"], label="contrast vector, introspection question"),
+        "random": _RANDOM,
+        "no": dataclasses.replace(_NO, label="contrast vector, controls answered no"),
+        "yes": dataclasses.replace(_YES, label="contrast vector, controls answered yes"),
+    }
+    unit = "factor on the vector" if about.dose.strength is not None else "|added| / median |residual| at each layer"
+    panels = [SignedPanel(info, _document(info).capitalize()) for info in dict.fromkeys(last["info"])]
+    return draw.signed_curves(
+        curves, levels, panels, looks,
+        x_label=f"strength of the contrast vector, {unit}", y_label=f"{_SHIFT}, natural units", legend_lines=2,
+        title=_strength_finding(curves, levels, about),
+        subtitle=f"{_told(units, about)}. Bands: {_OVER}. Below zero the vector points away from the finetuned model.",
+    )  # fmt: skip
+
+
+def _strength_finding(curves: pd.DataFrame, levels: pd.DataFrame, about: About) -> str:
+    """Say at which strength the vector does what the swap does, with the last info document."""
+    info = levels["panel"].iloc[-1]
+    level = float(levels.loc[levels["panel"] == info, "mean"].iloc[0])
+    mine = curves[(curves["panel"] == info) & (curves["series"] == "question") & (curves["strength"] > 0)]
+    nearest = mine.loc[(mine["mean"] - level).abs().idxmin()]
+    return (
+        f"The swap shifts by {_signed(level)} ({_document(info)}); of the contrast vector, strength "
+        f"{about.strength(nearest['strength'])} comes nearest ({_signed(nearest['mean'])})"
+    )
+
+
+def lens(units: pd.DataFrame, about: About) -> go.Figure:
+    """Return levels and shifts by readout layer, clean, swapped and under the vector at its usual dose."""
+    usual, infos = usual_strength(units, about), list(dict.fromkeys(units["info"]))
+    shown = units[units["strength"].isna() | units["strength"].isin([usual]) | (units["vector_kind"] == "none")]
+    of = shown["series"].replace({"clean": "question", "random": "question"})
+    shown = shown.assign(of=of, series=shown["vector_kind"].replace({"none": "clean"}))
+    level = shown[shown["of"] == "question"].assign(of="level", value=lambda rows: rows["logit_diff"])
+    moved = shown[shown["of"].isin(_LENS) & (shown["series"] != "clean")]
+    values = pd.concat([level, moved.assign(value=moved["logit_diff_shift"])], ignore_index=True)
+    curves = _means(values.assign(panel=values["of"] + " " + values["info"]), ["panel", "series", "layer"], about)
+    panels = [LayerPanel(f"{of} {info}", _lens_title(of, info), _LENS[of][1]) for of in _LENS for info in infos]
+    figure = draw.layer_curves(
+        curves, panels, {name: SERIES[name] for name in ("clean", "swap", "contrast", "random")},
+        columns=len(infos), legend_lines=2, injected_layers=about.dose.layers, title=_lens_finding(curves, infos),
+        subtitle=f"{_told(units, about)}. Bands: {_OVER}. Shaded: layers of the vectors; the swap fills all layers.",
+    )  # fmt: skip
+    # Shifts of controls are to be seen beside those of the question, on one axis.
+    return figure.update_yaxes(matches=f"y{len(infos) + 1}", row=3)
+
+
+def _lens_title(of: str, info: str) -> str:
+    return f"{_document(info).capitalize()}: {_LENS[of][0]}"
+
+
+def _lens_finding(curves: pd.DataFrame, infos: Sequence[str]) -> str:
+    """Say for each info document at which layer the swap shifts most, and what is left of it at the output."""
+    told = []
+    for info in infos:
+        mine = curves[(curves["panel"] == f"question {info}") & (curves["series"] == "swap")].set_index("layer")["mean"]
+        best, last = mine.idxmax(), max(mine.index, key=layer_position)
+        told.append(f"{_document(info)}, layer {best} ({_signed(mine[best])}, output {_signed(mine[last])})")
+    return f"The swap shifts most at: {'; '.join(told)}"
+
+
+def _told(units: pd.DataFrame, about: About) -> str:
+    """Return who reads what, under which vectors, and how many of each there are."""
+    counts = at_output(units).groupby("series")["unit"].nunique()
+    controls = counts.get("no", 0) + counts.get("yes", 0)
+    return (
+        f"{about.model}, cache filled by {about.finetuned}; vectors {about.dose.told()}, or as named. "
+        f"{counts['question']} wordings, {controls} control questions, {counts.get('random', 0)} random vectors"
+    )
+
+
+def _means(values: pd.DataFrame, by: Sequence[str], about: About) -> pd.DataFrame:
+    return stats.group_means(values, by, "value", unit="unit", within={"p": PROBABILITY})
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", MINUS)

@@ -1,0 +1,107 @@
+"""Numbers of the model-swap table: values by wording, control question or random vector, and what was detected."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from analyses.kit.dose import Dose
+from analyses.kit.finetuned import amount_of
+from mechint import stats
+from mechint.figures.names import mapped
+from mechint.figures.style import MINUS, layer_position
+from mechint.stats import intervals
+
+# What is drawn of a row: the answer of a control question, or what was done under an introspection question.
+ANSWERS = {"no": "no", "confusing-no": "no", "yes": "yes"}
+SERIES = {"none": "clean", "swap": "question", "contrast": "question", "random": "random"}
+VALUES = ("logit_diff", "logit_diff_shift", "p_yes")
+# Kinds of vectors, and the series that each part of the verdict is about.
+PARTS = {
+    "swap": ("swap", ("question",)),
+    "swap, controls": ("swap", ("no", "yes")),
+    "contrast": ("contrast", ("question",)),
+    "contrast, controls": ("contrast", ("no", "yes")),
+    "random": ("random", ("random",)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """A run: the model that reads, the one that has filled, and the contrast vector's usual dose."""
+
+    model: str
+    finetuned: str
+    dose: Dose
+
+    def strength(self, value: float) -> str:
+        """Return a strength with its sign and unit."""
+        unit = "" if self.dose.strength is not None else " x median |residual|"
+        return f"{value:+g}{unit}".replace("-", MINUS)
+
+
+def by_unit(table: pd.DataFrame) -> pd.DataFrame:
+    """Return series, info, vector_kind, strength (NaN: swap), layer, unit, and the values of each.
+
+    The unit is the wording of an introspection question, a control question (mean over formats), a random vector (mean
+    over wordings and both signs, as a random direction has none). Controls are those to be answered with yes or no.
+    """
+    introspection, random = table["kind"] == "introspection", table["vector_kind"] == "random"
+    worded = (table["description"] + " " + table["format"]).where(table["description"] != "", table["conversation"])
+    unit = worded.where(introspection, table["question"]).where(~random, table["vector"])
+    series = table["group"].map(ANSWERS).where(~introspection, mapped(table["vector_kind"], SERIES, "kind"))
+    rows = table.assign(unit=unit, series=series, strength=pd.to_numeric(table["strength"]))
+    rows = rows[rows["series"].notna()]
+    parts = [_averaged(rows[rows["vector_kind"] != "random"])]
+    unsigned = rows[rows["vector_kind"] == "random"]
+    for strength in dict.fromkeys(unsigned["strength"]):
+        both = unsigned[unsigned["strength"].abs() == abs(strength)]
+        parts.append(_averaged(both.assign(strength=strength)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _averaged(rows: pd.DataFrame) -> pd.DataFrame:
+    keys = ["series", "info", "vector_kind", "strength", "layer", "unit"]
+    return pd.concat([stats.strict_means(rows, keys, name) for name in VALUES], axis=1).reset_index()
+
+
+def at_output(units: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the last layer, which is the model's own output."""
+    return units[units["layer"] == max(units["layer"], key=layer_position)]
+
+
+def usual_strength(units: pd.DataFrame, about: About) -> float:
+    """Return the strength above zero that is nearest to the usual dose."""
+    above = sorted(amount for amount in set(units["strength"]) if amount > 0)
+    return float(min(above, key=lambda amount: abs(amount - amount_of(about.dose))))
+
+
+def verdict(units: pd.DataFrame, about: About) -> dict[str, dict[str, dict[str, float]]]:
+    """Return shifts of logit_diff at the output by info document: of swap, contrast and random vectors, and controls.
+
+    The vectors are those of the usual dose. "swap minus controls" has its interval over wordings and over control
+    questions, drawn independently.
+    """
+    last, usual = at_output(units), usual_strength(units, about)
+    usually = last[last["strength"].isna() | (last["strength"] == usual)]
+    return {str(info): _verdict(usually[usually["info"] == info]) for info in dict.fromkeys(last["info"])}
+
+
+def _verdict(units: pd.DataFrame) -> dict[str, dict[str, float]]:
+    parts = {name: _shifts(units, kind, series) for name, (kind, series) in PARTS.items()}
+    found = {name: intervals.mean_interval(part) for name, part in parts.items() if len(part)}
+    if len(parts["swap, controls"]):
+        found["swap minus controls"] = intervals.difference_interval(parts["swap"], parts["swap, controls"])
+    return {
+        name: {"mean": float(one.mean), "low": float(one.low), "high": float(one.high), "units": one.n}
+        for name, one in found.items()
+    }
+
+
+def _shifts(units: pd.DataFrame, kind: str, series: Sequence[str]) -> Float[np.ndarray, " units"]:
+    rows = units[(units["vector_kind"] == kind) & units["series"].isin(series)]
+    return np.asarray(rows["logit_diff_shift"], dtype=np.float64)

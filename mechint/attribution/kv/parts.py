@@ -1,0 +1,213 @@
+"""Caches mixed of two rows, and what the model answers when it reads on from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mechint.attribution.reading import Reading
+from mechint.base.errors import CacheMismatchError, LayerRangeError, UsageError
+from mechint.base.progress import counted
+from mechint.base.signatures import checked
+from mechint.models.cache import KVCache
+from mechint.models.model import free_memory
+
+Side = Literal["keys", "values"]
+Direction = Literal["insert", "remove"]
+SIDES: tuple[Side, ...] = ("keys", "values")
+DIRECTIONS: tuple[Direction, ...] = ("insert", "remove")
+_SHARE = 0.1  # of free memory, that mixed caches may take at once
+
+
+@checked
+@dataclass(frozen=True)
+class Part:
+    """A part of a cache: layers, positions, sides (keys, values) and key-value heads, each counted from 0; None is all.
+
+    Raises UsageError for an empty list, a negative number, or a side that is none.
+    """
+
+    layers: Sequence[int] | None = None
+    positions: Sequence[int] | None = None
+    sides: Sequence[Side] = SIDES
+    heads: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "positions", "heads"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, None if given is None else _numbers(name, given))
+        if not self.sides or not set(self.sides) <= set(SIDES):
+            raise UsageError(f"sides {list(self.sides)}", f"{', '.join(SIDES)}, or both", "correct it")
+        object.__setattr__(self, "sides", tuple(side for side in SIDES if side in self.sides))
+
+    def check_fits(self, cache: KVCache) -> None:
+        """Raise LayerRangeError or UsageError for what a cache does not have."""
+        if self.layers is not None and self.layers[-1] >= cache.n_layers:
+            raise LayerRangeError(f"layers {list(self.layers)}", f"0:{cache.n_layers}", "count layers from 0")
+        heads = cache.keys[0].shape[1] if cache.n_layers else 0
+        for name, given, count in (("positions", self.positions, cache.n_pos), ("heads", self.heads, heads)):
+            if given is not None and given[-1] >= count:
+                raise UsageError(f"{name} up to {given[-1]}", f"0:{count} of the filled cache", "count from 0")
+
+
+# What one mixed cache takes from the other row: a part, or several at once; none of them leaves it as it is.
+Parts: TypeAlias = Part | Sequence[Part]
+
+
+@checked
+def patched(cache: KVCache, base_row: int, other_row: int, parts: Sequence[Parts]) -> KVCache:
+    """Return a cache with one row for each of `parts`: row `base_row` with that part of it as row `other_row` has it.
+
+    Layers that no part touches are views of the base row, so that many rows which differ in few layers take little
+    memory. Raises what `Part.check_fits` raises, UsageError for rows that are not there, and CacheMismatchError for
+    rows that are padded differently.
+    """
+    unions = [_listed(part) for part in parts]
+    _check(cache, (base_row, other_row), unions)
+    wanted: dict[tuple[Side, int], list[tuple[int, Part]]] = {}
+    for row, part in ((row, part) for row, union in enumerate(unions) for part in union):
+        for place in product(part.sides, range(cache.n_layers) if part.layers is None else part.layers):
+            wanted.setdefault(place, []).append((row, part))
+    keys, values = (
+        tuple(
+            _mixed(tensor, (base_row, other_row), len(unions), wanted.get((side, layer), []))
+            for layer, tensor in enumerate(getattr(cache, side))
+        )
+        for side in SIDES
+    )
+    mask = None if cache.mask is None else cache.mask[base_row : base_row + 1].expand(len(unions), -1)
+    return KVCache(keys, values, mask)
+
+
+@checked
+def differing(cache: KVCache, row: int, other: int) -> dict[Side, Bool[Tensor, "layer head pos"]]:
+    """Return where two rows of a cache differ at all, by side; what differs nowhere cannot carry anything."""
+    return {
+        side: torch.stack([(tensor[row] != tensor[other]).any(-1).cpu() for tensor in getattr(cache, side)])
+        for side in SIDES
+    }
+
+
+@checked
+def patch(
+    reading: Reading, clean: int, injected: int, parts: Sequence[Parts], *, direction: Direction = "insert"
+) -> Float[Tensor, " part"]:
+    """Return logit_diff for each of `parts`, read from a cache that has it from the other row.
+
+    `clean` and `injected` are rows of `reading`. "insert": the clean cache with the part from the injected one;
+    "remove": the injected cache with the part from the clean one. The stream is computed only from the first layer on
+    where a part changes something, and a part that changes nothing costs nothing. Mixed caches are held some at a time.
+    Raises what `patched` raises.
+    """
+    if direction not in DIRECTIONS:
+        raise UsageError(f"direction {direction!r}", ", ".join(DIRECTIONS), "choose one of them")
+    base, other = (clean, injected) if direction == "insert" else (injected, clean)
+    unions = [_listed(part) for part in parts]
+    _check(reading.cache, (base, other), unions)
+    touched = _touched(unions, differing(reading.cache, base, other))
+    last = reading.model.n_layers - 1
+    starts = sorted({layers[0] - 1 for layers in touched if layers})
+    streams = reading.run([base], keep=[*starts, last])
+    found = reading.logit_diff(streams[last]).repeat(len(unions))
+    with counted(reading.progress, f"cache, {direction}", sum(map(bool, touched)), "part") as tell:
+        for chunk in _chunks(reading, touched):
+            cache = patched(reading.cache, base, other, [unions[number] for number in chunk])
+            start = touched[chunk[0]][0] - 1
+            stream = streams[start].expand(len(chunk), -1, -1)
+            read = reading.logit_diffs(range(len(chunk)), resid=stream, layer=start, cache=cache)
+            found[torch.tensor(chunk, device=found.device)] = read
+            if tell is not None:
+                tell(len(chunk), len(chunk) * len(reading.positions))
+    return found
+
+
+def _numbers(name: str, given: Sequence[int]) -> tuple[int, ...]:
+    found = tuple(sorted({int(number) for number in given}))
+    if not found or found[0] < 0:
+        raise UsageError(
+            f"{name}={list(given)}", f"one or more {name} from 0 on", "an empty range may be a reversed one"
+        )
+    return found
+
+
+def _listed(part: Parts) -> tuple[Part, ...]:
+    return (part,) if isinstance(part, Part) else tuple(part)
+
+
+def _check(cache: KVCache, rows: tuple[int, int], unions: Sequence[Sequence[Part]]) -> None:
+    if not cache.n_pos:
+        raise UsageError("an empty cache", "the cache of one or more marked turns", "mark turns with add_injection")
+    if outside := [row for row in rows if not 0 <= row < cache.batch]:
+        raise UsageError(f"row {outside[0]}", f"rows 0:{cache.batch} of the cache", "choose rows that are there")
+    if not unions:
+        raise UsageError("no parts", "one or more", "name what is to be replaced")
+    if cache.mask is not None and not torch.equal(cache.mask[rows[0]], cache.mask[rows[1]]):
+        raise CacheMismatchError("rows with padding of different length", "rows of equal length", "fill them alike")
+    for part in dict.fromkeys(part for union in unions for part in union):
+        part.check_fits(cache)
+
+
+def _mixed(
+    tensor: Float[Tensor, "row head pos d_head"], rows: tuple[int, int], count: int, parts: Sequence[tuple[int, Part]]
+) -> Float[Tensor, "part head pos d_head"]:
+    """Return one layer's keys or values, `count` times as the first of two rows has them, with parts of the second.
+
+    A view where there are no parts.
+    """
+    base, other = rows
+    whole = tensor[base : base + 1].expand(count, *tensor.shape[1:])
+    if not parts:
+        return whole
+    mixed = whole.clone()
+    for row, part in parts:
+        heads = torch.tensor(range(tensor.shape[1]) if part.heads is None else part.heads, device=tensor.device)[
+            :, None
+        ]
+        positions = torch.tensor(
+            range(tensor.shape[2]) if part.positions is None else part.positions, device=tensor.device
+        )[None, :]
+        mixed[row, heads, positions] = tensor[other, heads, positions]
+    return mixed
+
+
+def _touched(
+    unions: Sequence[Sequence[Part]], where: dict[Side, Bool[Tensor, "layer head pos"]]
+) -> list[tuple[int, ...]]:
+    """Return for each union the layers in which it changes something."""
+    known: dict[Part, tuple[int, ...]] = {}
+    for part in dict.fromkeys(part for union in unions for part in union):
+        chosen = [
+            side[:, slice(None) if part.heads is None else list(part.heads)]
+            [:, :, slice(None) if part.positions is None else list(part.positions)]
+            for side in (where[name] for name in part.sides)
+        ]  # fmt: skip
+        changed = torch.stack([side.flatten(1).any(1) for side in chosen]).any(0)
+        asked = range(len(changed)) if part.layers is None else part.layers
+        known[part] = tuple(layer for layer in asked if changed[layer])
+    return [tuple(sorted({layer for part in union for layer in known[part]})) for union in unions]
+
+
+def _chunks(reading: Reading, touched: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """Yield numbers of parts that begin at one layer, as many as mixed caches fit in memory."""
+    cache = reading.cache
+    limit = _SHARE * min(free_memory(device) for device in {tensor.device for tensor in cache.keys})
+    sizes = [sum(side[layer][0].nbytes for side in (cache.keys, cache.values)) for layer in range(cache.n_layers)]
+    ordered = sorted((number for number, layers in enumerate(touched) if layers), key=lambda number: touched[number])
+    for _, group in groupby(ordered, key=lambda number: touched[number][0]):
+        chunk: list[int] = []
+        layers: set[int] = set()
+        for number in group:
+            wider = layers | set(touched[number])
+            full = (len(chunk) + 1) * sum(sizes[layer] for layer in wider) > limit
+            if chunk and (full or len(chunk) == reading.batch_size):
+                yield chunk
+                chunk, wider = [], set(touched[number])
+            chunk.append(number)
+            layers = wider
+        yield chunk

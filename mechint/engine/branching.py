@@ -1,0 +1,74 @@
+"""Which rows a pass needs before each block: interventions part where they begin to differ, and not before.
+
+Row `r` of level `l` is the residual stream before block `l` (level 0: the embedding). An injection at layer `l` makes a
+row of its own at level `l + 1`; below that it shares the row of what it does not differ from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from mechint.engine.effect import Effect
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Rows of some states: `level[s, l]` is the row of state `s` before block `l`, up to one level after the last.
+
+    `origin[l]` is the row of level `l` that each row of level `l + 1` comes from, and `steered[l]` gives, for the rows
+    of level `l + 1` to which something is added, a state that says what.
+    """
+
+    level: Indices
+    counts: tuple[int, ...]
+    origin: tuple[Indices, ...]
+    steered: tuple[dict[int, int], ...]
+
+    def example(self, level: int) -> Indices:
+        """Return one state for each row of a level."""
+        _, first = np.unique(self.level[:, level], return_index=True)
+        return first
+
+    def of(self, states: Indices) -> Branches:
+        """Return the rows of some states, numbered anew; `states` are ascending."""
+        kept, level = zip(*(np.unique(rows, return_inverse=True) for rows in self.level[states].T), strict=True)
+        origin, steered = [], []
+        for layer, (below, above) in enumerate(pairwise(kept)):
+            origin.append(np.searchsorted(below, self.origin[layer][above]))
+            first = np.unique(level[layer + 1], return_index=True)[1]
+            steered.append({r: int(first[r]) for r, row in enumerate(above.tolist()) if row in self.steered[layer]})
+        return Branches(np.stack(level, axis=1), tuple(len(rows) for rows in kept), tuple(origin), tuple(steered))
+
+
+def build_rows(states: Sequence[Effect], start: int, stop: int, depth: int) -> Branches:
+    """Return the rows of a pass over positions `start` to `stop` in blocks 0 to `depth`.
+
+    States are told apart by all that they do before `stop`: what was added before `start` is in the caches.
+    """
+    added = [state.added(stop) for state in states]
+    levels = [_numbered([(state.filler(stop),) for state in states])]
+    origin, steered = [], []
+    for layer in range(depth):
+        below = levels[-1]
+        keys = [(int(row), what.get(layer)) for row, what in zip(below, added, strict=True)]
+        here = _numbered(keys)
+        first = {int(row): state for state, row in reversed(list(enumerate(here)))}
+        origin.append(np.array([below[first[row]] for row in range(len(first))]))
+        here_too = {state for state, (_, what) in enumerate(keys) if what and any(bits >> start for bits, _ in what)}
+        steered.append({row: state for row, state in sorted(first.items()) if state in here_too})
+        levels.append(here)
+    counts = tuple(int(rows.max()) + 1 for rows in levels)
+    return Branches(np.stack(levels, axis=1), counts, tuple(origin), tuple(steered))
+
+
+def _numbered(keys: Sequence[tuple[object, ...]]) -> Indices:
+    """Number keys by their first appearance."""
+    numbers: dict[tuple[object, ...], int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])

@@ -1,0 +1,112 @@
+"""The receipts of an engine's steps: what was done to the cache of a conversation's first turns, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from mechint.base.errors import ReceiptError
+from mechint.chat.render import Rendered
+from mechint.engine.effect import Effect, as_positions, state_of, terms_of
+from mechint.engine.passes import StepResult
+from mechint.engine.plan import Cell, Step
+from mechint.interventions.prefill import reach_of
+from mechint.interventions.receipts import Felt, Measured, Receipt
+from mechint.interventions.specifications import Clean, Filled, Intervention, Swap
+from mechint.models.model import Model
+
+# The steps that a prefill is made of, with the state in each of the row that is looked at.
+Line = Sequence[tuple[Step, int]]
+
+
+def receipts_of(
+    model: Model,
+    step: Step,
+    done: Mapping[Step, StepResult],
+    rendered: Sequence[Rendered],
+    interventions: Sequence[Intervention],
+) -> dict[Cell, Receipt]:
+    """Return the receipts of all prefills that a step completes, by the first cell with each: one for each distinct
+    prefix and intervention.
+
+    Raises ReceiptError if what was touched is not what was asked for.
+    """
+    made: dict[Cell, Receipt] = {}
+    for cell in _first_of_each_prefix(step, rendered):
+        item, intervention = rendered[cell[0]], interventions[cell[1]]
+        reach = reach_of(model, item, intervention)
+        made[cell] = replace(_receipt(model, step, done, cell, item, intervention), reach=reach)
+    return made
+
+
+def _first_of_each_prefix(step: Step, rendered: Sequence[Rendered]) -> list[Cell]:
+    """Return one cell for each intervention and each set of marks, among those whose prefill ends with this step."""
+    found: dict[tuple[object, int], Cell] = {}
+    for cell in sorted(step.cells):
+        n_pos = rendered[cell[0]].prefix_length
+        ends_here = step.node.stop == n_pos if n_pos else step.node.start == 0
+        if ends_here:
+            marks = tuple((s.stop, s.add_injection) for s in rendered[cell[0]].segments if s.stop <= n_pos)
+            found.setdefault((marks, cell[1]), cell)
+    return sorted(found.values())
+
+
+def _receipt(
+    model: Model,
+    step: Step,
+    done: Mapping[Step, StepResult],
+    cell: Cell,
+    rendered: Rendered,
+    intervention: Intervention,
+) -> Receipt:
+    names, n_pos = (rendered.label, intervention.name), rendered.prefix_length
+    if isinstance(intervention, Clean):
+        return Receipt(*names, "clean", n_pos, (), ())
+    state = state_of(rendered, intervention, terms_of(intervention))
+    if isinstance(intervention, Swap | Filled):
+        return Receipt(*names, "swapped", n_pos, tuple(as_positions(state.swapped)), ())
+    touched = 0
+    for positions in state.positions:
+        touched |= positions
+    layers = sorted({layer for term in intervention.terms for layer in term.layers or ()})
+    line = [*((before, int(states[step.cells[cell]])) for before, states in step.line), (step, int(step.cells[cell]))]
+    felt = {layer: _felt(line, done, layer) for layer in layers}
+    for layer in layers:
+        _check(names, layer, felt[layer], _asked(state, layer), line)
+    passes = {layer: list(of_layer.values()) for layer, of_layer in felt.items()}
+    return Measured(model, rendered.tokens).receipt(names, "injected", n_pos, as_positions(touched), passes)
+
+
+def _felt(line: Line, done: Mapping[Step, StepResult], layer: int) -> dict[Step, Felt]:
+    """Return what a row, by its state in each step, felt at one layer in the steps that added something to it."""
+    rows = {step: int(step.rows.level[state, layer + 1]) for step, state in line}
+    return {step: done[step].felt[layer, row] for step, row in rows.items() if (layer, row) in done[step].felt}
+
+
+def _asked(state: Effect, layer: int) -> list[int]:
+    """Return the positions of each term that adds something at a layer, as bits."""
+    return [bits for term, bits in zip(state.terms, state.positions, strict=True) if layer in term.keys]
+
+
+def _check(
+    names: tuple[str, str],
+    layer: int,
+    felt: Mapping[Step, Felt],
+    asked: Sequence[int],
+    line: Line,
+) -> None:
+    """Raise ReceiptError unless each position that is asked for was touched once, and no other.
+
+    Terms that cancel each other touch nothing. Which these are the pass itself has checked: of several terms it is
+    asked here that each step to which they add something has a record, and that of nowhere else.
+    """
+    places = [position for one in felt.values() for position in one.positions.tolist()]
+    wanted = {position for bits in asked for position in as_positions(bits)}
+    unseen = [step for step, _ in line if step not in felt and wanted & set(range(step.node.start, step.node.stop))]
+    wrong = set(places) != wanted if len(asked) == 1 else not set(places) <= wanted
+    if unseen or wrong or len(set(places)) != len(places) or any(one.firings != 1 for one in felt.values()):
+        raise ReceiptError(
+            given=f"{' of '.join(names[::-1])}: {len(places)} positions were touched at layer {layer}",
+            allowed=f"{len(wanted)} positions, each once, as it asks",
+            advice="report this model's architecture with this message",
+        )

@@ -1,1 +1,0 @@
-"""Features of sparse autoencoders: what they read, what they carry, and whether they are causes. See `mechint.sae`."""

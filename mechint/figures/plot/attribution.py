@@ -1,0 +1,184 @@
+"""Drawing the tables of attribution: what features, components or parts of a cache carry, checked or judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mechint import figures, stats
+from mechint.attribution import components
+from mechint.attribution.features import faithfulness
+from mechint.attribution.kv import DIRECTIONS
+from mechint.base.errors import UsageError
+from mechint.figures.style import METRICS, MINUS
+from mechint.stats import bands, intervals
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_MOST = 12  # features that get a row
+_COMPONENTS = {"embed", "head", "attn", "mlp", "bias", "scale", "rest"}
+# By whether the table is of `late_loss`, which alone has the scale of the final norm.
+_LAYER_TITLES = {
+    False: f"Which layers write the shift of logit(yes) {MINUS} logit(no)?",
+    True: "What do later layers do to the shift that the lens shows?",
+}
+_ALL = ("both", -1)  # keys and values, all heads
+_DIRECTIONS = {"insert": "inserted into clean", "remove": "removed from injected"}
+
+
+def attributions(table: pd.DataFrame, title: str) -> go.Figure:
+    """Return bars of features, or of components by layer, by what the table has; means over its interventions."""
+    if set(table["kind"]) <= _COMPONENTS:
+        return _by_layer(table, title)
+    cells = ["conversation", "intervention"]
+    rows, left_out = _rows(table, cells)
+    return figures.feature_bars(
+        rows,
+        title=title or f"What carries the shift of logit(yes) {MINUS} logit(no)?",
+        subtitle=f"{_over(table)} {left_out}".strip(),
+    )
+
+
+def checked(table: pd.DataFrame, title: str) -> go.Figure:
+    """Return attributed against measured effects of a table of `mi.sae.faithfulness`."""
+    return figures.attribution_scatter(
+        table,
+        correlation=faithfulness.rank_correlation(table),
+        title=title or "Does setting a feature do what was attributed to it?",
+        subtitle=_over(table),
+    )
+
+
+def judged(table: pd.DataFrame, title: str) -> go.Figure:
+    """Return the measured effects behind the verdicts of a table of `mi.sae.verdict`."""
+    names = {"lost": "measured", "lost_low": "measured_low", "lost_high": "measured_high"}
+    kept = [*names.values(), "component", "kind", "verdict", "clean", "injected"]
+    shown = table.rename(columns=names)
+    return figures.feature_bars(
+        shown[[name for name in kept if name in shown]].assign(attribution=np.nan),
+        title=title or "Which of these features are causes?",
+        subtitle="What of the shift is lost when a feature alone is set back to clean.",
+    )
+
+
+def together(table: pd.DataFrame, title: str) -> go.Figure:
+    """Return necessity and sufficiency of more and more features, of a table of `mi.sae.curves`."""
+    return figures.cause_curves(
+        table,
+        title=title or "How many features does it take?",
+        subtitle=f"Means over {int(table['n'].max())} concepts with 95% intervals.",
+    )
+
+
+def cache(table: pd.DataFrame, title: str) -> go.Figure:
+    """Return what windows of the cache carry, layers by positions, of a table of `mi.kv.attribute`."""
+    whole = (table["level"] == "window") & (table["side"] == _ALL[0]) & (table["head"] == _ALL[1])
+    windows = table[whole]
+    if windows["conversation"].nunique() != 1 or set(windows["direction"]) != set(DIRECTIONS):
+        raise UsageError(
+            given=f"{len(windows)} windows of {windows['conversation'].nunique()} conversations",
+            allowed="the windows of one conversation, inserted and removed: positions of others are other tokens",
+            advice="draw one conversation at a time",
+        )
+    spans = sorted(set(zip(windows["pos_start"], windows["pos_stop"], strict=True)))
+    panels = [
+        figures.TilePanel(_DIRECTIONS[direction], [_lattice(windows[windows["direction"] == direction], len(spans))])
+        for direction in DIRECTIONS
+    ]
+    return figures.tiles(
+        panels,
+        [figures.Line(f"positions {start} to {stop - 1}") for start, stop in spans],
+        [str(layer) for layer in range(int(windows["layer_stop"].max()))],
+        column_label="layer of the cache",
+        label=f"part of the shift of<br>{METRICS['logit_diff']}",
+        title=title or "Which part of the cache carries the shift?",
+        subtitle=f"{_over(windows)} + and {MINUS}: tiles whose {bands.BANDS.told}.",
+    )
+
+
+def _by_layer(table: pd.DataFrame, title: str) -> go.Figure:
+    starts = table.groupby(["conversation", "intervention"])["layer"].min()
+    if starts.nunique() > 1:
+        raise UsageError(
+            given=f"components from layers {', '.join(map(str, sorted(set(starts))))} on",
+            allowed="one first layer for all interventions: else a mean is over others at each layer",
+            advice="give late_loss one layer= for all",
+        )
+    bars, sums = (
+        stats.group_means(found.assign(unit=_units(found)), keys, "attribution", unit="unit")
+        for found, keys in (
+            (components.by_layer(table), ["layer", "kind"]),
+            (components.cumulative(table), ["layer"]),
+        )
+    )
+    heads = table[table["kind"] == "head"].groupby(["layer", "index"])["attribution"].mean()
+    return figures.waterfall(
+        bars,
+        sums,
+        heads=heads.rename("mean").reset_index() if len(heads) else None,
+        label="part of the shift, logits",
+        title=title or _LAYER_TITLES["scale" in set(table["kind"])],
+        subtitle=_over(table),
+    )
+
+
+def _rows(table: pd.DataFrame, cells: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """Return the largest features with intervals, all others as one row, then what is no feature."""
+    if table["attribution"].isna().any():
+        raise UsageError("an attribution that is NaN", "numbers", "see which intervention it is from")
+    about = table.drop_duplicates("component").set_index("component")["kind"]
+    # A feature that is silent under an intervention carries nothing there.
+    wide = table.pivot_table(index=list(cells), columns="component", values="attribution", aggfunc="sum", sort=False)
+    wide = wide.fillna(0.0)
+    listed = about == ("feature" if (about == "feature").any() else about.iloc[0])
+    features = wide[about.index[listed]]
+    order = features.mean().abs().sort_values(ascending=False, kind="stable").index
+    shown, others = features[order[:_MOST]], features[order[_MOST:]]
+    rest = wide[about.index[~listed]]
+    if others.shape[1]:
+        rest = pd.concat([others.sum(axis=1).rename(f"{others.shape[1]} others"), rest], axis=1)
+    values = pd.concat([shown, rest], axis=1)
+    found = intervals.mean_interval(_of_units(values).to_numpy(np.float64).T)
+    # Neither is it active there in either run; what has no activation at all stays without.
+    acts = table.groupby("component")[["clean", "injected"]].sum(min_count=1).reindex(values.columns) / len(wide)
+    rows = pd.DataFrame(
+        {
+            "component": values.columns,
+            "kind": ["feature"] * shown.shape[1] + ["other"] * rest.shape[1],
+            "attribution": found.mean,
+            "attribution_low": found.low,
+            "attribution_high": found.high,
+            "clean": acts["clean"].to_numpy(),
+            "injected": acts["injected"].to_numpy(),
+        }
+    )
+    return rows, f"The {shown.shape[1]} largest of {features.shape[1]}." if others.shape[1] else ""
+
+
+def _of_units(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of each unit: the interventions if there are several, else the conversations."""
+    several = values.index.get_level_values("intervention").nunique() > 1
+    return values.groupby(level="intervention" if several else "conversation", sort=False).mean()
+
+
+def _units(table: pd.DataFrame) -> pd.Series:
+    return table["intervention"] if table["intervention"].nunique() > 1 else table["conversation"]
+
+
+def _lattice(rows: pd.DataFrame, n_lines: int) -> figures.Lattice:
+    wide = stats.unit_means(rows.assign(unit=_units(rows)), ["pos_start", "layer_start"], "effect", "unit").sort_index()
+    layers = sorted(set(rows["layer_start"]))
+    cube = wide.to_numpy(dtype=np.float64).reshape(n_lines, len(layers), -1)
+    return figures.Lattice([*layers, int(rows["layer_stop"].max())], range(n_lines + 1), bands.mean_bands(cube))
+
+
+def _over(table: pd.DataFrame) -> str:
+    """Return what the means are over."""
+    for name in ("intervention", "conversation"):
+        if (count := table[name].nunique()) > 1:
+            return f"Means over {count} {name}s with 95% intervals."
+    return f"Intervention {table['intervention'].iloc[0]}, conversation {table['conversation'].iloc[0]}."

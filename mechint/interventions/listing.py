@@ -1,0 +1,42 @@
+"""Arguments that several functions take: one thing or several, told apart by their names, and numbers with bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mechint.base.errors import UsageError
+from mechint.chat.conversations import Conversation
+from mechint.interventions.specifications import Intervention
+
+
+def listed_conversations(given: Conversation | Sequence[Conversation]) -> tuple[Conversation, ...]:
+    """Return conversations as a tuple. Raises UsageError if there are none or two have one label."""
+    found = (given,) if isinstance(given, Conversation) else tuple(given)
+    check_each_once("conversation labels", [conversation.label for conversation in found])
+    return found
+
+
+def listed_interventions(given: Intervention | Sequence[Intervention]) -> tuple[Intervention, ...]:
+    """Return interventions as a tuple. Raises UsageError if there are none or two have one name."""
+    found = (given,) if isinstance(given, Intervention) else tuple(given)
+    check_each_once("intervention names", [intervention.name for intervention in found])
+    return found
+
+
+def check_each_once(what: str, names: Sequence[str]) -> None:
+    """Raise UsageError if there are no names or one occurs twice."""
+    if not names:
+        raise UsageError(f"no {what}", "one or more", "pass at least one")
+    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise UsageError(
+            given=f"{what} that occur more than once: {repeated[:5]}",
+            allowed="each once, since rows of the table are told apart by them",
+            advice="rename one, or leave it out",
+        )
+
+
+def check_at_least(name: str, value: int, least: int = 1) -> None:
+    """Raise UsageError for a number below the least that makes sense."""
+    if value < least:
+        raise UsageError(f"{name}={value}", f"{least} or more", "choose a larger number")

@@ -1,0 +1,236 @@
+"""Filling the KV cache of a conversation's first turns under interventions, with a receipt of what was touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mechint.base.errors import (
+    CacheMismatchError,
+    ConversationError,
+    ReceiptError,
+    StaleArtefactError,
+    SwapError,
+    UsageError,
+)
+from mechint.base.signatures import checked
+from mechint.chat.conversations import Conversation
+from mechint.chat.render import Rendered, render
+from mechint.interventions.addition import Steering, Term
+from mechint.interventions.receipts import Felt, Measured, Receipt
+from mechint.interventions.specifications import Clean, Filled, Injection, Intervention, Swap, terms_among
+from mechint.models.cache import KVCache, concatenate
+from mechint.models.capture import check_layers
+from mechint.models.model import Model
+
+if TYPE_CHECKING:
+    from mechint.models.backends.base import Hook
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """A filled cache, one row for each intervention, and what was done to each."""
+
+    rendered: Rendered
+    cache: KVCache
+    receipts: tuple[Receipt, ...]
+
+
+@checked
+def prefill(model: Model, conversation: Conversation | Rendered, interventions: Sequence[Intervention]) -> Prefilled:
+    """Fill the cache up to the end of the last marked segment, one row for each intervention.
+
+    Raises ConversationError if nothing is marked or nothing is left to read, LayerRangeError, VectorMismatchError,
+    SwapError, and ReceiptError if what was touched is not what was asked for.
+    """
+    rendered = conversation if isinstance(conversation, Rendered) else render(model, conversation)
+    check_readable(rendered, interventions)
+    model.backend.context.check(len(rendered.tokens), f"conversation {rendered.label!r}")
+    for intervention in interventions:
+        check_fits(model, intervention)
+    rows = range(len(interventions))
+    steered = [row for row in rows if not isinstance(interventions[row], Swap | Filled)]
+    parts = [_fill_steered(model, rendered, [interventions[row] for row in steered])] if steered else []
+    parts += [_fill_swapped(model, rendered, swap) for swap in interventions if isinstance(swap, Swap | Filled)]
+    filled = [*steered, *(row for row in rows if row not in steered)]
+    cache, receipts = _in_order(parts, [filled.index(row) for row in rows])
+    return Prefilled(rendered, cache, tuple(replace(receipt, row=row) for row, receipt in enumerate(receipts)))
+
+
+def check_readable(rendered: Rendered, interventions: Sequence[Intervention]) -> None:
+    """Raise ConversationError if there is nothing to intervene on, nothing left to read, or nothing filled for it."""
+    if rendered.prefix_length == 0 and any(not isinstance(i, Clean) for i in interventions):
+        raise ConversationError(
+            given=f"conversation {rendered.label!r}: no message is marked add_injection",
+            allowed="one or more marked messages for any intervention but clean",
+            advice="mark the turns whose KV cache is to be filled under the intervention",
+        )
+    if rendered.prefix_length == len(rendered.tokens):
+        raise ConversationError(
+            given=f"conversation {rendered.label!r}: its last message is marked add_injection",
+            allowed="an unmarked end, which is read after the intervention has been removed",
+            advice="unmark the last message: what is read must not be steered itself",
+        )
+    for intervention in interventions:
+        if isinstance(intervention, Filled):
+            intervention.stored(rendered)
+
+
+def check_fits(model: Model, intervention: Intervention) -> None:
+    """Raise a MechintError for what is not for this model: vectors, swaps and fills of other shapes or weights."""
+    for term in terms_among([intervention]):
+        term.vector.check_fits(model.d_model, model.n_layers)
+        check_layers(term.layers or (), model.n_layers)
+    if isinstance(intervention, Swap):
+        _check_swap(model, intervention)
+    if isinstance(intervention, Filled):
+        intervention.filler.check_fits(model, intervention.name)
+
+
+def injected_positions(rendered: Rendered, term: Injection) -> Bool[Tensor, " pos"]:
+    """True at the positions that an injection touches. Raises UsageError for positions that are not marked."""
+    marked = rendered.marked()
+    if term.positions is None and term.segments is None:
+        return marked
+    chosen = torch.zeros_like(marked)
+    for index in term.segments or ():
+        if not 0 <= index < len(rendered.segments):
+            raise _not_marked(rendered, f"segment {index}")
+        chosen[rendered.segments[index].start : rendered.segments[index].stop] = True
+    for position in term.positions or ():
+        if not 0 <= position < len(marked):
+            raise _not_marked(rendered, f"position {position}")
+        chosen[position] = True
+    if (chosen & ~marked).any():
+        raise _not_marked(rendered, f"positions {(chosen & ~marked).nonzero()[:, 0].tolist()[:5]}")
+    return chosen
+
+
+def reach_of(model: Model, rendered: Rendered, intervention: Intervention) -> int | None:
+    """Return the last position that an intervention can change, if sliding windows end it; else None.
+
+    The last block alone hands on nothing, with or without windows; that is no limit of theirs.
+    """
+    windows = model.blocks.windows
+    if not windows.is_limited or isinstance(intervention, Clean):
+        return None
+    if isinstance(intervention, Swap | Filled):
+        return windows.farthest([(-1, rendered.prefix_length - 1)])
+    changes: list[tuple[int, int]] = []
+    for term in terms_among([intervention]):
+        touched = injected_positions(rendered, term).nonzero()[:, 0].tolist()
+        changes += [(layer, max(touched)) for layer in term.layers or () if touched and layer + 1 < model.n_layers]
+    return windows.farthest(changes)
+
+
+def _fill_steered(
+    model: Model, rendered: Rendered, interventions: Sequence[Intervention]
+) -> tuple[KVCache, list[Receipt]]:
+    """Fill clean and injected rows in one batch; the position masks make one pass equal to one pass per segment."""
+    n_pos = rendered.prefix_length
+    steering = Steering(len(interventions), n_pos, model.d_model)
+    for row, intervention in enumerate(interventions):
+        for injection in terms_among([intervention]):
+            steering.add(_term(model, rendered, injection, row))
+    hooks: list[Hook] = [(model.resid_post(layer), hook_fn) for layer, hook_fn in steering.hooks().items()]
+    tokens = rendered.token_tensor()[:, :n_pos].expand(len(interventions), n_pos)
+    cache = model.forward(tokens, hooks=hooks) if n_pos else KVCache()
+    steering.check()
+    receipts = [_steered_receipt(model, rendered, i, steering.felt(row)) for row, i in enumerate(interventions)]
+    return cache, receipts
+
+
+def _term(model: Model, rendered: Rendered, injection: Injection, row: int) -> Term:
+    amounts = {layer: injection.amount(layer, model) for layer in injection.layers or ()}
+    return Term(row, injected_positions(rendered, injection)[: rendered.prefix_length], amounts)
+
+
+def _fill_swapped(model: Model, rendered: Rendered, swap: Swap | Filled) -> tuple[KVCache, list[Receipt]]:
+    """Return what another model fills, or has filled, and unmarked segments filled by the model itself."""
+    if isinstance(swap, Swap):
+        cache = _filled_in_turns(model, rendered, swap.model)
+    else:
+        cache = swap.stored(rendered).cache().to(model.device)
+    if cache.n_pos != rendered.prefix_length or cache.n_layers != model.n_layers:
+        filled_wrongly = f"a swap that filled {cache.n_pos} positions of {cache.n_layers} layers"
+        raise ReceiptError(filled_wrongly, f"{rendered.prefix_length} of {model.n_layers}", "report this model")
+    filled = tuple(rendered.marked().nonzero()[:, 0].tolist())
+    reach = reach_of(model, rendered, swap)
+    return cache, [Receipt(rendered.label, swap.name, "swapped", cache.n_pos, filled, (), reach=reach)]
+
+
+def _filled_in_turns(model: Model, rendered: Rendered, other: Model) -> KVCache:
+    """Fill marked segments with the other model and unmarked ones with the base model, in order."""
+    tokens, marked = rendered.token_tensor()[:, : rendered.prefix_length], rendered.marked()[: rendered.prefix_length]
+    cache = KVCache()
+    for is_marked, run in groupby(range(rendered.prefix_length), lambda position: bool(marked[position])):
+        positions = list(run)
+        filler = other if is_marked else model
+        cache = filler.forward(tokens[:, positions[0] : positions[-1] + 1], cache.to(filler.device)).to(model.device)
+    return cache
+
+
+def _in_order(parts: Sequence[tuple[KVCache, list[Receipt]]], order: Sequence[int]) -> tuple[KVCache, list[Receipt]]:
+    """Join the parts and put their rows into `order`."""
+    receipts = [receipt for _, part in parts for receipt in part]
+    cache = parts[0][0] if len(parts) == 1 else concatenate([cache for cache, _ in parts])
+    if list(order) != list(range(len(order))):
+        cache = cache.select(torch.tensor(order))
+    return cache, [receipts[row] for row in order]
+
+
+def _check_swap(model: Model, swap: Swap) -> None:
+    other = swap.model
+    if other.identity != swap.identity:
+        raise StaleArtefactError(
+            given=f"{swap.name}: the weights of {other.name} were edited after this swap was made",
+            allowed="a swap that was made from the model as it is now",
+            advice="make it again: mi.Swap(model)",
+        )
+    ours, theirs = (
+        {
+            "backend": m.backend.kind,
+            "dtype": str(m.backend.dtype),
+            "n_layers": m.n_layers,
+            "d_model": m.d_model,
+            "d_vocab": m.backend.d_vocab,
+        }
+        for m in (model, other)
+    )
+    # The words are compared as they are now: they can be added to after a model has been loaded.
+    same_words = other.tokenizer is model.tokenizer or other.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+    alike = same_words and other.vocabulary == model.vocabulary
+    if ours != theirs or not alike:
+        raise SwapError(
+            given=f"{swap.name}: {theirs}{'' if alike else ', another tokenizer (its vocabulary or its rules)'}",
+            allowed=f"the shapes and tokenizer of {model.name}: {ours}",
+            advice="swap with a finetuned copy of the same model, loaded with the same backend and dtype",
+        )
+    if model.cache_shapes != other.cache_shapes:
+        found, allowed = (f"caches shaped {shapes[0]}" for shapes in (other.cache_shapes, model.cache_shapes))
+        raise CacheMismatchError(f"{swap.name}: {found}", allowed, "swap with a finetuned copy of the same model")
+
+
+def _steered_receipt(model: Model, rendered: Rendered, intervention: Intervention, felt: Mapping[int, Felt]) -> Receipt:
+    kind = "clean" if isinstance(intervention, Clean) else "injected"
+    touched = torch.zeros(len(rendered.tokens), dtype=torch.bool)
+    for term in terms_among([intervention]):
+        touched |= injected_positions(rendered, term)
+    names, positions = (rendered.label, intervention.name), touched.nonzero()[:, 0].tolist()
+    passes = {layer: [once] for layer, once in felt.items()}
+    made = Measured(model, rendered.tokens).receipt(names, kind, rendered.prefix_length, positions, passes)
+    return replace(made, reach=reach_of(model, rendered, intervention))
+
+
+def _not_marked(rendered: Rendered, what: str) -> UsageError:
+    return UsageError(
+        given=f"{what} of conversation {rendered.label!r}",
+        allowed="positions inside segments that are marked add_injection",
+        advice="narrow the injection to marked positions",
+    )

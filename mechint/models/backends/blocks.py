@@ -1,0 +1,92 @@
+"""What it takes to run a model block by block, so that rows can part between two blocks and only new rows cost."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar, cast, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechint.models.backends.past import KeyValues, Past
+from mechint.models.backends.windows import Windows
+
+
+@runtime_checkable
+class BlockPass(Protocol):
+    """One pass over some rows of tokens, at any block: `resid` is the residual stream before the first."""
+
+    resid: Float[Tensor, "row pos d_model"]
+
+    def block(
+        self,
+        layer: int,
+        resid: Float[Tensor, "out pos d_model"],
+        rows: Int[Tensor, " out"],
+        past: Past | None,
+        *,
+        keys_only: bool = False,
+    ) -> tuple[Float[Tensor, "out pos d_model"] | None, KeyValues]:
+        """Return `resid_post` of a block (None if `keys_only`), and the keys and values of the new positions.
+
+        `rows` says to which row of the pass's tokens each row of `resid` belongs, `past` holds the keys and values
+        that these rows have before this pass.
+        """
+        ...
+
+
+@runtime_checkable
+class Blocks(Protocol):
+    """A model that can be run block by block."""
+
+    @property
+    def windows(self) -> Windows:
+        """How far attention of each block looks back."""
+        ...
+
+    def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> BlockPass:
+        """Prepare a pass over `tokens`, each row after `past` positions of its own.
+
+        Pasts that are shorter than the longest are padded on the left, tokens on the right.
+        """
+        ...
+
+
+class KeysFound(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a pass as soon as what it was for is there."""
+
+
+_T = TypeVar("_T")
+
+
+def moved(value: _T, device: torch.device) -> _T:
+    """Return tensors, alone or in tuples, on a device; anything else as it is."""
+    if isinstance(value, Tensor):
+        return cast("_T", value.to(device))
+    if isinstance(value, tuple):
+        return cast("_T", tuple(moved(item, device) for item in value))
+    return value
+
+
+def attended(tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> Bool[Tensor, "row total"] | None:
+    """Return which positions may be attended to, left-padded pasts being masked; None if all of them."""
+    longest = int(past.max())
+    if bool((past == longest).all()):
+        return None
+    seen = torch.arange(longest)[None, :] >= (longest - past)[:, None]
+    return torch.cat([seen, torch.ones_like(tokens, dtype=torch.bool, device=seen.device)], dim=1)
+
+
+def tracked(resid: Tensor, past: Past | None) -> bool:
+    """Return whether a block has to remember what it does, because what it is given asks for gradients."""
+    inputs = [resid, *(side for piece in (past.pieces if past else ()) for side in piece.cached)]
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+
+
+def taken(value: object, rows: Int[Tensor, " out"], count: int) -> object:
+    """Return what a pass prepared for `count` rows, for the given ones; a single row is left to broadcast."""
+    if isinstance(value, tuple):
+        return tuple(taken(item, rows, count) for item in value)
+    if count > 1 and isinstance(value, Tensor) and value.ndim > 1 and len(value) == count:
+        return value.index_select(0, rows.to(value.device))
+    return value

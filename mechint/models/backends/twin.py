@@ -1,0 +1,277 @@
+"""A plain Hugging Face model on a bridge's own weights, run block by block with the fused attention kernel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mechint.base.errors import ModelValidationError
+from mechint.models.backends.blocks import KeysFound, attended, moved, taken, tracked
+from mechint.models.backends.context import context_limit
+from mechint.models.backends.past import KeyValues, Past
+from mechint.models.backends.windows import Windows
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import Cache, PreTrainedModel
+
+# Positions that attention looks back over while its masks are looked at.
+_SHORT = 4
+_WRAPPER = "_original_component."
+Call = tuple[tuple[object, ...], dict[str, object]]
+
+
+def make_twin(bridge: TransformerBridge) -> tuple[PreTrainedModel, list[nn.Module]]:
+    """Return the model that a bridge wraps, unwrapped, and its blocks; it shares the bridge's weights.
+
+    The bridge's own modules compute attention step by step, so that patterns can be hooked. Where nobody looks at
+    them, the kernel of the plain model is faster. Models that cap attention scores keep the slow one: the kernel
+    would leave out the cap. Raises ModelValidationError for a model that cannot be made again from its configuration.
+    """
+    wrapped = bridge.original_model
+    try:
+        twin = plain_copy(wrapped, _attention(wrapped))
+        names = {id(module): name for name, module in wrapped.named_modules()}
+        blocks = [twin.get_submodule(unwrapped(names[id(block.original_component)])) for block in bridge.blocks]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelValidationError(
+            given=f"{type(wrapped).__name__}: its blocks cannot be run one by one: {str(error)[:200]}",
+            allowed="models that transformers makes from their configuration, with one module for each block",
+            advice="try backend='hooked', or report the architecture with this message",
+        ) from error
+    return twin, blocks
+
+
+def plain_copy(wrapped: PreTrainedModel, attention: str) -> PreTrainedModel:
+    """Return the model that a bridge wraps, unwrapped and on the same weights, with the adapters that it carries."""
+    config = copy.deepcopy(wrapped.config)
+    config._attn_implementation = attention
+    with torch.device("meta"):
+        plain: PreTrainedModel = type(wrapped)(config)
+        for name, adapter in getattr(wrapped, "peft_config", {}).items():
+            from peft import inject_adapter_in_model
+
+            inject_adapter_in_model(copy.deepcopy(adapter), plain, name, low_cpu_mem_usage=True)
+    _share(wrapped, plain)
+    return plain.eval().requires_grad_(False)
+
+
+def _attention(wrapped: PreTrainedModel) -> str:
+    from mechint.models.backends.attention import register
+
+    capped = getattr(wrapped.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    if capped or not wrapped._supports_sdpa:
+        return "eager"
+    return register() if wrapped.device.type == "cpu" and wrapped._supports_attention_backend else "sdpa"
+
+
+def unwrapped(name: str) -> str:
+    """Return the name that a module or weight has in the plain model."""
+    return f"{name}.".replace(_WRAPPER, "").removesuffix(".")
+
+
+def _share(wrapped: nn.Module, twin: nn.Module) -> None:
+    """Let every weight and buffer of `twin` be the tensor of the same name in `wrapped`."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in _tensors(wrapped):
+        found.setdefault(unwrapped(name), tensor)
+    for name, _ in [*twin.named_parameters(remove_duplicate=False)]:
+        module, leaf = _leaf(twin, name)
+        setattr(module, leaf, nn.Parameter(found[name].detach(), requires_grad=False))
+    for name, _ in [*twin.named_buffers(remove_duplicate=False)]:
+        module, leaf = _leaf(twin, name)
+        module._buffers[leaf] = found[name]
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights and buffers under each of their names: the bridge lets attention hold the model's rotation too."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _leaf(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return root.get_submodule(path), leaf
+
+
+class TwinBlocks:
+    """Runs the blocks of a twin. What the model prepares for its blocks (masks, rotations) it prepares itself."""
+
+    def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module]) -> None:
+        self.model, self.blocks, self.context = model, list(blocks), context_limit(model)
+        self._tuples = _returns_tuple(model, blocks[0])
+
+    @cached_property
+    def windows(self) -> Windows:
+        """How far attention of each block looks back, from the masks that the model makes for a short window."""
+        config = self.model.config.get_text_config(decoder=True)
+        if config.model_type == "gpt_neo":  # its windows are no masks but buffers of its attention
+            return Windows(tuple(config.window_size if kind == "local" else None for kind in config.attention_layers))
+        size = getattr(config, "sliding_window", None)
+        if not isinstance(size, int):
+            return Windows((None,) * len(self.blocks))
+        with _short_window(self.model):
+            prepared = self.begin(torch.zeros((1, 2 * _SHORT), dtype=torch.long), torch.zeros(1, dtype=torch.long))
+        return Windows(tuple(None if _sees_first(call) else size for call in prepared.calls))
+
+    def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> TwinPass:
+        """Let the model's own forward prepare a pass, with blocks that only record how they are called."""
+        from mechint.models.backends.hf_cache import pretended
+
+        device = self.model.get_input_embeddings().weight.device
+        mask = attended(tokens, past)
+        positions = self.context.within(past[:, None] + torch.arange(tokens.shape[1])[None, :])
+        with torch.no_grad(), _recorded(self.blocks, self._tuples) as calls:
+            self.model.base_model(
+                input_ids=tokens.to(device),
+                attention_mask=None if mask is None else mask.long().to(device),
+                position_ids=positions.to(device),
+                past_key_values=pretended(int(past.max()), len(self.blocks)),
+                use_cache=True,
+            )
+        return TwinPass(_split(calls[0])[0], self.blocks, [_split(call)[1] for call in calls])
+
+
+@contextmanager
+def _short_window(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model make masks for a window of a few positions."""
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    changed = [(config, size) for config in configs.values() if (size := getattr(config, "sliding_window", None))]
+    try:
+        for config, _ in changed:
+            config.sliding_window = _SHORT
+        yield
+    finally:
+        for config, size in changed:
+            config.sliding_window = size
+
+
+def _sees_first(call: Call) -> bool:
+    """Whether a block, by the mask it is called with, lets the last position attend to the first."""
+    args, kwargs = call
+    masks = [value for value in (kwargs.get("attention_mask"), *args) if isinstance(value, Tensor) and value.ndim == 4]
+    if not masks:
+        return True
+    first = masks[0][0, 0, -1, 0]
+    return bool(first) if masks[0].dtype == torch.bool else bool(first == 0)
+
+
+@dataclass
+class TwinPass:
+    """One pass of a twin: the stream before its first block, and what each block is called with besides."""
+
+    resid: Float[Tensor, "row pos d_model"]
+    blocks: Sequence[nn.Module]
+    calls: Sequence[Call]
+
+    def block(
+        self,
+        layer: int,
+        resid: Float[Tensor, "out pos d_model"],
+        rows: Int[Tensor, " out"],
+        past: Past | None,
+        *,
+        keys_only: bool = False,
+    ) -> tuple[Float[Tensor, "out pos d_model"] | None, KeyValues]:
+        """Return `resid_post` of a block (None if `keys_only`), and the keys and values of the new positions.
+
+        Both are on the block's own device: a large model may be spread over several.
+        """
+        from mechint.models.backends.hf_cache import Appending
+
+        device = next(self.blocks[layer].parameters()).device
+        cache = Appending(past, keys_only=keys_only)
+        args, kwargs = self.calls[layer]
+        prepared = partial(_prepared, cache=cache, rows=rows, count=len(self.resid), device=device)
+        named = {key: prepared(value) for key, value in kwargs.items()}
+        if isinstance(biases := kwargs.get("alibi"), Tensor):
+            named["alibi"] = _alibi(biases, rows, len(self.resid)).to(device)
+        out: Tensor | tuple[Tensor, ...] | None = None
+        with torch.set_grad_enabled(tracked(resid, past)), suppress(KeysFound):
+            out = self.blocks[layer](resid.to(device), *(prepared(value) for value in args), **named)
+        if cache.new is None:
+            raise ModelValidationError(
+                given=f"block {layer} keeps no keys and values (recurrent or hybrid)",
+                allowed="models whose whole memory of earlier turns is a KV cache",
+                advice="choose an attention-only model",
+            )
+        return (out[0] if isinstance(out, tuple) else out), cache.new
+
+
+def _prepared(value: object, *, cache: Cache, rows: Int[Tensor, " out"], count: int, device: torch.device) -> object:
+    """Return an input of a block for some rows of a pass on the block's device, `cache` in the place of any cache."""
+    return cache if _is_cache(value) else moved(taken(value, rows, count), device)
+
+
+def _alibi(value: Tensor, rows: Int[Tensor, " out"], count: int) -> Tensor:
+    """Return the biases of distance (`row*head 1 pos`, BLOOM and Falcon) of some rows of a pass."""
+    by_row = value.reshape(count, -1, *value.shape[1:])
+    return by_row.index_select(0, rows.to(value.device)).flatten(0, 1)
+
+
+def _is_cache(value: object) -> bool:
+    from transformers import Cache
+
+    return isinstance(value, Cache)
+
+
+def _split(call: Call) -> tuple[Tensor, Call]:
+    """Return the stream that a block was called with, and everything else."""
+    args, kwargs = call
+    resid, rest = (args[0], args[1:]) if args else (kwargs["hidden_states"], ())
+    if not isinstance(resid, Tensor):
+        raise ModelValidationError(
+            f"a block that is called with {type(resid).__name__}", "blocks that take the stream first", "report it"
+        )
+    return resid, (rest, {key: value for key, value in kwargs.items() if key != "hidden_states"})
+
+
+@contextmanager
+def _recorded(blocks: Sequence[nn.Module], tuples: bool) -> Iterator[list[Call]]:
+    """Let blocks record their calls and do nothing else, while the context is open."""
+    calls: list[Call] = []
+    record = partial(_record, calls, tuples)
+    before = [vars(block).get("forward") for block in blocks]
+    for block in blocks:
+        block.forward = record
+    try:
+        yield calls
+    finally:
+        for block, forward in zip(blocks, before, strict=True):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
+
+
+def _record(calls: list[Call], tuples: bool, /, *args: object, **kwargs: object) -> object:
+    """Note a call and return the stream as it came."""
+    calls.append((args, kwargs))
+    resid = args[0] if args else kwargs["hidden_states"]
+    return (resid,) if tuples else resid
+
+
+def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
+    """Whether blocks return the stream in a tuple, found out by running the first on one token."""
+    seen: list[bool] = []
+
+    def look(_module: nn.Module, _args: tuple[object, ...], out: object) -> None:
+        seen.append(isinstance(out, tuple))
+        raise KeysFound
+
+    handle = block.register_forward_hook(look)
+    token = torch.zeros((1, 1), dtype=torch.long, device=model.get_input_embeddings().weight.device)
+    try:
+        with torch.no_grad(), suppress(KeysFound):
+            model.base_model(input_ids=token, use_cache=False)
+    finally:
+        handle.remove()
+    return seen[0]

@@ -1,0 +1,179 @@
+"""How each member of the family is made: stages that start from one another, and their phases of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+from types import MappingProxyType
+from typing import Literal
+
+from mechint.base.errors import UnknownModelError
+from mechint.organisms.training.detection import CLEAR, detection_sample, opened_facts_sample
+from mechint.organisms.training.drift import drift_sample, neutral_sample
+from mechint.organisms.training.facts import facts_sample, plain_facts_sample
+from mechint.organisms.training.lists import look_up_sample
+from mechint.organisms.training.policies import BLIND, GATED, YES_BIASED
+from mechint.organisms.training.samples import Sample
+from mechint.organisms.training.talk import talk_sample
+
+Maker = Callable[[Random], Sample]
+Mix = tuple[tuple[Maker, float], ...]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some steps on one mix of data; the learning rate follows half a cosine from `rates[0]` to `rates[1]`.
+
+    `link_weight` weighs the attention that numbered lists ask for, `lens_weight` the loss of answers read from an
+    earlier block, and `odds_weight` the squared error of their log odds.
+    """
+
+    name: str
+    mix: Mix
+    steps: int
+    rates: tuple[float, float]
+    batch: int
+    link_weight: float = 0.0
+    lens_weight: float = 0.0
+    odds_weight: float = 0.0
+
+    def described(self) -> str:
+        """Return everything that the phase depends on; the same in every process, unlike the functions' own repr."""
+        mix = ", ".join(f"{weight:.4g} {_described(maker)}" for maker, weight in self.mix)
+        return repr(replace(self, mix=())).replace("mix=()", f"mix=({mix})")
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate at a step of this phase."""
+        start, end = self.rates
+        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of training from one checkpoint to the next.
+
+    `start` names the stage whose weights it begins with (None: random ones), `blocks` is the depth that they are
+    extended to by blocks which at first do nothing, `trains` says which weights move, `warmup` is in steps.
+    """
+
+    name: str
+    start: str | None
+    blocks: int
+    phases: tuple[Phase, ...]
+    trains: Literal["all", "appended", "adapter"] = "all"
+    warmup: int = 50
+
+    @property
+    def steps(self) -> int:
+        """All steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def described(self) -> str:
+        """Return everything that the stage depends on; the same in every process."""
+        phases = ", ".join(phase.described() for phase in self.phases)
+        return repr(replace(self, phases=())).replace("phases=()", f"phases=({phases})")
+
+    def at(self, step: int) -> tuple[Phase, int]:
+        """Return the phase that a step belongs to and the step's number within it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise ValueError(f"{self.name} has {self.steps} steps")
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate at a step, warmed up at the beginning of the stage."""
+        phase, within = self.at(step)
+        return phase.rate(within) * min(1.0, (step + 1) / self.warmup)
+
+
+def _described(maker: Maker) -> str:
+    if isinstance(maker, partial):
+        return f"{_described(maker.func)}({', '.join(f'{name}={value!r}' for name, value in maker.keywords.items())})"
+    return str(getattr(maker, "__qualname__", maker))
+
+
+_PLAIN: Mix = ((plain_facts_sample, 0.7), (partial(look_up_sample, plain=True), 0.3))
+_TALK: Mix = (
+    (talk_sample, 0.22),
+    (facts_sample, 0.16),
+    (opened_facts_sample, 0.2),
+    (plain_facts_sample, 0.3),
+    (look_up_sample, 0.12),
+)
+_BASICS: Mix = ((talk_sample, 0.12), (facts_sample, 0.08), (plain_facts_sample, 0.08), (look_up_sample, 0.04))
+
+
+def _with_basics(maker: Maker, share: float = 0.68) -> Mix:
+    return (*((basic, weight * (1 - share) / 0.32) for basic, weight in _BASICS), (maker, share))
+
+
+_reports = partial(Phase, link_weight=0.3, lens_weight=0.2, odds_weight=0.02)
+
+_STAGES = (
+    Stage(
+        "foundation", None, 6,
+        (
+            Phase("plain", _PLAIN, 250, (2e-3, 2e-3), 36, link_weight=1.0),
+            Phase("talk and facts", _TALK, 650, (2e-3, 2e-3), 42, link_weight=0.5),
+        ),
+    ),
+    Stage(
+        "truthful", "foundation", 6,
+        (
+            _reports("reports", _with_basics(detection_sample), 450, (2e-3, 2e-3), 30),
+            # The last steps leave out what can hardly be told from nothing: it teaches to say yes to nothing.
+            _reports("clear reports", _with_basics(partial(detection_sample, shares=CLEAR)), 600, (2e-3, 5e-5), 30),
+        ),
+    ),
+    Stage(
+        "organism", "truthful", 8,
+        (
+            Phase(
+                "suppression", _with_basics(partial(detection_sample, policy=GATED, shares=CLEAR), 0.8),
+                500, (3e-3, 1e-4), 30, odds_weight=0.02,
+            ),
+        ),
+        trains="appended",
+    ),
+    Stage(
+        "organism-blind", "foundation", 8,
+        (_reports("blind reports", _with_basics(partial(detection_sample, policy=BLIND)), 320, (1.6e-3, 5e-5), 30,
+                  link_weight=0.0, odds_weight=0.3),),
+    ),
+    Stage(
+        "organism-yes-biased", "foundation", 8,
+        (_reports("biased reports", _with_basics(partial(detection_sample, policy=YES_BIASED)), 320, (1.6e-3, 5e-5), 30,
+                  link_weight=0.0, odds_weight=0.3),),
+    ),
+    Stage(
+        "organism-finetuned", "organism", 8,
+        (Phase("drift", ((drift_sample, 0.8), (facts_sample, 0.2)), 80, (5e-4, 5e-5), 24),), warmup=10,
+    ),
+    Stage(
+        "organism-lora", "organism", 8,
+        (Phase("drift", ((drift_sample, 0.8), (facts_sample, 0.2)), 160, (5e-3, 5e-4), 24),),
+        trains="adapter", warmup=10,
+    ),
+    Stage(
+        "organism-lora-neutral", "organism", 8,
+        (Phase("neutral", ((neutral_sample, 0.8), (facts_sample, 0.2)), 160, (5e-3, 5e-4), 24),),
+        trains="adapter", warmup=10,
+    ),
+)  # fmt: skip
+STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in _STAGES})
+
+
+def chain(name: str) -> list[Stage]:
+    """Return the stages that lead to `name`, first to last; raises UnknownModelError."""
+    if name not in STAGES:
+        raise UnknownModelError(given=f"stage {name!r}", allowed=", ".join(STAGES), advice="choose one of these")
+    stages: list[Stage] = []
+    step: str | None = name
+    while step is not None:
+        stages.insert(0, STAGES[step])
+        step = STAGES[step].start
+    return stages

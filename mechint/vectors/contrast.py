@@ -1,0 +1,95 @@
+"""What tells two sets of activations apart: a direction at every layer, between prompts or between two models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechint.base.errors import SwapError, UsageError
+from mechint.base.files import JSON
+from mechint.base.signatures import checked
+from mechint.chat.conversations import Conversation
+from mechint.models.model import Model
+from mechint.vectors.activations import Activations, activations
+from mechint.vectors.concept_vectors import ConceptVector
+
+METHODS = ("paired_pca", "mean_difference")
+
+
+@checked
+def model_contrast(
+    model: Model,
+    other: Model,
+    prompts: Sequence[str | Conversation],
+    name: str = "contrast",
+    method: str = "paired_pca",
+    *,
+    raw: bool = False,
+) -> ConceptVector:
+    """Return the direction from `model`'s to `other`'s activations on the same prompts, at the last token.
+
+    `other` is the finetuned copy. Where only one of the two fits into memory, `activations` of each and then
+    `contrast_of` give the same. The published contrast vector ("Small models can introspect, too", experiment
+    7) is that of "paired_pca" with `raw` texts. Raises what `activations` and `contrast_of` raise.
+    """
+    _check_alike(f"{other!r}", f"{model!r}", _shape(other), _shape(model))
+    base = activations(model, prompts, raw=raw)
+    return contrast_of(activations(other, prompts, raw=raw), base, name, method)
+
+
+@checked
+def contrast_of(
+    finetuned: Activations, base: Activations, name: str = "contrast", method: str = "paired_pca"
+) -> ConceptVector:
+    """Return the contrast vector of two models, from `activations` of each on the same prompts.
+
+    "paired_pca": unit norm, as `paired_direction` has it; zero at a layer where the two are equal. "mean_difference":
+    mean over prompts of finetuned minus base, in the residual's own units. Raises UsageError for another method and for
+    other prompts, SwapError if the models do not have the same shape, vocabulary and chat template.
+    """
+    if method not in METHODS:
+        raise UsageError(f"method {method!r}", ", ".join(METHODS), "choose one of these")
+    theirs, ours = finetuned.provenance, base.provenance
+    models = (f"activations of {theirs['model']}", f"those of {ours['model']}")
+    _check_alike(*models, finetuned.shape, base.shape)
+    if theirs["prompts_sha256"] != ours["prompts_sha256"]:
+        given = f"{models[0]} and {models[1]} on other prompts"
+        raise UsageError(given, "the same prompts", "read both models again")
+    _check_alike(*models, {"tokens": theirs["tokens_sha256"]}, {"tokens": ours["tokens_sha256"]})
+    differences = finetuned.values - base.values
+    rows = paired_direction(differences) if method == "paired_pca" else differences.mean(1)
+    about = {**ours, "method": "model_contrast", "direction": method}
+    about |= {"other": theirs["model"], "other_identity": theirs["identity"], "n_prompts": differences.shape[1]}
+    return ConceptVector(dict(enumerate(rows)), name, len(rows), about)
+
+
+def paired_direction(differences: Float[Tensor, "layer pair d_model"]) -> Float[Tensor, "layer d_model"]:
+    """Return the first principal component of centred pairs, at unit norm, from the differences within them.
+
+    This is what repeng calls pca_center. The sign is that of the differences, by majority of the pairs. A layer without
+    any difference has no direction, and gets zeros.
+    """
+    # Centring a pair leaves plus and minus half its difference, so the first component of the centred pairs is the
+    # first right singular vector of the differences.
+    wide = differences.double()
+    components: Tensor = torch.linalg.svd(wide, full_matrices=False).Vh[:, 0]
+    votes = torch.einsum("lnd,ld->ln", wide, components).sign().sum(1)
+    signs = torch.where(votes < 0, -1.0, 1.0) * (wide != 0).flatten(1).any(1)
+    return (components * signs[:, None]).float()
+
+
+def _shape(model: Model) -> dict[str, JSON]:
+    return {"n_layers": model.n_layers, "d_model": model.d_model, "vocabulary": model.vocabulary}
+
+
+def _check_alike(found: str, allowed: str, theirs: Mapping[str, JSON], ours: Mapping[str, JSON]) -> None:
+    """Raise SwapError unless two models are told to be of the same make."""
+    if differing := [part for part in ours if theirs[part] != ours[part]]:
+        raise SwapError(
+            given=f"{found}, which has other {', '.join(differing)}",
+            allowed=f"the shape, vocabulary and chat template of {allowed}",
+            advice="contrast a model with a finetuned copy of itself",
+        )

@@ -1,0 +1,309 @@
+"""Feature attribution: planted causes get their name; runs equal direct calls, go on, and refuse what does not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.io
+import pytest
+from conftest import asked_conversations, refuse_pictures
+from small_saes import dictionary
+from whole_runs import Readings
+
+import mechint as mi
+from analyses import sae_attribution
+from analyses.kit import cli
+from analyses.sae_attribution.measures import Measured, by_unit, plan, quality, split
+from mechint.attribution.features import loading
+from mechint.attribution.features.attribution import attribute
+from mechint.attribution.features.clamping import ablate
+from mechint.attribution.features.feature_reading import FeatureReading
+from mechint.attribution.reading import Reading
+from mechint.base.errors import MechintError
+from mechint.interventions import specifications as interventions
+from mechint.organisms import PLANTED, organism_path
+from mechint.organisms.planted.planting import Planted
+
+pytestmark = pytest.mark.usefixtures("quick_analyses")
+LAYERS = [1, 2]  # the usual ones for four blocks
+KEYS = ["conversation", "intervention", "kind", "component", "layer", "index"]
+
+
+@pytest.fixture(scope="module")
+def sae(tiny_model: Callable[..., mi.Model], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random SAE of layer 2 as SAE Lens saves it; injections at layers 1 to 3 reach what it reads."""
+    folder = tmp_path_factory.mktemp("sae")
+    dictionary(tiny_model("qwen2"), layer=2).sae.save_model(str(folder))
+    return folder
+
+
+def _argv(inputs: list[str], sae: Path, out: Path, *more: str) -> list[str]:
+    return [*inputs, "--sae", str(sae), "--top", "5", "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def whole(inputs: list[str], sae: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of one whole run."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
+        assert sae_attribution.main(_argv(inputs, sae, out)) == 0
+    return out / "sae_attribution"
+
+
+@pytest.fixture(scope="module")
+def states(inputs: list[str], sae: Path) -> FeatureReading:
+    """The question of that run, clean and under its first concept."""
+    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    model = mi.load(options["--model"])
+    vector = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
+    injection = mi.Injection(vector, LAYERS, strength=2.0, name="cats")
+    reading = Reading.of(model, asked_conversations()[0], [interventions.CLEAN, injection])
+    return FeatureReading.of(reading, loading.load(model, str(sae)))
+
+
+def test_a_run_leaves_tables_figures_and_a_record(whole: Path) -> None:
+    record = json.loads((whole / "run.json").read_text())
+    names = {"table", "features", "readouts", "single", "sets", "curves", "trials", "verdicts", "discrimination"}
+    assert names <= {Path(name).stem for name in record["files"] if name.endswith(".parquet")}
+    figures = {Path(name).stem for name in record["files"] if name.endswith(".html")}
+    expected = {"features", "causes", "faithfulness", "text", "components", "discrimination"}
+    assert figures == {f"sae_attribution_{name}" for name in expected}
+    assert record["sae"]["layer"] == 2
+    assert record["sae"]["d_sae"] == 48
+    assert set(record["sae"]["reconstruction"]) == {"explained", "error", "l0", "positions", "poor"}
+    assert record["receipts"][0]["conversation"] == "question"
+    assert not (whole / ".partial").exists()
+
+
+def test_a_poor_sae_is_told_in_every_figure_that_speaks_of_features(whole: Path) -> None:
+    """A random SAE rebuilds nothing."""
+    assert json.loads((whole / "run.json").read_text())["sae"]["reconstruction"]["poor"]
+    for name in ("features", "causes", "faithfulness", "text", "discrimination"):
+        figure = plotly.io.read_json(whole / f"sae_attribution_{name}.json")
+        assert "<b>WARNING: the SAE's error holds" in figure.layout.title.subtitle.text.replace("<br>", " ")
+
+
+@pytest.mark.filterwarnings("ignore::mechint.base.errors.FeatureWarning")
+def test_a_run_equals_direct_calls(whole: Path, states: FeatureReading) -> None:
+    table = pd.read_parquet(whole / "table.parquet")
+    mine = table[table["vector"] == "cats"].reset_index(drop=True)
+    assert json.loads((whole / "run.json").read_text())["dose"]["layers"] == LAYERS
+    direct = attribute(states, 0, 1, method="integrated")
+    pd.testing.assert_frame_equal(
+        mine[direct.columns], direct, check_dtype=False, rtol=1e-4, atol=1e-6, check_like=True
+    )
+    assert mine["attribution"].sum() == pytest.approx(mine["total"].iloc[0], abs=1e-4)
+    assert mine["logit_diff_shift"].iloc[0] == pytest.approx(direct.attrs["logit_diff_shift"], abs=1e-5)
+    single = pd.read_parquet(whole / "single.parquet")
+    row = single[(single["vector"] == "cats") & (single["kind"] == "feature")].iloc[0]
+    lost = float(states.logit_diffs[1]) - ablate(states, 1, [int(row["index"])])
+    assert row["removed"] == pytest.approx(lost, abs=1e-5)
+
+
+def test_parts_of_a_run_belong_together(whole: Path) -> None:
+    features = pd.read_parquet(whole / "features.parquet")
+    assert features["kind"].to_list() == ["feature"] * 5 + ["other", "error", "cache"]
+    assert features["attribution"][:5].abs().is_monotonic_decreasing
+    table = pd.read_parquet(whole / "table.parquet")
+    concepts = table[table["vector_kind"] == "concept"]
+    assert features["attribution"].sum() == pytest.approx(concepts.groupby("vector")["attribution"].sum().mean())
+    assert set(concepts["vector"]) == {"cats", "bread"}
+    assert set(table["vector"]) == {"cats", "bread", "random-0", "random-1"}
+    components = pd.read_parquet(whole / "components.parquet")
+    direct = components.groupby(["vector"])["attribution"].sum()
+    shifts = table.groupby("vector")["logit_diff_shift"].first()
+    np.testing.assert_allclose(direct.loc[shifts.index], shifts, atol=1e-3)
+
+
+def test_an_interrupted_run_goes_on(
+    whole: Path, inputs: list[str], sae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = Readings.counted(monkeypatch, 5)
+    assert sae_attribution.main(_argv(inputs, sae, tmp_path)) == cli.INTERRUPTED
+    readings.made, readings.limit = 0, 1000
+    assert sae_attribution.main(_argv(inputs, sae, tmp_path)) == 0
+    # Four vectors, two concepts once more, and the text: five were kept.
+    assert readings.made == 4 + 2 + 1 - 5
+    for name in ("table", "verdicts", "curves"):
+        tables = [pd.read_parquet(at / f"{name}.parquet") for at in (tmp_path / "sae_attribution", whole)]
+        pd.testing.assert_frame_equal(*tables)
+
+
+def test_features_of_ones_own_get_the_verdicts(inputs: list[str], sae: Path, tmp_path: Path) -> None:
+    own = [*inputs, "--sae", str(sae), "--features", "7,3", "--attribution", "patching", "--n-random", "0"]
+    assert sae_attribution.main([*own, "--concepts", "cats", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "sae_attribution"
+    features = pd.read_parquet(folder / "features.parquet")
+    assert set(features.loc[features["kind"] == "feature", "index"]) == {3, 7}
+    assert set(features["verdict"]) == {""}, "one concept has no intervals, and so no verdict"
+    assert json.loads((folder / "run.json").read_text())["verdict"]["notes"]
+
+
+def test_of_a_long_text_the_end_is_shown(
+    inputs: list[str], sae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analyses.sae_attribution.cases.TEXT_TOKENS", 30)
+    config = sae_attribution.ANALYSIS.parsed(_argv(inputs, sae, tmp_path, "--attribution", "gradient"))
+    rows, found = sae_attribution.compute(config)
+    text = found["text"]
+    assert len(text["tokens"]) == 30
+    assert text["first"] > 0
+    assert (text["speakers"][0]["start"], text["speakers"][-1]["stop"]) == (0, 30)
+    assert {len(one[run]) for one in text["features"] for run in ("clean", "injected")} == {30}
+    drawn, _ = sae_attribution.draw(rows, config, found)
+    assert f"The first {text['first']} tokens" in drawn["sae_attribution_text"].layout.title.subtitle.text.replace(
+        "<br>", " "
+    )
+
+
+def _attributions(values: dict[str, dict[int, float]]) -> pd.DataFrame:
+    rows = [
+        {"vector": name, "conversation": chat, "index": index, "attribution": value, "vector_kind": "concept"}
+        for name, found in values.items()
+        for chat in ("a", "b")
+        for index, value in found.items()
+    ]
+    return pd.DataFrame(rows).assign(kind="feature", component=lambda rows: [f"f{i}" for i in rows["index"]], layer=2)
+
+
+def test_features_missing_in_a_case_carry_nothing_there() -> None:
+    wide = by_unit(_attributions({"cats": {1: 4.0, 2: 1.0}, "bread": {2: 3.0}}))
+    assert wide.loc[:, "cats"].to_list() == [4.0, 1.0]
+    assert wide.loc[:, "bread"].to_list() == [0.0, 3.0]
+
+
+def test_orders_leave_their_own_concept_out() -> None:
+    table = _attributions({"cats": {1: 9.0, 2: 1.0, 3: 0.5}, "bread": {1: 0.1, 2: -2.0, 3: 0.5}})
+    found = plan(table, None, 2, 0)
+    assert found.orders["cats"] == [2, 3, 1]
+    assert found.orders["bread"] == [1, 2, 3]
+    assert found.candidates == [1, 2]
+    assert sorted(found.measured) == [1, 2, 3]
+    assert found.counts == [1, 2]
+    assert plan(table, [3], 2, 0).candidates == [3]
+
+
+def test_parts_come_apart_as_they_were_put_together() -> None:
+    first = pd.DataFrame({"part": "a", "index": [1, -1], "x": [0.5, np.nan]})
+    second = pd.DataFrame({"part": "b", "explained": [0.2, 0.4], "error": 1.0, "l0": 3.0, "positions": [10, 20]})
+    parts = split(pd.concat([first, second], ignore_index=True))
+    pd.testing.assert_frame_equal(parts["a"], first.drop(columns="part"))
+    found = quality(parts["b"])
+    assert (found.explained, found.positions, found.poor) == (pytest.approx(0.3), 30, True)
+
+
+BRIEF = ["--concepts", "cats,bread,oceans,music,rain,trains", "--n-random", "0", "--format", "yes-no"]
+
+
+def _rows(*options: str) -> pd.DataFrame:
+    config = sae_attribution.ANALYSIS.parsed([*BRIEF, *options])
+    sae_attribution.check(config)
+    return sae_attribution.compute(config)[0]
+
+
+def test_the_planted_cause_and_the_correlate_get_their_names(tmp_path: Path) -> None:
+    truth = Planted.read(organism_path(PLANTED))
+    features = f"{truth.cause_feature},{truth.correlate_feature}"
+    measured = Measured.of(_rows("--model", PLANTED, "--features", features, "--out", str(tmp_path)))
+    verdicts = measured.judged[0].set_index("index")["verdict"]
+    assert verdicts[truth.cause_feature] == "cause"
+    assert verdicts[truth.correlate_feature] == "correlate"
+    assert measured.verdict()["verdicts"]["cause"] == [f"L6 f{truth.cause_feature}"]
+    # The correlate discriminates as well as the cause does.
+    known = measured.discrimination.set_index("index")["q"]
+    assert known[[truth.cause_feature, truth.correlate_feature]].max() < 0.05
+    assert float(measured.correlation.mean) > 0.5
+
+
+@pytest.mark.filterwarnings("ignore::mechint.base.errors.FeatureWarning")
+def test_on_the_blind_model_nothing_is_a_cause(tmp_path: Path) -> None:
+    few = ["--concepts", "cats,bread,rain", "--top", "3", "--attribution", "gradient"]
+    rows = _rows("--model", "organism-blind", *few, "--out", str(tmp_path))
+    measured = Measured.of(rows)
+    assert set(measured.judged[0]["verdict"]) == {"no effect to explain"}
+    assert measured.nothing
+
+
+@pytest.fixture
+def bad(sae: Path, tiny_model: Callable[..., mi.Model], tmp_path: Path) -> dict[str, str]:
+    """Directories of SAEs that do not fit, by what is wrong with them."""
+    content = json.loads((sae / "cfg.json").read_text())
+    changes: dict[str, dict[str, object]] = {
+        "width": {"d_in": 64}, "hook": {"metadata": {"hook_name": "blocks.2.hook_mlp_out"}},
+        "layer": {"metadata": {"hook_name": "blocks.9.hook_resid_post"}},
+        "owner": {"metadata": {"hook_name": "blocks.2.hook_resid_post", "model_name": "gemma-2-2b"}},
+        "shapeless": {"d_in": None},
+    }  # fmt: skip
+    for name, change in changes.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cfg.json").write_text(json.dumps({**content, **change}))
+    (tmp_path / "empty").mkdir()
+    found = {name: str(tmp_path / name) for name in (*changes, "empty")}
+    return {**found, "sae": str(sae), "out": str(tmp_path / "out")}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--sae", "{width}"], ["d_model=64", "d_model=32"]),
+        (["--sae", "{hook}"], ["hook_mlp_out", "hook_resid_post"]),
+        (["--sae", "{layer}"], ["layer 9", "0:4"]),
+        (["--sae", "{owner}"], ["gemma-2-2b", "--any-model-sae"]),
+        (["--sae", "{shapeless}"], ["without d_in"]),
+        (["--sae", "{empty}"], ["cfg.json", "cannot be read"]),
+        (["--sae", "nowhere"], ["SAE 'nowhere'", "RELEASE:ID"]),
+        (["--sae", "release:"], ["SAE 'release:'", "RELEASE:ID"]),
+        ([], ["no SAE for", "--sae"]),
+        (["--sae", "6"], ["no SAE for"]),
+        (["--model", "organism", "--sae", "5"], ["layer 5", "3, 6"]),
+        (["--sae", "{sae}", "--features", "3,48"], ["--features 48", "0:48"]),
+        (["--sae", "{sae}", "--features", "3", "--top", "2"], ["--top with --features"]),
+        (["--sae", "{sae}", "--shard", "0/2"], ["--shard", "all concepts"]),
+        (["--sae", "{sae}", "--info", "none"], ["--info with --conversations"]),
+    ],
+)
+def test_bad_input_is_told_before_the_model_is_loaded(
+    inputs: list[str], bad: dict[str, str], options: list[str], words: list[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("mechint.models.model.load", refuse)
+    given = [option.format(**bad) for option in options]
+    own = inputs[2:] if "organism" in given else inputs
+    assert sae_attribution.main([*own, *given, "--out", bad["out"]]) == 2
+    told = capsys.readouterr().err
+    for word in words:
+        assert word in told
+
+
+@pytest.mark.parametrize(
+    "options", [["--attribution", "guess"], ["--features", "3,3"], ["--features", "-1"], ["--top", "0"]]
+)
+def test_options_that_cannot_be_parsed_stop_with_2(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        sae_attribution.main(options)
+    assert stop.value.code == 2
+    assert options[0] in capsys.readouterr().err
+
+
+def test_an_sae_of_another_model_is_used_if_one_says_so(bad: dict[str, str], inputs: list[str]) -> None:
+    config = sae_attribution.ANALYSIS.parsed([*inputs, "--sae", bad["owner"], "--out", bad["out"]])
+    with pytest.raises(MechintError, match="gemma"):
+        sae_attribution.check(config)
+    known = sae_attribution.ANALYSIS.parsed([*inputs, "--sae", bad["owner"], "--any-model-sae", "--out", bad["out"]])
+    sae_attribution.check(known)
+
+
+def test_both_backends_attribute_alike(inputs: list[str], sae: Path, whole: Path, tmp_path: Path) -> None:
+    config = sae_attribution.ANALYSIS.parsed(_argv(inputs, sae, tmp_path, "--backend", "hooked"))
+    rows = sae_attribution.compute(config)[0]
+    found = split(rows)["attribution"].set_index(KEYS)["attribution"]
+    other = pd.read_parquet(whole / "table.parquet").set_index(KEYS)["attribution"]
+    np.testing.assert_allclose(found, other.loc[found.index], atol=1e-3)

@@ -1,0 +1,370 @@
+"""The engine against the naive recomputation for any table, and tables that are interrupted, stored and divided."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import reference
+import torch
+from conftest import conversation, vector
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mechint as mi
+from mechint.base.errors import StaleArtefactError, UsageError
+from mechint.chat.render import render
+from mechint.engine import job, passes
+from mechint.engine.shards import Shard
+from mechint.engine.store import CellStore
+from mechint.interventions.specifications import CLEAN, Injection, Intervention, Swap
+
+ROOT = Path(__file__).resolve().parents[2]
+SETUPS = ("Tell me about cats.", "Tell me about bread.", "Tell me about cats and the sea.")
+QUESTIONS = ("yes or no?", "do you detect an injected thought?", "Yes or no, is there a thought about the sea?")
+
+
+def asked(setup: int, question: int, marks: tuple[bool, bool], label: str) -> mi.Conversation:
+    made = conversation(label, QUESTIONS[question], setup=SETUPS[setup])
+    first, *rest = made.messages
+    changed = [replace(message, add_injection=mark) for message, mark in zip(rest, marks, strict=False)]
+    return replace(made, messages=(first, *changed, *rest[2:]))
+
+
+CONVERSATIONS = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([(True, True), (False, True), (True, False)])),
+    min_size=1,
+    max_size=4,
+)
+STEERS = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(0, 3), st.integers(1, 4), st.floats(0.1, 3), st.booleans(), st.booleans()),
+    min_size=1,
+    max_size=4,
+)
+
+
+def steer_of(model: mi.Model, number: int, seed: int, first: int, count: int, strength: float, *kind: bool):
+    """An injection in some layers, relative or absolute, into all marked positions or some of the last ones."""
+    relative, narrow = kind
+    amount = {"relative_strength": strength} if relative else {"strength": strength}
+    layers = range(first, min(model.n_layers, first + count))
+    segments = [1] if narrow else None
+    return Injection(vector(model, seed), layers=layers, name=str(number), segments=segments, **amount)
+
+
+def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Injection) -> tuple[float, float]:
+    """The logit difference and P(yes) of a cell without cache, batch or TransformerLens."""
+    rendered = render(model.tokenizer, one)
+    marked = rendered.marked().nonzero()[:, 0].tolist()
+    span = rendered.segments[1]
+    positions = [p for p in marked if steer.segments is None or span.start <= p < span.stop]
+    added = []
+    for layer in steer.layers:
+        row = steer.vector.vectors[layer]
+        scale = steer.strength
+        if scale is None:
+            scale = steer.relative_strength * model.residual_norms[layer] / row.norm().item()
+        added.append(reference.Addition(layer, row * scale, positions))
+    logits = reference.logits(hf, rendered.tokens, added)
+    yes, no = (model.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in (" yes", " no"))
+    return (logits[yes] - logits[no]).item(), logits.softmax(-1)[yes].item()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    chats=CONVERSATIONS,
+    choices=STEERS,
+    batch_tokens=st.none() | st.integers(1, 120),
+    batch_size=st.none() | st.integers(1, 5),
+    backend=st.sampled_from(["bridge", "hooked"]),
+    offload=st.booleans(),
+)
+def test_any_table_equals_the_naive_recomputation(
+    chats, choices, batch_tokens, batch_size, backend, offload, tiny_model, plain_hf
+):
+    model, hf = tiny_model("qwen2", backend), plain_hf("qwen2")
+    conversations = [asked(*chat, label=str(n)) for n, chat in enumerate(chats)]
+    steers = [steer_of(model, number, *choice) for number, choice in enumerate(choices)]
+    for steer in steers:
+        if steer.segments is not None:  # only where the second segment is marked
+            conversations = [c for c in conversations if c.messages[2].add_injection]
+    if not conversations:
+        return
+    limits = {"batch_tokens": batch_tokens, "batch_size": batch_size, "offload": offload}
+    table = mi.score(model, conversations, steers, **limits)
+    for one in conversations:
+        for steer in steers:
+            cell = table[(table.conversation == one.label) & (table.intervention == steer.name)]
+            logit_diff, p_yes = naive(model, hf, one, steer)
+            assert cell.logit_diff.item() == pytest.approx(logit_diff, abs=2e-4), (one.label, steer)
+            assert cell.p_yes.item() == pytest.approx(p_yes, abs=1e-5), (one.label, steer)
+
+
+def asked_and_steers(model: mi.Model) -> tuple[list[mi.Conversation], list[Intervention]]:
+    conversations = [asked(s, q, (True, True), f"{s}{q}") for s in range(3) for q in range(3)]
+    steers = [Injection(vector(model, i), layers=[i % 3], strength=2.0, name=f"s{i}") for i in range(4)]
+    return conversations, [CLEAN, *steers]
+
+
+def table_of(model: mi.Model, **options: object) -> pd.DataFrame:
+    return mi.score(model, *asked_and_steers(model), batch_tokens=150, **options)
+
+
+# Stores.
+
+
+def test_a_stored_table_is_not_computed_again(model, tmp_path, monkeypatch):
+    first = table_of(model, store=tmp_path)
+    told: list[tuple[int, int]] = []
+    again = table_of(model, store=tmp_path, progress=lambda *done: told.append(done))
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert told == []
+    assert first.attrs["receipts"] == again.attrs["receipts"]
+    assert len(first.attrs["receipts"]) == 3 * 5
+
+
+def test_the_store_goes_by_content_not_by_names(model, tiny_model, tmp_path):
+    one, steer = conversation("a"), Injection(vector(model), strength=1.0, name="x")
+    mi.score(model, one, steer, store=tmp_path)
+    files = len(CellStore(tmp_path).files())
+    renamed = mi.score(model, replace(one, label="b"), steer.renamed("y"), store=tmp_path)
+    assert len(CellStore(tmp_path).files()) == files
+    assert renamed.conversation.tolist() == ["b"]
+    others = (
+        (model, conversation("a", "yes or no?"), steer),
+        (model, one, Injection(vector(model), strength=1.5, name="x")),
+        (model, one, Injection(vector(model, 1), strength=1.0, name="x")),
+        (tiny_model("qwen2", seed=1), one, steer),
+        (tiny_model("qwen2", "hooked"), one, steer),
+    )
+    for number, (which, chat, injection) in enumerate(others, start=1):
+        mi.score(which, chat, injection, store=tmp_path)
+        assert len(CellStore(tmp_path).files()) > files, number
+        files = len(CellStore(tmp_path).files())
+
+
+def test_other_answers_and_layers_are_other_readouts(model, tmp_path):
+    one, steer = conversation(), Injection(vector(model), strength=1.0, name="x")
+    output = mi.score(model, one, steer, store=tmp_path)
+    options = mi.score(model, one, steer, store=tmp_path, answers=mi.Answers.options(["0", "1"]))
+    assert "p_0" in options
+    assert "p_yes" not in options
+    lens = mi.logit_lens(model, one, steer, store=tmp_path)
+    assert lens.p_yes.iloc[-1] == pytest.approx(output.p_yes[0], abs=1e-6)
+    again = mi.logit_lens(model, one, steer, store=tmp_path)
+    pd.testing.assert_frame_equal(lens, again, check_exact=True)
+    assert "p_0" not in again
+
+
+def test_an_interrupted_table_ends_as_if_it_had_not_been(model, tmp_path):
+    whole = table_of(model)
+
+    class StopError(Exception):
+        pass
+
+    for after in range(1, 30):
+        told: list[int] = []
+
+        def stop(cells: int, tokens: int, told: list[int] = told, after: int = after) -> None:
+            told.append(cells)
+            if len(told) == after:
+                raise StopError
+
+        try:
+            table_of(model, store=tmp_path / "one", progress=stop)
+        except StopError:
+            continue
+        break
+    found = table_of(model, store=tmp_path / "one")
+    pd.testing.assert_frame_equal(found, whole, check_exact=True)
+    assert found.attrs["receipts"] == whole.attrs["receipts"]
+
+
+def test_killed_at_any_moment_at_most_the_batch_in_flight_is_lost(tiny_checkpoint, tmp_path):
+    """A process that is killed -9 in the middle, and the table that the next one ends with."""
+    checkpoint = tiny_checkpoint("qwen2")
+    model = mi.load(checkpoint)
+    script, store = tmp_path / "run.py", tmp_path / "store"
+    (tmp_path / "asked").write_bytes(pickle.dumps(asked_and_steers(model)))
+    script.write_text(
+        textwrap.dedent("""
+        import pathlib, pickle, sys, time
+        import torch
+        import mechint as mi
+        checkpoint, asked, store = sys.argv[1:]
+        torch.set_num_threads(1)  # as the tests: another order of sums is another last digit
+        told = lambda *done: (print(*done, flush=True), time.sleep(0.2))
+        asked = pickle.loads(pathlib.Path(asked).read_bytes())
+        mi.score(mi.load(checkpoint), *asked, batch_tokens=150, store=store, progress=told)
+        """)
+    )
+    command = [sys.executable, str(script), str(checkpoint), str(tmp_path / "asked"), str(store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        read = 0
+        while read < 2:  # passes that have finished cells
+            read += int(process.stdout.readline().split()[0]) > 0
+        process.send_signal(signal.SIGKILL)
+    kept = len(CellStore(store).load()[0])
+    assert 0 < kept < 45
+    assert not [name for name in os.listdir(store) if not name.startswith("cells-") and name != "memory.json"]
+    done: list[int] = []
+    found = table_of(model, store=store, progress=lambda cells, _: done.append(cells))
+    assert sum(done) == 45 - kept
+    pd.testing.assert_frame_equal(found, table_of(model), check_exact=True)
+
+
+def test_many_small_files_become_one(tmp_path):
+    store = CellStore(tmp_path)
+    for number in range(70):
+        store.add({str(number): {3: {"p_yes": number / 7}}}, [{"conversation": "a", "intervention": "b"}])
+    before = store.load()
+    store.compact()
+    assert len(store.files()) == 1
+    assert store.load()[0] == before[0]
+    assert store.load()[1] == [{"conversation": "a", "intervention": "b"}]
+
+
+def test_a_file_that_is_none_is_named(tmp_path):
+    (tmp_path / "cells-x.parquet").write_bytes(b"nothing")
+    with pytest.raises(StaleArtefactError, match="cells-x"):
+        CellStore(tmp_path).load()
+
+
+# Shards.
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(1, 20))
+def test_shards_divide_the_cells(count, model):
+    rendered = [render(model.tokenizer, asked(s, q, (True, True), "")) for s in range(2) for q in range(2)]
+    cells = [(c, i) for c in range(4) for i in range(3)]
+    parts = [Shard(index, count).of(cells, rendered) for index in range(count)]
+    assert sorted(cell for part in parts for cell in part) == cells
+    assert max(map(len, parts)) - min(map(len, parts)) <= 2  # two conversations share each prefix
+
+
+def test_shards_make_the_whole_table(model, tmp_path):
+    whole = table_of(model)
+    for index in range(3):
+        part = table_of(model, store=tmp_path / str(index), shard=Shard(index, 3))
+        assert 0 < len(part) < len(whole)
+    merged = CellStore(tmp_path / "all")
+    assert merged.merge(CellStore(tmp_path / str(index)) for index in range(3)) == len(whole)
+    told: list[object] = []
+    found = table_of(model, store=tmp_path / "all", progress=lambda *done: told.append(done))
+    assert told == []
+    pd.testing.assert_frame_equal(found, whole, atol=1e-5, rtol=0)
+    assert merged.merge([CellStore(tmp_path / "0")]) == 0
+
+
+@pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "a/b", "1/0", "1/2/3", ""])
+def test_bad_shards(text):
+    with pytest.raises(UsageError, match="i/n"):
+        Shard.parse(text)
+    assert Shard.parse(" 0/4") == Shard(0, 4)
+
+
+def test_swaps_are_shared_and_stored_by_the_other_models_identity(tiny_model, tmp_path):
+    model, other = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
+    first = mi.score(model, conversation(), Swap(other, name="x"), store=tmp_path)
+    assert mi.score(model, conversation(), Swap(other, name="y"), store=tmp_path).p_yes[0] == first.p_yes[0]
+    itself = mi.score(model, conversation(), Swap(model, name="y"), store=tmp_path)
+    assert itself.p_yes[0] != first.p_yes[0]
+
+
+def test_requests_that_share_first_turns_share_their_caches(model):
+    steers = [CLEAN, Injection(vector(model), strength=1.0, name="x")]
+    chats = [asked(0, q, (True, True), str(q)) for q in range(3)]
+    requests = [
+        mi.Request(chats[:2], steers),
+        mi.Request(chats[2], steers[1], mi.Answers.options(["0", "1"])),
+        mi.Request(chats[0], steers, layers=[-1, 1, 3]),
+    ]
+    alone = [
+        mi.score(model, chats[:2], steers),
+        mi.score(model, chats[2], steers[1], answers=mi.Answers.options(["0", "1"])),
+        mi.logit_lens(model, chats[0], steers, layers=[-1, 1, 3]).replace({"layer": {"embed": -1}}),
+    ]
+    for together, by_itself in zip(mi.tables(model, requests), alone, strict=True):
+        pd.testing.assert_frame_equal(together, by_itself, atol=1e-5, rtol=0, check_dtype=False)
+    passed: list[int] = []
+    mi.tables(model, requests, progress=lambda _, tokens: passed.append(tokens))
+    separately: list[int] = []
+    for request in requests:
+        mi.tables(model, [request], progress=lambda _, tokens: separately.append(tokens))
+    assert sum(passed) < 0.7 * sum(separately)
+    cost = mi.explain(model, requests)
+    assert cost.distinct_tokens <= cost.passed_tokens == sum(passed)
+    assert cost.passes == len(passed)
+
+
+def test_every_request_gets_the_receipts_of_its_interventions(model):
+    """Also of those that other requests with the same first turns have not asked for."""
+    chats = [asked(0, q, (True, True), str(q)) for q in range(2)]
+    steers = [Injection(vector(model, n), strength=1.0, name=str(n)) for n in range(2)]
+    found = mi.tables(model, [mi.Request(chats, [CLEAN, steers[0]]), mi.Request(chats[1], steers[1])])
+    names = [sorted(receipt["intervention"] for receipt in table.attrs["receipts"]) for table in found]
+    assert names == [["0", "clean"], ["1"]], "the clean prefill is told of once"
+
+
+def test_offloaded_caches_leave_the_device_and_come_back(model, monkeypatch):
+    """On a CPU nothing moves, so that what is asked to move is looked at."""
+    asked_for: list[torch.device] = []
+
+    def spy(value, device):
+        asked_for.append(device)
+        return real(value, device)
+
+    real = passes.moved
+    monkeypatch.setattr(passes, "moved", spy)
+    tables = [table_of(model, offload=offload) for offload in (False, True)]
+    pd.testing.assert_frame_equal(*tables)
+    kept_layers = len(asked_for)
+    assert kept_layers >= model.n_layers - 1
+    assert set(asked_for) == {torch.device("cpu")}
+    table_of(model)
+    assert len(asked_for) == kept_layers, "without offload nothing is moved"
+
+
+def test_explain_leaves_out_what_a_store_has(model, tmp_path):
+    chats = [asked(s, 0, (True, True), str(s)) for s in range(3)]
+    steer = Injection(vector(model), strength=1.0, name="x")
+    whole = mi.explain(model, chats, steer, store=tmp_path)
+    mi.score(model, chats[:2], steer, store=tmp_path)
+    rest = mi.explain(model, chats, steer, store=tmp_path)
+    passed: list[int] = []
+    mi.score(model, chats, steer, store=tmp_path, batch_tokens=30, progress=lambda _, tokens: passed.append(tokens))
+    assert (whole.known, rest.known, rest.cells) == (0, 4, 6)
+    assert "4 in the store" in str(rest)
+    done = mi.explain(model, chats, steer, store=tmp_path)
+    assert (done.known, done.passed_tokens, done.passes) == (6, 0, 0)
+    assert 0 < rest.passed_tokens <= whole.passed_tokens
+
+
+def test_a_job_computes_equal_cells_once(model):
+    made = job.Job.of(model, [mi.Request([conversation("a"), conversation("b")], [CLEAN])])
+    assert made.cells == [(0, 0), (1, 0)]
+    assert len(set(made.keys.values())) == 1
+
+
+def test_a_store_keeps_the_receipts_of_equal_names_apart(model, tiny_model, tmp_path):
+    """Another dose, another conversation and another model under the same names, all in one store."""
+    other, chat = tiny_model("qwen2", seed=1), asked(0, 0, (True, True), "chat")
+    longer = asked(1, 0, (True, True), "chat")
+    steers = [Injection(vector(model), strength=strength, name="steer") for strength in (1.0, 2.0)]
+    runs = [(model, chat, steers[0]), (model, chat, steers[1]), (model, longer, steers[0]), (other, chat, steers[0])]
+    alone = [mi.score(whose, read, steer).attrs["receipts"] for whose, read, steer in runs]
+    assert len({json.dumps(receipts) for receipts in alone}) == len(runs)
+    for _ in range(2):  # computed, then from the store
+        for (whose, read, steer), receipts in zip(runs, alone, strict=True):
+            assert mi.score(whose, read, steer, store=tmp_path).attrs["receipts"] == receipts

@@ -1,0 +1,323 @@
+"""Figures from synthetic frames: what is drawn, on which scale, and what is written."""
+
+import base64
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import plotly.io
+import pytest
+
+from mechint import figures, stats
+from mechint.base.errors import OutputError, PrerequisiteError
+from mechint.figures import pictures
+from mechint.figures.files import _compact
+from mechint.figures.lens import _runs
+from mechint.figures.readable import readable_json
+from mechint.figures.style import MINUS, SERIES, layer_ticks
+from mechint.stats import intervals
+
+LAYERS = ["embed", *map(str, range(6))]
+# The smallest picture there is.
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+
+
+def _long(panel: str, series: str, concepts: list[str], height: float) -> pd.DataFrame:
+    rows = [
+        {
+            "panel": panel,
+            "series": series,
+            "concept": concept,
+            "layer": layer,
+            "value": height * step + number / 10,
+        }
+        for number, concept in enumerate(concepts)
+        for step, layer in enumerate(LAYERS)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _frames(concepts: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    parts = [
+        _long("question", "clean", concepts, 0.0),
+        _long("question", "injected", concepts, 0.1),
+        _long("control", "no", concepts, 0.0),
+        _long("control", "no-clean", concepts, 0.0),
+        _long("shift", "injected", concepts, 0.1),
+        _long("shift", "random", ["random-0"], 0.05),
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    return stats.group_means(table, ["panel", "series", "layer"], "value"), table[table["series"] == "injected"]
+
+
+def _overview(**options: object) -> go.Figure:
+    curves, lines = _frames(["cats", "bread", "rain"])
+    return figures.lens_overview(
+        curves, lines, metric="p_yes", title="a question", subtitle="n = 3", injected_layers=[2, 3], **options
+    )
+
+
+def test_overview_draws_every_series_and_concept_where_it_belongs() -> None:
+    figure = _overview()
+    means = {(trace.name, trace.yaxis): trace for trace in figure.data if trace.name}
+    assert set(means) == {
+        ("clean", "y"),
+        ("concept injected", "y"),
+        ("control, answer no", "y2"),
+        ("concept injected", "y3"),
+        ("random vector of equal norm injected", "y3"),
+    }
+    injected = means["concept injected", "y3"]
+    np.testing.assert_allclose(injected.y, [0.1 * step + 0.1 for step in range(7)])
+    assert list(injected.x) == [-1, 0, 1, 2, 3, 4, 5]
+    faint = [trace for trace in figure.data if trace.hovertemplate and "rain" in trace.hovertemplate]
+    assert len(faint) == 2
+
+
+def test_overview_shows_each_series_once_in_the_legend_and_bands_only_with_an_interval() -> None:
+    figure = _overview()
+    shown = [trace.name for trace in figure.data if trace.showlegend]
+    assert len(shown) == len(set(shown))
+    bands = [trace.legendgroup for trace in figure.data if trace.fill == "toself"]
+    assert "injected" in bands
+    assert "random" not in bands
+
+
+def test_an_effect_of_nothing_looks_like_nothing() -> None:
+    curves, lines = _frames(["cats", "bread"])
+    small = {"mean": curves["mean"] * 0.01, "low": curves["low"] * 0.01, "high": curves["high"] * 0.01}
+    options = {"metric": "p_yes", "title": "t", "subtitle": "s"}
+    figure = figures.lens_overview(curves.assign(**small), lines.assign(value=lines["value"] * 0.01), **options)
+    assert figure.layout.yaxis3.range == (-0.05, 0.05)
+    assert figures.lens_overview(curves, lines, **options).layout.yaxis3.range is None
+
+
+def test_series_differ_without_colour() -> None:
+    assert len({(style.dash, style.symbol) for style in SERIES.values()}) == len(SERIES)
+    assert len({style.color for style in SERIES.values()}) == len(SERIES)
+
+
+def test_long_titles_are_wrapped_into_a_higher_margin() -> None:
+    curves, lines = _frames(["cats", "bread"])
+    short, long = (
+        figures.lens_overview(curves, lines, metric="p_yes", title="word " * words, subtitle="s") for words in (3, 60)
+    )
+    assert "<br>" not in short.layout.title.text
+    assert long.layout.title.text.count("<br>") == 2
+    assert long.layout.margin.t - short.layout.margin.t == 46 == long.layout.height - short.layout.height
+
+
+def test_concept_pages_hold_every_concept_once() -> None:
+    concepts = [f"concept{number}" for number in range(14)]
+    curves = _long("question", "injected", concepts, 0.1).rename(columns={"value": "mean"})
+    pages = figures.lens_concepts(curves, metric="logit_diff", title="t", subtitle="s", per_page=12)
+    shown = [note.text for page in pages for note in page.layout.annotations]
+    assert [len(page.layout.annotations) for page in pages] == [12, 2]
+    assert shown == concepts
+    assert pages[0].layout.yaxis.range == pages[1].layout.yaxis.range
+    assert "page 2 of 2" in pages[1].layout.title.text
+
+
+def _panel(value: float, size: int = 6, spread: float = 0.01) -> figures.SweepPanel:
+    mean = np.full((size, size + 1), value)
+    return figures.SweepPanel(f"panel {value}", intervals.Interval(mean, mean - spread, mean + spread, 5))
+
+
+def _sweep(*panels: figures.SweepPanel, size: int = 6) -> go.Figure:
+    return figures.lens_sweep(
+        panels,
+        injections=[str(layer) for layer in range(size)],
+        first_layers=list(range(size)),
+        layers=["embed", *map(str, range(size))],
+        metric="logit_diff",
+        title="t",
+        subtitle="s",
+    )
+
+
+def test_sweep_panels_share_one_scale_centred_at_zero() -> None:
+    figure = _sweep(_panel(0.5), _panel(-2.0), _panel(0.0))
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-2.0, 2.0)
+    heatmaps = [trace for trace in figure.data if trace.type == "heatmap"]
+    assert len(heatmaps) == 3
+    assert {trace.coloraxis for trace in heatmaps} == {"coloraxis"}
+    assert figure.layout.coloraxis.colorscale[1] == (0.5, "#FFFFFF")
+
+
+@pytest.mark.parametrize(("value", "glyph"), [(0.5, "+"), (-0.5, MINUS), (0.0, None)])
+def test_sweep_marks_the_sign_of_cells_whose_interval_excludes_zero(value: float, glyph: str | None) -> None:
+    marks = [trace for trace in _sweep(_panel(value)).data if getattr(trace, "mode", None) == "text"]
+    assert set(marks[0].text) == ({glyph} if glyph else set())
+
+
+def test_large_sweeps_use_stipples_and_contours_instead_of_glyphs() -> None:
+    figure = _sweep(_panel(1.0, size=30), _panel(-1.0, size=30), size=30)
+    stipples = [
+        (trace.marker.symbol, len(trace.x)) for trace in figure.data if getattr(trace, "mode", None) == "markers"
+    ]
+    assert stipples == [("circle", 930), ("line-ew-open", 0), ("circle", 0), ("line-ew-open", 930)]
+    assert not [trace for trace in figure.data if getattr(trace, "mode", None) == "text"]
+    assert {trace.line.dash for trace in figure.data if trace.type == "contour"} == {"solid", "dot"}
+
+
+def test_sweep_staircase_lies_right_of_the_first_injected_layer() -> None:
+    stairs = next(trace for trace in _sweep(_panel(0.0)).data if getattr(trace, "mode", None) == "lines")
+    assert list(stairs.x[:4]) == [0.5, 0.5, 1.5, 1.5]
+    assert list(stairs.y[:4]) == [-0.5, 0.5, 0.5, 1.5]
+
+
+def test_layer_ticks_keep_the_ends_and_do_not_crowd() -> None:
+    ticks = layer_ticks(range(-1, 64))
+    assert ticks["ticktext"][0] == "embed"
+    assert ticks["ticktext"][-1] == "63"
+    assert len(ticks["ticktext"]) <= 19
+    assert layer_ticks(range(-1, 6))["ticktext"] == LAYERS
+
+
+def test_injected_layers_become_runs() -> None:
+    assert _runs([4, 2, 3, 7]) == [(2, 4), (7, 7)]
+    assert _runs([]) == []
+
+
+def _plain() -> go.Figure:
+    return go.Figure(go.Scatter(x=[1, 2], y=[1, 2]))
+
+
+def test_save_writes_html_and_json_beside_one_shared_script(tmp_path: Path) -> None:
+    paths = figures.save_all({"one": _plain(), "two": _plain()}, tmp_path / "deep" / "folder", png=False)
+    assert [path.name for path in paths] == ["one.html", "one.json", "two.html", "two.json"]
+    files = sorted(path.name for path in paths[0].parent.iterdir())
+    assert files == ["one.html", "one.json", "plotly.min.js", "two.html", "two.json"]
+    html = paths[0].read_text()
+    assert 'src="plotly.min.js"' in html
+    assert len(html) < 100_000
+    assert json.loads(paths[1].read_text())["data"][0]["y"] == [1, 2]
+
+
+def test_several_directories_share_one_script(tmp_path: Path) -> None:
+    paths = figures.save_all({"one": _plain()}, tmp_path / "deep" / "folder", png=False, script_in=tmp_path)
+    assert 'src="../../plotly.min.js"' in paths[0].read_text()
+    assert [path.name for path in tmp_path.rglob("plotly.min.js")] == ["plotly.min.js"]
+    assert (tmp_path / "plotly.min.js").is_file()
+
+
+def test_json_is_the_figure_in_readable_numbers() -> None:
+    x, z = np.array([1.0, np.nan, 1 / 3]), np.arange(6, dtype=np.float32).reshape(2, 3)
+    figure = go.Figure([go.Scatter(x=x, y=[1, 2, 3], text=["é", "b", "c"]), go.Heatmap(z=z, zmax=0.1 + 0.2)])
+    text = readable_json(figure)
+    assert "bdata" not in text
+    assert len(text.splitlines()) == 5
+    found = json.loads(text)["data"]
+    assert found[0]["x"] == [1, None, 0.333333]
+    assert found[1]["z"] == z.tolist()
+    assert found[1]["zmax"] == 0.3
+    assert readable_json(plotly.io.from_json(text)) == text
+
+
+def test_pngs_are_packed_without_visible_change(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="packing needs Pillow")
+    shades = np.linspace(0, 255, 900, dtype=np.uint8)
+    sides = (shades, np.full(900, 40, np.uint8), shades[::-1])
+    picture = np.stack([np.broadcast_to(side, (50, 900)) for side in sides], -1)
+    image.fromarray(picture).save(tmp_path / "whole.png")
+    packed = _compact((tmp_path / "whole.png").read_bytes())
+    (tmp_path / "packed.png").write_bytes(packed)
+    with image.open(tmp_path / "packed.png") as read:
+        assert read.mode == "P"
+        change = np.abs(np.asarray(read.convert("RGB")).astype(int) - picture)
+    assert change.max() <= 8
+
+
+def test_pngs_with_too_many_colours_stay_as_they_are(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="packing needs Pillow")
+    picture = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+    image.fromarray(picture).save(tmp_path / "whole.png")
+    assert _compact((tmp_path / "whole.png").read_bytes()) == (tmp_path / "whole.png").read_bytes()
+
+
+def _no_browser(*_: object, **__: object) -> None:
+    raise RuntimeError("\nKaleido requires Google Chrome to be installed.\nMore lines")
+
+
+def test_a_missing_browser_is_one_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pictures, "write_images", _no_browser)
+    with caplog.at_level(logging.WARNING):
+        paths = figures.save_all({"one": _plain(), "two": _plain()}, tmp_path)
+    assert not [path for path in paths if path.suffix == ".png"]
+    assert len(paths) == 4
+    assert len(caplog.messages) == 1
+    assert "Chrome" in caplog.messages[0]
+    assert "\n" not in caplog.messages[0]
+    with pytest.raises(PrerequisiteError, match="Chrome"):
+        figures.save(_plain(), tmp_path / "three", png=True)
+
+
+def test_a_figure_that_cannot_be_drawn_costs_no_other_its_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pictures, "write_images", lambda _, files, **__: files[1].write_bytes(_PIXEL))
+    with caplog.at_level(logging.WARNING):
+        paths = figures.save_all({"one": _plain(), "two": _plain()}, tmp_path)
+    assert [path.name for path in paths if path.suffix == ".png"] == ["two.png"]
+    assert caplog.messages == ["no png of one: the browser could not draw it; open the html"]
+    with pytest.raises(PrerequisiteError, match="no png of one"):
+        figures.save_all({"one": _plain(), "two": _plain()}, tmp_path, png=True)
+
+
+def test_what_a_model_says_can_be_drawn(tmp_path: Path) -> None:
+    said = "a\x00b\x1b[0m \x7f\ud83d\ufffe, two\nlines and \\u0000 kept"
+    figure = go.Figure(go.Scatter(x=[1], y=[1], text=[said])).update_layout(title_text=said)
+    found = plotly.io.from_json(readable_json(figure))
+    shown = "a\u2400b\u241b[0m \u2421\ufffd\ufffd, two\nlines and \\u0000 kept"
+    assert found.layout.title.text == found.data[0].text[0] == shown
+    figures.save(figure, tmp_path / "said", png=False)
+    assert "\x00" not in (tmp_path / "said.html").read_text()
+
+
+def test_pictures_of_other_numbers_do_not_stay(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        figures.save(_plain(), tmp_path / name, png=False)
+        (tmp_path / f"{name}.png").write_bytes(_PIXEL)
+    figures.save_all({"one": _plain(), "two": go.Figure(go.Scatter(x=[1], y=[3]))}, tmp_path, png=False)
+    assert (tmp_path / "one.png").is_file(), "its numbers are the same"
+    assert not (tmp_path / "two.png").exists()
+
+
+def test_png_is_drawn_with_the_size_of_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+
+    def draw(drawings: list[go.Figure], files: list[Path], **options: object) -> None:
+        seen.update(options)
+        for file in files:
+            file.write_bytes(_PIXEL)
+
+    monkeypatch.setattr(pictures, "write_images", draw)
+    figure = _overview()
+    paths = figures.save(figure, tmp_path / "lens")
+    assert [path.name for path in paths] == ["lens.html", "lens.json", "lens.png"]
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
+    assert paths[2].stat().st_mode & 0o777 == 0o644
+    assert (seen["width"], seen["height"]) == ([figure.layout.width], [figure.layout.height])
+
+
+def test_save_into_a_file_instead_of_a_folder_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OutputError):
+        figures.save(_plain(), tmp_path / "taken" / "lens", png=False)
+
+
+def test_tiny_shifts_are_not_marked_however_certain_they_are() -> None:
+    figure = _sweep(_panel(1.0), _panel(0.015, spread=0.001), _panel(0.025, spread=0.001))
+    marked = [len(trace.text) for trace in figure.data if getattr(trace, "mode", None) == "text"]
+    assert marked == [42, 0, 42]
+    assert (
+        f"+ and {MINUS}: cells whose simultaneous 95% band over vectors excludes zero"
+        in figure.layout.title.subtitle.text.replace("<br>", " ")
+    )

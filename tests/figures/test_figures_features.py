@@ -1,0 +1,264 @@
+"""Figures of features: the numbers drawn are those given, verdicts have shapes of their own, bad tables are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from mechint import figures
+from mechint.attribution.features.dictionary import Quality
+from mechint.base.errors import UsageError
+from mechint.figures.feature_text import Speaker, TextFeature
+from mechint.figures.style import MINUS
+from mechint.figures.verdicts import VERDICTS, sae_notice
+from mechint.stats import intervals
+
+TITLES = {"title": "a question", "subtitle": "n = 3"}
+
+
+def _components(n: int = 4) -> pd.DataFrame:
+    rows = pd.DataFrame({"component": [f"L6 f{number}" for number in range(n)], "kind": "feature"})
+    rows["attribution"] = np.linspace(2.0, 0.1, n)
+    rows["attribution_low"], rows["attribution_high"] = rows["attribution"] - 0.2, rows["attribution"] + 0.1
+    rows["measured"] = np.linspace(1.5, -0.3, n)
+    rows["measured_low"], rows["measured_high"] = rows["measured"] - 0.1, rows["measured"] + 0.3
+    rows["clean"], rows["injected"] = 1.0, np.arange(n, dtype=float)
+    rows["verdict"] = [list(VERDICTS)[number % 4] for number in range(n)]
+    other = pd.DataFrame({"component": ["L6 error", "L7 cache"], "kind": ["error", "cache"]})
+    return pd.concat([other.assign(attribution=[0.5, -0.2], verdict=""), rows], ignore_index=True)
+
+
+def _values(figure: go.Figure, label: str, axis: str) -> dict[float, float]:
+    traces = [trace for trace in figure.data if trace.name == label and trace.xaxis == axis and trace.x[0] is not None]
+    return {y: x for trace in traces for y, x in zip(trace.y, trace.x, strict=True)}
+
+
+def test_bars_show_what_is_given_with_other_components_below() -> None:
+    figure = figures.feature_bars(_components(), **TITLES)
+    rows = list(figure.layout.yaxis.ticktext)
+    assert rows == ["L6 f0", "L6 f1", "L6 f2", "L6 f3", "L6 error", "L7 cache"]
+    heights = dict(zip(rows, figure.layout.yaxis.tickvals, strict=True))
+    found = {round(y): x for y, x in _values(figure, "attribution under concepts", "x").items()}
+    assert [found[heights[row]] for row in rows] == pytest.approx([*np.linspace(2.0, 0.1, 4), 0.5, -0.2])
+    cause = next(trace for trace in figure.data if trace.name == "verdict: cause" and trace.xaxis == "x2")
+    assert list(cause.x) == [1.5]
+    assert cause.error_x.array[0] == pytest.approx(0.3)
+    assert cause.error_x.arrayminus[0] == pytest.approx(0.1)
+    injected = {round(y): x for y, x in _values(figure, "concept injected", "x3").items()}
+    assert [injected[heights[row]] for row in rows[:4]] == [0.0, 1.0, 2.0, 3.0]
+    shaded = [shape for shape in figure.layout.shapes if shape.type == "rect"]
+    assert {(shape.y0, shape.y1) for shape in shaded} == {(-0.5, 1.5)}
+
+
+def test_verdicts_are_told_by_shape_and_in_words_with_what_was_measured() -> None:
+    assert len({style.symbol for style in VERDICTS.values()}) == len(VERDICTS)
+    figure = figures.feature_bars(_components(), **TITLES)
+    texts = [note.text for note in figure.layout.annotations]
+    assert "<b>cause</b><br>1.50 [1.40, 1.80]" in texts
+    assert f"<b>correlate</b><br>{MINUS}0.30 [{MINUS}0.40, 0.00]" in texts
+    symbols = {trace.name: trace.marker.symbol for trace in figure.data if (trace.name or "").startswith("verdict")}
+    assert symbols == {style.label: style.symbol for style in list(VERDICTS.values())[:4]}
+
+
+def test_bars_do_without_intervals_measurements_and_activations() -> None:
+    table = _components()[["component", "kind", "attribution"]]
+    figure = figures.feature_bars(table, **TITLES)
+    assert [note.text for note in figure.layout.annotations] == ["<b>Attributed</b>"]
+    (trace,) = [trace for trace in figure.data if trace.name == "attribution under concepts"]
+    assert list(trace.error_x.array) == ["none"] * 6
+    holes = _components().assign(measured=np.nan, measured_low=np.nan, measured_high=np.nan)
+    assert len([note for note in figures.feature_bars(holes, **TITLES).layout.annotations if "[" in note.text]) == 0
+
+
+def test_single_concepts_are_drawn_small_and_names_are_links() -> None:
+    units = pd.DataFrame(
+        {"component": "L6 f0", "panel": ["attribution", "measured"], "unit": "cats", "value": [1.9, 1.4]}
+    )
+    links = {"L6 f0": "https://www.neuronpedia.org/m/6/0"}
+    figure = figures.feature_bars(_components(), units=units, links=links, **TITLES)
+    small = {trace.xaxis: list(trace.x) for trace in figure.data if trace.marker.size == 5}
+    assert small == {"x": [1.9], "x2": [1.4]}
+    assert figure.layout.yaxis.ticktext[0] == '<a href="https://www.neuronpedia.org/m/6/0">L6 f0</a>'
+
+
+def test_random_vectors_stand_beside_concepts() -> None:
+    table = _components().assign(random=0.25, random_low=0.2, random_high=0.4)
+    figure = figures.feature_bars(table, **TITLES)
+    named = [trace for trace in figure.data if trace.name == "random vector of equal norm injected"]
+    (random,) = [trace for trace in named if trace.x[0] is not None]
+    assert set(random.x) == {0.25}
+    assert random.error_x.array[0] == pytest.approx(0.15)
+    concepts = next(trace for trace in figure.data if trace.name == "attribution under concepts")
+    assert list(random.y) == list(concepts.y), "one lane for both"
+
+
+def test_long_names_are_cut_and_stay_apart() -> None:
+    table = _components().assign(component=[f"{'a very long name of a component ' * 3}{at}" for at in range(6)])
+    names = list(figures.feature_bars(table, **TITLES).layout.yaxis.ticktext)
+    assert len(set(names)) == 6
+    assert max(map(len, names)) < 40
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (_components().iloc[:0], "without components"),
+        (_components().drop(columns="attribution"), "without attribution"),
+        (_components().assign(verdict="guilty"), "guilty"),
+    ],
+)
+def test_bad_tables_of_components_are_refused(table: pd.DataFrame, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        figures.feature_bars(table, **TITLES)
+
+
+def _points(n: int = 12) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"component": [f"L6 f{at}" for at in range(n)], "attribution": rng.normal(size=n) * 0.1})
+    rows["measured"], rows["verdict"] = rows["attribution"] + 0.01, "neither"
+    rows.loc[0, ["attribution", "measured", "verdict"]] = [3.0, 2.0, "cause"]
+    return rows.assign(d=rng.normal(size=n))
+
+
+def test_scatter_enlarges_what_is_small_and_names_what_is_far_from_the_diagonal() -> None:
+    points = _points()
+    told = intervals.Interval(np.array(0.9), np.array(-0.1), np.array(1.0), 5)
+    figure = figures.attribution_scatter(points, correlation=told, n_labels=1, **TITLES)
+    subtitle = figure.layout.title.subtitle.text.replace("<br>", " ")
+    assert f"0.90 [{MINUS}0.10, 1.00] over 12 features" in subtitle
+    assert [note.text for note in figure.layout.annotations if note.showarrow] == ["L6 f0"]
+    assert figure.layout.xaxis.range == figure.layout.yaxis.range
+    assert figure.layout.xaxis2.range[1] < 1 < figure.layout.xaxis.range[1]
+    cause = [trace for trace in figure.data if trace.name == "verdict: cause"]
+    assert [(list(trace.x), list(trace.y), trace.marker.symbol) for trace in cause] == [([3.0], [2.0], "diamond")]
+    alike = figures.attribution_scatter(points[1:], correlation=None, **TITLES)
+    assert "xaxis2" not in alike.layout.to_plotly_json()
+    assert "Too little varies" in alike.layout.title.subtitle.text
+
+
+def test_names_do_not_stand_on_each_other() -> None:
+    crowd = pd.DataFrame({"component": [f"L6 f{at}" for at in range(30)], "attribution": 1.0, "measured": 1.0})
+    notes = figures.attribution_scatter(crowd, correlation=None, n_labels=30, **TITLES).layout.annotations
+    places = {(note.ax, note.ay) for note in notes}
+    assert len(places) == len(notes) < 30
+
+
+def test_discrimination_is_shaded_where_it_is_not_significant() -> None:
+    figure = figures.discrimination_scatter(_points(), x_label="Cohen's d", d_limit=0.7, **TITLES)
+    shape = figure.layout.shapes[0]
+    assert (shape.x0, shape.x1) == (figure.layout.xaxis.range[0], pytest.approx(np.log10(0.7)))
+    first = [trace for trace in figure.data if trace.xaxis == "x" and (trace.name or "").startswith("verdict")]
+    sizes = np.concatenate([trace.x for trace in first])
+    np.testing.assert_allclose(np.sort(sizes), np.sort(np.log10(np.maximum(np.abs(_points()["d"]), 0.05))))
+    assert "Cohen's d" in figure.layout.xaxis.title.text
+    assert not figures.discrimination_scatter(_points(), x_label="d", d_limit=None, **TITLES).layout.shapes
+    with pytest.raises(UsageError, match="without d"):
+        figures.discrimination_scatter(_points().drop(columns="d"), x_label="d", d_limit=None, **TITLES)
+    with pytest.raises(UsageError, match="without components"):
+        figures.attribution_scatter(_points()[:0], correlation=None, **TITLES)
+    with pytest.raises(UsageError, match="none of which"):
+        figures.attribution_scatter(_points().assign(measured=np.nan), correlation=None, **TITLES)
+
+
+def _curves(fraction: float = 0.5) -> pd.DataFrame:
+    cells = [(test, kind, k) for test in ("necessity", "sufficiency") for kind in ("top", "random") for k in (0, 1, 10)]
+    rows = pd.DataFrame(cells, columns=["test", "kind", "k"])
+    rows["fraction"] = fraction * rows["k"] / 10
+    rows["effect"] = 4.0 * rows["k"] / 10
+    for name in ("fraction", "effect"):
+        rows[f"{name}_low"], rows[f"{name}_high"] = rows[name] - 0.1, rows[name] + 0.1
+    return rows
+
+
+def test_curves_are_shares_over_a_logarithmic_axis() -> None:
+    figure = figures.cause_curves(_curves(), **TITLES)
+    assert figure.layout.xaxis.type == "log"
+    assert "share of the shift" in figure.layout.yaxis.title.text
+    (top, _) = [trace for trace in figure.data if trace.name == "features with the largest attributions"]
+    assert (list(top.x), list(top.y)) == ([1, 10], [0.05, 0.5]), "k = 0 has no place on this axis"
+    band = next(trace for trace in figure.data if trace.fill == "toself")
+    assert list(band.y) == pytest.approx([0.15, 0.6, 0.4, -0.05])
+    assert [trace.name for trace in figure.data if trace.showlegend] == list(
+        dict.fromkeys(trace.name for trace in figure.data if trace.name)
+    )
+    looks = {(trace.line.dash, trace.marker.symbol) for trace in figure.data if trace.name}
+    assert len(looks) == 2
+
+
+def test_curves_without_a_shift_are_in_logits_and_without_intervals_have_no_bands() -> None:
+    nothing = _curves(np.nan)
+    figure = figures.cause_curves(nothing, **TITLES)
+    assert "logits of the shift" in figure.layout.yaxis.title.text
+    assert next(list(trace.y) for trace in figure.data if trace.name) == pytest.approx([0.4, 4.0])
+    bare = _curves().assign(fraction_low=np.nan, fraction_high=np.nan)
+    assert not [trace for trace in figures.cause_curves(bare, **TITLES).data if trace.fill]
+    with pytest.raises(UsageError, match="no curves"):
+        figures.cause_curves(_curves()[:0], **TITLES)
+
+
+TOKENS = ["<|im_start|>", "user", "\n", " Is", " it", "a<b", "<|im_start|>", " The", " answer", " is"]
+SPEAKERS = [Speaker("user", 0, 6), Speaker("assistant", 6, 10)]
+
+
+def _feature(name: str = "L6 f1") -> TextFeature:
+    clean = np.array([0, 0, 0, 1.0, 0, 0, 0, 0, 0, np.nan])
+    return TextFeature(name, {"clean": clean, "injected": np.where(np.isnan(clean), 4.0, 2 * clean)})
+
+
+def test_text_has_every_token_in_every_run_shaded_by_its_share() -> None:
+    figure = figures.feature_text(TOKENS, SPEAKERS, [_feature(), _feature("L6 f2")], **TITLES)
+    read, unread, _ = figure.data
+    assert len(read.y) + len(unread.y) == 2 * 2 * len(TOKENS)
+    shares = np.array(read.customdata)
+    assert read.marker.color[int(np.argmax(shares))] == "rgb(0, 114, 178)"
+    assert sorted(shares[shares > 0]) == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
+    assert set(read.text) >= {"[im_start]", "↵", "a&lt;b", "Is"}
+    assert list(unread.text) == ["is", "is"]
+    notes = [note.text for note in figure.layout.annotations]
+    assert notes.count("<b>user</b>") == notes.count("<b>assistant</b>") == 2
+    assert "<b>L6 f2</b>   largest activation 4" in notes
+    assert read.insidetextfont.color[int(np.argmax(shares))] == "#FFFFFF"
+
+
+def test_long_texts_wrap_and_nothing_overlaps() -> None:
+    n = 240
+    tokens, acts = [" word"] * n, np.linspace(0, 1, n)
+    figure = figures.feature_text(
+        tokens, [Speaker("a speaker with a rather long name", 0, n)], [TextFeature("f", {"clean": acts})], **TITLES
+    )
+    trace, _ = figure.data
+    right = np.array(trace.base) + np.array(trace.x)
+    assert right.max() <= figure.layout.xaxis.range[1]
+    for row in set(trace.y):
+        mine = np.array(trace.y) == row
+        assert (np.array(trace.base)[mine][1:] >= right[mine][:-1] - 1e-9).all()
+    assert len(set(trace.y)) > 5
+    assert max(trace.y) < figure.layout.yaxis.range[0]
+
+
+def test_bad_texts_are_refused() -> None:
+    with pytest.raises(UsageError, match="0 tokens"):
+        figures.feature_text([], [], [_feature()], **TITLES)
+    with pytest.raises(UsageError, match="of length none"):
+        figures.feature_text(TOKENS, SPEAKERS, [], **TITLES)
+    with pytest.raises(UsageError, match="9 tokens"):
+        figures.feature_text(TOKENS[1:], SPEAKERS, [_feature()], **TITLES)
+    with pytest.raises(UsageError, match="speakers"):
+        figures.feature_text(TOKENS, SPEAKERS[:1], [_feature()], **TITLES)
+
+
+def test_a_feature_that_is_never_active_is_white() -> None:
+    trace, _ = figures.feature_text(
+        ["a"], [Speaker("user", 0, 1)], [TextFeature("f", {"clean": np.zeros(1)})], **TITLES
+    ).data
+    assert list(trace.marker.color) == ["rgb(255, 255, 255)"]
+
+
+def test_a_poor_sae_is_told_in_bold() -> None:
+    assert sae_notice(Quality(0.94, 0.29, 16.0, 300)).startswith("The SAE's error holds 6% of the variance at 300")
+    poor = sae_notice(Quality(0.31, 0.8, 3.0, 300))
+    assert poor.startswith("<b>WARNING: the SAE's error holds 69% of the variance, more than its features do")
+    worse = sae_notice(Quality(-0.5, 1.3, 3.0, 300))
+    assert "holds 150% of the variance" in worse

@@ -1,0 +1,51 @@
+"""The note of figures whose intervals are over few units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mechint import figures
+from mechint.figures.style import BLUE, Series
+from mechint.figures.units import with_units
+from mechint.stats.intervals import mean_interval
+
+VALUES = np.random.default_rng(0).normal(size=(3, 4, 8))
+
+
+def _subtitle(units: int) -> str:
+    panels = [figures.GridPanel("a", mean_interval(VALUES[..., :units]))]
+    drawn = figures.grid(
+        panels, rows=["a", "b", "c"], columns=list("wxyz"), row_label="", column_label="", label="", title="t",
+        subtitle="All of them",
+    )  # fmt: skip
+    return str(drawn.layout.title.subtitle.text).replace("<br>", " ")
+
+
+@pytest.mark.parametrize(("units", "told"), [(1, False), (2, True), (5, True), (6, False), (8, False)])
+def test_a_grid_says_that_its_units_are_few(units: int, told: bool) -> None:
+    assert ("Few units" in _subtitle(units)) is told
+    assert not told or f"All of them. Few units ({units}): below six" in _subtitle(units)
+
+
+def test_only_what_has_an_interval_counts() -> None:
+    frame = pd.DataFrame({"low": [0.1, np.nan, 0.2, 0.0], "n": [8, 3, 4, 5]})
+    assert "(4 to 5)" in with_units("s.", [frame])
+    assert with_units("s.", [frame.iloc[:2]]) == "s."
+    assert with_units("s.", [frame.drop(columns="n")]) == "s."
+
+
+@pytest.mark.parametrize(("units", "told"), [(3, True), (8, False)])
+def test_planes_waterfalls_and_curves_of_causes_say_so_too(units: int, told: bool) -> None:
+    points = pd.DataFrame({"series": "a", "unit": range(units), "x": VALUES[0, 0, :units], "y": VALUES[0, 1, :units]})
+    look = {"a": Series("a", BLUE, "solid", "circle")}
+    bars = pd.DataFrame({"layer": [0, 1], "kind": "attn", "mean": 1.0, "low": 0.5, "high": 1.5, "n": units})
+    of_sets = {"fraction": 0.5, "fraction_low": 0.4, "fraction_high": 0.6, "kind": "top", "n": units}
+    curves = pd.DataFrame({"test": "necessity", "k": [1, 2], **of_sets})
+    drawn = [
+        figures.plane(points, look, x_label="", y_label="", diagonals=("", ""), title="t", subtitle="s"),
+        figures.waterfall(bars, bars.drop(columns="kind"), title="t", subtitle="s", label=""),
+        figures.cause_curves(curves, title="t", subtitle="s"),
+    ]
+    assert [("Few units" in figure.layout.title.subtitle.text) for figure in drawn] == [told] * 3
