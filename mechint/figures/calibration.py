@@ -43,8 +43,8 @@ def calibration(verdicts: pd.DataFrame, *, margin: float, title: str) -> go.Figu
     figure.update_yaxes(tickvals=list(place.values()), ticktext=list(place), range=[-0.6, len(labels) - 0.4])
     figure.update_yaxes(showgrid=True, ticks="")
     over = pd.DataFrame({"n": verdicts[["vectors", "questions", "controls"]].min(axis=1), "low": verdicts["net_low"]})
-    told = with_units(_subtitle(verdicts, margin), [over])
-    done = finish(figure, title, told, height=_ROW * len(labels), bottom=120)
+    caption = with_units(_subtitle(verdicts, margin), [over])
+    done = finish(figure, title, caption, height=_ROW * len(labels), bottom=120)
     done.update_layout(margin={"l": 20, "r": 130})
     done.update_yaxes(automargin=True)
     return done

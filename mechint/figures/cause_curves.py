@@ -33,23 +33,23 @@ def cause_curves(curves: pd.DataFrame, *, title: str, subtitle: str) -> go.Figur
     no row has one, since nothing shifts, `effect` and its bounds, in logits. Bounds may be NaN. Raises UsageError where
     there is nothing to draw. A k below one, which changes nothing, is left out of the logarithmic axis.
     """
-    shown = curves[curves["k"] >= 1] if len(curves) else curves
-    panels = [name for name in _PANELS if len(shown) and (shown["test"] == name).any()]
+    rows = curves[curves["k"] >= 1] if len(curves) else curves
+    panels = [name for name in _PANELS if len(rows) and (rows["test"] == name).any()]
     if not panels:
         advice = "see whether any feature is active"
         raise UsageError("no curves", "rows of necessity or sufficiency with k from 1", advice)
-    value = "effect" if shown["fraction"].isna().all() else "fraction"
-    lines = _as_lines(shown, value)
+    value = "effect" if rows["fraction"].isna().all() else "fraction"
+    lines = _as_lines(rows, value)
     figure = make_subplots(
         rows=1, cols=len(panels), shared_yaxes="all", horizontal_spacing=0.09,
         subplot_titles=[f"<b>{_PANELS[name][0]}</b>" for name in panels],
     )  # fmt: skip
     for column, panel in enumerate(panels, start=1):
         _panel(figure, lines, panel, column, value, legend=column == 1)
-    kept = _ticks(sorted(set(shown["k"])))
+    kept = _ticks(sorted(set(rows["k"])))
     ticks = {"tickvals": kept, "ticktext": [f"{k:g}" for k in kept], "minor": {"showgrid": False}}
     figure.update_xaxes(type="log", title_text="number of features", **ticks)
-    over = shown.rename(columns={f"{value}_low": "low"})
+    over = rows.rename(columns={f"{value}_low": "low"})
     return finish(figure, title, with_units(subtitle, [over]), height=_HEIGHT, bottom=90)
 
 
@@ -65,8 +65,8 @@ def _panel(figure: go.Figure, lines: pd.DataFrame, panel: str, column: int, valu
             figure.add_trace(trace, **place)
     for level in (0, 1) if value == "fraction" else (0,):
         figure.add_hline(level, line={"color": INK, "width": 1, "dash": "dot"}, **place)
-    what, form = ("share", ".0%") if value == "fraction" else ("logits", None)
-    text = f"{what} of the shift {_PANELS[panel][1]}"
+    unit, form = ("share", ".0%") if value == "fraction" else ("logits", None)
+    text = f"{unit} of the shift {_PANELS[panel][1]}"
     figure.update_yaxes(title_text=text, tickformat=form, showticklabels=True, **place)
 
 

@@ -63,6 +63,7 @@ def dots(
         check_names(frame["series"], series, "series")
     rows = list(dict.fromkeys(summary["row"]))
     used = [name for name in series if (summary["series"] == name).any()]
+    styles = {name: series[name] for name in used}
     lanes = _lanes(used, panels)
     everywhere = _places(rows, lanes)
     figure = make_subplots(
@@ -70,11 +71,12 @@ def dots(
         subplot_titles=[f"<b>{panel.title}</b>" for panel in panels],
     )  # fmt: skip
     for column, panel in enumerate(panels, start=1):
-        mine, small = (frame[frame["panel"] == panel.key] for frame in (summary, units))
-        place = _packed_places(rows, lanes, mine) if packed else everywhere
-        for trace in _traces(panel, mine, small, place, {name: series[name] for name in used}, column == 1):
+        panel_means = summary[summary["panel"] == panel.key]
+        panel_units = units[units["panel"] == panel.key]
+        place = _packed_places(rows, lanes, panel_means) if packed else everywhere
+        for trace in _traces(panel, panel_means, panel_units, place, styles, column == 1):
             figure.add_trace(trace, row=1, col=column)
-        _value_axis(figure, panel, mine, small, column)
+        _value_axis(figure, panel, panel_means, panel_units, column)
     _row_axis(figure, rows, len(panels))
     most = _most_lanes(summary, lanes) if packed else max(lanes.values(), default=0) + 1
     height = 60 + _ROW * (most + 0.4) * len(rows)
@@ -86,8 +88,8 @@ def dots(
 def _lanes(used: Sequence[str], panels: Sequence[DotPanel]) -> dict[str, int]:
     """Return the lane of each series, counted from the top; a series that an arrow starts from has that of its end."""
     ends = dict(pair for panel in panels for pair in panel.pairs)
-    own = [name for name in used if ends.get(name) not in used]
-    return {name: own.index(name if name in own else ends[name]) for name in used}
+    lane_series = [name for name in used if ends.get(name) not in used]
+    return {name: lane_series.index(name if name in lane_series else ends[name]) for name in used}
 
 
 def _places(rows: Sequence[str], lanes: Mapping[str, int]) -> dict[tuple[str, str], float]:
@@ -99,18 +101,18 @@ def _places(rows: Sequence[str], lanes: Mapping[str, int]) -> dict[tuple[str, st
 
 def _packed_places(rows: Sequence[str], lanes: Mapping[str, int], panel: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Return heights as `_places` does, where a row of a panel is divided among the lanes of its own series there."""
-    found: dict[tuple[str, str], float] = {}
+    heights: dict[tuple[str, str], float] = {}
     for at, row in enumerate(rows):
-        mine = [name for name in lanes if (panel.loc[panel["row"] == row, "series"] == name).any()]
-        dense = {lane: place for place, lane in enumerate(sorted({lanes[name] for name in mine}))}
-        alone = _places([row], {name: dense[lanes[name]] for name in mine})
-        found |= {key: height + len(rows) - 1 - at for key, height in alone.items()}
-    return found
+        row_series = [name for name in lanes if (panel.loc[panel["row"] == row, "series"] == name).any()]
+        dense = {lane: place for place, lane in enumerate(sorted({lanes[name] for name in row_series}))}
+        alone = _places([row], {name: dense[lanes[name]] for name in row_series})
+        heights |= {key: height + len(rows) - 1 - at for key, height in alone.items()}
+    return heights
 
 
 def _most_lanes(summary: pd.DataFrame, lanes: Mapping[str, int]) -> int:
-    found = summary["series"].map(lanes).groupby([summary["panel"], summary["row"]]).nunique()
-    return int(max(found, default=1))
+    lane_counts = summary["series"].map(lanes).groupby([summary["panel"], summary["row"]]).nunique()
+    return int(max(lane_counts, default=1))
 
 
 def _traces(
@@ -133,7 +135,7 @@ def _traces(
 
 def _small(panel: DotPanel, rows: pd.DataFrame, place: Mapping[tuple[str, str], float], style: Series) -> go.Scatter:
     return go.Scatter(
-        x=_shown(panel, rows["value"]),
+        x=_on_axis(panel, rows["value"]),
         y=[place[key] for key in zip(rows["row"], rows["series"], strict=True)],
         mode="markers+text" if "label" in rows else "markers",
         text=rows.get("label"),
@@ -158,7 +160,7 @@ def _sides(rows: pd.DataFrame) -> pd.Series:
 def _large(
     panel: DotPanel, rows: pd.DataFrame, place: Mapping[tuple[str, str], float], style: Series, *, legend: bool
 ) -> go.Scatter:
-    x, low, high = (_shown(panel, rows[name]) for name in ("mean", "low", "high"))
+    x, low, high = (_on_axis(panel, rows[name]) for name in ("mean", "low", "high"))
     return go.Scatter(
         x=x if len(rows) else [None],
         y=[place[key] for key in zip(rows["row"], rows["series"], strict=True)] if len(rows) else [None],
@@ -192,35 +194,35 @@ def _arrows(
     start, stop = pair
     for row, values in wide.iterrows():
         if start in values and stop in values and values[[start, stop]].notna().all():
-            x += [*_shown(panel, values[[start, stop]]), None]
+            x += [*_on_axis(panel, values[[start, stop]]), None]
             y += [place[str(row), start], place[str(row), stop], None]
     return go.Scatter(
         x=x, y=y, mode="lines", line={"color": "#999999", "width": 1.5}, hoverinfo="skip", showlegend=False
     )
 
 
-def _shown(panel: DotPanel, values: pd.Series) -> np.ndarray:
-    found = np.asarray(values, dtype=float)
+def _on_axis(panel: DotPanel, values: pd.Series) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
     if not panel.log_odds:
-        return found
-    inside = np.clip(found, 1e-12, 1 - 1e-12)
+        return array
+    inside = np.clip(array, 1e-12, 1 - 1e-12)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
 def _value_axis(figure: go.Figure, panel: DotPanel, summary: pd.DataFrame, units: pd.DataFrame, column: int) -> None:
     figure.update_xaxes(title_text=panel.label, row=1, col=column)
     if panel.log_odds:
-        shown = np.concatenate([_shown(panel, summary[name]) for name in ("mean", "low", "high")])
-        shown = np.concatenate([shown, _shown(panel, units["value"])]) if len(units) else shown
-        values, texts = _probability_ticks(shown[np.isfinite(shown)])
+        axis_values = np.concatenate([_on_axis(panel, summary[name]) for name in ("mean", "low", "high")])
+        axis_values = np.concatenate([axis_values, _on_axis(panel, units["value"])]) if len(units) else axis_values
+        values, texts = _probability_ticks(axis_values[np.isfinite(axis_values)])
         figure.update_xaxes(tickvals=values, ticktext=texts, row=1, col=column)
     elif panel.zero:
         figure.add_vline(0, row=1, col=column, line={"color": INK, "width": 1, "dash": "dot"})
 
 
-def _probability_ticks(shown: np.ndarray) -> tuple[list[float], list[str]]:
-    """Return ticks of log-odds in the range of what is shown, written as percentages; around one half for nothing."""
-    low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 0.0)
+def _probability_ticks(axis_values: np.ndarray) -> tuple[list[float], list[str]]:
+    """Return ticks of log-odds in the range of values on that axis, as percentages; around one half for none."""
+    low, high = (axis_values.min(), axis_values.max()) if len(axis_values) else (0.0, 0.0)
     chances = [*_TICKS, *(1 - tick for tick in reversed(_TICKS[:-1]))]
     ticks = [(float(np.log(p) - np.log1p(-p)), f"{100 * p:.10g}%") for p in chances]
     kept = [tick for tick in ticks if low - 1 <= tick[0] <= high + 1]

@@ -50,14 +50,14 @@ def sweep(
         f"{name} {window[0]}:{window[-1] + 1} x{strength:g}": (name, window[0], window[-1], strength)
         for name, window, strength in product(named, windows, relative_strengths)
     }
-    asked = [
+    injections = [
         Injection(named[name], range(first, last + 1), relative_strength=strength, name=label)
         for label, (name, first, last, strength) in cells.items()
     ]
-    table = logit_lens(model, conversations, [CLEAN, *asked], progress=progress)
-    about = [cells.get(label, ("clean", -1, -1, 0.0)) for label in table["intervention"]]
-    columns = dict(zip(("concept", "first", "last", "strength"), zip(*about, strict=True), strict=True))
-    kinds = ["clean" if name == "clean" else "concept" if name in vectors else "random" for name, *_ in about]
+    table = logit_lens(model, conversations, [CLEAN, *injections], progress=progress)
+    settings = [cells.get(label, ("clean", -1, -1, 0.0)) for label in table["intervention"]]
+    columns = dict(zip(("concept", "first", "last", "strength"), zip(*settings, strict=True), strict=True))
+    kinds = ["clean" if name == "clean" else "concept" if name in vectors else "random" for name, *_ in settings]
     return table.assign(**columns, kind=kinds)
 
 
@@ -71,22 +71,22 @@ def draw(grid: pd.DataFrame, window: tuple[int, int], strength: float, metric: s
     clean = grid["kind"] == "clean"
     chosen = (grid["first"] == window[0]) & (grid["last"] == window[1]) & (grid["strength"] == strength)
     if not chosen.any():
-        known = sorted(set(zip(grid["first"], grid["last"], grid["strength"], strict=True)) - {(-1, -1, 0.0)})
-        raise UsageError(f"window {window} at strength {strength}", f"{known[:8]} ...", "choose one of the grid")
+        computed = sorted(set(zip(grid["first"], grid["last"], grid["strength"], strict=True)) - {(-1, -1, 0.0)})
+        raise UsageError(f"window {window} at strength {strength}", f"{computed[:8]} ...", "choose one of the grid")
     names = {"clean": "clean", "concept": "injected", "random": "random"}
     # Concepts, labels and options are what their writers have called them, which may not be read as markup.
-    shown = literal(grid[clean | chosen]).assign(panel="lens", series=grid["kind"].map(names))
+    rows = literal(grid[clean | chosen]).assign(panel="lens", series=grid["kind"].map(names))
     # Clean has no vectors: its interval, if it has any, is over conversations.
-    unit = shown["concept"].where(shown["kind"] != "clean", shown["conversation"])
+    unit = rows["concept"].where(rows["kind"] != "clean", rows["conversation"])
     column = literal(metric)
     within = stats.RANGES.get(metric)
-    means = stats.group_means(shown.assign(unit=unit), ["panel", "series", "layer"], column, unit="unit", within=within)
+    means = stats.group_means(rows.assign(unit=unit), ["panel", "series", "layer"], column, unit="unit", within=within)
     label, layers = METRICS.get(metric, column), f"{window[0]}:{window[1] + 1}"
     concepts = grid.loc[chosen & (grid["kind"] == "concept"), "concept"].nunique()
     figure = figures.layer_curves(
         means,
         [figures.LayerPanel("lens", "", label)],
-        {name: SERIES[name] for name in ("clean", "injected", "random") if (shown["series"] == name).any()},
+        {name: SERIES[name] for name in ("clean", "injected", "random") if (rows["series"] == name).any()},
         title=f"Injected at layers {layers}, |added| = {strength:g} x the model's median residual norm",
         subtitle=f"Mean over {concepts} concepts; bands: 95% intervals over vectors, of clean over "
         "conversations. Shaded: injected layers.",
@@ -127,17 +127,17 @@ def explore(grid: pd.DataFrame, metric: str = "logit_diff") -> VBox:
     strengths = ipywidgets.SelectionSlider(
         options=[(f"{dose:g}", dose) for dose in doses], value=doses[len(doses) // 2], description="strength"
     )
-    shown = ipywidgets.Output()
+    output = ipywidgets.Output()
 
     def update(_change: object = None) -> None:
-        shown.clear_output(wait=True)
-        with shown:
+        output.clear_output(wait=True)
+        with output:
             display(draw(grid, layers.value, strengths.value, metric))  # type: ignore[no-untyped-call]
 
     for slider in (layers, strengths):
         slider.observe(update, names="value")
     update()
-    return ipywidgets.VBox([layers, strengths, shown])
+    return ipywidgets.VBox([layers, strengths, output])
 
 
 def _check(grid: pd.DataFrame, metric: str) -> None:

@@ -58,7 +58,7 @@ def feature_bars(
     ]
     figure = dots(
         summary, _small(table, units), panels, _LOOKS, title=title, subtitle=subtitle,
-        widths=[_WIDTHS[panel.key] / sum(_WIDTHS[shown.key] for shown in panels) for panel in panels], packed=True,
+        widths=[_WIDTHS[panel.key] / sum(_WIDTHS[other.key] for other in panels) for panel in panels], packed=True,
         legend_lines=2,
     )  # fmt: skip
     if {"attribution", "measured"} <= {panel.key for panel in panels}:
@@ -79,10 +79,10 @@ def _effects(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the rows that have a value, for the panel where it is drawn; measured ones are series by their verdict."""
     if name not in table:
         return pd.DataFrame()
-    known = table[table[name].notna()]
-    bounds = {side: known.get(f"{name}_{side}", np.nan) for side in ("low", "high")}
-    panel, series = ("measured", "measured " + _verdicts(known)) if name == "measured" else ("attribution", name)
-    return pd.DataFrame({"panel": panel, "row": known["row"], "series": series, "mean": known[name], **bounds})
+    rows = table[table[name].notna()]
+    bounds = {side: rows.get(f"{name}_{side}", np.nan) for side in ("low", "high")}
+    panel, series = ("measured", "measured " + _verdicts(rows)) if name == "measured" else ("attribution", name)
+    return pd.DataFrame({"panel": panel, "row": rows["row"], "series": series, "mean": rows[name], **bounds})
 
 
 def _verdicts(table: pd.DataFrame) -> pd.Series:
@@ -90,22 +90,22 @@ def _verdicts(table: pd.DataFrame) -> pd.Series:
 
 
 def _activations(table: pd.DataFrame) -> pd.DataFrame:
-    found = [
-        pd.DataFrame({"panel": "activation", "row": known["row"], "series": name, "mean": known[name]})
+    frames = [
+        pd.DataFrame({"panel": "activation", "row": rows["row"], "series": name, "mean": rows[name]})
         for name in ("clean", "injected")
-        if name in table and len(known := table[table[name].notna()])
+        if name in table and len(rows := table[table[name].notna()])
     ]
-    return pd.concat(found).assign(low=np.nan, high=np.nan) if found else pd.DataFrame()
+    return pd.concat(frames).assign(low=np.nan, high=np.nan) if frames else pd.DataFrame()
 
 
 def _small(table: pd.DataFrame, units: pd.DataFrame | None) -> pd.DataFrame:
     if units is None or units.empty:
         return pd.DataFrame(columns=["panel", "row", "series", "unit", "value"])
-    known = table.assign(verdict=_verdicts(table)).set_index("component")
-    mine = units[units["component"].isin(known.index)]
-    verdicts = known["verdict"].loc[mine["component"]].to_numpy()
-    series = np.where(mine["panel"] == "attribution", "attribution", "measured " + verdicts.astype(object))
-    return mine.assign(row=known["row"].loc[mine["component"]].to_numpy(), series=series)
+    by_component = table.assign(verdict=_verdicts(table)).set_index("component")
+    unit_rows = units[units["component"].isin(by_component.index)]
+    verdicts = by_component["verdict"].loc[unit_rows["component"]].to_numpy()
+    series = np.where(unit_rows["panel"] == "attribution", "attribution", "measured " + verdicts.astype(object))
+    return unit_rows.assign(row=by_component["row"].loc[unit_rows["component"]].to_numpy(), series=series)
 
 
 def _tell_apart(figure: go.Figure, table: pd.DataFrame) -> None:
@@ -122,18 +122,18 @@ def _write_verdicts(figure: go.Figure, table: pd.DataFrame) -> None:
     for at, row in enumerate(table.to_dict("records")):
         color = VERDICTS[row["verdict"]].color
         figure.add_annotation(
-            text=_told(row), y=len(table) - 1 - at, yref="y", font={"size": 12, "color": color}, **common
+            text=_verdict_text(row), y=len(table) - 1 - at, yref="y", font={"size": 12, "color": color}, **common
         )
     figure.add_annotation(text="<b>Verdict</b>", yref="paper", y=1, yanchor="bottom", font={"size": 16}, **common)
     figure.update_layout(margin={"r": _VERDICTS_WIDTH})
 
 
-def _told(row: Mapping[str, object]) -> str:
+def _verdict_text(row: Mapping[str, object]) -> str:
     """Return the verdict in words, and below it what was measured."""
     numbers = [float(str(row.get(f"measured{side}", np.nan))) for side in ("", "_low", "_high")]
     # Adding 0.0 turns -0.0 into 0.0.
-    shown = [f"{round(number, 2) + 0.0:.2f}".replace("-", MINUS) for number in numbers if not np.isnan(number)]
-    measured = "" if not shown else f"{shown[0]} [{', '.join(shown[1:])}]" if len(shown) == 3 else shown[0]
+    texts = [f"{round(number, 2) + 0.0:.2f}".replace("-", MINUS) for number in numbers if not np.isnan(number)]
+    measured = "" if not texts else f"{texts[0]} [{', '.join(texts[1:])}]" if len(texts) == 3 else texts[0]
     verdict = "" if row["verdict"] == UNTESTED else f"<b>{row['verdict']}</b>"
     return "<br>".join(filter(None, (verdict, measured)))
 

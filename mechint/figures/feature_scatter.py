@@ -69,10 +69,10 @@ def attribution_scatter(
     """
     check_components(features, ("component", "attribution", "measured"))
     axes = _Axes("attribution", "measured", "attributed, logits", _EFFECT, True)
-    known = _known(features, axes)
-    far = (known["attribution"] - known["measured"]).abs() + 0.2 * known["measured"].abs()
-    told = f"{subtitle} {_told(correlation, len(known))}".strip()
-    return _scatter(known, axes, far.nlargest(n_labels).index, title, told)
+    points = _with_both(features, axes)
+    far = (points["attribution"] - points["measured"]).abs() + 0.2 * points["measured"].abs()
+    caption = f"{subtitle} {_correlation_text(correlation, len(points))}".strip()
+    return _scatter(points, axes, far.nlargest(n_labels).index, title, caption)
 
 
 @checked
@@ -87,11 +87,11 @@ def discrimination_scatter(
     """
     check_components(features, ("component", "d", "measured"))
     axes = _Axes("size", "measured", x_label, _EFFECT, False)
-    known = _known(features.assign(size=np.log10(features["d"].abs().clip(lower=_LEAST_D))), axes)
-    out = known["size"] / max(known["size"].max(), 1.0) + known["measured"].abs() / max(
-        known["measured"].abs().max(), 1e-9
+    points = _with_both(features.assign(size=np.log10(features["d"].abs().clip(lower=_LEAST_D))), axes)
+    out = points["size"] / max(points["size"].max(), 1.0) + points["measured"].abs() / max(
+        points["measured"].abs().max(), 1e-9
     )
-    figure = _scatter(known, axes, out.nlargest(n_labels).index, title, subtitle)
+    figure = _scatter(points, axes, out.nlargest(n_labels).index, title, subtitle)
     figure.update_xaxes(tickvals=np.log10(_D_TICKS), ticktext=[f"{tick:g}" for tick in _D_TICKS])
     if d_limit is not None and np.isfinite(d_limit):
         low, high = figure.layout.xaxis.range[0], float(np.log10(max(d_limit, _LEAST_D)))
@@ -99,7 +99,7 @@ def discrimination_scatter(
     return figure
 
 
-def _known(features: pd.DataFrame, axes: _Axes) -> pd.DataFrame:
+def _with_both(features: pd.DataFrame, axes: _Axes) -> pd.DataFrame:
     """Return the features that have both values."""
     both = features[features[[axes.x, axes.y]].notna().all(axis=1)]
     if both.empty:
@@ -107,7 +107,7 @@ def _known(features: pd.DataFrame, axes: _Axes) -> pd.DataFrame:
     return both
 
 
-def _told(correlation: Interval | None, n: int) -> str:
+def _correlation_text(correlation: Interval | None, n: int) -> str:
     if correlation is None or np.isnan(correlation.mean):
         return f"Too little varies over {n} features for a rank correlation."
     values = (correlation.mean, correlation.low, correlation.high)
@@ -131,8 +131,8 @@ def _scatter(points: pd.DataFrame, axes: _Axes, named: pd.Index, title: str, sub
         # A feature is named where it stands apart: in the smallest panel that holds it.
         inside = points.loc[named][_within(points.loc[named], axes, box)]
         smaller = limits[column] if column < len(limits) else None
-        own = inside if smaller is None else inside[~_within(inside, axes, smaller)]
-        _label(figure, own, points, axes, box, _Panel(column, _WIDTH / len(limits)))
+        apart = inside if smaller is None else inside[~_within(inside, axes, smaller)]
+        _label(figure, apart, points, axes, box, _Panel(column, _WIDTH / len(limits)))
         figure.update_xaxes(title_text=axes.x_label, range=box[:2], **place)
         figure.update_yaxes(title_text=axes.y_label if column == 1 else None, range=box[2:], **place)
     if len(limits) > 1:
@@ -176,12 +176,12 @@ def _lines(box: Box, axes: _Axes, *, legend: bool) -> list[go.Scatter]:
     common = {"mode": "lines", "hoverinfo": "skip"}
     zero = {**common, "line": {"color": INK, "width": 1, "dash": "dot"}, "showlegend": False}
     lines = [(box[:2], (0, 0)), ((0, 0), box[2:])]
-    found = [go.Scatter(x=x, y=y, **zero) for x, y in (lines if axes.diagonal else lines[:1])]
+    traces = [go.Scatter(x=x, y=y, **zero) for x, y in (lines if axes.diagonal else lines[:1])]
     if axes.diagonal:
         line = {"color": "#999999", "width": 1.5, "dash": "dash"}
         name = "attributed = measured"
-        found.append(go.Scatter(x=box[:2], y=box[:2], line=line, name=name, showlegend=legend, **common))
-    return found
+        traces.append(go.Scatter(x=box[:2], y=box[:2], line=line, name=name, showlegend=legend, **common))
+    return traces
 
 
 def _frame(box: Box) -> go.Scatter:
@@ -242,5 +242,7 @@ def _label(figure: go.Figure, named: pd.DataFrame, points: pd.DataFrame, axes: _
                 break
 
 
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
-    return bool(one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3])
+def _overlap(rectangle: Sequence[float], other: Sequence[float]) -> bool:
+    return bool(
+        rectangle[0] < other[2] and other[0] < rectangle[2] and rectangle[1] < other[3] and other[1] < rectangle[3]
+    )

@@ -61,12 +61,12 @@ def feature_text(
     differ.
     """
     _check(tokens, speakers, features)
-    shown = [_shown(token) for token in tokens]
+    texts = [_written(token) for token in tokens]
     left = _left(speakers, features)
-    lines = _lines(shown, speakers, WIDTH - left - _RIGHT)
+    lines = _lines(texts, speakers, WIDTH - left - _RIGHT)
     page, top = _Page(left), 0.0
     for feature in features:
-        top = page.add(feature, shown, lines, top) + _BLOCK_GAP
+        top = page.add(feature, texts, lines, top) + _BLOCK_GAP
     figure = go.Figure([*page.bars(), _scale_alone()])
     figure.update_layout(
         annotations=page.notes, barmode="overlay", showlegend=False,
@@ -121,11 +121,11 @@ class _Page:
     hovers: list[str] = field(default_factory=list)
     notes: list[dict[str, object]] = field(default_factory=list)
 
-    def add(self, feature: TextFeature, shown: Sequence[str], lines: Sequence[_Line], top: float) -> float:
+    def add(self, feature: TextFeature, texts: Sequence[str], lines: Sequence[_Line], top: float) -> float:
         """Place one feature's text below `top`; returns where it ends."""
         largest = max((float(np.nanmax(acts, initial=0.0)) for acts in feature.acts.values()), default=0.0)
-        told = f"<b>{html.escape(feature.name)}</b>   largest activation {largest:.3g}"
-        self._note(told, _EDGE - self.left, top + 12, size=14)
+        heading = f"<b>{html.escape(feature.name)}</b>   largest activation {largest:.3g}"
+        self._note(heading, _EDGE - self.left, top + 12, size=14)
         top += _HEAD
         for line in lines:
             if line.speaker:
@@ -133,7 +133,7 @@ class _Page:
             for run, acts in feature.acts.items():
                 self._note(html.escape(run), -8.0, top + _ROW / 2, anchor="right")
                 for token in line.tokens:
-                    self._place(token, shown[token.at], float(acts[token.at]), largest, run, top + _ROW / 2)
+                    self._place(token, texts[token.at], float(acts[token.at]), largest, run, top + _ROW / 2)
                 top += _ROW
             top += _PAIR_GAP
         return top
@@ -141,17 +141,19 @@ class _Page:
     def bars(self) -> list[go.Bar]:
         """Return all tokens as two traces: those with an activation, and those at which nothing was read."""
         read = ~np.isnan(self.shares)
-        return [self._bar(np.flatnonzero(mask), known) for mask, known in ((read, True), (~read, False)) if mask.any()]
+        return [
+            self._bar(np.flatnonzero(mask), is_read) for mask, is_read in ((read, True), (~read, False)) if mask.any()
+        ]
 
-    def _bar(self, chosen: np.ndarray, known: bool) -> go.Bar:
+    def _bar(self, chosen: np.ndarray, is_read: bool) -> go.Bar:
         left, width, middle = np.array(self.places)[chosen].T
         shares = np.array(self.shares)[chosen]
-        ink = np.where(shares > _DARK, "#FFFFFF", INK).tolist() if known else "#888888"
+        ink = np.where(shares > _DARK, "#FFFFFF", INK).tolist() if is_read else "#888888"
         line = {"width": 0.5, "color": "#BBBBBB"}
         # Colours themselves: bars with text know no colour axis, and complain to the browser for every token.
         color = {
             "color": sample_colorscale([list(stop) for stop in SEQUENTIAL], np.clip(shares, 0, 1))
-            if known
+            if is_read
             else "#F4F4F4"
         }
         return go.Bar(
@@ -165,8 +167,8 @@ class _Page:
         self.places.append((token.left, token.width, middle))
         self.texts.append(html.escape(text, quote=False))
         self.shares.append(act / largest if largest > 0 else act)
-        told = "not read" if np.isnan(act) else f"{act:.4g}"
-        self.hovers.append(f"{run}, token {token.at}: {told}")
+        reading = "not read" if np.isnan(act) else f"{act:.4g}"
+        self.hovers.append(f"{run}, token {token.at}: {reading}")
 
     def _note(self, text: str, x: float, y: float, *, size: int = 12, anchor: str = "left") -> None:
         self.notes.append(
@@ -188,7 +190,7 @@ def _check(tokens: Sequence[str], speakers: Sequence[Speaker], features: Sequenc
         raise UsageError("speakers that leave tokens out", f"0:{len(tokens)}, each token once", "check their spans")
 
 
-def _shown(token: str) -> str:
+def _written(token: str) -> str:
     """Return a token as it is written: special ones shortened, line breaks visible."""
     if _SPECIAL.fullmatch(token.strip()):
         inner = token.strip().strip("<>|")
@@ -203,19 +205,19 @@ def _left(speakers: Sequence[Speaker], features: Sequence[TextFeature]) -> float
     return _EDGE + 25 + widest
 
 
-def _lines(shown: Sequence[str], speakers: Sequence[Speaker], room: float) -> list[_Line]:
+def _lines(texts: Sequence[str], speakers: Sequence[Speaker], room: float) -> list[_Line]:
     """Return tokens in lines of `room` pixels; every speaker begins a line."""
-    found = []
+    lines = []
     for speaker in speakers:
         line: list[_Token] = []
         name, left = speaker.name, 0.0
         for at in range(speaker.start, speaker.stop):
-            width = min(max(text_width(shown[at]) + _PADDING, _SMALLEST), room)
+            width = min(max(text_width(texts[at]) + _PADDING, _SMALLEST), room)
             if line and left + width > room:
-                found.append(_Line(name, line))
+                lines.append(_Line(name, line))
                 line, name, left = [], "", 0.0
             line.append(_Token(at, left, width))
             left += width
         if line:
-            found.append(_Line(name, line))
-    return found
+            lines.append(_Line(name, line))
+    return lines

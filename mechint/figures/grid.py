@@ -97,5 +97,5 @@ def _texts(mean: Float[np.ndarray, "rows columns"], certain: np.ndarray, digits:
 def _text(value: float, sure: bool, digits: int) -> str:
     if np.isnan(value):
         return ""
-    shown = round(float(value), digits) + 0.0  # which turns -0.0 into 0.0
-    return f"{shown:.{digits}f}".replace("-", MINUS) + (" •" if sure else "")
+    rounded = round(float(value), digits) + 0.0  # which turns -0.0 into 0.0
+    return f"{rounded:.{digits}f}".replace("-", MINUS) + (" •" if sure else "")

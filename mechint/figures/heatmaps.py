@@ -96,7 +96,7 @@ def _heatmap(panel: HeatPanel, scale: Scale, axis: str, rows: Sequence[str], col
     return go.Heatmap(
         x=list(range(len(columns))),
         y=list(range(len(rows))),
-        z=_shown(values.mean, scale),
+        z=_on_scale(values.mean, scale),
         text=_texts(values.mean, certain) if len(columns) <= _READABLE else _signs(values.mean, certain),
         texttemplate="%{text}",
         textfont={"size": 11},
@@ -109,7 +109,7 @@ def _heatmap(panel: HeatPanel, scale: Scale, axis: str, rows: Sequence[str], col
     )
 
 
-def _shown(values: Float[np.ndarray, "rows columns"], scale: Scale) -> np.ndarray:
+def _on_scale(values: Float[np.ndarray, "rows columns"], scale: Scale) -> np.ndarray:
     if not scale.log:
         return values
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -54,8 +54,8 @@ def layer_curves(
     for number, panel in enumerate(panels):
         place = {"row": number // columns + 1, "col": number % columns + 1}
         for name, style in series.items():
-            mine = curves[(curves["panel"] == panel.key) & (curves["series"] == name)]
-            for trace in _curve(mine, style, legend=first[name] == panel.key):
+            rows = curves[(curves["panel"] == panel.key) & (curves["series"] == name)]
+            for trace in _curve(rows, style, legend=first[name] == panel.key):
                 figure.add_trace(trace, **place)
         figure.add_hline(panel.reference, line={"color": INK, "width": 1, "dash": "dot"}, **place)
         figure.update_yaxes(title_text=panel.label if number % columns == 0 else None, **place)

@@ -14,7 +14,7 @@ def mark_rows(figure: go.Figure, values: Sequence[float], label: str, *, column:
 
     `label` names the lines in the legend, once for each label.
     """
-    known = any(trace.name == label for trace in figure.data)
+    labelled = any(trace.name == label for trace in figure.data)
     x: list[float | None] = []
     y: list[float | None] = []
     for at, value in enumerate(values):
@@ -22,7 +22,7 @@ def mark_rows(figure: go.Figure, values: Sequence[float], label: str, *, column:
         x += [value, value, None]
         y += [height - 0.5, height + 0.5, None]
     line = go.Scatter(
-        x=x, y=y, mode="lines", name=label, legendgroup=label, showlegend=not known,
+        x=x, y=y, mode="lines", name=label, legendgroup=label, showlegend=not labelled,
         line={"color": INK, "width": 2, "dash": "dash"}, hoverinfo="skip",
     )  # fmt: skip
     return figure.add_trace(line, row=1, col=column)

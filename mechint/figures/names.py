@@ -9,15 +9,15 @@ import pandas as pd
 from mechint.base.errors import UnknownNameError
 
 
-def check_names(column: pd.Series, known: Iterable[str], what: str) -> None:
-    """Raise UnknownNameError, listing what is known, for names in a column (NaN among them) that are not."""
-    allowed = list(known)
+def check_names(column: pd.Series, names: Iterable[str], noun: str) -> None:
+    """Raise UnknownNameError for other names (`noun` says what they name) in a column, NaN among them."""
+    allowed = list(names)
     unknown = [str(name) for name in column.unique() if name not in allowed]
     if unknown:
         raise UnknownNameError(
-            given=f"unknown {what} {', '.join(map(repr, unknown[:5]))}",
+            given=f"unknown {noun} {', '.join(map(repr, unknown[:5]))}",
             allowed=", ".join(allowed) or "none at all",
-            advice=f"choose among these, or say how each other {what} is drawn",
+            advice=f"choose among these, or say how each other {noun} is drawn",
         )
 
 
@@ -28,7 +28,7 @@ def only(frame: pd.DataFrame, series: Iterable[str], others: Iterable[str]) -> p
     return frame[frame["series"].isin(kept)]
 
 
-def mapped(column: pd.Series, names: Mapping[str, str], what: str) -> pd.Series:
+def mapped(column: pd.Series, names: Mapping[str, str], noun: str) -> pd.Series:
     """Return a column with each name replaced; raises UnknownNameError for names that have no other."""
-    check_names(column, names, what)
+    check_names(column, names, noun)
     return column.map({**names})

@@ -63,9 +63,9 @@ def _mean(rows: pd.DataFrame, style: Series) -> go.Scatter:
     bars = {
         axis: {
             "type": "data", "symmetric": False, "color": style.color, "thickness": 2.5, "width": 6,
-            "array": [float(found.high - found.mean)], "arrayminus": [float(found.mean - found.low)],
+            "array": [float(interval.high - interval.mean)], "arrayminus": [float(interval.mean - interval.low)],
         }
-        for axis, found in (("error_x", x), ("error_y", y))
+        for axis, interval in (("error_x", x), ("error_y", y))
     }  # fmt: skip
     return go.Scatter(
         x=[float(x.mean)], y=[float(y.mean)], mode="markers", name=f"mean: {style.label}",

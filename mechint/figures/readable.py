@@ -19,10 +19,10 @@ _UNDRAWABLE |= dict.fromkeys([*range(0xD800, 0xE000), 0xFFFE, 0xFFFF], 0xFFFD)
 
 def readable_json(figure: go.Figure) -> str:
     """Return a figure as JSON, one line for each trace, numbers with six digits: small, and readable as a diff."""
-    found = _printable(json.loads(go.Figure(figure).to_json(), object_hook=_decoded, parse_float=_six_digits))
-    assert isinstance(found, dict)
-    rows = ",\n".join(json.dumps(trace, ensure_ascii=False) for trace in found["data"])
-    layout = json.dumps(found["layout"], ensure_ascii=False)
+    content = _printable(json.loads(go.Figure(figure).to_json(), object_hook=_decoded, parse_float=_six_digits))
+    assert isinstance(content, dict)
+    rows = ",\n".join(json.dumps(trace, ensure_ascii=False) for trace in content["data"])
+    layout = json.dumps(content["layout"], ensure_ascii=False)
     return f'{{"data": [\n{rows}\n],\n"layout": {layout}}}\n'
 
 
@@ -46,8 +46,8 @@ def _rounded(value: object) -> object:
 
 
 def _six_digits(number: str) -> float | int:
-    found = float(f"{float(number):.6g}")
-    return int(found) if found.is_integer() and abs(found) < _EXACT else found
+    rounded = float(f"{float(number):.6g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < _EXACT else rounded
 
 
 def _printable(value: object) -> object:

@@ -72,8 +72,8 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title:
 def _lines(cell: TextCell, share: float) -> list[str]:
     """Return a cell's text in lines that fit, marked up."""
     room = share * (WIDTH - 2 * _MARGIN) - 2 * _PADDING
-    parts = [part for text in cell.text.split("\n") for part in _wrapped(text, room)]
-    return [_marked(part, cell.bold) for part in parts]
+    lines = [line for text in cell.text.split("\n") for line in _wrapped(text, room)]
+    return [_marked(line, cell.bold) for line in lines]
 
 
 def _wrapped(text: str, room: float) -> list[str]:
@@ -106,8 +106,8 @@ def _marked(text: str, bold: str) -> str:
     """Escape a text and mark what is to be bold."""
     if not bold:
         return html.escape(text, quote=False)
-    found = re.split(f"({bold})", text, flags=re.IGNORECASE)
-    pieces = [html.escape(piece, quote=False) for piece in found]
+    fragments = re.split(f"({bold})", text, flags=re.IGNORECASE)
+    pieces = [html.escape(piece, quote=False) for piece in fragments]
     return "".join(f"<b>{piece}</b>" if at % 2 else piece for at, piece in enumerate(pieces) if piece)
 
 

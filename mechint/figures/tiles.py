@@ -147,5 +147,5 @@ def _axes(figure: go.Figure, lines: Sequence[Line], columns: Sequence[str], labe
 
 
 def _text(line: Line) -> str:
-    shown = line.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return f"<b>{shown}</b>" if line.heading else f"<i>{shown}</i>" if line.detail else shown
+    text = line.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"<b>{text}</b>" if line.heading else f"<i>{text}</i>" if line.detail else text

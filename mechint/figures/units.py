@@ -12,12 +12,12 @@ from mechint.stats.intervals import Interval
 FEW = 6  # units, below which intervals of skewed effects cover less than they say, and sweeps have no bands
 
 
-def with_units(subtitle: str, shown: Iterable[pd.DataFrame | Interval]) -> str:
-    """Return a subtitle, with a note if any interval that is shown is over fewer than six units.
+def with_units(subtitle: str, estimates: Iterable[pd.DataFrame | Interval]) -> str:
+    """Return a subtitle, with a note if any interval among the estimates is over fewer than six units.
 
     Frames have the number of units in a column `n`; those without it are taken for what they are, and say nothing.
     """
-    few = sorted({count for of in shown for count in _counts(of) if 2 <= count < FEW})
+    few = sorted({count for of in estimates for count in _counts(of) if 2 <= count < FEW})
     if not few:
         return subtitle
     counts = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"

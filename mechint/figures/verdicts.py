@@ -34,8 +34,8 @@ def check_components(table: pd.DataFrame, needed: Iterable[str]) -> None:
     if table.empty:
         raise UsageError("a table without components", "one row or more", "see whether any feature is active")
     if unknown := sorted(set(table.get("verdict", ())) - set(VERDICTS)):
-        known = ", ".join(name or "(empty)" for name in VERDICTS)
-        raise UsageError(f"verdicts {', '.join(map(str, unknown))}", known, "use these words")
+        allowed = ", ".join(name or "(empty)" for name in VERDICTS)
+        raise UsageError(f"verdicts {', '.join(map(str, unknown))}", allowed, "use these words")
 
 
 def sae_notice(quality: Quality) -> str:

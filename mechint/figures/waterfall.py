@@ -17,7 +17,7 @@ from mechint.figures.units import with_units
 
 _WIDTH = 0.38  # of a bar, in layers
 _HEIGHTS = (300, 150)
-_SHOWN = 2e-3  # of the highest bar; what is lower everywhere gets no place of its own
+_LEAST = 2e-3  # of the highest bar; what is lower everywhere gets no place of its own
 _NAMED_HEADS = 6
 _HEADS = "one head, the strongest with their number"
 _PALE = "#A9CFE6"  # attention behind its heads
@@ -61,7 +61,7 @@ def waterfall(
     are next to nothing everywhere are left out. NaN bounds draw no whisker. `heads` (`layer, index, mean`) are marked
     over the bar of their attention, the strongest with their number. `label` says what is divided among components.
     """
-    floor = _SHOWN * bars["mean"].abs().max()
+    floor = _LEAST * bars["mean"].abs().max()
     kinds = [kind for kind in _LOOKS if (bars.loc[bars["kind"] == kind, "mean"].abs() >= floor).any()]
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=list(_HEIGHTS), vertical_spacing=0.09,
@@ -72,11 +72,11 @@ def waterfall(
         figure.add_trace(_bars(bars[bars["kind"] == kind], _LOOKS[kind], pale=pale), row=1, col=1)
     if heads is not None:
         figure.add_trace(_heads(heads), row=1, col=1)
-    shown = bars[bars["kind"].isin(kinds)]
-    inside = cumulative["layer"].between(shown["layer"].min(), shown["layer"].max())
+    drawn_bars = bars[bars["kind"].isin(kinds)]
+    inside = cumulative["layer"].between(drawn_bars["layer"].min(), drawn_bars["layer"].max())
     for trace in curve(cumulative[inside], "layer", _SUM, legend=False):
         figure.add_trace(trace, row=2, col=1)
-    _axes(figure, shown, label, injected_layers)
+    _axes(figure, drawn_bars, label, injected_layers)
     return finish(figure, title, with_units(subtitle, [bars, cumulative]), height=sum(_HEIGHTS) + 60, bottom=100)
 
 

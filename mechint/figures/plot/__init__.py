@@ -46,8 +46,8 @@ def plot(table: pd.DataFrame, metric: str | None = None, *, by: str = "intervent
     for needed, draw in _KINDS:
         if needed <= set(table.columns):
             _check_column(table, by)
-            wanted = readouts.Wanted(literal(metric), literal(by), title)
-            return drawable_figure(draw(literal(table), wanted)).update_layout(width=WIDTH)
+            request = readouts.Request(literal(metric), literal(by), title)
+            return drawable_figure(draw(literal(table), request)).update_layout(width=WIDTH)
     raise UsageError(
         given=f"a table with the columns {', '.join(map(str, table.columns))}",
         allowed="tables of mi.score, mi.logit_lens, mi.generate, mi.text_loss, mi.name_log_probs, and of attribution",
@@ -57,8 +57,8 @@ def plot(table: pd.DataFrame, metric: str | None = None, *, by: str = "intervent
 
 def _check_column(table: pd.DataFrame, by: str) -> None:
     if by not in table:
-        known = ", ".join(map(str, table.columns))
-        raise UsageError(f"by={by!r}", known, "name a column; table.assign(...) adds one of your own")
+        columns = ", ".join(map(str, table.columns))
+        raise UsageError(f"by={by!r}", columns, "name a column; table.assign(...) adds one of your own")
 
 
 def _check_whole(metric: str | None, by: str) -> None:
@@ -78,7 +78,7 @@ _WHOLE: tuple[tuple[set[str], Callable[[pd.DataFrame, str], go.Figure]], ...] = 
     ({"test", "k", "kind", "fraction", "n"}, attribution.together),
     ({"level", "layer_start", "pos_start", "direction", "effect"}, attribution.cache),
 )
-_KINDS: tuple[tuple[set[str], Callable[[pd.DataFrame, readouts.Wanted], go.Figure]], ...] = (
+_KINDS: tuple[tuple[set[str], Callable[[pd.DataFrame, readouts.Request], go.Figure]], ...] = (
     ({"conversation", "intervention", "text"}, readouts.texts),
     ({"conversation", "intervention", "name", "log_p"}, readouts.names),
     ({"conversation", "intervention", "layer"}, readouts.curves),

@@ -57,9 +57,9 @@ def judged(table: pd.DataFrame, title: str) -> go.Figure:
     """Return the measured effects behind the verdicts of a table of `mi.sae.verdict`."""
     names = {"lost": "measured", "lost_low": "measured_low", "lost_high": "measured_high"}
     kept = [*names.values(), "component", "kind", "verdict", "clean", "injected"]
-    shown = table.rename(columns=names)
+    effects = table.rename(columns=names)
     return figures.feature_bars(
-        shown[[name for name in kept if name in shown]].assign(attribution=np.nan),
+        effects[[name for name in kept if name in effects]].assign(attribution=np.nan),
         title=title or "Which of these features are causes?",
         subtitle="What of the shift is lost when a feature alone is set back to clean.",
     )
@@ -109,8 +109,8 @@ def _by_layer(table: pd.DataFrame, title: str) -> go.Figure:
             advice="give late_loss one layer= for all",
         )
     bars, sums = (
-        stats.group_means(found.assign(unit=_units(found)), keys, "attribution", unit="unit")
-        for found, keys in (
+        stats.group_means(rows.assign(unit=_units(rows)), keys, "attribution", unit="unit")
+        for rows, keys in (
             (components.by_layer(table), ["layer", "kind"]),
             (components.cumulative(table), ["layer"]),
         )
@@ -130,33 +130,33 @@ def _rows(table: pd.DataFrame, cells: Sequence[str]) -> tuple[pd.DataFrame, str]
     """Return the largest features with intervals, all others as one row, then what is no feature."""
     if table["attribution"].isna().any():
         raise UsageError("an attribution that is NaN", "numbers", "see which intervention it is from")
-    about = table.drop_duplicates("component").set_index("component")["kind"]
+    kinds = table.drop_duplicates("component").set_index("component")["kind"]
     # A feature that is silent under an intervention carries nothing there.
     wide = table.pivot_table(index=list(cells), columns="component", values="attribution", aggfunc="sum", sort=False)
     wide = wide.fillna(0.0)
-    listed = about == ("feature" if (about == "feature").any() else about.iloc[0])
-    features = wide[about.index[listed]]
+    listed = kinds == ("feature" if (kinds == "feature").any() else kinds.iloc[0])
+    features = wide[kinds.index[listed]]
     order = features.mean().abs().sort_values(ascending=False, kind="stable").index
-    shown, others = features[order[:_MOST]], features[order[_MOST:]]
-    rest = wide[about.index[~listed]]
+    largest, others = features[order[:_MOST]], features[order[_MOST:]]
+    rest = wide[kinds.index[~listed]]
     if others.shape[1]:
         rest = pd.concat([others.sum(axis=1).rename(f"{others.shape[1]} others"), rest], axis=1)
-    values = pd.concat([shown, rest], axis=1)
-    found = intervals.mean_interval(_of_units(values).to_numpy(np.float64).T)
+    values = pd.concat([largest, rest], axis=1)
+    interval = intervals.mean_interval(_of_units(values).to_numpy(np.float64).T)
     # Neither is it active there in either run; what has no activation at all stays without.
     acts = table.groupby("component")[["clean", "injected"]].sum(min_count=1).reindex(values.columns) / len(wide)
     rows = pd.DataFrame(
         {
             "component": values.columns,
-            "kind": ["feature"] * shown.shape[1] + ["other"] * rest.shape[1],
-            "attribution": found.mean,
-            "attribution_low": found.low,
-            "attribution_high": found.high,
+            "kind": ["feature"] * largest.shape[1] + ["other"] * rest.shape[1],
+            "attribution": interval.mean,
+            "attribution_low": interval.low,
+            "attribution_high": interval.high,
             "clean": acts["clean"].to_numpy(),
             "injected": acts["injected"].to_numpy(),
         }
     )
-    return rows, f"The {shown.shape[1]} largest of {features.shape[1]}." if others.shape[1] else ""
+    return rows, f"The {largest.shape[1]} largest of {features.shape[1]}." if others.shape[1] else ""
 
 
 def _of_units(values: pd.DataFrame) -> pd.DataFrame:

@@ -43,7 +43,7 @@ _YES_NO = ("p_yes", "p_no", "p_yes_shift", "p_no_shift")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Request:
     """What the caller asked for."""
 
     metric: str | None
@@ -51,127 +51,128 @@ class Wanted:
     title: str
 
 
-def curves(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
-    column = _metric(table, wanted.metric)
-    shown = _with_units(table.assign(series=_series(table, wanted.by), layer=_layers(table)), ["series", "layer"])
+def curves(table: pd.DataFrame, request: Request) -> go.Figure:
+    column = _metric(table, request.metric)
+    points = _with_units(table.assign(series=_series(table, request.by), layer=_layers(table)), ["series", "layer"])
     means = stats.group_means(
-        shown.assign(panel="all"), ["panel", "series", "layer"], column, unit="unit", within=stats.RANGES.get(column)
+        points.assign(panel="all"), ["panel", "series", "layer"], column, unit="unit", within=stats.RANGES.get(column)
     )
     label = _label(column)
     return figures.layer_curves(
         means,
         [figures.LayerPanel("all", "", label)],
-        _looks(shown["series"]),
-        title=wanted.title or f"{_sentence(label)} by layer",
-        subtitle=_units(shown) + (" Shaded: injected layers." if (layers := _injected(table)) else ""),
+        _looks(points["series"]),
+        title=request.title or f"{_sentence(label)} by layer",
+        subtitle=_units(points) + (" Shaded: injected layers." if (layers := _injected(table)) else ""),
         injected_layers=layers,
         columns=1,
     )
 
 
-def rows(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
+def rows(table: pd.DataFrame, request: Request) -> go.Figure:
     """One value for each cell: a curve over strengths if there are any to group, else dots."""
-    if wanted.by != "intervention" and "strength" in table and pd.api.types.is_numeric_dtype(table["strength"]):
-        return _strengths(table, wanted)
-    return _dots(table, wanted)
+    if request.by != "intervention" and "strength" in table and pd.api.types.is_numeric_dtype(table["strength"]):
+        return _strengths(table, request)
+    return _dots(table, request)
 
 
-def _strengths(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
-    column = _metric(table, wanted.metric, "strength")
-    shown = table[table["strength"] > 0]
-    if shown.empty:
+def _strengths(table: pd.DataFrame, request: Request) -> go.Figure:
+    column = _metric(table, request.metric, "strength")
+    points = table[table["strength"] > 0]
+    if points.empty:
         raise UsageError("no strength above zero", "one or more", "say in `strength` how strong each intervention was")
-    shown = _with_units(shown.assign(panel="all", series=shown[wanted.by].astype(str)), ["series", "strength"])
+    points = _with_units(points.assign(panel="all", series=points[request.by].astype(str)), ["series", "strength"])
     means = stats.group_means(
-        shown, ["panel", "series", "strength"], column, unit="unit", within=stats.RANGES.get(column)
+        points, ["panel", "series", "strength"], column, unit="unit", within=stats.RANGES.get(column)
     )
     label, log = _label(column), column == "perplexity"
-    clean = _clean_mean(table, shown, column)
+    clean = _clean_mean(table, points, column)
     reference = (1.0 if log else 0.0) if clean is None else clean
     panel = figures.StrengthPanel("all", "", label, 300, reference, log=log)
     return figures.strength_curves(
         means,
         [panel],
-        _looks(shown["series"]),
-        title=wanted.title or f"{_sentence(label)} by strength",
-        subtitle=_units(shown) + ("" if clean is None else " Dotted: clean."),
+        _looks(points["series"]),
+        title=request.title or f"{_sentence(label)} by strength",
+        subtitle=_units(points) + ("" if clean is None else " Dotted: clean."),
         label="strength",
     )
 
 
-def _clean_mean(table: pd.DataFrame, shown: pd.DataFrame, column: str) -> float | None:
+def _clean_mean(table: pd.DataFrame, points: pd.DataFrame, column: str) -> float | None:
     """Return the mean of the clean rows, if there are any and all groups are of the same conversations as these."""
     clean = table[table["intervention"] == "clean"]
-    sets = {frozenset(group) for _, group in shown.groupby("series")["conversation"]}
+    sets = {frozenset(group) for _, group in points.groupby("series")["conversation"]}
     return float(clean[column].mean()) if len(clean) and sets == {frozenset(clean["conversation"])} else None
 
 
-def _dots(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
-    column = _metric(table, wanted.metric)
-    named = table.assign(panel="all", row=table[wanted.by], series=_kinds(table["intervention"]))
-    shown = _with_units(named, ["row", "series"])
+def _dots(table: pd.DataFrame, request: Request) -> go.Figure:
+    column = _metric(table, request.metric)
+    named = table.assign(panel="all", row=table[request.by], series=_kinds(table["intervention"]))
+    points = _with_units(named, ["row", "series"])
     within = stats.RANGES.get(column)
-    means = stats.group_means(shown, ["panel", "row", "series"], column, unit="unit", within=within)
-    units = stats.strict_means(shown, ["panel", "row", "series", "unit"], column).rename("value").reset_index()
+    means = stats.group_means(points, ["panel", "row", "series"], column, unit="unit", within=within)
+    units = stats.strict_means(points, ["panel", "row", "series", "unit"], column).rename("value").reset_index()
     log_odds = column in ("p_yes", "p_no")
     panel = figures.DotPanel("all", "", _label(column), log_odds=log_odds, zero=not log_odds)
     series = {"clean": _CLEAN, "intervention": Series("intervention", VERMILION, "solid", "circle", 3.0)}
     return figures.dots(
-        means, units, [panel], series, title=wanted.title or f"{_sentence(panel.label)} by {wanted.by}",
-        subtitle=_units(shown, "row") + " Small: what the mean is over.", packed=True,
+        means, units, [panel], series, title=request.title or f"{_sentence(panel.label)} by {request.by}",
+        subtitle=_units(points, "row") + " Small: what the mean is over.", packed=True,
     )  # fmt: skip
 
 
-def options(table: pd.DataFrame, wanted: Wanted, what: str = "option") -> go.Figure:
-    columns = [name for name in _option_columns(table) if wanted.metric in (None, name)]
+def options(table: pd.DataFrame, request: Request, noun: str = "option") -> go.Figure:
+    columns = [name for name in _option_columns(table) if request.metric in (None, name)]
     if not columns:
-        raise _unknown(wanted.metric, _option_columns(table))
-    series = _series(table, wanted.by)
+        raise _unknown(request.metric, _option_columns(table))
+    series = _series(table, request.by)
     long = table.assign(series=series).melt(["conversation", "intervention", "series"], columns, "option", "value")
-    shown = _with_units(long, ["series"])
-    rows, options = list(dict.fromkeys(series)), [name.removeprefix(_OPTION) for name in columns]
-    found = stats.group_means(shown, ["series", "option"], "value", unit="unit", within=intervals.PROBABILITY)
-    shaped = found.set_index(["series", "option"]).loc[[(row, name) for row in rows for name in columns]]
-    size = (len(rows), len(columns))
+    points = _with_units(long, ["series"])
+    groups = list(dict.fromkeys(series))
+    labels = [name.removeprefix(_OPTION) for name in columns]
+    means = stats.group_means(points, ["series", "option"], "value", unit="unit", within=intervals.PROBABILITY)
+    shaped = means.set_index(["series", "option"]).loc[[(group, name) for group in groups for name in columns]]
+    size = (len(groups), len(columns))
     mean, low, high = (shaped[name].to_numpy(float).reshape(size) for name in ("mean", "low", "high"))
-    panel = figures.GridPanel("", intervals.Interval(mean, low, high, shown["unit"].nunique()))
+    panel = figures.GridPanel("", intervals.Interval(mean, low, high, points["unit"].nunique()))
     return figures.grid(
-        [panel], rows=rows, columns=options, row_label="", column_label=what, label="probability",
-        title=wanted.title or "Probability of each option", subtitle=_units(shown), sequential=True,
+        [panel], rows=groups, columns=labels, row_label="", column_label=noun, label="probability",
+        title=request.title or "Probability of each option", subtitle=_units(points), sequential=True,
     )  # fmt: skip
 
 
-def names(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
+def names(table: pd.DataFrame, request: Request) -> go.Figure:
     """A table of `name_log_probs`: how probable each name is among them, for each group or by layer."""
-    found = table if "p" in table else name_probabilities(table)
-    if found["name"].str.strip().nunique() == found["name"].nunique():
-        found = found.assign(name=found["name"].str.strip())
-    wanted = replace(wanted, title=wanted.title or "Probability of each name among them")
-    if "layer" in found:
-        several = wanted.by == "intervention" and found["intervention"].nunique() > 1
-        series = found["intervention"] + ": " + found["name"] if several else found["name"]
-        shown = found.assign(name=series).rename(columns={"p": "probability"})
-        return curves(shown, replace(wanted, metric=wanted.metric or "probability", by="name"))
-    keys = list(dict.fromkeys(["conversation", "intervention", wanted.by]))
-    wide = found.assign(name=_OPTION + found["name"]).pivot(index=keys, columns="name", values="p")
-    wide = wide[[_OPTION + name for name in dict.fromkeys(found["name"])]].reset_index()
-    order = wide["intervention"].map(list(dict.fromkeys(found["intervention"])).index)
-    return options(wide.iloc[order.argsort(kind="stable")], wanted, "name")
+    probabilities = table if "p" in table else name_probabilities(table)
+    if probabilities["name"].str.strip().nunique() == probabilities["name"].nunique():
+        probabilities = probabilities.assign(name=probabilities["name"].str.strip())
+    request = replace(request, title=request.title or "Probability of each name among them")
+    if "layer" in probabilities:
+        several = request.by == "intervention" and probabilities["intervention"].nunique() > 1
+        series = probabilities["intervention"] + ": " + probabilities["name"] if several else probabilities["name"]
+        points = probabilities.assign(name=series).rename(columns={"p": "probability"})
+        return curves(points, replace(request, metric=request.metric or "probability", by="name"))
+    keys = list(dict.fromkeys(["conversation", "intervention", request.by]))
+    wide = probabilities.assign(name=_OPTION + probabilities["name"]).pivot(index=keys, columns="name", values="p")
+    wide = wide[[_OPTION + name for name in dict.fromkeys(probabilities["name"])]].reset_index()
+    order = wide["intervention"].map(list(dict.fromkeys(probabilities["intervention"])).index)
+    return options(wide.iloc[order.argsort(kind="stable")], request, "name")
 
 
-def texts(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
-    if wanted.metric is not None:
-        raise _unknown(wanted.metric, [])
+def texts(table: pd.DataFrame, request: Request) -> go.Figure:
+    if request.metric is not None:
+        raise _unknown(request.metric, [])
     columns = [name for name in ("conversation", "intervention", "sample", "text") if name in table]
-    rows = [[str(value) for value in row] for row in table[columns].itertuples(index=False)]
+    cells = [[str(value) for value in row] for row in table[columns].itertuples(index=False)]
     return figures.text_table(
-        columns, rows, title=wanted.title or "What the model says", subtitle=f"{len(table)} replies."
+        columns, cells, title=request.title or "What the model says", subtitle=f"{len(table)} replies."
     )
 
 
-def losses(table: pd.DataFrame, wanted: Wanted) -> go.Figure:
+def losses(table: pd.DataFrame, request: Request) -> go.Figure:
     """A table of `text_loss`, whose texts have numbers."""
-    return rows(table.rename(columns={"text": "conversation"}), replace(wanted, metric=wanted.metric or "perplexity"))
+    return rows(table.rename(columns={"text": "conversation"}), replace(request, metric=request.metric or "perplexity"))
 
 
 def _metric(table: pd.DataFrame, metric: str | None, *others: str) -> str:
@@ -187,8 +188,8 @@ def _option_columns(table: pd.DataFrame) -> list[str]:
 
 
 def _unknown(metric: str | None, allowed: Sequence[str]) -> UsageError:
-    known = ", ".join(allowed) or "none: this table has nothing to choose from"
-    return UsageError(f"metric={metric!r}", known, "name a column of the table")
+    choices = ", ".join(allowed) or "none: this table has nothing to choose from"
+    return UsageError(f"metric={metric!r}", choices, "name a column of the table")
 
 
 def _label(column: str) -> str:
@@ -236,35 +237,36 @@ def _looks(series: pd.Series) -> Mapping[str, Series]:
         return {name: SERIES[name] for name in names}
     bases = list(dict.fromkeys(name.removesuffix(_APART) for name in names if name != "clean"))
     looks = zip(bases, cycle(_COLORS), cycle(_DASHES), cycle(_SYMBOLS), strict=False)
-    found = {name: Series(name, color, dash, symbol) for name, color, dash, symbol in looks}
+    styles = {name: Series(name, color, dash, symbol) for name, color, dash, symbol in looks}
     return {
         name: _CLEAN
         if name == "clean"
-        else found.get(name) or replace(found[name.removesuffix(_APART)], label=name, dash="dot", symbol="circle-open")
+        else styles.get(name)
+        or replace(styles[name.removesuffix(_APART)], label=name, dash="dot", symbol="circle-open")
         for name in names
     }
 
 
 def _injected(table: pd.DataFrame) -> list[int]:
     """Return the layers that all injections of a table have in common with each other, if they are the same."""
-    shown = set(table["intervention"])
+    interventions = set(table["intervention"])
     touched = {
         tuple(layer["layer"] for layer in receipt["layers"])
         for receipt in table.attrs.get("receipts", [])
-        if receipt["intervention"] in shown and receipt["layers"]
+        if receipt["intervention"] in interventions and receipt["layers"]
     }
     return list(touched.pop()) if len(touched) == 1 else []
 
 
-def _units(shown: pd.DataFrame, group: str = "series") -> str:
+def _units(points: pd.DataFrame, group: str = "series") -> str:
     """Return what the means are over, for rows that have `unit`."""
-    counts = shown.groupby(group, sort=False)["conversation"].nunique()
-    if shown["several"].all():
+    counts = points.groupby(group, sort=False)["conversation"].nunique()
+    if points["several"].all():
         return "Means with 95% intervals over interventions, whose conversations are averaged first."
-    if shown["several"].any():
+    if points["several"].any():
         return "Means with 95% intervals over interventions; where there is only one, over conversations."
     if counts.max() == 1:
-        names = shown["conversation"].unique()
+        names = points["conversation"].unique()
         return f"Conversation {names[0]}; one has no interval." if len(names) == 1 else "One conversation each."
     number = f"{counts.max()}" if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
     return f"Means over {number} conversations with their 95% intervals."
