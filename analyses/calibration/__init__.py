@@ -112,26 +112,26 @@ def _count(config: Config) -> int:
 
 
 def asked_of(config: Config, family: Family, reading: Reading) -> tables.Asked:
-    """Return what is asked in one reading."""
+    """Return the questions of one reading under each of its interventions; rows name the reading."""
     model, chats = family[reading.model], questions(reading.document, _count(config))
     with run.sparing_threads(model):
         conditions = list(_conditions(config, family, reading))
     of = experiment.ask(model, [Group(chats, conditions)])
-    about = {"model": reading.model, "document": reading.document, "filled_by": reading.filled_by or ""}
-    return dataclasses.replace(of, about=lambda number, rows: of.about(number, rows).assign(**about))
+    columns = {"model": reading.model, "document": reading.document, "filled_by": reading.filled_by or ""}
+    return dataclasses.replace(of, about=lambda number, rows: of.about(number, rows).assign(**columns))
 
 
 def _conditions(config: Config, family: Family, reading: Reading) -> Iterator[Condition]:
-    """Yield what is done while the cache is filled."""
+    """Yield the interventions while the cache is filled: a swap, or concept and random vectors of the reader's own."""
     from mechint.interventions.specifications import Injection, Swap
 
     model = family[reading.model]
     if reading.filled_by is not None:
         yield Condition(Swap(family[reading.filled_by], name=reading.filled_by), reading.filled_by, "swap")
         return
-    mine = dataclasses.replace(config, model=reading.model)
-    dose = injected.dose(mine, model)
-    concepts = injected.extracted_vectors(mine, model, f"{NAME}/{Path(reading.model).name}")
+    reader_config = dataclasses.replace(config, model=reading.model)
+    dose = injected.dose(reader_config, model)
+    concepts = injected.extracted_vectors(reader_config, model, f"{NAME}/{Path(reading.model).name}")
     randoms = injected.random_vectors(config, model, list(concepts.values()))
     for kind, vectors in (("concept", concepts), ("random", randoms)):
         for name, vector in vectors.items():
@@ -140,13 +140,13 @@ def _conditions(config: Config, family: Family, reading: Reading) -> Iterator[Co
 
 
 def draw(
-    table: pd.DataFrame, config: Config, _found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, _record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figure of a finished table, and the verdicts for the record."""
     from analyses.calibration.figures import figures, verdicts
 
-    found = verdicts(table, config.margin)
-    return figures(found, config), {"verdicts": run.as_json(found.to_dict("records"))}
+    readings = verdicts(table, config.margin)
+    return figures(readings, config), {"verdicts": run.as_json(readings.to_dict("records"))}
 
 
 def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:

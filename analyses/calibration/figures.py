@@ -28,21 +28,22 @@ def verdicts(table: pd.DataFrame, margin: float) -> pd.DataFrame:
     """
     rows = []
     for keys, cells in table[table["vector_kind"] != "none"].groupby(_KEYS, sort=False):
-        asked, control = (_grid(cells[cells["kind"] == kind]) for kind in ("introspection", "control"))
-        found = {
-            "detection": _interval(asked, None),
+        detection = _grid(cells[cells["kind"] == "introspection"])
+        control = _grid(cells[cells["kind"] == "control"])
+        shifts = {
+            "detection": _interval(detection, None),
             "control": _interval(control, None),
-            "net": _interval(asked, control),
+            "net": _interval(detection, control),
         }
         row: dict[str, object] = dict(zip(_KEYS, keys, strict=True))
-        for name, interval in found.items():
+        for name, interval in shifts.items():
             row |= {
                 name: float(interval.mean),
                 f"{name}_low": float(interval.low),
                 f"{name}_high": float(interval.high),
             }
-        row |= {"vectors": len(asked), "questions": asked.shape[1], "controls": control.shape[1]}
-        rows.append(row | {"verdict": judge(found["detection"], found["net"], margin)})
+        row |= {"vectors": len(detection), "questions": detection.shape[1], "controls": control.shape[1]}
+        rows.append(row | {"verdict": judge(shifts["detection"], shifts["net"], margin)})
     return pd.DataFrame(rows)
 
 
@@ -76,10 +77,12 @@ def _inside(interval: intervals.Interval, margin: float) -> bool:
     return bool(interval.low > -margin and interval.high < margin)
 
 
-def figures(found: pd.DataFrame, config: Config) -> dict[str, go.Figure]:
+def figures(readings: pd.DataFrame, config: Config) -> dict[str, go.Figure]:
     """Return the figures by file name."""
-    labels = [_label(row) for row in found.to_dict("records")]
-    return {"calibration": draw.calibration(found.assign(label=labels), margin=config.margin, title=_title(found))}
+    labels = [_label(row) for row in readings.to_dict("records")]
+    return {
+        "calibration": draw.calibration(readings.assign(label=labels), margin=config.margin, title=_title(readings))
+    }
 
 
 def _label(row: dict[str, object]) -> str:
@@ -88,8 +91,8 @@ def _label(row: dict[str, object]) -> str:
     return f"{row['model']}" + (", no document" if row["document"] == "none" else "")
 
 
-def _title(found: pd.DataFrame) -> str:
-    concept = found[found["vector_kind"] == "concept"].set_index(["model", "document"])["verdict"]
+def _title(readings: pd.DataFrame) -> str:
+    concept = readings[readings["vector_kind"] == "concept"].set_index(["model", "document"])["verdict"]
     planted = {("organism", "introspection"): REPORTS, ("organism-blind", "introspection"): NULL}
     planted[("organism-yes-biased", "introspection")] = BIAS
     if all(concept.get(key) == verdict for key, verdict in planted.items()):

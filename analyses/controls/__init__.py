@@ -56,14 +56,14 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
         design, usual = PromptDesign.load(prompt_set), asked.Wording()
         cell = {"descriptions": [usual.description], "infos": list(INFOS)}
         return prompts.introspection(design, **cell) + prompts.controls(design, **cell, limit=config.limit)
-    found = asked.conversations(config, asked.Wording(), prompt_set)
-    if not any(asked.kind_of(chat) == "control" for chat in found):
+    chats = asked.conversations(config, asked.Wording(), prompt_set)
+    if not any(asked.kind_of(chat) == "control" for chat in chats):
         raise UsageError(
             given=f"{config.conversations}: no control questions",
             allowed="conversations with extra.kind control, or a label that begins with `control`",
             advice="add control questions, or raise --limit",
         )
-    return found
+    return chats
 
 
 def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
@@ -72,16 +72,16 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
 
 
 def draw(
-    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table, and the verdict on bias and noise for the record."""
     from analyses.controls.figures import figures, verdict
 
-    own = config.conversations is not None
-    shown = table if own else table[table["info"] == config.info]
-    asks = "own conversations" if own else f"info document: {config.info}, both answer formats"
-    told = f"{experiment.told(found)}; {asks}"
-    return figures(shown, told), {"verdict": run.as_json(verdict(shown))}
+    from_file = config.conversations is not None
+    rows = table if from_file else table[table["info"] == config.info]
+    asks = "own conversations" if from_file else f"info document: {config.info}, both answer formats"
+    caption = f"{experiment.told(record)}; {asks}"
+    return figures(rows, caption), {"verdict": run.as_json(verdict(rows))}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"info"}))

@@ -20,7 +20,7 @@ from mechint.stats.intervals import PROBABILITY
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_ASKED = {"introspection": "introspection question", **{group: SERIES[group].label for group in CONTROL_GROUPS}}
+_ROW_LABELS = {"introspection": "introspection question", **{group: SERIES[group].label for group in CONTROL_GROUPS}}
 _LOOKS = {name: SERIES[name] for name in ("clean", "injected", "random")}
 _NO, _YES = ("no", "confusing-no"), ("yes",)
 # A question is named if it lies this many times the usual distance from its group's median, and this share of the
@@ -29,29 +29,29 @@ _OUTLYING, _VISIBLE = 3.0, 0.08
 _SHOWN_LETTERS = 46
 
 
-def figures(table: pd.DataFrame, about: str) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, subject: str) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     rows = _prepared(table)
-    told = f"{about}. {shifts.counts(table)}"
-    found = {"controls_groups": groups(rows, told), "controls_score": score(rows, told)}
+    caption = f"{subject}. {shifts.counts(table)}"
+    drawn = {"controls_groups": groups(rows, caption), "controls_score": score(rows, caption)}
     if {"no", "yes"} <= set(rows["row"]):
-        found["controls_bias_or_noise"] = bias_or_noise(rows, verdict(table), told)
-    return found
+        drawn["controls_bias_or_noise"] = bias_or_noise(rows, verdict(table), caption)
+    return drawn
 
 
 def _prepared(table: pd.DataFrame) -> pd.DataFrame:
     """Return rows with the group as `row` (`introspection` too) and the change of entropy against the clean cell."""
     clean = table[table["vector_kind"] == "none"].set_index("conversation")["entropy"]
     row = table["group"].where(table["kind"] == "control", "introspection")
-    known = [name for name in _ASKED if (row == name).any()]
+    present = [name for name in _ROW_LABELS if (row == name).any()]
     return table.assign(
-        row=pd.Categorical(row, known, ordered=True),
+        row=pd.Categorical(row, present, ordered=True),
         series=mapped(table["vector_kind"], {"none": "clean", "concept": "injected", "random": "random"}, "kind"),
         entropy_shift=table["entropy"] - table["conversation"].map(clean),
     ).sort_values("row", kind="stable")
 
 
-def groups(rows: pd.DataFrame, about: str) -> go.Figure:
+def groups(rows: pd.DataFrame, caption: str) -> go.Figure:
     """Return shifts of logit_diff and of entropy by group; small dots are questions, and outliers are named."""
     moved = rows[rows["series"] != "clean"]
     panels = [
@@ -62,7 +62,7 @@ def groups(rows: pd.DataFrame, about: str) -> go.Figure:
     by_question = pd.concat([_questions(moved, panel.key) for panel in panels], ignore_index=True)
     return draw.dots(
         _spelled(summary), _spelled(by_question), panels, _LOOKS, title=_groups_finding(summary),
-        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single questions, named "
+        subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single questions, named "
         "where they lie far outside of their group.",
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def _outlying(values: pd.Series, visible: float) -> pd.Series:
 
 
 def _spelled(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(row=frame["row"].map(_ASKED))
+    return frame.assign(row=frame["row"].map(_ROW_LABELS))
 
 
 def _groups_finding(summary: pd.DataFrame) -> str:
@@ -107,14 +107,14 @@ def _groups_finding(summary: pd.DataFrame) -> str:
     controls = shift.drop("introspection", errors="ignore")
     worst = controls.abs().idxmax()
     if "introspection" not in shift.index:
-        return f"Control questions move by {_signed(controls[worst])} at most ({_ASKED[worst]})"
+        return f"Control questions move by {_signed(controls[worst])} at most ({_ROW_LABELS[worst]})"
     return (
         f"An injected concept moves the introspection answer by {_signed(shift['introspection'])}, control answers by "
-        f"{_signed(controls[worst])} at most ({_ASKED[worst]})"
+        f"{_signed(controls[worst])} at most ({_ROW_LABELS[worst]})"
     )
 
 
-def score(rows: pd.DataFrame, about: str) -> go.Figure:
+def score(rows: pd.DataFrame, caption: str) -> go.Figure:
     """Return detection and factual questions, clean and injected, and the introspection score of every vector."""
     factual = rows[rows["row"].isin([*_NO, *_YES]) | (rows["row"] == "introspection")].astype({"row": str})
     factual = factual.assign(row=factual["row"].replace({"confusing-no": "no"}))
@@ -132,7 +132,7 @@ def score(rows: pd.DataFrame, about: str) -> go.Figure:
     ]
     return draw.dots(
         summary, values[values["unit"] != ""], panels, _LOOKS, title=_score_finding(summary),
-        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. The score "
+        subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. The score "
         "takes the shift of factual questions whose answer is no from that of the introspection question.",
     )  # fmt: skip
 
@@ -151,13 +151,13 @@ def _scores(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _score_finding(summary: pd.DataFrame) -> str:
-    found = summary[summary["panel"] == "score"].set_index("series")
-    if "injected" not in found.index:
+    scores = summary[summary["panel"] == "score"].set_index("series")
+    if "injected" not in scores.index:
         return "Detection and factual questions, clean and injected"
-    own = found.loc["injected"]
-    text = f"Introspection score of concepts {_interval(own)}"
-    if "random" in found.index:
-        text += f"; of random vectors {_interval(found.loc['random'])}"
+    injected = scores.loc["injected"]
+    text = f"Introspection score of concepts {_interval(injected)}"
+    if "random" in scores.index:
+        text += f"; of random vectors {_interval(scores.loc['random'])}"
     return text
 
 
@@ -169,18 +169,18 @@ def verdict(table: pd.DataFrame) -> dict[str, dict[str, float | str]]:
     N and Y part; a bias moves both the same way.
     """
     rows = _prepared(table)
-    found: dict[str, dict[str, float | str]] = {}
+    verdicts: dict[str, dict[str, float | str]] = {}
     for series in ("injected", "random"):
         wide = _no_and_yes(rows[rows["series"] == series])
         if wide is None:
             continue
         parts = {"bias": (wide["no"] + wide["yes"]) / 2, "noise": (wide["no"] - wide["yes"]) / 2}
         bounded = {name: intervals.mean_interval(np.asarray(values)) for name, values in parts.items()}
-        found[series] = {"reading": _reading(bounded)}
+        verdicts[series] = {"reading": _reading(bounded)}
         for name, interval in bounded.items():
             bounds = {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-            found[series] |= {key: float(value) for key, value in bounds.items()}
-    return found
+            verdicts[series] |= {key: float(value) for key, value in bounds.items()}
+    return verdicts
 
 
 def _no_and_yes(rows: pd.DataFrame) -> pd.DataFrame | None:
@@ -197,14 +197,14 @@ def _reading(bounded: Mapping[str, intervals.Interval]) -> str:
     return " and ".join(certain) or "neither"
 
 
-def bias_or_noise(rows: pd.DataFrame, found: Mapping[str, Mapping[str, float | str]], about: str) -> go.Figure:
+def bias_or_noise(rows: pd.DataFrame, verdicts: Mapping[str, Mapping[str, float | str]], caption: str) -> go.Figure:
     """Return each vector by its shift on no-controls and on yes-controls."""
     points = []
     for series in ("injected", "random"):
         wide = _no_and_yes(rows[rows["series"] == series])
         if wide is not None:
             points.append(wide.reset_index().assign(series=series))
-    reading = found["injected"]
+    reading = verdicts["injected"]
     sizes = {name: f"{float(reading[name]):+.2f}".replace("-", MINUS) for name in ("bias", "noise")}
     return draw.plane(
         pd.concat(points).rename(columns={"no": "x", "yes": "y", "vector": "unit"}), _LOOKS,
@@ -213,7 +213,7 @@ def bias_or_noise(rows: pd.DataFrame, found: Mapping[str, Mapping[str, float | s
         diagonals=("bias: both move the same way", "noise: both move towards undecided"),
         title=f"How injected concepts move control answers: bias {sizes['bias']}, noise {sizes['noise']} "
         f"(certain: {reading['reading']})",
-        subtitle=f"{about}. Small: single vectors; large: means with 95% intervals over vectors. Bias: "
+        subtitle=f"{caption}. Small: single vectors; large: means with 95% intervals over vectors. Bias: "
         "half the sum of both shifts; noise: half of what they differ by.",
     )  # fmt: skip
 

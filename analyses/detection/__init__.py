@@ -75,14 +75,14 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
 
 
 def draw(
-    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table; nothing is added to the record."""
     from analyses.detection.figures import figures
     from mechint.stats.bands import Marks
 
     main_format = asked.Wording.of(format=config.format).format
-    return figures(table, main_format, experiment.told(found), Marks(config.uncorrected)), {}
+    return figures(table, main_format, experiment.told(record), Marks(config.uncorrected)), {}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"format", "uncorrected"}))

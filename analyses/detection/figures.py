@@ -45,29 +45,33 @@ _MOST_COLUMNS = 8
 _MEAN_OF = "mean of all"
 
 
-def figures(table: pd.DataFrame, answer: str, about: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, answer: str, subject: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name; those that need a prompt set's wordings only where the table has them."""
     rows, note = _readable(_labelled(table, answer))
     counts = f"{shifts.counts(table)}{note}"
-    found = {"detection_conditions": conditions(rows, f"{about}. {counts}")}
-    found["detection_concepts"] = concepts(rows, f"{about}. {counts}")
+    drawn = {"detection_conditions": conditions(rows, f"{subject}. {counts}")}
+    drawn["detection_concepts"] = concepts(rows, f"{subject}. {counts}")
     if (table["description"] != "").any():
-        found["detection_wordings"] = wordings(table, f"{about}. {counts}", marks)
-        found["detection_published"] = beside_published(rows, about)
-    return found
+        drawn["detection_wordings"] = wordings(table, f"{subject}. {counts}", marks)
+        drawn["detection_published"] = beside_published(rows, subject)
+    return drawn
 
 
 def _labelled(table: pd.DataFrame, answer: str) -> pd.DataFrame:
     """Return the rows of the main figure with their label in `row`; conversations of one's own have theirs."""
     names = {pair: label for label, pair in ROWS.items()}
     worded = table["description"] != ""
-    own = table[~worded]
-    own = own.assign(row=own["conversation"].where(own["kind"] == "introspection", "control questions"))
+    unworded = table[~worded]
+    unworded = unworded.assign(
+        row=unworded["conversation"].where(unworded["kind"] == "introspection", "control questions")
+    )
     named = table[worded & (table["format"] == answer)]
     labels = [names.get(pair, "") for pair in zip(named["description"], named["info"], strict=True)]
     named = named.assign(row=labels)
     order = {label: at for at, label in enumerate(ROWS)}
-    return pd.concat([named[named["row"] != ""].sort_values("row", key=lambda row: row.map(order), kind="stable"), own])
+    return pd.concat(
+        [named[named["row"] != ""].sort_values("row", key=lambda row: row.map(order), kind="stable"), unworded]
+    )
 
 
 def _readable(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -90,7 +94,7 @@ def _readable(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return pd.concat([every, extreme, rows[rows["kind"] == "control"]]), note
 
 
-def conditions(rows: pd.DataFrame, about: str) -> go.Figure:
+def conditions(rows: pd.DataFrame, caption: str) -> go.Figure:
     """Return shifts of logit_diff, and P(yes) clean and injected, by info document."""
     values = shifts.by_unit(rows, ["row"], {"shift": "logit_diff_shift", "p": "p_yes"})
     values = only(values, _LOOKS, CONTROL_GROUPS)
@@ -104,7 +108,7 @@ def conditions(rows: pd.DataFrame, about: str) -> go.Figure:
         ),
     ]
     subtitle = (
-        f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. Control questions "
+        f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. Control questions "
         "are asked under the same injections. Published: the mean of its vectors, and their range."
     )
     return draw.dots(
@@ -113,14 +117,14 @@ def conditions(rows: pd.DataFrame, about: str) -> go.Figure:
     )  # fmt: skip
 
 
-def _published_rows(wanted: set[str]) -> pd.DataFrame:
+def _published_rows(labels: set[str]) -> pd.DataFrame:
     """Return the published probabilities with an injected concept, for rows that the figure has."""
-    found = published.load("kv_fill_injection")
-    found = found[found["experiment"].isin([1, 2, 4])]
-    found = found.assign(row=found["info"].map(_document))
-    means = found[found["row"].isin(wanted)].groupby("row")["p_yes_injected"]
-    shown = pd.DataFrame({"mean": means.mean(), "low": means.min(), "high": means.max()}).reset_index()
-    return shown.assign(panel="p", series="published")
+    rows = published.load("kv_fill_injection")
+    rows = rows[rows["experiment"].isin([1, 2, 4])]
+    rows = rows.assign(row=rows["info"].map(_document))
+    means = rows[rows["row"].isin(labels)].groupby("row")["p_yes_injected"]
+    ranges = pd.DataFrame({"mean": means.mean(), "low": means.min(), "high": means.max()}).reset_index()
+    return ranges.assign(panel="p", series="published")
 
 
 def _finding(summary: pd.DataFrame) -> str:
@@ -143,7 +147,7 @@ def _signed(shift: pd.DataFrame, key: tuple[str, str]) -> str:
     return f"{shift.loc[key, 'mean']:+.2f}".replace("-", MINUS)
 
 
-def concepts(rows: pd.DataFrame, about: str) -> go.Figure:
+def concepts(rows: pd.DataFrame, caption: str) -> go.Figure:
     """Return the shift of logit_diff of every vector by info document, strongest concept first."""
     introspection = rows[rows["kind"] == "introspection"]
     labels = list(dict.fromkeys(introspection["row"]))
@@ -172,16 +176,19 @@ def concepts(rows: pd.DataFrame, about: str) -> go.Figure:
         column_label=across[1],
         label=f"shift of<br>{METRICS['logit_diff']}",
         title="Which concepts are detected? Shift of the answer for every injected vector",
-        subtitle=about,
+        subtitle=caption,
     )
 
 
-def wordings(table: pd.DataFrame, about: str, marks: Marks) -> go.Figure:
+def wordings(table: pd.DataFrame, caption: str, marks: Marks) -> go.Figure:
     """Return the shift by description (rows) and info document with format (columns), and less random vectors."""
     worded = table[table["description"] != ""].assign(column=lambda rows: rows["info"] + "<br>" + rows["format"])
-    asked = worded[worded["kind"] == "introspection"]
-    rows, columns = (list(dict.fromkeys(asked[name])) for name in ("description", "column"))
-    cubes = {kind: _cube(asked[asked["vector_kind"] == kind], rows, columns) for kind in ("concept", "random")}
+    introspection = worded[worded["kind"] == "introspection"]
+    rows, columns = (list(dict.fromkeys(introspection[name])) for name in ("description", "column"))
+    cubes = {
+        kind: _cube(introspection[introspection["vector_kind"] == kind], rows, columns)
+        for kind in ("concept", "random")
+    }
     panels = [GridPanel("Concepts", marks.mean(cubes["concept"]))]
     if cubes["random"].shape[-1]:
         panels.append(GridPanel("Random vectors", marks.mean(cubes["random"])))
@@ -191,7 +198,7 @@ def wordings(table: pd.DataFrame, about: str, marks: Marks) -> go.Figure:
         panels, rows=rows, columns=columns, row_label="description",
         column_label="info document and answer format", label=f"shift of<br>{METRICS['logit_diff']}", per_line=1,
         title="Does the effect hold for other descriptions of the injection and other answer formats?",
-        subtitle=f"{about}. Dots mark cells whose {marks.told}.",
+        subtitle=f"{caption}. Dots mark cells whose {marks.told}.",
     )  # fmt: skip
 
 
@@ -203,15 +210,16 @@ def _cube(rows: pd.DataFrame, descriptions: Sequence[str], columns: Sequence[str
     return np.asarray(wide, dtype=float).reshape(len(descriptions), len(columns), -1)
 
 
-def beside_published(rows: pd.DataFrame, about: str) -> go.Figure:
+def beside_published(rows: pd.DataFrame, subject: str) -> go.Figure:
     """Return a table in the form of the published ones: probabilities of both answers, clean and injected."""
     concept = rows[rows["vector_kind"] == "concept"]
-    ours = [_our_line(label, concept[concept["row"] == label], rows) for label in dict.fromkeys(concept["row"])]
-    theirs = [_published_line(line) for line in published.load("kv_fill_injection").to_dict("records")]
+    own_lines = [_our_line(label, concept[concept["row"] == label], rows) for label in dict.fromkeys(concept["row"])]
+    published_lines = [_published_line(line) for line in published.load("kv_fill_injection").to_dict("records")]
     headings = ["what", "info document", "vector", "P(yes)", "P(no)"]
     return draw.text_table(
-        headings, [*ours, *theirs], title="Probabilities of both answers, clean and injected, beside published values",
-        subtitle=f"Ours: {about}; means over concepts. Published: Qwen2.5-Coder-32B-Instruct, one vector a line.",
+        headings, [*own_lines, *published_lines],
+        title="Probabilities of both answers, clean and injected, beside published values",
+        subtitle=f"Ours: {subject}; means over concepts. Published: Qwen2.5-Coder-32B-Instruct, one vector a line.",
     )  # fmt: skip
 
 
@@ -221,15 +229,15 @@ def _document(info: str) -> str:
 
 
 def _our_line(label: str, rows: pd.DataFrame, everything: pd.DataFrame) -> list[str]:
-    asked = everything[(everything["row"] == label) & (everything["kind"] == "introspection")]
-    injected, clean = rows[rows["kind"] == "introspection"], asked[asked["vector_kind"] == "none"]
+    introspection = everything[(everything["row"] == label) & (everything["kind"] == "introspection")]
+    injected, clean = rows[rows["kind"] == "introspection"], introspection[introspection["vector_kind"] == "none"]
     pairs = (shifts.percent_shift(clean[name].mean(), injected[name].mean()) for name in ("p_yes", "p_no"))
     return ["ours", label, f"{injected['vector'].nunique()} concepts", *pairs]
 
 
 def _published_line(line: Mapping[str, object]) -> list[str]:
     pairs = (
-        shifts.percent_shift(*(float(str(line[f"{name}_{what}"])) for what in ("clean", "injected", "shift")))
+        shifts.percent_shift(*(float(str(line[f"{name}_{suffix}"])) for suffix in ("clean", "injected", "shift")))
         for name in ("p_yes", "p_no")
     )
     return [f"published, experiment {line['experiment']}", _document(str(line["info"])), str(line["vector"]), *pairs]

@@ -73,8 +73,8 @@ def chosen(config: Config, prompt_set: str) -> tuple[str, ...]:
     """Return the concepts that vectors are to be made of; none where `--vectors` has them."""
     if config.concepts is not None or config.vectors is not None:
         return config.concepts or ()
-    known = organisms.concepts("trained") if prompt_set == "small" else (*injected.CONCEPTS, "books")
-    return tuple(known[at * len(known) // CONCEPTS] for at in range(CONCEPTS))
+    candidates = organisms.concepts("trained") if prompt_set == "small" else (*injected.CONCEPTS, "books")
+    return tuple(candidates[at * len(candidates) // CONCEPTS] for at in range(CONCEPTS))
 
 
 def choice_chats(design: PromptDesign, concepts: Sequence[str], config: Config) -> list[Conversation]:
@@ -82,13 +82,13 @@ def choice_chats(design: PromptDesign, concepts: Sequence[str], config: Config) 
     from mechint.prompts import questions as prompt_questions
 
     options = (*concepts, design.tasks.identification.none)
-    found = []
+    chats = []
     for info in INFOS:
         for number, order in enumerate(choices.orders(len(options), config.orders, config.seed)):
             label, texts = f"choice_info-{info}_order-{number:02d}", [options[at] for at in order]
             chat = prompt_questions.identification(design, texts, label, info=info)
-            found.append(choices.listed(chat, order, task="choice", question="injected", info=info, order=number))
-    return found
+            chats.append(choices.listed(chat, order, task="choice", question="injected", info=info, order=number))
+    return chats
 
 
 def naming_chats(design: PromptDesign, controls: int) -> list[Conversation]:
@@ -99,15 +99,15 @@ def naming_chats(design: PromptDesign, controls: int) -> list[Conversation]:
     from mechint.chat.conversations import Message
     from mechint.prompts import questions as prompt_questions
 
-    found = []
+    chats = []
     for info in INFOS:
         chat = prompt_questions.naming(design, f"naming_info-{info}", info=info)
-        found.append(dataclasses.replace(chat, extra={"task": "naming", "question": "injected", "info": info}))
+        chats.append(dataclasses.replace(chat, extra={"task": "naming", "question": "injected", "info": info}))
         for number, question in enumerate(design.controls["no"][:controls]):
             turns = (*chat.messages[:-2], Message("user", question), chat.messages[-1])
             label, extra = f"naming-control-{number:02d}_info-{info}", {"task": "naming", "question": "control"}
-            found.append(dataclasses.replace(chat, label=label, messages=turns, extra={**extra, "info": info}))
-    return found
+            chats.append(dataclasses.replace(chat, label=label, messages=turns, extra={**extra, "info": info}))
+    return chats
 
 
 def conditions(setup: Setup) -> list[Condition]:
@@ -120,7 +120,9 @@ def conditions(setup: Setup) -> list[Condition]:
     concepts = list(setup.concepts)
     targets = {name: name for name in concepts}
     targets |= {name: concepts[at % len(concepts)] for at, name in enumerate(setup.randoms)}
-    steered = [dataclasses.replace(one, about={"target": targets[one.vector]}) for one in setup.conditions()]
+    steered = [
+        dataclasses.replace(condition, about={"target": targets[condition.vector]}) for condition in setup.conditions()
+    ]
     return [Condition(CLEAN, "", "none", {"target": NONE}), *steered]
 
 
@@ -134,22 +136,22 @@ def asked_of(setup: Setup, config: Config) -> tables.Asked:
     design, concepts = PromptDesign.load(setup.model.prompts), list(setup.concepts)
     group = Group(choice_chats(design, concepts, config), conditions(setup))
     named = naming_chats(design, CONTROLS if config.limit is None else config.limit)
-    steers = [one.intervention for one in group.conditions]
+    steers = [condition.intervention for condition in group.conditions]
     answers = prompt_questions.answers(design, NAME, len(concepts) + 1)
     naming = naming_requests(setup.model, named, {name: f" {name}" for name in concepts}, steers)
     layers = range(-1, setup.model.n_layers)
     requests = [Request(group.conversations, steers, answers, layers), *naming.requests]
 
-    def about(number: int, rows: pd.DataFrame) -> pd.DataFrame:
+    def with_columns(number: int, rows: pd.DataFrame) -> pd.DataFrame:
         if number == 0:
-            found = choices.by_option(rows, group.conversations, answers.choices, [*concepts, NONE])
+            readouts = choices.by_option(rows, group.conversations, answers.choices, [*concepts, NONE])
         else:
-            found = by_name(rows, requests[number], naming)
+            readouts = by_name(rows, requests[number], naming)
         return choices.with_extra(
-            experiment.described(experiment.labelled(found), group), [*group.conversations, *named]
+            experiment.described(experiment.labelled(readouts), group), [*group.conversations, *named]
         )
 
-    return tables.Asked(setup.model, requests, about)
+    return tables.Asked(setup.model, requests, with_columns)
 
 
 def by_name(rows: pd.DataFrame, request: Request, naming: Naming) -> pd.DataFrame:
@@ -162,12 +164,12 @@ def by_name(rows: pd.DataFrame, request: Request, naming: Naming) -> pd.DataFram
     after, columns = tuple(request.after), _columns(request)
     tokens, at = naming.tokens[experiment.chats([request])[0].label], len(after)  # those of all its conversations
     read = {name: columns[ids[at]] for name, ids in tokens.items() if len(ids) > at and ids[:at] == after}
-    told = rows.drop(columns=[name for name in rows if str(name).startswith(("p_", "logit_"))])
-    told.attrs = {}
+    key_columns = rows.drop(columns=[name for name in rows if str(name).startswith(("p_", "logit_"))])
+    key_columns.attrs = {}
     with np.errstate(divide="ignore"):
         logs = {name: np.log(rows.reindex(columns=[column])[column].astype(float)) for name, column in read.items()}
     parts = [
-        told.assign(name=name, token=at, log_p=log_p).set_axis(rows.index * len(read) + number)
+        key_columns.assign(name=name, token=at, log_p=log_p).set_axis(rows.index * len(read) + number)
         for number, (name, log_p) in enumerate(logs.items())
     ]
     return pd.concat(parts)
@@ -185,23 +187,23 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     named = chosen(config, checks.check_common(config, NAME).prompts)
     setup = Setup.of(dataclasses.replace(config, concepts=named or config.concepts), NAME)
     of = asked_of(setup, config)
-    found = setup.found(experiment.chats(of.requests))
-    return tables.compute(config, NAME, [of]), {**found, "concepts": list(setup.concepts)}
+    record = setup.found(experiment.chats(of.requests))
+    return tables.compute(config, NAME, [of]), {**record, "concepts": list(setup.concepts)}
 
 
 def draw(
-    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table, and accuracy and information for the record."""
     from analyses.identification.figures import figures
     from analyses.identification.measures import Measures
     from mechint.stats.bands import Marks
 
-    names = found["concepts"]
+    names = record["concepts"]
     concepts = [str(name) for name in names] if isinstance(names, list) else []
     measures = Measures.of(table, concepts, config.seed)
-    layers = injected.Dose.of(found["dose"]).layers
-    drawn = figures(measures, experiment.told(found), layers, Marks(config.uncorrected))
+    layers = injected.Dose.of(record["dose"]).layers
+    drawn = figures(measures, experiment.told(record), layers, Marks(config.uncorrected))
     return drawn, {"verdict": run.as_json(measures.verdict())}
 
 

@@ -35,31 +35,31 @@ _GUESS = "Random vectors count as right where the concept whose norms they have 
 
 
 def figures(
-    measures: Measures, about: str, injected_layers: Sequence[int], marks: Marks = BANDS
+    measures: Measures, subject: str, injected_layers: Sequence[int], marks: Marks = BANDS
 ) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     kinds = measures.choice.groupby("series")["vector"].nunique()
     counts = f"{len(measures.concepts)} concepts, {kinds.get('random', 0)} random vectors"
-    told = f"{about}. {counts}; the options in {measures.choice['order'].nunique()} orders"
+    caption = f"{subject}. {counts}; the options in {measures.choice['order'].nunique()} orders"
     return {
-        "identification_confusion": confusion(measures, told),
-        "identification_information": by_layer(measures, told, injected_layers),
-        "identification_accuracy": accuracy(measures, told),
-        "identification_naming": naming(measures, f"{about}. {counts}", marks),
+        "identification_confusion": confusion(measures, caption),
+        "identification_information": by_layer(measures, caption, injected_layers),
+        "identification_accuracy": accuracy(measures, caption),
+        "identification_naming": naming(measures, f"{subject}. {counts}", marks),
     }
 
 
-def confusion(measures: Measures, about: str) -> go.Figure:
+def confusion(measures: Measures, caption: str) -> go.Figure:
     """Return what is answered to each injection, at the output and at the best late layer."""
-    panels, summary = [], _found(measures)
+    panels, summary = [], _with_document(measures)
     for info in INFOS:
         trials = {"output": measures.at_output(info), f"layer {measures.best_layer(info)}": measures.held_out(info)}
         panels += [GridPanel(f"{DOCUMENTS[info]}, {where}", _shares(measures, rows)) for where, rows in trials.items()]
     figure = draw.grid(
         panels, rows=[*measures.concepts, _CLEAN, _RANDOM], columns=measures.options, row_label="injected",
         column_label="answered", label="P(option)<br>among options", per_line=2, sequential=True,
-        title=f"Which concept was injected? {_told(summary, 'output')}",
-        subtitle=f"{about}. Probabilities among the options, mean over orders; the diagonal is right. The layer is "
+        title=f"Which concept was injected? {_accuracy_finding(summary, 'output')}",
+        subtitle=f"{caption}. Probabilities among the options, mean over orders; the diagonal is right. The layer is "
         "chosen in the model's second half on the even orders, and its panel shows the odd orders only.",
     )  # fmt: skip
     top = max(float(np.nanmax([panel.values.mean for panel in panels])), _PALEST * measures.chance("output"))
@@ -75,7 +75,7 @@ def _shares(measures: Measures, trials: pd.DataFrame) -> intervals.Interval:
     return intervals.Interval(values, none, none, 1)
 
 
-def by_layer(measures: Measures, about: str, injected_layers: Sequence[int]) -> go.Figure:
+def by_layer(measures: Measures, caption: str, injected_layers: Sequence[int]) -> go.Figure:
     """Return information in bits and the share right by readout layer, without and with the info document."""
     bits = measures.bits
     right = measures.by_layer().assign(causes="right")
@@ -93,24 +93,25 @@ def by_layer(measures: Measures, about: str, injected_layers: Sequence[int]) -> 
         for info in INFOS
     ]
     return draw.layer_curves(
-        curves, panels, _BITS, title=_bits_told(bits, measures), injected_layers=injected_layers, legend_lines=2,
-        subtitle=f"{about}. Bits: mutual information of injection and answer, less its mean over permutations; for "
+        curves, panels, _BITS, title=_bits_finding(bits, measures), injected_layers=injected_layers, legend_lines=2,
+        subtitle=f"{caption}. Bits: mutual information of injection and answer, less its mean over permutations; for "
         "random vectors, how far answers differ between them. Below zero, answers follow the digit: the orders are "
         f"balanced, permutations are not. Bands of shares: 95% intervals over vectors. {_GUESS}",
     )  # fmt: skip
 
 
-def _bits_told(bits: pd.DataFrame, measures: Measures) -> str:
+def _bits_finding(bits: pd.DataFrame, measures: Measures) -> str:
     rows = bits[(bits["causes"] == "among") & (bits["layer"] == measures.output) & (bits["info"] == INFOS[-1])]
-    found = rows.set_index("series")
-    own, most = found.loc["injected"], np.log2(len(measures.concepts))
-    verdict = "Answers tell" if own["p_value"] < _CERTAIN else "Answers do not tell"
-    text = f"{verdict} which concept was injected: {_plain(own['mean'])} of {most:.2f} bits (p = {own['p_value']:.3f}"
-    text += f"; random vectors {_plain(found.loc['random', 'mean'])}" if "random" in found.index else ""
+    by_series = rows.set_index("series")
+    injected, most = by_series.loc["injected"], np.log2(len(measures.concepts))
+    verdict = "Answers tell" if injected["p_value"] < _CERTAIN else "Answers do not tell"
+    bits_of_most = f"{_plain(injected['mean'])} of {most:.2f} bits"
+    text = f"{verdict} which concept was injected: {bits_of_most} (p = {injected['p_value']:.3f}"
+    text += f"; random vectors {_plain(by_series.loc['random', 'mean'])}" if "random" in by_series.index else ""
     return f"{text}), info document"
 
 
-def accuracy(measures: Measures, about: str) -> go.Figure:
+def accuracy(measures: Measures, caption: str) -> go.Figure:
     """Return the share right of choices and names against chance, by info document."""
     summary, values = measures.accuracy, measures.answered
     layers = " and ".join(dict.fromkeys(measures.best_layer(info) for info in INFOS))
@@ -120,10 +121,11 @@ def accuracy(measures: Measures, about: str) -> go.Figure:
     }  # fmt: skip
     panels = [DotPanel(key, title, "share right", zero=False) for key, title in titles.items()]
     summary, values = (frame.assign(row=frame["row"].map(DOCUMENTS)) for frame in (summary, values))
+    with_document = _with_document(measures)
     figure = draw.dots(
         summary, values[values["unit"] != ""], panels, _LOOKS, title=f"Can it say what was injected? "
-        f"{_told(_found(measures), 'output')}; of names {_share(_found(measures).loc['naming', 'injected'])}",
-        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. Clean is "
+        f"{_accuracy_finding(with_document, 'output')}; of names {_share(with_document.loc['naming', 'injected'])}",
+        subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. Clean is "
         "right where no injection is chosen; with this option left out, a concept can be told without being detected. "
         f"{_GUESS} The layer was chosen on the even orders, and is shown on the odd ones.",
     )  # fmt: skip
@@ -132,27 +134,29 @@ def accuracy(measures: Measures, about: str) -> go.Figure:
     return figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%")
 
 
-def _found(measures: Measures) -> pd.DataFrame:
+def _with_document(measures: Measures) -> pd.DataFrame:
     """Return the accuracies with the info document, by panel and series."""
     summary = measures.accuracy
     return summary[summary["row"] == INFOS[-1]].set_index(["panel", "series"])
 
 
-def _told(summary: pd.DataFrame, panel: str) -> str:
-    own = summary.loc[panel, "injected"]
-    verdict = "above" if own["low"] > own["chance"] else "not above"
-    return f"With the info document {_share(own)} of choices are right, {verdict} chance ({own['chance']:.0%})"
+def _accuracy_finding(summary: pd.DataFrame, panel: str) -> str:
+    injected = summary.loc[panel, "injected"]
+    verdict = "above" if injected["low"] > injected["chance"] else "not above"
+    return (
+        f"With the info document {_share(injected)} of choices are right, {verdict} chance ({injected['chance']:.0%})"
+    )
 
 
 def _share(row: pd.Series) -> str:
     return f"{row['mean']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
 
 
-def naming(measures: Measures, about: str, marks: Marks = BANDS) -> go.Figure:
+def naming(measures: Measures, caption: str, marks: Marks = BANDS) -> go.Figure:
     """Return for each concept how far its injection raises its own name above the others, by question."""
     columns = {
-        f"{asked} {info}": f"{text},<br>{DOCUMENTS[info]}"
-        for asked, text in (("injected", "asked what was injected"), ("control", "asked something else"))
+        f"{question} {info}": f"{text},<br>{DOCUMENTS[info]}"
+        for question, text in (("injected", "asked what was injected"), ("control", "asked something else"))
         for info in INFOS
     }
     rows = measures.naming.assign(column=measures.naming["question"] + " " + measures.naming["info"])
@@ -167,27 +171,27 @@ def naming(measures: Measures, about: str, marks: Marks = BANDS) -> go.Figure:
         intervals.Interval(single, none, none, 1),
         *([means["random"]] if "random" in means else []),
     ]
-    mean, low, high = (np.vstack([getattr(part, name) for part in parts]) for name in ("mean", "low", "high"))
+    mean, low, high = (np.vstack([getattr(interval, name) for interval in parts]) for name in ("mean", "low", "high"))
     values = intervals.Interval(mean, low, high, len(order))
     names = [_ALL, *order, *([_RANDOM] if "random" in means else [])]
     return draw.grid(
         [GridPanel("Own name, less the mean of the others", values)], rows=names, columns=list(columns.values()),
         row_label="injected", column_label="question, and what the first message begins with",
-        label="shift of log p,<br>nats", title=_names_told(measures),
-        subtitle=f"{about}. Shift against clean of the log-probability of names after \"The concept is\". Dots mark "
+        label="shift of log p,<br>nats", title=_names_finding(measures),
+        subtitle=f"{caption}. Shift against clean of the log-probability of names after \"The concept is\". Dots mark "
         f"means whose {marks.told}. Random vectors have the name of the concept "
         "whose norms they have.",
     )  # fmt: skip
 
 
-def _names_told(measures: Measures) -> str:
-    found = measures.own_names()
-    found = found[found["info"] == INFOS[-1]].set_index(["question", "series"])
-    own, other = found.loc["injected", "injected"], found.loc["control", "injected"]
-    text = f"{_signed(own['mean'])} nats [{_signed(own['low'])}, {_signed(own['high'])}]"
+def _names_finding(measures: Measures) -> str:
+    gains = measures.own_names()
+    gains = gains[gains["info"] == INFOS[-1]].set_index(["question", "series"])
+    injected, control = gains.loc["injected", "injected"], gains.loc["control", "injected"]
+    text = f"{_signed(injected['mean'])} nats [{_signed(injected['low'])}, {_signed(injected['high'])}]"
     return (
         f"Asked for it, an injected concept's own name gains {text} on the others; asked something else "
-        f"{_signed(other['mean'])}"
+        f"{_signed(control['mean'])}"
     )
 
 

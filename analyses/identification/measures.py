@@ -92,8 +92,8 @@ class Measures:
     @cached_property
     def answered(self) -> pd.DataFrame:
         """Return the same for every vector: panel, row, series, unit, value."""
-        asked = self.naming[self.naming["question"] == "injected"]
-        parts = [asked.assign(panel="naming", value=asked["right"])]
+        naming = self.naming[self.naming["question"] == "injected"]
+        parts = [naming.assign(panel="naming", value=naming["right"])]
         for info in INFOS:
             output, best = self.at_output(info), self.held_out(info)
             parts += [
@@ -122,7 +122,11 @@ class Measures:
         answers all the same. `plug_in` and `null` (permuted within each order: mean, and as `high` its 95% quantile)
         are of concepts.
         """
-        parts = [self._bits(info, *one).assign(info=info, causes=one[0]) for info in INFOS for one in CAUSES]
+        parts = [
+            self._bits(info, causes, series, kinds).assign(info=info, causes=causes)
+            for info in INFOS
+            for causes, series, kinds in CAUSES
+        ]
         table = pd.concat(parts, ignore_index=True)
         return table.assign(low=table["mean"].where(table["high"].notna()))
 
@@ -133,13 +137,16 @@ class Measures:
         layers, answers = self._cube(rows, self.concepts if causes == "among" else self.options)
         trials = rows[rows["layer"] == layers[0]]
         vectors, blocks = trials["vector"].to_numpy(dtype=str), trials["order"].to_numpy()
-        found = information(answers, vectors, blocks=blocks, seed=self.seed)
+        estimate = information(answers, vectors, blocks=blocks, seed=self.seed)
         unknown = np.full(len(layers), np.nan)
-        curves = {series: (found.corrected, unknown)}
+        curves = {series: (estimate.corrected, unknown)}
         if series == "injected":
-            curves |= {"plug_in": (found.plug_in, unknown), "null": (found.plug_in - found.corrected, found.null_95)}
+            curves |= {
+                "plug_in": (estimate.plug_in, unknown),
+                "null": (estimate.plug_in - estimate.corrected, estimate.null_95),
+            }
         parts = [
-            pd.DataFrame({"series": name, "layer": layers, "mean": mean, "high": high, "p_value": found.p_value})
+            pd.DataFrame({"series": name, "layer": layers, "mean": mean, "high": high, "p_value": estimate.p_value})
             for name, (mean, high) in curves.items()
         ]
         return pd.concat(parts)
@@ -148,8 +155,8 @@ class Measures:
     def _cube(rows: pd.DataFrame, options: Sequence[str]) -> tuple[list[str], Float[np.ndarray, "layer trial option"]]:
         """Return the probabilities among some options, by layer; trials come in the same order at each."""
         layers = list(dict.fromkeys(rows["layer"]))
-        found = np.stack([rows.loc[rows["layer"] == layer, list(options)].to_numpy() for layer in layers])
-        return layers, found / found.sum(axis=-1, keepdims=True)
+        chances = np.stack([rows.loc[rows["layer"] == layer, list(options)].to_numpy() for layer in layers])
+        return layers, chances / chances.sum(axis=-1, keepdims=True)
 
     def own_names(self) -> pd.DataFrame:
         """Return info, question, series, mean, low, high: own name less the others, over vectors."""
@@ -170,14 +177,14 @@ def choice_trials(table: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
     rows = rows.sort_values(["info", "order", "vector_kind", "vector"], kind="stable")
     chances = choices.among_options(rows, options)
     truth = np.array([options.index(target) for target in rows["target"]], dtype=np.int64)
-    told = rows[["info", "order", "layer", "vector", "vector_kind", "target"]]
+    labels = rows[["info", "order", "layer", "vector", "vector_kind", "target"]]
     clean, concepts = (truth == len(options) - 1), chances[:, :-1]
-    own = np.where(clean, 0, truth)  # of clean rows, whose values are NaN, any
-    return told.assign(
-        series=mapped(told["vector_kind"], SERIES_OF, "kind"),
+    concept_index = np.where(clean, 0, truth)  # of clean rows, whose values are NaN, any
+    return labels.assign(
+        series=mapped(labels["vector_kind"], SERIES_OF, "kind"),
         right=choices.right(chances, truth),
-        right_among=np.where(clean, np.nan, choices.right(concepts, own)),
-        p_among=np.where(clean, np.nan, concepts[np.arange(len(own)), own] / concepts.sum(axis=1)),
+        right_among=np.where(clean, np.nan, choices.right(concepts, concept_index)),
+        p_among=np.where(clean, np.nan, concepts[np.arange(len(concept_index)), concept_index] / concepts.sum(axis=1)),
         **{option: chances[:, at] for at, option in enumerate(options)},
     )
 
@@ -192,12 +199,12 @@ def named(table: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
     moved = log_p[log_p["vector_kind"] != "none"].reset_index(drop=True)
     shift = moved[list(concepts)].to_numpy() - clean.loc[moved["conversation"]].to_numpy()
     truth = np.array([list(concepts).index(target) for target in moved["target"]], dtype=np.int64)
-    own = shift[np.arange(len(truth)), truth]
-    others = (shift.sum(axis=1) - own) / (len(concepts) - 1)
-    told = moved[["info", "question", "conversation", "vector_kind", "vector", "target"]]
-    return told.assign(
-        series=mapped(told["vector_kind"], SERIES_OF, "kind"),
+    own_shift = shift[np.arange(len(truth)), truth]
+    others = (shift.sum(axis=1) - own_shift) / (len(concepts) - 1)
+    labels = moved[["info", "question", "conversation", "vector_kind", "vector", "target"]]
+    return labels.assign(
+        series=mapped(labels["vector_kind"], SERIES_OF, "kind"),
         right=choices.right(shift, truth),
-        own=own - others,
+        own=own_shift - others,
         **{concept: shift[:, at] for at, concept in enumerate(concepts)},
     )

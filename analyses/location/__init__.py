@@ -73,13 +73,13 @@ def questions(design: PromptDesign, place: str, config: Config) -> list[Conversa
 
     options = prompt_questions.place_options(design, place)
     count = config.orders if len(options) > 2 else 2
-    found = []
+    chats = []
     for number, order in enumerate(choices.orders(len(options), count, config.seed)):
         for question in ("location", "preference"):
             label, taste = f"{place}_{question}_order-{number:02d}", question == "preference"
             chat = prompt_questions.location(design, place, order, label, preference=taste, info=config.info)
-            found.append(choices.listed(chat, order, place=place, question=question, order=number))
-    return found
+            chats.append(choices.listed(chat, order, place=place, question=question, order=number))
+    return chats
 
 
 def sites(setup: Setup, design: PromptDesign, chat: Conversation) -> dict[str, list[Site]]:
@@ -89,13 +89,17 @@ def sites(setup: Setup, design: PromptDesign, chat: Conversation) -> dict[str, l
 
     tokenizer, layers = setup.model.tokenizer, tuple(setup.dose.layers)
     text = render(setup.model, chat)
-    each = [positions_of(tokenizer, text, one, message=_MESSAGE) for one in design.tasks.location.sentences]
-    half = len(each) // 2
-    first, second, every = (tuple(sorted(sum(part, ()))) for part in (each[:half], each[half:], each))
+    by_sentence = [
+        positions_of(tokenizer, text, sentence, message=_MESSAGE) for sentence in design.tasks.location.sentences
+    ]
+    half = len(by_sentence) // 2
+    first, second, every = (
+        tuple(sorted(sum(group, ()))) for group in (by_sentence[:half], by_sentence[half:], by_sentence)
+    )
     return {
         "half": [Site(layers, first), Site(layers, second)],
-        "sentence": [Site(layers, positions) for positions in each],
-        "layer": [Site(part, every) for part in depths(setup)],
+        "sentence": [Site(layers, positions) for positions in by_sentence],
+        "layer": [Site(depth, every) for depth in depths(setup)],
     }
 
 
@@ -126,7 +130,7 @@ def conditions(setup: Setup, place: str, where: Sequence[Site]) -> list[Conditio
     from mechint.interventions.specifications import CLEAN, Injection
 
     dose = setup.dose
-    found = [Condition(CLEAN, "", "none", {"site": -1})]
+    site_conditions = [Condition(CLEAN, "", "none", {"site": -1})]
     for kind, vectors in (("concept", setup.concepts), ("random", setup.randoms)):
         for name, vector in vectors.items():
             for number, site in enumerate(where):
@@ -134,12 +138,12 @@ def conditions(setup: Setup, place: str, where: Sequence[Site]) -> list[Conditio
                 steer = Injection(
                     vector, site.layers, dose.strength, dose.relative_strength, name=label, positions=site.positions
                 )
-                found.append(Condition(steer, name, kind, {"site": number}))
-    return found
+                site_conditions.append(Condition(steer, name, kind, {"site": number}))
+    return site_conditions
 
 
 def asked_of(setup: Setup, config: Config) -> tables.Asked:
-    """Return what is asked: a request for each place, read at every layer."""
+    """Return the questions of each place under its conditions: one request a place, read at every layer."""
     from mechint.engine.job import Request
     from mechint.prompts import questions as prompt_questions
     from mechint.prompts.design import PromptDesign
@@ -151,16 +155,16 @@ def asked_of(setup: Setup, config: Config) -> tables.Asked:
     answers = [prompt_questions.answers(design, NAME, len(where[place])) for place in PLACES]
     layers = range(-1, setup.model.n_layers)
     requests = [
-        Request(group.conversations, [one.intervention for one in group.conditions], digits, layers)
+        Request(group.conversations, [condition.intervention for condition in group.conditions], digits, layers)
         for group, digits in zip(groups, answers, strict=True)
     ]
 
-    def about(number: int, rows: pd.DataFrame) -> pd.DataFrame:
+    def with_columns(number: int, rows: pd.DataFrame) -> pd.DataFrame:
         group, digits = groups[number], answers[number].choices
-        found = choices.by_option(rows, group.conversations, digits, options(len(digits)))
-        return choices.with_extra(experiment.described(experiment.labelled(found), group), group.conversations)
+        readouts = choices.by_option(rows, group.conversations, digits, options(len(digits)))
+        return choices.with_extra(experiment.described(experiment.labelled(readouts), group), group.conversations)
 
-    return tables.Asked(setup.model, requests, about)
+    return tables.Asked(setup.model, requests, with_columns)
 
 
 def options(count: int) -> list[str]:
@@ -173,22 +177,22 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     setup = Setup.of(config, NAME)
     of = asked_of(setup, config)
     early, late = (cli.format_layers(layers) for layers in depths(setup))
-    told = f"halves and sentences at layers {cli.format_layers(setup.dose.layers)}, depths at {early} or {late}"
-    return tables.compute(config, NAME, [of]), {**setup.found(experiment.chats(of.requests)), "sites": told}
+    injected_at = f"halves and sentences at layers {cli.format_layers(setup.dose.layers)}, depths at {early} or {late}"
+    return tables.compute(config, NAME, [of]), {**setup.found(experiment.chats(of.requests)), "sites": injected_at}
 
 
 def draw(
-    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table, and the verdict on each place for the record."""
     from analyses.location.figures import figures
     from analyses.location.measures import Measures
     from mechint.stats.bands import Marks
 
-    measures, dose = Measures.of(table), injected.Dose.of(found["dose"])
+    measures, dose = Measures.of(table), injected.Dose.of(record["dose"])
     document = "no document" if config.info == "none" else "info document"
-    about = f"{run.short_name(found)}, {document}; {found['sites']}, {dose}"
-    drawn = figures(measures, about, Marks(config.uncorrected))
+    subject = f"{run.short_name(record)}, {document}; {record['sites']}, {dose}"
+    drawn = figures(measures, subject, Marks(config.uncorrected))
     return drawn, {"verdict": run.as_json(measures.verdict().to_dict("records"))}
 
 

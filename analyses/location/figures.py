@@ -35,24 +35,24 @@ _PANELS = {
 }
 
 
-def figures(measures: Measures, about: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
+def figures(measures: Measures, subject: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     kinds = measures.table.groupby("vector_kind")["vector"].nunique()
-    told = f"{about}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
+    caption = f"{subject}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
     return {
-        "location_accuracy": accuracy(measures, told),
-        "location_layers": by_layer(measures, told),
-        "location_sentences": sentences(measures, told, marks),
+        "location_accuracy": accuracy(measures, caption),
+        "location_layers": by_layer(measures, caption),
+        "location_sentences": sentences(measures, caption, marks),
     }
 
 
-def accuracy(measures: Measures, about: str) -> go.Figure:
+def accuracy(measures: Measures, caption: str) -> go.Figure:
     """Return both measures at the output, by place, beside those of the preference question."""
     summary, values = (_at_output(frame, measures) for frame in (measures.summary(), measures.long()))
     panels = [DotPanel(measure, *_PANELS[measure], zero=False) for measure in MEASURES]
     figure = draw.dots(
-        summary, values, panels, _LOOKS, title=_told(measures), legend_lines=2,
-        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. Every "
+        summary, values, panels, _LOOKS, title=_finding(measures), legend_lines=2,
+        subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. Every "
         "place is injected equally often, so that one answer to all has exactly chance. Above chance counts only what "
         "is also above the preference question under the same injections. Each question has one wording, which no "
         "interval over vectors covers.",
@@ -67,10 +67,10 @@ def _at_output(frame: pd.DataFrame, measures: Measures) -> pd.DataFrame:
     return rows.assign(row=rows["place"].map(LABELS))
 
 
-def _told(measures: Measures) -> str:
-    found = measures.verdict().set_index(["measure", "place"])
-    shares = ", ".join(f"{_SHORT[place]} {_against_chance(found.loc[('right', place)])}" for place in PLACES)
-    named, apart = ([_SHORT[place] for place in PLACES if found.loc[(name, place), "above"]] for name in MEASURES)
+def _finding(measures: Measures) -> str:
+    verdicts = measures.verdict().set_index(["measure", "place"])
+    shares = ", ".join(f"{_SHORT[place]} {_against_chance(verdicts.loc[('right', place)])}" for place in PLACES)
+    named, apart = ([_SHORT[place] for place in PLACES if verdicts.loc[(name, place), "above"]] for name in MEASURES)
     return (
         f"Places named above chance: {', '.join(named) or 'none'} (right: {shares}); told apart by the logits: "
         f"{', '.join(apart) or 'none'}"
@@ -85,7 +85,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
-def by_layer(measures: Measures, about: str) -> go.Figure:
+def by_layer(measures: Measures, caption: str) -> go.Figure:
     """Return both measures by readout layer, one column for each place."""
     curves = only(measures.summary(), _LOOKS, ["random-preference", "clean", "clean-preference"])
     curves = curves.assign(panel=curves["panel"] + " " + curves["place"])
@@ -97,13 +97,13 @@ def by_layer(measures: Measures, about: str) -> go.Figure:
     ]
     return draw.layer_curves(
         curves, panels, _LOOKS, columns=len(PLACES), legend_lines=2,
-        title=_layers_told(curves, measures),
-        subtitle=f"{about}. Above: share of answers that name the place; below: share of pairs of places whose logits "
-        "differ the right way. Lines are chance; bands are 95% intervals over vectors.",
+        title=_layers_finding(curves, measures),
+        subtitle=f"{caption}. Above: share of answers that name the place; below: share of pairs of places whose "
+        "logits differ the right way. Lines are chance; bands are 95% intervals over vectors.",
     )  # fmt: skip
 
 
-def _layers_told(curves: pd.DataFrame, measures: Measures) -> str:
+def _layers_finding(curves: pd.DataFrame, measures: Measures) -> str:
     """Name the layers at which concepts are above chance and above the preference question's interval."""
     wide = curves.pivot(index=["panel", "layer"], columns="series", values=["mean", "low"])
     above = []
@@ -115,7 +115,7 @@ def _layers_told(curves: pd.DataFrame, measures: Measures) -> str:
     return f"At how many of {layers} readout layers do logits tell the place, beyond preference? {', '.join(above)}"
 
 
-def sentences(measures: Measures, about: str, marks: Marks) -> go.Figure:
+def sentences(measures: Measures, caption: str, marks: Marks) -> go.Figure:
     """Return how each sentence's option moves against clean, by the sentence that was injected."""
     names = [str(number + 1) for number in range(measures.count("sentence"))]
     titles = {"location": "Asked for the place", "preference": "Asked for its preference", "random": "Random vectors"}
@@ -123,14 +123,16 @@ def sentences(measures: Measures, about: str, marks: Marks) -> go.Figure:
     shifts = [marks.mean(measures.moved("sentence", name)) for name in present]
     limit = max(1.0, *(_POINTS * float(np.nanmax(np.abs(shift.mean))) for shift in shifts))
     digits = 0 if limit >= _WIDE else 1
-    panels = [GridPanel(titles[name], _points(one, digits)) for name, one in zip(present, shifts, strict=True)]
+    panels = [
+        GridPanel(titles[name], _points(interval, digits)) for name, interval in zip(present, shifts, strict=True)
+    ]
     row = measures.verdict().set_index(["measure", "place"]).loc[("right", "sentence")]
     figure = draw.grid(
         panels, rows=names, columns=names, row_label="injected sentence", column_label="answered sentence",
         label="shift of P,<br>points", digits=digits,
         title=f"In which of {len(names)} sentences? {_percent(row['mean'])} of answers are right, "
         f"{'' if row['above'] else 'not '}above chance ({_percent(row['chance'])})",
-        subtitle=f"{about}. Probabilities among the options less those of the clean cell, in percentage points, mean "
+        subtitle=f"{caption}. Probabilities among the options less those of the clean cell, in percentage points, mean "
         "over orders and vectors; the diagonal is right. Dots mark shifts of "
         f"{10.0**-digits:g} points and more whose {marks.told}.",
     )  # fmt: skip

@@ -66,10 +66,10 @@ class Measures:
 
     def long(self) -> pd.DataFrame:
         """Return place, series, layer, unit, panel (measure), value."""
-        found = self.scores.melt(
+        scores = self.scores.melt(
             id_vars=["place", "series", "layer", "vector"], value_vars=list(MEASURES), var_name="panel"
         )
-        return found.rename(columns={"vector": "unit"})
+        return scores.rename(columns={"vector": "unit"})
 
     def summary(self) -> pd.DataFrame:
         """Return panel (measure), place, series, layer, mean, low, high over vectors."""
@@ -87,9 +87,9 @@ class Measures:
     def _verdict(self, place: str, measure: str) -> dict[str, str | float | bool]:
         rows = self.scores[(self.scores["place"] == place) & (self.scores["layer"] == self.output)]
         wide = rows.pivot(index="vector", columns="series", values=measure)
-        own = wide["location"].dropna()
+        location = wide["location"].dropna()
         net = (wide["location"] - wide["preference"]).dropna()
-        mean = intervals.mean_interval(own.to_numpy(), within=PROBABILITY)
+        mean = intervals.mean_interval(location.to_numpy(), within=PROBABILITY)
         more, chance = intervals.mean_interval(net.to_numpy(), within=(-1, 1)), self.chance(place, measure)
         return {
             "place": place, "measure": measure, "chance": chance,
@@ -104,8 +104,8 @@ class Measures:
         rows = self.table[(self.table["place"] == place) & (self.table["layer"] == self.output)]
         question = "preference" if series == "preference" else "location"
         clean = _by_site(rows[(rows["question"] == question) & (rows["vector_kind"] == "none")], count, 1)
-        mine = rows[rows["series"] == series]
-        return np.moveaxis(_by_site(mine, count, count) - clean, 0, -1)
+        injected = rows[rows["series"] == series]
+        return np.moveaxis(_by_site(injected, count, count) - clean, 0, -1)
 
 
 def _by_site(rows: pd.DataFrame, count: int, sites: int) -> Float[np.ndarray, "vector site option"]:
@@ -129,8 +129,8 @@ def scored(rows: pd.DataFrame) -> pd.DataFrame:
 
 def told_apart(logits: Float[np.ndarray, "trial site option"]) -> Float[np.ndarray, " trial"]:
     """Return the share of pairs of sites a, b with logit(a) - logit(b) larger when injected at a; ties count half."""
-    own = np.diagonal(logits, axis1=1, axis2=2)
-    gain = own[:, :, None] + own[:, None, :] - logits - logits.transpose(0, 2, 1)
+    own_logits = np.diagonal(logits, axis1=1, axis2=2)
+    gain = own_logits[:, :, None] + own_logits[:, None, :] - logits - logits.transpose(0, 2, 1)
     first, second = np.triu_indices(logits.shape[1], 1)
     pairs = gain[:, first, second]
     return np.asarray(((pairs > _TIE) + 0.5 * (np.abs(pairs) <= _TIE)).mean(axis=1))

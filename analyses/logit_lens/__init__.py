@@ -71,19 +71,19 @@ def check(config: Config) -> None:
 
 
 def groups(config: Config, setup: Setup, conversations: Sequence[Conversation]) -> list[Group]:
-    """Return what is asked under which injection.
+    """Return the conversations of each placement with their injections.
 
     Concepts are asked the control questions too, in a sweep a few of them; random vectors the introspection questions.
     """
     introspection = [chat for chat in conversations if asked.kind_of(chat) == "introspection"]
     few = asked.for_sweep(config, conversations)
-    found = []
+    placed_groups = []
     for placement in _placements(config, setup):
-        about = {"sweep": placement.sweep, "injected_layers": cli.format_layers(placement.layers)}
+        columns = {"sweep": placement.sweep, "injected_layers": cli.format_layers(placement.layers)}
         questions = conversations if placement.sweep == "main" else few
-        found.append(Group(questions, setup.conditions(["concept"], placement.layers, **about)))
-        found.append(Group(introspection, setup.conditions(["random"], placement.layers, **about)))
-    return found
+        placed_groups.append(Group(questions, setup.conditions(["concept"], placement.layers, **columns)))
+        placed_groups.append(Group(introspection, setup.conditions(["random"], placement.layers, **columns)))
+    return placed_groups
 
 
 def _placements(config: Config, setup: Setup) -> list[injected.Placement]:
@@ -100,24 +100,25 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     conversations = asked.conversations(config, config.wording, setup.model.prompts)
     every_layer = range(-1, setup.model.n_layers)
     clean = {"sweep": "main", "injected_layers": ""}
-    wanted = [experiment.ask(setup.model, groups(config, setup, conversations), layers=every_layer, clean=clean)]
-    found = setup.found(conversations)
+    requests = [experiment.ask(setup.model, groups(config, setup, conversations), layers=every_layer, clean=clean)]
+    record = setup.found(conversations)
     if config.conditions:
-        more, told = lens_conditions.asked_of(config, setup, config.wording.format)
-        wanted, found = [*wanted, more], {**found, **told}
-    return tables.compute(config, NAME, wanted), found
+        more, finetuned_record = lens_conditions.asked_of(config, setup, config.wording.format)
+        requests.append(more)
+        record |= finetuned_record
+    return tables.compute(config, NAME, requests), record
 
 
 def draw(
-    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table; nothing is added to the record."""
     from analyses.logit_lens import conditions_figures as lens_conditions_figures
     from analyses.logit_lens.figures import figures
 
-    drawn = figures(table, config, injected.Dose.of(found["dose"]), run.model_name(found))
+    drawn = figures(table, config, injected.Dose.of(record["dose"]), run.model_name(record))
     if config.conditions:
-        drawn["lens_conditions"] = lens_conditions_figures.conditions(table, config, found)
+        drawn["lens_conditions"] = lens_conditions_figures.conditions(table, config, record)
     return drawn, {}
 
 

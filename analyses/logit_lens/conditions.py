@@ -32,7 +32,7 @@ def check(config: swapped.Options, base: checks.Checkpoint) -> None:
 
 
 def asked_of(config: swapped.Options, setup: Setup, form: str) -> tuple[tables.Asked, dict[str, JSON]]:
-    """Return what is asked in an answer format, and what `run.json` says of the finetuned model if there is one."""
+    """Return conversations in an answer format with their conditions, and what `run.json` says of a finetuned model."""
     from mechint.prompts.design import PromptDesign
 
     design, layers = PromptDesign.load(setup.model.prompts), cli.format_layers(setup.dose.layers)
@@ -41,27 +41,27 @@ def asked_of(config: swapped.Options, setup: Setup, form: str) -> tuple[tables.A
         setup.conditions([kind], sweep=DOCUMENTS, injected_layers=layers) for kind in ("concept", "random")
     )
     groups = [Group(chats, concepts), Group(_introspection(chats), randoms)]
-    found: dict[str, JSON] = {}
+    record: dict[str, JSON] = {}
     if swapped.named(config):
         finetuned = Finetuned.of(config, setup.model)
         contrast = Contrast.of(config, setup.model, finetuned)
         groups += models(finetuned, contrast, wordings(design, config.limit))
-        found = swapped.found(finetuned, contrast)
+        record = swapped.found(finetuned, contrast)
     every_layer = range(-1, setup.model.n_layers)
     clean = {"sweep": DOCUMENTS, "injected_layers": ""}
-    return experiment.ask(setup.model, groups, layers=every_layer, clean=clean), found
+    return experiment.ask(setup.model, groups, layers=every_layer, clean=clean), record
 
 
 def documents(design: PromptDesign, form: str, limit: int | None) -> list[Conversation]:
     """Return the question with each document, as the published tables have them, and control questions beside it."""
     from mechint import prompts
 
-    found = []
+    chats = []
     for description, info in cells().values():
         cell = ([description], [info], [form])
-        found += prompts.introspection(design, *cell)
-        found += prompts.controls(design, [CONTROL], *cell, limit=asked.CONTROLS_IN_SWEEP if limit is None else limit)
-    return found
+        chats += prompts.introspection(design, *cell)
+        chats += prompts.controls(design, [CONTROL], *cell, limit=asked.CONTROLS_IN_SWEEP if limit is None else limit)
+    return chats
 
 
 def cells() -> dict[str, tuple[str, str]]:
@@ -86,12 +86,12 @@ def wordings(design: PromptDesign, limit: int | None) -> list[Conversation]:
 
 
 def models(finetuned: Finetuned, contrast: Contrast, chats: Sequence[Conversation]) -> list[Group]:
-    """Return what is asked under the swap, the contrast vector, and random vectors of its norm."""
-    about = {"sweep": MODELS, "injected_layers": cli.format_layers(contrast.dose.layers)}
+    """Return the conversations with the swap and the contrast vector, and those with random vectors of its norm."""
+    columns = {"sweep": MODELS, "injected_layers": cli.format_layers(contrast.dose.layers)}
     swap = finetuned.condition(sweep=MODELS, injected_layers="")
     return [
-        Group(chats, [swap, *contrast.conditions("contrast", **about)]),
-        Group(_introspection(chats), contrast.conditions("random", **about)),
+        Group(chats, [swap, *contrast.conditions("contrast", **columns)]),
+        Group(_introspection(chats), contrast.conditions("random", **columns)),
     ]
 
 

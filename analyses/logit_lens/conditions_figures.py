@@ -31,7 +31,7 @@ _SHORT = {
 }
 
 
-def conditions(table: pd.DataFrame, config: Config, found: Mapping[str, JSON]) -> go.Figure:
+def conditions(table: pd.DataFrame, config: Config, record: Mapping[str, JSON]) -> go.Figure:
     """Return the figure of the rows of `lens_conditions`, among others of the logit lens."""
     values = pd.concat(_panels(table, config.wording.format), ignore_index=True)
     curves = stats.group_means(
@@ -40,8 +40,8 @@ def conditions(table: pd.DataFrame, config: Config, found: Mapping[str, JSON]) -
     label = METRICS[config.metric]
     panels = [LayerPanel(name, _title(name), label) for name in dict.fromkeys(values["panel"])]
     figure = draw.layer_curves(
-        curves, panels, _LOOKS, columns=_COLUMNS, legend_lines=2, injected_layers=Dose.of(found["dose"]).layers,
-        title=_finding(curves, label), subtitle=_told(values, found),
+        curves, panels, _LOOKS, columns=_COLUMNS, legend_lines=2, injected_layers=Dose.of(record["dose"]).layers,
+        title=_finding(curves, label), subtitle=_caption(values, record),
     )  # fmt: skip
     return figure.update_yaxes(range=[-0.03, 1.03]) if config.metric == "p_yes" else figure.update_yaxes(matches="y")
 
@@ -51,9 +51,9 @@ def _panels(table: pd.DataFrame, form: str) -> Iterator[pd.DataFrame]:
     rows = table[table["sweep"].isin([DOCUMENTS, MODELS])]
     named = rows.assign(series=rows["vector_kind"].replace({"none": "clean", "concept": "injected"}))
     for panel, (description, info) in cells().items():
-        mine = named[(named["description"] == description) & (named["info"] == info) & (named["format"] == form)]
-        mine = mine[mine["sweep"] == DOCUMENTS]
-        yield from _parts(mine, panel, "injected", controls_over="vector")
+        panel_rows = named[(named["description"] == description) & (named["info"] == info) & (named["format"] == form)]
+        panel_rows = panel_rows[panel_rows["sweep"] == DOCUMENTS]
+        yield from _parts(panel_rows, panel, "injected", controls_over="vector")
     if (rows["sweep"] == MODELS).any():
         worded = named[named["description"].isin(DESCRIPTIONS) & (named["info"] == INFO)]
         filled = worded[(worded["sweep"] == MODELS) | (worded["series"] == "clean")]
@@ -63,13 +63,14 @@ def _panels(table: pd.DataFrame, form: str) -> Iterator[pd.DataFrame]:
 
 def _parts(rows: pd.DataFrame, panel: str, series: str, *, controls_over: str) -> Iterator[pd.DataFrame]:
     """Yield clean, intervened, random and control rows of one panel; an interval of one unit is left out."""
-    asked, control = rows[rows["kind"] == "introspection"], rows[rows["group"] == CONTROL]
+    introspection = rows[rows["kind"] == "introspection"]
+    control = rows[rows["group"] == CONTROL]
     over = {"clean": "conversation", "injected": "vector", "random": "vector"}
     for name in ("clean", series, "random"):
-        mine = asked[asked["series"] == name]
-        yield mine.assign(panel=panel, unit=mine[over.get(name, "conversation")])
-    mine = control[control["series"] == series]
-    yield mine.assign(panel=panel, series=CONTROL, unit=mine[controls_over])
+        series_rows = introspection[introspection["series"] == name]
+        yield series_rows.assign(panel=panel, unit=series_rows[over.get(name, "conversation")])
+    series_rows = control[control["series"] == series]
+    yield series_rows.assign(panel=panel, series=CONTROL, unit=series_rows[controls_over])
 
 
 def _title(panel: str) -> str:
@@ -92,12 +93,12 @@ def _finding(curves: pd.DataFrame, label: str) -> str:
     return f"At the output, {label} moves most with: {most}; least with: {least}"
 
 
-def _told(values: pd.DataFrame, found: Mapping[str, JSON]) -> str:
+def _caption(values: pd.DataFrame, record: Mapping[str, JSON]) -> str:
     counts = values.groupby("series")["vector"].nunique()
-    finetuned = f"; cache filled by {found['finetuned']}" if "finetuned" in found else ""
+    finetuned = f"; cache filled by {record['finetuned']}" if "finetuned" in record else ""
     over = "; with the finetuned model over wordings and control questions" if finetuned else ""
     return (
-        f"{run.short_name(found)}{finetuned}; {Dose.of(found['dose']).told()}. {counts['injected']} concepts, "
+        f"{run.short_name(record)}{finetuned}; {Dose.of(record['dose']).told()}. {counts['injected']} concepts, "
         f"{counts.get('random', 0)} random vectors. Controls are asked under the same intervention. Inaccurate "
         "location: with the info document, asked about turns without an injection. Bands: 95% intervals over "
         f"vectors{over}. Shaded: injected layers."

@@ -38,19 +38,19 @@ _KEYS = ["panel", "series", "concept", "layer"]
 def figures(table: pd.DataFrame, config: Config, dose: Dose, model: str) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     main = table[table["sweep"] == "main"]
-    about = _about(main, config, dose, model)
-    found = {"lens_overview": overview(main, config, dose, about)}
-    pages = concept_pages(main, config, dose, about)
+    caption = _caption(main, config, dose, model)
+    drawn = {"lens_overview": overview(main, config, dose, caption)}
+    pages = concept_pages(main, config, dose, caption)
     names = ["lens_concepts", *(f"lens_concepts_{number}" for number in range(2, len(pages) + 1))]
-    found |= dict(zip(names, pages, strict=True))
+    drawn |= dict(zip(names, pages, strict=True))
     for sweep in ("single", "window"):
         rows = table[table["sweep"] == sweep]
         if not rows.empty:
-            found[f"lens_sweep_{sweep}"] = sweep_figure(rows, sweep, config, dose, model)
-    return found
+            drawn[f"lens_sweep_{sweep}"] = sweep_figure(rows, sweep, config, dose, model)
+    return drawn
 
 
-def overview(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> go.Figure:
+def overview(main: pd.DataFrame, config: Config, dose: Dose, caption: str) -> go.Figure:
     """Return the figure with all concepts: introspection question, control questions, and shifts."""
     values = _values(main, config.metric)
     curves = stats.group_means(
@@ -58,7 +58,7 @@ def overview(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> go.F
     )
     lines = values[(values["series"] == "injected")]
     subtitle = (
-        f"{about}. Thick: mean over concepts, band: its 95% interval over concepts (random vectors: over "
+        f"{caption}. Thick: mean over concepts, band: its 95% interval over concepts (random vectors: over "
         "vectors), thin: single concepts, shaded: injected layers."
     )
     return draw.lens_overview(
@@ -75,15 +75,15 @@ def _values(main: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return panel, series, concept, layer, value: what the overview draws, averaged over conversations."""
     introspection, control = main[main["kind"] == "introspection"], main[main["kind"] == "control"]
     series = {"none": "clean", "concept": "injected", "random": "random"}
-    asked = introspection.assign(panel="question", series=introspection["vector_kind"].map(series))
+    question = introspection.assign(panel="question", series=introspection["vector_kind"].map(series))
     controls = control.assign(
         panel="control", series=control["group"].where(control["vector_kind"] != "none", control["group"] + "-clean")
     )
     shifted = [
-        asked[asked["series"] != "clean"].assign(panel="shift"),
+        question[question["series"] != "clean"].assign(panel="shift"),
         controls[controls["vector_kind"] != "none"].assign(panel="shift"),
     ]
-    levels = pd.concat([asked, controls]).assign(value=lambda rows: rows[metric])
+    levels = pd.concat([question, controls]).assign(value=lambda rows: rows[metric])
     shifts = pd.concat(shifted).assign(value=lambda rows: rows[f"{metric}_shift"])
     rows = pd.concat([levels, shifts]).rename(columns={"vector": "concept"})
     return stats.strict_means(rows, _KEYS, "value").reset_index()
@@ -115,22 +115,23 @@ def _number(value: float, sign: str = "") -> str:
     return format(value, f"{sign}{digits}").replace("-", MINUS)
 
 
-def concept_pages(main: pd.DataFrame, config: Config, dose: Dose, about: str) -> list[go.Figure]:
+def concept_pages(main: pd.DataFrame, config: Config, dose: Dose, caption: str) -> list[go.Figure]:
     """Return small multiples: per concept clean, injected, controls answered no, and the band of random vectors."""
     concepts = list(dict.fromkeys(main.loc[main["vector_kind"] == "concept", "vector"]))
     values = _values(main, config.metric)
     values = values[values["panel"] != "shift"]
-    own = values[values["concept"].isin(concepts) & values["series"].isin(["injected", "no"])]
+    by_concept = values[values["concept"].isin(concepts) & values["series"].isin(["injected", "no"])]
     clean = _everywhere(values[values["series"] == "clean"].rename(columns={"value": "mean"}), concepts)
     random = stats.group_means(
         values[values["series"] == "random"], ["series", "layer"], "value", within=stats.RANGES.get(config.metric)
     )
-    parts = [clean, own.rename(columns={"value": "mean"}), _everywhere(random, concepts)]
+    parts = [clean, by_concept.rename(columns={"value": "mean"}), _everywhere(random, concepts)]
     return draw.lens_concepts(
-        pd.concat([part for part in parts if not part.empty]),
+        pd.concat([frame for frame in parts if not frame.empty]),
         metric=config.metric,
         title=f"{METRICS[config.metric]} by layer for each injected concept",
-        subtitle=f"{about}. The clean curve and the random vectors' mean and 95% interval are the same in every panel.",
+        subtitle=f"{caption}. The clean curve and the random vectors' mean and 95% interval are the same in every "
+        "panel.",
         injected_layers=dose.layers,
     )
 
@@ -143,8 +144,8 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
     """Return heatmaps of injected layers x readout layer for question, controls, random vectors and differences."""
     spans = list(dict.fromkeys(rows["injected_layers"]))
     layers = sorted(dict.fromkeys(rows["layer"]), key=layer_position)
-    what = "one layer" if sweep == "single" else f"a window of {len(parse_layers(spans[0]))} layers"
-    asked, marks = _asked(config), Marks(config.uncorrected)
+    placement = "one layer" if sweep == "single" else f"a window of {len(parse_layers(spans[0]))} layers"
+    wording, marks = _wording(config), Marks(config.uncorrected)
     return draw.lens_sweep(
         _panels(rows, f"{config.metric}_shift", spans, layers, marks),
         marked=marks.told,
@@ -152,8 +153,8 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
         first_layers=[parse_layers(text)[0] for text in spans],
         layers=layers,
         metric=config.metric,
-        title=f"Injecting at {what}: where must a concept enter, and where can it be read?",
-        subtitle=f"{_short(model)}, {asked}; {dose}; {_counts(rows)}; units are concepts (random: vectors)",
+        title=f"Injecting at {placement}: where must a concept enter, and where can it be read?",
+        subtitle=f"{_short(model)}, {wording}; {dose}; {_counts(rows)}; units are concepts (random: vectors)",
     )
 
 
@@ -168,7 +169,9 @@ def _panels(
         "random": rows[rows["vector_kind"] == "random"],
         "yes": concept[concept["group"] == "yes"],
     }
-    cubes = {name: _cube(part, value, spans, layers) for name, part in parts.items() if not part.empty}
+    cubes = {
+        name: _cube(panel_rows, value, spans, layers) for name, panel_rows in parts.items() if not panel_rows.empty
+    }
     shifts = {name: marks.mean(cube) for name, cube in cubes.items()}
     if "no" in cubes:
         shifts["minus no"] = marks.mean(cubes["question"] - cubes["no"])
@@ -186,9 +189,9 @@ def _cube(
     return np.asarray(wide, dtype=np.float64).reshape(len(spans), len(layers), -1)
 
 
-def _about(main: pd.DataFrame, config: Config, dose: Dose, model: str) -> str:
+def _caption(main: pd.DataFrame, config: Config, dose: Dose, model: str) -> str:
     where = f"injected at layers {format_layers(dose.layers)} in the marked turns only, {dose}"
-    return f"{_short(model)}, {_asked(config)}; {where}; {_counts(main)}"
+    return f"{_short(model)}, {_wording(config)}; {where}; {_counts(main)}"
 
 
 def _short(model: str) -> str:
@@ -197,7 +200,7 @@ def _short(model: str) -> str:
     return path.resolve().name if path.is_dir() else model
 
 
-def _asked(config: Config) -> str:
+def _wording(config: Config) -> str:
     return config.conversations.name if config.conversations else str(config.wording)
 
 
@@ -205,5 +208,5 @@ def _counts(rows: pd.DataFrame) -> str:
     concepts = rows.loc[rows["vector_kind"] == "concept", "vector"].nunique()
     randoms = rows.loc[rows["vector_kind"] == "random", "vector"].nunique()
     controls = {group: rows.loc[rows["group"] == group, "conversation"].nunique() for group in CONTROL_GROUPS}
-    asked = ", ".join(f"{number} {group}" for group, number in controls.items() if number)
-    return f"{concepts} concepts, {randoms} random vectors, control questions: {asked or 'none'}"
+    control_counts = ", ".join(f"{number} {group}" for group, number in controls.items() if number)
+    return f"{concepts} concepts, {randoms} random vectors, control questions: {control_counts or 'none'}"

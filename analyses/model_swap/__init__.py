@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--contrast-strengths",
         type=option_types.numbers(
-            "different numbers, at least one above 0: -0.3,0.3,0.6", lambda given: max(given) > 0
+            "different numbers, at least one above 0: -0.3,0.3,0.6", lambda strengths: max(strengths) > 0
         ),
         help="of the contrast vector, in the dose's unit, as in --contrast-strengths=-1,1 (default: -2 to 2 doses)",
     )
@@ -88,9 +88,9 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
 
     usual = asked.Wording()
     if config.conversations is not None:
-        found = asked.conversations(config, usual, prompt_set)
-        check_documents(config, found)
-        return found
+        chats = asked.conversations(config, usual, prompt_set)
+        check_documents(config, chats)
+        return chats
     design = PromptDesign.load(prompt_set)
     controls = prompts.controls(design, GROUPS, [usual.description], INFOS, limit=config.limit)
     return prompts.introspection(design, swapped.DESCRIPTIONS, INFOS) + controls
@@ -111,7 +111,7 @@ def check_documents(config: Config, chats: Sequence[Conversation]) -> None:
 
 
 def groups(chats: Sequence[Conversation], finetuned: Finetuned, contrast: Contrast, config: Config) -> list[Group]:
-    """Return what is asked under what: random vectors are asked the introspection questions alone."""
+    """Return all conversations with swap and contrast vector, and introspection questions with random vectors."""
     introspection = [chat for chat in chats if asked.kind_of(chat) == "introspection"]
     usual = swapped.amount_of(contrast.dose)
     # Zero is there to be seen as clean.
@@ -126,7 +126,7 @@ def groups(chats: Sequence[Conversation], finetuned: Finetuned, contrast: Contra
         }
     )
     vectors, randoms = (
-        [one for amount in amounts for one in contrast.conditions(kind, amount, strength=f"{amount:g}")]
+        [condition for amount in amounts for condition in contrast.conditions(kind, amount, strength=f"{amount:g}")]
         for kind in ("contrast", "random")
     )
     return [Group(chats, [finetuned.condition(strength=""), *vectors]), Group(introspection, randoms)]
@@ -138,26 +138,26 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     finetuned = Finetuned.of(config, model)
     contrast = Contrast.of(config, model, finetuned)
     chats = questions(config, model.prompts)
-    wanted, every_layer = groups(chats, finetuned, contrast, config), range(-1, model.n_layers)
-    of = experiment.ask(model, wanted, layers=every_layer, clean={"strength": "0"})
-    found: dict[str, JSON] = {
+    cells = groups(chats, finetuned, contrast, config)
+    of = experiment.ask(model, cells, layers=range(-1, model.n_layers), clean={"strength": "0"})
+    record: dict[str, JSON] = {
         "model": run.describe_model(model),
         "dose": run.as_json(contrast.dose),
         "conversations": [chat.label for chat in chats],
     }
-    return tables.compute(config, NAME, [of]), {**found, **swapped.found(finetuned, contrast)}
+    return tables.compute(config, NAME, [of]), {**record, **swapped.found(finetuned, contrast)}
 
 
 def draw(
-    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table, and what was detected for the record."""
     from analyses.model_swap.figures import figures
-    from analyses.model_swap.measures import About, by_unit, verdict
+    from analyses.model_swap.measures import Subject, by_unit, verdict
 
-    dose = injected.Dose.of(found["dose"])
-    about = About(run.short_name(found), str(found["finetuned"]), dose)
-    return figures(table, about), {"verdict": run.as_json(verdict(by_unit(table), about))}
+    dose = injected.Dose.of(record["dose"])
+    subject = Subject(run.short_name(record), str(record["finetuned"]), dose)
+    return figures(table, subject), {"verdict": run.as_json(verdict(by_unit(table), subject))}
 
 
 def execute(config: Config, argv: Sequence[str]) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analyses.model_swap.measures import About, at_output, by_unit, usual_strength, verdict
+from analyses.model_swap.measures import Subject, at_output, by_unit, usual_strength, verdict
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, LayerPanel, SignedPanel, published
@@ -44,89 +44,91 @@ _OVER = (
 )
 
 
-def figures(table: pd.DataFrame, about: About) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, subject: Subject) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     units = by_unit(table)
     return {
-        "model_swap_shift": shift(units, about),
-        "model_swap_strength": strength(units, about),
-        "model_swap_lens": lens(units, about),
+        "model_swap_shift": shift(units, subject),
+        "model_swap_strength": strength(units, subject),
+        "model_swap_lens": lens(units, subject),
     }
 
 
-def shift(units: pd.DataFrame, about: About) -> go.Figure:
+def shift(units: pd.DataFrame, subject: Subject) -> go.Figure:
     """Return shifts of logit_diff on both kinds of questions, and P(yes), by info document and condition."""
-    rows = pd.concat(_rows(at_output(units), about), ignore_index=True)
+    rows = pd.concat(_rows(at_output(units), subject), ignore_index=True)
     moved = rows[rows["series"] != "clean"]
     moved = moved.assign(panel=moved["series"].map(_PANEL_OF), value=moved["logit_diff_shift"])
-    chances = rows[rows["series"].isin(["clean", "question"])].assign(panel="p", value=lambda found: found["p_yes"])
+    chances = rows[rows["series"].isin(["clean", "question"])].assign(panel="p", value=lambda frame: frame["p_yes"])
     values = pd.concat([moved, chances], ignore_index=True)
-    summary = _means(values, ["panel", "row", "series"], about)
+    summary = _means(values, ["panel", "row", "series"])
     panels = [
         DotPanel("asked", "Introspection question", "shift of logit_diff, natural units"),
         DotPanel("control", "Control questions", "shift of logit_diff, natural units"),
         DotPanel("p", "Clean → this row", "P(yes), axis in log-odds", log_odds=True, arrows=("clean", "question")),
     ]
     figure = draw.dots(
-        pd.concat([summary, _published_rows(rows, about)], ignore_index=True), values, panels, _LOOKS,
-        title=_finding(units, about), packed=True, legend_lines=2, widths=(0.34, 0.34, 0.32),
-        subtitle=f"{_told(units, about)}. logit_diff = {METRICS['logit_diff']}. Large: mean with its interval; small: "
-        f"single wordings, questions or vectors. {_OVER}. Published: another model, finetune and contrast vector.",
+        pd.concat([summary, _published_rows(rows, subject)], ignore_index=True), values, panels, _LOOKS,
+        title=_finding(units, subject), packed=True, legend_lines=2, widths=(0.34, 0.34, 0.32),
+        subtitle=f"{_caption(units, subject)}. logit_diff = {METRICS['logit_diff']}. Large: mean with its interval; "
+        f"small: single wordings, questions or vectors. {_OVER}. "
+        "Published: another model, finetune and contrast vector.",
     )  # fmt: skip
     return figure.update_xaxes(matches="x", row=1, col=2).update_xaxes(nticks=8)
 
 
-def _rows(last: pd.DataFrame, about: About) -> Iterator[pd.DataFrame]:
+def _rows(last: pd.DataFrame, subject: Subject) -> Iterator[pd.DataFrame]:
     """Yield the rows of the figure in order, each with the clean values that it is to be compared with."""
     for info in dict.fromkeys(last["info"]):
-        mine = last[last["info"] == info]
-        clean = mine[mine["series"] == "clean"]
-        yield pd.concat([clean, mine[mine["vector_kind"] == "swap"]]).assign(row=_row_name(info, "swap"))
-        injected = mine[mine["vector_kind"].isin(["contrast", "random"])]
+        info_rows = last[last["info"] == info]
+        clean = info_rows[info_rows["series"] == "clean"]
+        yield pd.concat([clean, info_rows[info_rows["vector_kind"] == "swap"]]).assign(row=_row_name(info, "swap"))
+        injected = info_rows[info_rows["vector_kind"].isin(["contrast", "random"])]
         for amount in sorted(set(injected["strength"]) - {0.0}):
             at = injected[injected["strength"] == amount]
-            yield pd.concat([clean, at]).assign(row=_row_name(info, _vector_name(amount, about)))
+            yield pd.concat([clean, at]).assign(row=_row_name(info, _vector_name(amount, subject)))
 
 
-def _row_name(info: str, what: str) -> str:
-    return f"{_document(info)}: {what}"
+def _row_name(info: str, condition: str) -> str:
+    return f"{_document(info)}: {condition}"
 
 
-def _vector_name(amount: float, about: About) -> str:
-    return f"contrast at {about.strength(amount)}"
+def _vector_name(amount: float, subject: Subject) -> str:
+    return f"contrast at {subject.strength(amount)}"
 
 
 def _document(info: str) -> str:
     return _DOCUMENTS.get(info, info)
 
 
-def _published_rows(rows: pd.DataFrame, about: About) -> pd.DataFrame:
+def _published_rows(rows: pd.DataFrame, subject: Subject) -> pd.DataFrame:
     """Return the published probabilities of experiment 7, beside the swap and the vector at its usual dose."""
-    found = published.load("kv_fill_injection").query("experiment == 7")
-    names = {"EM finetune": "swap", "EM vector": _vector_name(usual_strength(rows, about), about)}
-    labels = [_row_name(info, names[vector]) for info, vector in zip(found["info"], found["vector"], strict=True)]
-    shown = found.assign(row=labels, mean=found["p_yes_injected"], low=np.nan, high=np.nan)
-    shown = shown[shown["row"].isin(set(rows["row"]))]
-    return shown[["row", "mean", "low", "high"]].assign(panel="p", series="published")
+    cells = published.load("kv_fill_injection").query("experiment == 7")
+    names = {"EM finetune": "swap", "EM vector": _vector_name(usual_strength(rows, subject), subject)}
+    labels = [_row_name(info, names[vector]) for info, vector in zip(cells["info"], cells["vector"], strict=True)]
+    labelled = cells.assign(row=labels, mean=cells["p_yes_injected"], low=np.nan, high=np.nan)
+    labelled = labelled[labelled["row"].isin(set(rows["row"]))]
+    return labelled[["row", "mean", "low", "high"]].assign(panel="p", series="published")
 
 
-def _finding(units: pd.DataFrame, about: About) -> str:
+def _finding(units: pd.DataFrame, subject: Subject) -> str:
     """Say what the swap does with the last of the info documents, and what else does."""
-    info, found = list(verdict(units, about).items())[-1]
-    swap, at = found["swap"], about.strength(usual_strength(units, about))
+    info, shifts = list(verdict(units, subject).items())[-1]
+    swap, at = shifts["swap"], subject.strength(usual_strength(units, subject))
     bounds = f" [{_signed(swap['low'])}, {_signed(swap['high'])}]" if np.isfinite(swap["low"]) else ""
     others = {"contrast": f"the contrast vector at {at}", "random": "random vectors", "swap, controls": "controls"}
-    parts = [f"{words} {_signed(found[name]['mean'])}" for name, words in others.items() if name in found]
-    text = f"A cache that {about.finetuned} has filled shifts logit(yes) {MINUS} logit(no) by {_signed(swap['mean'])}"
+    parts = [f"{words} {_signed(shifts[name]['mean'])}" for name, words in others.items() if name in shifts]
+    text = f"A cache that {subject.finetuned} has filled shifts logit(yes) {MINUS} logit(no) by {_signed(swap['mean'])}"
     return "; ".join([f"{text}{bounds} ({_document(info)})", *parts])
 
 
-def strength(units: pd.DataFrame, about: About) -> go.Figure:
+def strength(units: pd.DataFrame, subject: Subject) -> go.Figure:
     """Return the shift against the contrast vector's strength, with the swap's level across, by info document."""
     last = at_output(units).assign(panel=lambda rows: rows["info"], value=lambda rows: rows["logit_diff_shift"])
     injected = last[last["vector_kind"].isin(["contrast", "random"])]
     swap = last[(last["vector_kind"] == "swap") & (last["series"] == "question")].assign(series="swap")
-    curves, levels = _means(injected, ["panel", "series", "strength"], about), _means(swap, ["panel", "series"], about)
+    curves = _means(injected, ["panel", "series", "strength"])
+    levels = _means(swap, ["panel", "series"])
     looks = {
         "swap": dataclasses.replace(SERIES["swap"], label="swap, introspection question"),
         "question": dataclasses.replace(SERIES["contrast"], label="contrast vector, introspection question"),
@@ -134,43 +136,45 @@ def strength(units: pd.DataFrame, about: About) -> go.Figure:
         "no": dataclasses.replace(_NO, label="contrast vector, controls answered no"),
         "yes": dataclasses.replace(_YES, label="contrast vector, controls answered yes"),
     }
-    unit = "factor on the vector" if about.dose.strength is not None else "|added| / median |residual| at each layer"
+    unit = "factor on the vector" if subject.dose.strength is not None else "|added| / median |residual| at each layer"
     panels = [SignedPanel(info, _document(info).capitalize()) for info in dict.fromkeys(last["info"])]
     return draw.signed_curves(
         curves, levels, panels, looks,
         x_label=f"strength of the contrast vector, {unit}", y_label=f"{_SHIFT}, natural units", legend_lines=2,
-        title=_strength_finding(curves, levels, about),
-        subtitle=f"{_told(units, about)}. Bands: {_OVER}. Below zero the vector points away from the finetuned model.",
+        title=_strength_finding(curves, levels, subject),
+        subtitle=f"{_caption(units, subject)}. Bands: {_OVER}. "
+        "Below zero the vector points away from the finetuned model.",
     )  # fmt: skip
 
 
-def _strength_finding(curves: pd.DataFrame, levels: pd.DataFrame, about: About) -> str:
+def _strength_finding(curves: pd.DataFrame, levels: pd.DataFrame, subject: Subject) -> str:
     """Say at which strength the vector does what the swap does, with the last info document."""
     info = levels["panel"].iloc[-1]
     level = float(levels.loc[levels["panel"] == info, "mean"].iloc[0])
-    mine = curves[(curves["panel"] == info) & (curves["series"] == "question") & (curves["strength"] > 0)]
-    nearest = mine.loc[(mine["mean"] - level).abs().idxmin()]
+    contrast = curves[(curves["panel"] == info) & (curves["series"] == "question") & (curves["strength"] > 0)]
+    nearest = contrast.loc[(contrast["mean"] - level).abs().idxmin()]
     return (
         f"The swap shifts by {_signed(level)} ({_document(info)}); of the contrast vector, strength "
-        f"{about.strength(nearest['strength'])} comes nearest ({_signed(nearest['mean'])})"
+        f"{subject.strength(nearest['strength'])} comes nearest ({_signed(nearest['mean'])})"
     )
 
 
-def lens(units: pd.DataFrame, about: About) -> go.Figure:
+def lens(units: pd.DataFrame, subject: Subject) -> go.Figure:
     """Return levels and shifts by readout layer, clean, swapped and under the vector at its usual dose."""
-    usual, infos = usual_strength(units, about), list(dict.fromkeys(units["info"]))
-    shown = units[units["strength"].isna() | units["strength"].isin([usual]) | (units["vector_kind"] == "none")]
-    of = shown["series"].replace({"clean": "question", "random": "question"})
-    shown = shown.assign(of=of, series=shown["vector_kind"].replace({"none": "clean"}))
-    level = shown[shown["of"] == "question"].assign(of="level", value=lambda rows: rows["logit_diff"])
-    moved = shown[shown["of"].isin(_LENS) & (shown["series"] != "clean")]
+    usual, infos = usual_strength(units, subject), list(dict.fromkeys(units["info"]))
+    compared = units[units["strength"].isna() | units["strength"].isin([usual]) | (units["vector_kind"] == "none")]
+    of = compared["series"].replace({"clean": "question", "random": "question"})
+    compared = compared.assign(of=of, series=compared["vector_kind"].replace({"none": "clean"}))
+    level = compared[compared["of"] == "question"].assign(of="level", value=lambda rows: rows["logit_diff"])
+    moved = compared[compared["of"].isin(_LENS) & (compared["series"] != "clean")]
     values = pd.concat([level, moved.assign(value=moved["logit_diff_shift"])], ignore_index=True)
-    curves = _means(values.assign(panel=values["of"] + " " + values["info"]), ["panel", "series", "layer"], about)
+    curves = _means(values.assign(panel=values["of"] + " " + values["info"]), ["panel", "series", "layer"])
     panels = [LayerPanel(f"{of} {info}", _lens_title(of, info), _LENS[of][1]) for of in _LENS for info in infos]
     figure = draw.layer_curves(
         curves, panels, {name: SERIES[name] for name in ("clean", "swap", "contrast", "random")},
-        columns=len(infos), legend_lines=2, injected_layers=about.dose.layers, title=_lens_finding(curves, infos),
-        subtitle=f"{_told(units, about)}. Bands: {_OVER}. Shaded: layers of the vectors; the swap fills all layers.",
+        columns=len(infos), legend_lines=2, injected_layers=subject.dose.layers, title=_lens_finding(curves, infos),
+        subtitle=f"{_caption(units, subject)}. Bands: {_OVER}. "
+        "Shaded: layers of the vectors; the swap fills all layers.",
     )  # fmt: skip
     # Shifts of controls are to be seen beside those of the question, on one axis.
     return figure.update_yaxes(matches=f"y{len(infos) + 1}", row=3)
@@ -182,25 +186,26 @@ def _lens_title(of: str, info: str) -> str:
 
 def _lens_finding(curves: pd.DataFrame, infos: Sequence[str]) -> str:
     """Say for each info document at which layer the swap shifts most, and what is left of it at the output."""
-    told = []
+    peaks = []
     for info in infos:
-        mine = curves[(curves["panel"] == f"question {info}") & (curves["series"] == "swap")].set_index("layer")["mean"]
-        best, last = mine.idxmax(), max(mine.index, key=layer_position)
-        told.append(f"{_document(info)}, layer {best} ({_signed(mine[best])}, output {_signed(mine[last])})")
-    return f"The swap shifts most at: {'; '.join(told)}"
+        swap = curves[(curves["panel"] == f"question {info}") & (curves["series"] == "swap")]
+        means = swap.set_index("layer")["mean"]
+        best, last = means.idxmax(), max(means.index, key=layer_position)
+        peaks.append(f"{_document(info)}, layer {best} ({_signed(means[best])}, output {_signed(means[last])})")
+    return f"The swap shifts most at: {'; '.join(peaks)}"
 
 
-def _told(units: pd.DataFrame, about: About) -> str:
+def _caption(units: pd.DataFrame, subject: Subject) -> str:
     """Return who reads what, under which vectors, and how many of each there are."""
     counts = at_output(units).groupby("series")["unit"].nunique()
     controls = counts.get("no", 0) + counts.get("yes", 0)
     return (
-        f"{about.model}, cache filled by {about.finetuned}; vectors {about.dose.told()}, or as named. "
+        f"{subject.model}, cache filled by {subject.finetuned}; vectors {subject.dose.told()}, or as named. "
         f"{counts['question']} wordings, {controls} control questions, {counts.get('random', 0)} random vectors"
     )
 
 
-def _means(values: pd.DataFrame, by: Sequence[str], about: About) -> pd.DataFrame:
+def _means(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return stats.group_means(values, by, "value", unit="unit", within={"p": PROBABILITY})
 
 

@@ -31,7 +31,7 @@ PARTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class About:
+class Subject:
     """A run: the model that reads, the one that has filled, and the contrast vector's usual dose."""
 
     model: str
@@ -74,31 +74,36 @@ def at_output(units: pd.DataFrame) -> pd.DataFrame:
     return units[units["layer"] == max(units["layer"], key=layer_position)]
 
 
-def usual_strength(units: pd.DataFrame, about: About) -> float:
+def usual_strength(units: pd.DataFrame, subject: Subject) -> float:
     """Return the strength above zero that is nearest to the usual dose."""
     above = sorted(amount for amount in set(units["strength"]) if amount > 0)
-    return float(min(above, key=lambda amount: abs(amount - amount_of(about.dose))))
+    return float(min(above, key=lambda amount: abs(amount - amount_of(subject.dose))))
 
 
-def verdict(units: pd.DataFrame, about: About) -> dict[str, dict[str, dict[str, float]]]:
+def verdict(units: pd.DataFrame, subject: Subject) -> dict[str, dict[str, dict[str, float]]]:
     """Return shifts of logit_diff at the output by info document: of swap, contrast and random vectors, and controls.
 
     The vectors are those of the usual dose. "swap minus controls" has its interval over wordings and over control
     questions, drawn independently.
     """
-    last, usual = at_output(units), usual_strength(units, about)
+    last, usual = at_output(units), usual_strength(units, subject)
     usually = last[last["strength"].isna() | (last["strength"] == usual)]
     return {str(info): _verdict(usually[usually["info"] == info]) for info in dict.fromkeys(last["info"])}
 
 
 def _verdict(units: pd.DataFrame) -> dict[str, dict[str, float]]:
     parts = {name: _shifts(units, kind, series) for name, (kind, series) in PARTS.items()}
-    found = {name: intervals.mean_interval(part) for name, part in parts.items() if len(part)}
+    summary = {name: intervals.mean_interval(values) for name, values in parts.items() if len(values)}
     if len(parts["swap, controls"]):
-        found["swap minus controls"] = intervals.difference_interval(parts["swap"], parts["swap, controls"])
+        summary["swap minus controls"] = intervals.difference_interval(parts["swap"], parts["swap, controls"])
     return {
-        name: {"mean": float(one.mean), "low": float(one.low), "high": float(one.high), "units": one.n}
-        for name, one in found.items()
+        name: {
+            "mean": float(interval.mean),
+            "low": float(interval.low),
+            "high": float(interval.high),
+            "units": interval.n,
+        }
+        for name, interval in summary.items()
     }
 
 

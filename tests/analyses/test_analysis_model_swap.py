@@ -20,11 +20,11 @@ from analyses import logit_lens, model_swap
 from analyses.kit import finetuned as swapped
 from analyses.kit.dose import Dose
 from analyses.model_swap.figures import figures
-from analyses.model_swap.measures import About, by_unit, usual_strength, verdict
+from analyses.model_swap.measures import Subject, by_unit, usual_strength, verdict
 from mechint.prompts.design import PromptDesign
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
-ABOUT = About("a model", "a finetune", Dose((1, 2), None, 0.3, "default"))
+SUBJECT = Subject("a model", "a finetune", Dose((1, 2), None, 0.3, "default"))
 LAYERS = ("embed", "0", "1")
 STRENGTHS = (-0.3, 0.0, 0.3, 0.6)
 WORDINGS = {("injection", "yes-no"): 1.0, ("injection", "one-zero"): 0.5, ("finetuning", "yes-no"): 1.5}
@@ -72,11 +72,11 @@ def planted() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
-    return figures(planted, ABOUT)
+    return figures(planted, SUBJECT)
 
 
 def test_the_verdict_has_the_planted_shifts(planted: pd.DataFrame) -> None:
-    found = verdict(by_unit(planted), ABOUT)
+    found = verdict(by_unit(planted), SUBJECT)
     assert list(found) == ["none", "introspection"]
     for info, strongly in INFOS.items():
         means = {name: part["mean"] for name, part in found[info].items()}
@@ -89,7 +89,7 @@ def test_the_verdict_has_the_planted_shifts(planted: pd.DataFrame) -> None:
     bounds = [found["introspection"]["swap"][name] - SWAP for name in ("low", "high")]
     half = 4.303 / np.sqrt(3)  # the 97.5% point of t for three wordings; their shifts are 1, 2 and 3
     assert bounds == pytest.approx([-half, half], abs=1e-3)
-    assert usual_strength(by_unit(planted), ABOUT) == 0.3
+    assert usual_strength(by_unit(planted), SUBJECT) == 0.3
 
 
 def test_the_figure_of_shifts_has_a_row_for_every_condition(drawn: dict[str, go.Figure]) -> None:
