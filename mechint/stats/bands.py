@@ -65,7 +65,7 @@ def mean_bands(values: Values, *, level: float = 0.95, flips: Count = 4096, seed
         return _without_bounds(mean_interval(values, level=level))
     flat = _whole(values.reshape(-1, n))
     signs = _all_signs(n) if n - 1 <= np.log2(flips) else _random_signs(n, flips, seed)
-    largest = _largest(signs, len(flat), lambda part: _flipped(flat, part))
+    largest = _largest(signs, len(flat), lambda batch: _flipped(flat, batch))
     return _banded(mean_estimate(values), largest, level, n)
 
 
@@ -87,7 +87,7 @@ def difference_bands(
     for row in taken[1:]:
         row[rng.permutation(n + m)[:n]] = 1.0
     taken[0, :n] = 1.0
-    largest = _largest(taken, len(flat), lambda part: _exchanged(flat, part, n))
+    largest = _largest(taken, len(flat), lambda batch: _exchanged(flat, batch, n))
     return _banded(difference_estimate(first, second), largest, level, min(n, m))
 
 
@@ -126,7 +126,7 @@ def _largest(
     """Return the largest |t| over cells of each flip, some flips at a time."""
     if not cells:
         return np.zeros(len(flips))
-    return np.concatenate([np.abs(statistic(part)).max(axis=1) for part in _batches(flips, cells)])
+    return np.concatenate([np.abs(statistic(batch)).max(axis=1) for batch in _batches(flips, cells)])
 
 
 def _batches(flips: Signs, cells: int) -> Iterator[Signs]:
@@ -145,8 +145,8 @@ def _exchanged(flat: Cells, taken: Signs, n: int) -> Float[np.ndarray, "flips ce
     """Return Welch's t where the units that are `taken` are the first set."""
     centred = flat - flat.mean(axis=-1, keepdims=True)
     m = flat.shape[-1] - n
-    means = [part @ centred.T / size for part, size in ((taken, n), (1 - taken, m))]
-    squares = [part @ (centred**2).T / size for part, size in ((taken, n), (1 - taken, m))]
+    means = [members @ centred.T / size for members, size in ((taken, n), (1 - taken, m))]
+    squares = [members @ (centred**2).T / size for members, size in ((taken, n), (1 - taken, m))]
     least = _FLAT * (centred**2).mean(axis=-1)
     errors = [
         np.maximum(square - mean**2, least) / (size - 1)

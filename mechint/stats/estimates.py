@@ -103,9 +103,9 @@ def crossed_estimate(tables: list[np.ndarray]) -> Estimate:
     # Below zero by chance where units or items do not differ: no less than the larger of both alone.
     items = sum(errors[1:])
     variance = np.maximum(errors[0] + items - sum(rests), np.maximum(errors[0], items))
-    known = [(error, size - 1) for error, size in zip(errors, sizes, strict=True)]
-    known += [(rest, (n - 1) * (table.shape[-1] - 1)) for rest, table in zip(rests, tables, strict=True)]
-    freedom = _freedom(variance, known, min(sizes))
+    terms = [(error, size - 1) for error, size in zip(errors, sizes, strict=True)]
+    terms += [(rest, (n - 1) * (table.shape[-1] - 1)) for rest, table in zip(rests, tables, strict=True)]
+    freedom = _freedom(variance, terms, min(sizes))
     return Estimate(mean_of(by_unit), variance, _skewness(cumulant, variance), freedom)
 
 
@@ -138,8 +138,8 @@ def _skewness(cumulant: Cells, variance: Cells) -> Cells:
     return np.asarray(np.where(variance > 0, cumulant / nonzero**1.5, 0.0))
 
 
-def _freedom(variance: Cells, known: Sequence[tuple[Cells, int]], smaller: int) -> Cells:
+def _freedom(variance: Cells, terms: Sequence[tuple[Cells, int]], smaller: int) -> Cells:
     """Return the degrees of freedom of a sum of squared errors, each with its own (Satterthwaite, 1946)."""
-    squares = sum(error**2 / freedom for error, freedom in known)
-    found = variance**2 / np.where(squares > 0, squares, 1.0)
-    return np.asarray(np.clip(found, 1.0, _MOST_FREEDOM * (smaller - 1)))
+    squares = sum(error**2 / freedom for error, freedom in terms)
+    estimated = variance**2 / np.where(squares > 0, squares, 1.0)
+    return np.asarray(np.clip(estimated, 1.0, _MOST_FREEDOM * (smaller - 1)))

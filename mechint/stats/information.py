@@ -110,14 +110,14 @@ def information(
     names, numbers = np.unique(causes, return_inverse=True)
     if len(names) < 2:
         raise UsageError(f"{len(names)} cause", "two or more", "leave a condition in that it can be told from")
-    found = _information(answers, numbers, len(names))
+    observed = _information(answers, numbers, len(names))
     rng = np.random.default_rng(seed)
     shuffles = _shuffled(numbers, blocks, permutations, rng)
     null = np.stack([_information(answers, shuffled, len(names)) for shuffled in shuffles])
-    reached = (null >= found - _ROUNDING).sum(axis=0)
+    reached = (null >= observed - _ROUNDING).sum(axis=0)
     return Information(
-        plug_in=found,
-        corrected=np.asarray(found - null.mean(axis=0)),
+        plug_in=observed,
+        corrected=np.asarray(observed - null.mean(axis=0)),
         null_95=np.asarray(np.quantile(null, 0.95, axis=0)),
         p_value=np.asarray((1 + reached) / (1 + permutations)),
         n=len(numbers),
@@ -158,8 +158,8 @@ def _bits(joint: Float[np.ndarray, "*layers cause answer"]) -> Float[np.ndarray,
 
 
 def _information(answers: SoftAnswers, numbers: Int[np.ndarray, " trial"], n_causes: int) -> np.ndarray:
-    given = (numbers == np.arange(n_causes)[:, None]).astype(np.float64)
-    return _bits(given @ answers)
+    membership = (numbers == np.arange(n_causes)[:, None]).astype(np.float64)
+    return _bits(membership @ answers)
 
 
 def _shuffled(

@@ -49,8 +49,8 @@ def mean_interval(values: Values, *, level: float = 0.95, within: tuple[float, f
     n = values.shape[-1]
     if n < 2:
         return _unbounded(mean_of(values), n)
-    found = mean_estimate(values).interval(level, n)
-    return found if within is None else _inside(found, values, level, within)
+    interval = mean_estimate(values).interval(level, n)
+    return interval if within is None else _inside(interval, values, level, within)
 
 
 @checked
@@ -96,8 +96,8 @@ def crossed_interval(
     units = mean_estimate(mean_of(tables[0]) - (mean_of(tables[1]) if minus is not None else 0.0)).interval(level, n)
     both = crossed_estimate(tables).interval(level, n)
     low, high = np.minimum(units.low, both.low), np.maximum(units.high, both.high)
-    found = Interval(units.mean, np.asarray(low), np.asarray(high), n)
-    return found if within is None or minus is not None else _inside(found, tables[0], level, within)
+    interval = Interval(units.mean, np.asarray(low), np.asarray(high), n)
+    return interval if within is None or minus is not None else _inside(interval, tables[0], level, within)
 
 
 @checked
@@ -161,7 +161,7 @@ def _fieller(over: Values, under: Values, quantile: float) -> tuple[Cells, Cells
     return (middle - root) / first, (middle + root) / first
 
 
-def _inside(found: Interval, values: np.ndarray, level: float, within: tuple[float, float]) -> Interval:
+def _inside(interval: Interval, values: np.ndarray, level: float, within: tuple[float, float]) -> Interval:
     """Return an interval inside of the bounds of its values; where all lie at one of them, the exact interval.
 
     If n draws show nothing else, all else has a share of at most 1 - ((1 - level) / 2) ** (1 / n), wherever it lies.
@@ -173,12 +173,12 @@ def _inside(found: Interval, values: np.ndarray, level: float, within: tuple[flo
             allowed="values within the bounds, the first of which is the lower",
             advice="give the least and the largest value that there can be",
         )
-    unseen = (most - least) * (1 - ((1 - level) / 2) ** (1 / found.n))
-    axes = tuple(range(found.mean.ndim, values.ndim))
+    unseen = (most - least) * (1 - ((1 - level) / 2) ** (1 / interval.n))
+    axes = tuple(range(interval.mean.ndim, values.ndim))
     lowest, highest = (values <= least).all(axis=axes), (values >= most).all(axis=axes)
-    low = np.where(highest, most - unseen, np.clip(found.low, least, most))
-    high = np.where(lowest, least + unseen, np.clip(found.high, least, most))
-    return Interval(found.mean, low, high, found.n)
+    low = np.where(highest, most - unseen, np.clip(interval.low, least, most))
+    high = np.where(lowest, least + unseen, np.clip(interval.high, least, most))
+    return Interval(interval.mean, low, high, interval.n)
 
 
 def _check(level: float) -> None:

@@ -95,8 +95,8 @@ def group_means(
     ranges = [within.get(name) if isinstance(within, Mapping) else within for name in first]
     for number, limits in dict.fromkeys(zip(which.ravel().tolist(), ranges, strict=True)):
         # Groups that share their units and bounds are computed together.
-        rows = (which.ravel() == number) & np.array([limits == own for own in ranges])
+        rows = (which.ravel() == number) & np.array([limits == bounds for bounds in ranges])
         values = wide.to_numpy(dtype=np.float64)[np.ix_(rows, patterns[number])]
-        part = mean_interval(values, level=level, within=limits)
-        out.loc[rows] = np.column_stack([part.mean, part.low, part.high, np.full(rows.sum(), part.n)])
+        interval = mean_interval(values, level=level, within=limits)
+        out.loc[rows] = np.column_stack([interval.mean, interval.low, interval.high, np.full(rows.sum(), interval.n)])
     return out.astype({"n": np.int64}).reset_index()
