@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -58,7 +59,7 @@ def direct_logit_attribution(reading: Reading, clean: int, injected: int, *, hea
     """
     written = _Written.of(reading, (clean, injected), heads=heads)
     ends, last = _held(reading, written.streams[-1]), reading.model.n_layers
-    rows = [_row(part, ends) for part in [*written.parts, written.rounding(0)]]
+    rows = [_row(component, ends) for component in [*written.components, written.rounding(0)]]
     biases = {"final norm bias": [end.norm_bias for end in ends], "unembed bias": [end.unembed_bias for end in ends]}
     rows += [_entry("bias", name, last, values) for name, values in biases.items() if any(values)]
     if not ends[0].is_linear:
@@ -84,12 +85,14 @@ def late_loss(
     check_layers([EMBED if layer is None else layer], last, lowest=EMBED)
     written = _Written.of(reading, (clean, injected), heads=heads)
     shifts = [float(reading.logit_diff(stream[:, None]).diff()) for stream in written.streams]
-    at = max(range(EMBED, last), key=lambda here: shifts[here - EMBED]) if layer is None else layer
+    at = max(range(EMBED, last), key=lambda lens_layer: shifts[lens_layer - EMBED]) if layer is None else layer
     stream = written.streams[at - EMBED]
     starts, ends = _held(reading, stream), _held(reading, written.streams[-1])
-    rows = [_row(part, ends) for part in [*written.parts, written.rounding(at + 1)] if part.layer > at]
+    later = [component for component in written.components if component.layer > at]
+    rows = [_row(component, ends) for component in [*later, written.rounding(at + 1)]]
     scaled = [
-        end.part(resid) * (1 - end.scale / start.scale) for resid, start, end in zip(stream, starts, ends, strict=True)
+        end.contribution(resid) * (1 - end.scale / start.scale)
+        for resid, start, end in zip(stream, starts, ends, strict=True)
     ]
     rows.append(_entry("scale", "final norm scale", last, scaled))
     if not ends[0].is_linear:
@@ -121,11 +124,11 @@ def cumulative(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _Component:
     """What one component wrote at the answer position, in each run."""
 
     kind: str
-    component: str
+    name: str
     layer: int
     index: int
     vectors: Float[Tensor, "run d_model"]
@@ -133,12 +136,12 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """The stream of some runs at the answer position, in parts; `gaps` are what parts of a block leave out.
+    """The stream of some runs at the answer position, by component; `gaps` are what those of a block leave out.
 
     `streams` begin with the embedding. `whole` says why attention is not split into heads, where it was to be.
     """
 
-    parts: Sequence[_Part]
+    components: Sequence[_Component]
     streams: Float[Tensor, "stream run d_model"]
     gaps: Float[Tensor, "layer run d_model"]
     whole: str
@@ -146,22 +149,23 @@ class _Written:
     @classmethod
     def of(cls, reading: Reading, rows: tuple[int, int], *, heads: bool) -> _Written:
         """Read the rest of the conversation once, with hooks that keep what is written at the last position."""
-        model, seen = reading.model, _seen(reading, rows, heads=heads)
+        model, activations = reading.model, _activations(reading, rows, heads=heads)
         layers = range(model.n_layers)
-        streams = torch.stack([seen[EMBED_HOOK], *(seen[model.resid_post(layer)] for layer in layers)])
-        split = _by_head(model, seen) if heads else None
+        streams = torch.stack([activations[EMBED_HOOK], *(activations[model.resid_post(layer)] for layer in layers)])
+        split = _by_head(model, activations) if heads else None
         blocks = []
         for layer in layers:
-            attn = [_Part("attn", f"L{layer} attn", layer, -1, seen[_attn(layer)])] if split is None else split[layer]
-            blocks.append([*attn, _Part("mlp", f"L{layer} mlp", layer, -1, seen[_mlp(layer)])])
+            attn = _Component("attn", f"L{layer} attn", layer, -1, activations[_attn(layer)])
+            mlp = _Component("mlp", f"L{layer} mlp", layer, -1, activations[_mlp(layer)])
+            blocks.append([*([attn] if split is None else split[layer]), mlp])
         gaps = streams.diff(dim=0) - torch.stack([_sum(block) for block in blocks])
         _check_gaps(model, gaps, streams)
-        parts = [_Part("embed", "embed", EMBED, -1, streams[0]), *(part for block in blocks for part in block)]
-        return cls(parts, streams, gaps, _WHOLE if heads and split is None else "")
+        embed = _Component("embed", "embed", EMBED, -1, streams[0])
+        return cls([embed, *chain.from_iterable(blocks)], streams, gaps, _WHOLE if heads and split is None else "")
 
-    def rounding(self, first: int) -> _Part:
-        """What the blocks from `first` on have added beside their parts."""
-        return _Part("rest", "rounding", len(self.gaps), -1, self.gaps[first:].sum(dim=0))
+    def rounding(self, first: int) -> _Component:
+        """What the blocks from `first` on have added beside their components."""
+        return _Component("rest", "rounding", len(self.gaps), -1, self.gaps[first:].sum(dim=0))
 
 
 def _z(layer: int) -> str:
@@ -176,50 +180,50 @@ def _mlp(layer: int) -> str:
     return f"blocks.{layer}.hook_mlp_out"
 
 
-def _seen(reading: Reading, rows: tuple[int, int], *, heads: bool) -> dict[str, Tensor]:
-    """Return what hook points see at the answer position, by name, one row for each run."""
-    model, n_rows, found = reading.model, len(reading.interventions), dict[str, Tensor]()
+def _activations(reading: Reading, rows: tuple[int, int], *, heads: bool) -> dict[str, Tensor]:
+    """Return the activations of hook points at the answer position, by name, one row for each run."""
+    model, n_rows, activations = reading.model, len(reading.interventions), dict[str, Tensor]()
     if not all(0 <= row < n_rows for row in rows):
         raise UsageError(f"rows {list(rows)}", f"rows 0:{n_rows} of the reading", "name two that are there")
     names = [EMBED_HOOK]
     for layer in range(model.n_layers):
         names += [model.resid_post(layer), _attn(layer), _mlp(layer), *([_z(layer)] if heads else [])]
-    hooks = [_keep(name, found, model.device) for name in names]
+    hooks = [_keep(name, activations, model.device) for name in names]
     model.forward(reading.tokens.repeat(len(rows), 1), reading.cache.select(torch.tensor(rows)), hooks=hooks)
-    if missing := set(names) - set(found):
+    if missing := set(names) - set(activations):
         raise HookError(f"hooks {sorted(missing)} did not fire", "each once", "report this architecture")
-    return found
+    return activations
 
 
-def _keep(name: str, found: dict[str, Tensor], device: torch.device) -> Hook:
+def _keep(name: str, activations: dict[str, Tensor], device: torch.device) -> Hook:
     def hook_fn(activation: Tensor, /, *, hook: HookPoint) -> None:
-        found[name] = activation[:, -1].detach().to(device, torch.float32)
+        activations[name] = activation[:, -1].detach().to(device, torch.float32)
 
     return name, hook_fn
 
 
-def _by_head(model: Model, seen: dict[str, Tensor]) -> list[list[_Part]] | None:
+def _by_head(model: Model, activations: dict[str, Tensor]) -> list[list[_Component]] | None:
     """Return what heads and the bias of attention write, by layer; None unless that sums to what attention writes."""
     layers = range(model.n_layers)
-    results = head_outputs(model.backend, {layer: seen[_z(layer)] for layer in layers})
+    results = head_outputs(model.backend, {layer: activations[_z(layer)] for layer in layers})
     if results is None:
         return None
     blocks = []
-    for layer, found in enumerate(results):
-        written, bias = (tensor.to(model.device) for tensor in found)
+    for layer, tensors in enumerate(results):
+        written, bias = (tensor.to(model.device) for tensor in tensors)
         heads = range(written.shape[1])
-        block = [_Part("head", f"L{layer} head {head}", layer, head, written[:, head]) for head in heads]
+        block = [_Component("head", f"L{layer} head {head}", layer, head, written[:, head]) for head in heads]
         if bias.any():
-            block.append(_Part("bias", f"L{layer} attn bias", layer, -1, bias.expand(len(written), -1)))
-        missed = (seen[_attn(layer)] - _sum(block)).norm(dim=-1)
+            block.append(_Component("bias", f"L{layer} attn bias", layer, -1, bias.expand(len(written), -1)))
+        missed = (activations[_attn(layer)] - _sum(block)).norm(dim=-1)
         if (missed > _TOLERANCE[model.backend.dtype] * written.norm(dim=-1).sum(dim=-1)).any():
             return None
         blocks.append(block)
     return blocks
 
 
-def _sum(parts: Sequence[_Part]) -> Float[Tensor, "run d_model"]:
-    return torch.stack([part.vectors for part in parts]).sum(dim=0)
+def _sum(components: Sequence[_Component]) -> Float[Tensor, "run d_model"]:
+    return torch.stack([component.vectors for component in components]).sum(dim=0)
 
 
 def _check_gaps(model: Model, gaps: Tensor, streams: Tensor) -> None:
@@ -238,9 +242,9 @@ def _held(reading: Reading, resid: Float[Tensor, "run d_model"]) -> list[LinearR
     return [LinearReadout.of(reading.model.readout, reading.answers, row) for row in resid]
 
 
-def _row(part: _Part, held: Sequence[LinearReadout]) -> Entry:
-    values = [run.part(vector) for run, vector in zip(held, part.vectors, strict=True)]
-    return _entry(part.kind, part.component, part.layer, values, part.index)
+def _row(component: _Component, held: Sequence[LinearReadout]) -> Entry:
+    values = [run.contribution(vector) for run, vector in zip(held, component.vectors, strict=True)]
+    return _entry(component.kind, component.name, component.layer, values, component.index)
 
 
 def _left(changes: Sequence[float], rows: Sequence[Entry]) -> list[float]:
@@ -257,7 +261,7 @@ def _entry(kind: str, component: str, layer: int, values: Sequence[float], index
 def _table(
     reading: Reading, injected: int, rows: Sequence[Entry], facts: Mapping[str, str | int | float]
 ) -> pd.DataFrame:
-    about = {"conversation": reading.rendered.conversation.label, "intervention": reading.names[injected]}
-    table = pd.DataFrame([{**about, **row} for row in rows])
+    subject = {"conversation": reading.rendered.conversation.label, "intervention": reading.names[injected]}
+    table = pd.DataFrame([{**subject, **row} for row in rows])
     table.attrs = {"total": float(table["attribution"].sum()), **facts}
     return table

@@ -56,13 +56,13 @@ class LinearReadout:
             readout.soft_cap is None and len(ids.yes) == len(ids.no) == 1,
         )
 
-    def part(self, written: Float[Tensor, " d_model"]) -> float:
+    def contribution(self, written: Float[Tensor, " d_model"]) -> float:
         """Return what something that was written into the stream contributes to logit_diff directly."""
         return float(self.direction @ written.to(self.direction))
 
     def nonlinear(self, resid: Float[Tensor, " d_model"]) -> float:
         """Return what of logit_diff the linear parts leave out, given the residual that the readout is held at."""
-        return self.logit_diff - self.part(resid) - self.norm_bias - self.unembed_bias
+        return self.logit_diff - self.contribution(resid) - self.norm_bias - self.unembed_bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ class _Norm:
         probes = torch.stack([torch.zeros_like(signs), torch.ones_like(signs), signs]) * _PROBE
         bias, constant, alternating = readout.norm(probes).detach().double()
         is_centred = bool((constant - bias).abs().max() < _TOLERANCE * (alternating - bias).abs().max())
-        given = probes[2].double() - probes[2].double().mean() * is_centred
-        return cls((alternating - bias) * _PROBE / given, bias, is_centred)
+        centred_probe = probes[2].double() - probes[2].double().mean() * is_centred
+        return cls((alternating - bias) * _PROBE / centred_probe, bias, is_centred)
 
     def linear(self, resid: Tensor) -> Float[Tensor, " d_model"]:
         """Return what the norm would be without its bias, if it divided by one."""
@@ -112,9 +112,9 @@ def _after_norm(readout: Readout, ids: AnswerIds, normed: Tensor) -> tuple[Tenso
         stream, strength = normed.detach().requires_grad_(), torch.ones((), device=normed.device, requires_grad=True)
         bias = torch.zeros(len(readout.weight), device=normed.device) if readout.bias is None else readout.bias.float()
         rest = replace(readout, norm=_unchanged, bias=bias * strength)
-        found = rest.logit_diff(stream[None], ids.yes, ids.no, ids.reduce)[0]
-        gradient, by_strength = torch.autograd.grad(found, [stream, strength])
-    return gradient.double(), float(by_strength), float(found.detach())
+        logit_diff = rest.logit_diff(stream[None], ids.yes, ids.no, ids.reduce)[0]
+        gradient, by_strength = torch.autograd.grad(logit_diff, [stream, strength])
+    return gradient.double(), float(by_strength), float(logit_diff.detach())
 
 
 def _unchanged(resid: Tensor) -> Tensor:

@@ -63,10 +63,10 @@ class Reading:
         progress: Progress | bool | None = None,
     ) -> Reading:
         """Fill the prefix under each intervention. Raises what `prefill` and `tokens.single_token` raise."""
-        wanted = listed_interventions(interventions)
-        filled = prefill(model, conversation, wanted)
+        listed = listed_interventions(interventions)
+        filled = prefill(model, conversation, listed)
         ids = answer_ids(model.tokenizer, filled.rendered, answers)
-        return cls(model, filled, wanted, ids, batch_size, progress)
+        return cls(model, filled, listed, ids, batch_size, progress)
 
     @property
     def rendered(self) -> Rendered:
@@ -117,26 +117,26 @@ class Reading:
         """
         if keep is not None and not len(keep):
             raise UsageError("keep=()", "one or more layers", "leave keep out for the last one")
-        asked = _Asked(
+        plan = _Plan(
             layer, cache or self.cache, dict(edits or {}), tuple((self.model.n_layers - 1,) if keep is None else keep)
         )
-        check_layers([layer, *asked.edits, *asked.keep], self.model.n_layers, lowest=EMBED)
-        self._check(rows, resid, asked)
+        check_layers([layer, *plan.edits, *plan.keep], self.model.n_layers, lowest=EMBED)
+        self._check(rows, resid, plan)
         budget = make_budget(self.model, self.batch_size, None, Memory.of(self.model, None))
-        found: list[dict[int, Tensor]] = []
+        batches: list[dict[int, Tensor]] = []
         at, n_pos, past = 0, len(self.positions), self.rendered.prefix_length
         while at < len(rows):
             count = budget.rows(n_pos, past)
-            mine = slice(at, at + count)
+            span = slice(at, at + count)
             try:
-                found.append(self._run(rows[mine], None if resid is None else resid[mine], asked))
+                batches.append(self._run(rows[span], None if resid is None else resid[span], plan))
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 budget.halve(min(count, len(rows) - at), n_pos, past, error)
                 continue
             at += count
-        return {kept: torch.cat([part[kept] for part in found]) for kept in asked.keep}
+        return {kept: torch.cat([batch[kept] for batch in batches]) for kept in plan.keep}
 
     def logit_diff(self, resid: Float[Tensor, "row pos d_model"]) -> Float[Tensor, " row"]:
         """Return logit(yes) - logit(no) at the answer position from the last block's `resid_post`, in float32.
@@ -162,25 +162,25 @@ class Reading:
     def _pass(self) -> BlockPass:
         return self.model.blocks.begin(self.tokens, torch.tensor([self.rendered.prefix_length]))
 
-    def _run(self, rows: Sequence[int], resid: Tensor | None, asked: _Asked) -> dict[int, Tensor]:
+    def _run(self, rows: Sequence[int], resid: Tensor | None, plan: _Plan) -> dict[int, Tensor]:
         prepared = self._pass
         embedded = prepared.resid
         stream = embedded.expand(len(rows), *embedded.shape[1:]) if resid is None else resid.to(embedded.dtype)
         same_tokens = torch.zeros(len(rows), dtype=torch.long)
-        found: dict[int, Tensor] = {}
-        for here in range(asked.layer, max(asked.keep) + 1):
-            if here > asked.layer:
-                following, _ = prepared.block(here, stream, same_tokens, _past(asked.cache, here, rows))
+        kept: dict[int, Tensor] = {}
+        for layer in range(plan.layer, max(plan.keep) + 1):
+            if layer > plan.layer:
+                following, _ = prepared.block(layer, stream, same_tokens, _past(plan.cache, layer, rows))
                 assert following is not None  # a block gives none only if it is asked for keys alone
                 stream = following
-            if here in asked.edits:
-                stream = asked.edits[here](stream, rows).to(embedded.dtype)
-            if here in asked.keep:
-                found[here] = stream
-        return {here: tensor.to(self.model.device) for here, tensor in found.items()}
+            if layer in plan.edits:
+                stream = plan.edits[layer](stream, rows).to(embedded.dtype)
+            if layer in plan.keep:
+                kept[layer] = stream
+        return {layer: tensor.to(self.model.device) for layer, tensor in kept.items()}
 
-    def _check(self, rows: Sequence[int], resid: Tensor | None, asked: _Asked) -> None:
-        n_rows, n_layers = asked.cache.batch, asked.cache.n_layers
+    def _check(self, rows: Sequence[int], resid: Tensor | None, plan: _Plan) -> None:
+        n_rows, n_layers = plan.cache.batch, plan.cache.n_layers
         if self.rendered.prefix_length and n_layers and not all(0 <= row < n_rows for row in rows):
             raise UsageError(f"rows {sorted(set(rows))}", f"rows 0:{n_rows} of the cache", "choose rows that are there")
         if not rows:
@@ -188,18 +188,18 @@ class Reading:
         shape = (len(rows), len(self.positions), self.model.d_model)
         if resid is not None and tuple(resid.shape) != shape:
             raise UsageError(f"a stream shaped {tuple(resid.shape)}", f"{shape}", "give one row for each entry of rows")
-        if resid is None and asked.layer != EMBED:
-            raise UsageError(f"layer {asked.layer} without a stream", "resid=", "give the stream to go on from")
-        if max(asked.keep) < asked.layer or any(here < asked.layer for here in (*asked.edits, *asked.keep)):
+        if resid is None and plan.layer != EMBED:
+            raise UsageError(f"layer {plan.layer} without a stream", "resid=", "give the stream to go on from")
+        if max(plan.keep) < plan.layer or any(layer < plan.layer for layer in (*plan.edits, *plan.keep)):
             raise UsageError(
-                f"layers {sorted({*asked.edits, *asked.keep})} of a run that begins after block {asked.layer}",
-                f"layers from {asked.layer} on",
+                f"layers {sorted({*plan.edits, *plan.keep})} of a run that begins after block {plan.layer}",
+                f"layers from {plan.layer} on",
                 "begin at an earlier layer",
             )
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Plan:
     """Where a run begins, what it attends to, and what it changes and keeps."""
 
     layer: int

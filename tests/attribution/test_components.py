@@ -235,7 +235,7 @@ def test_a_held_readout_is_the_readout_and_its_derivative(is_centred: bool, cap:
         normed = norm(resid) + size * norm.weight * centre(step) / held.scale
         return float(replace(readout, norm=lambda x: x).logit_diff(normed[None], ids.yes, ids.no))
 
-    assert held.part(step) == pytest.approx((at(0.01) - at(-0.01)) / 0.02, rel=1e-2, abs=1e-3)
+    assert held.contribution(step) == pytest.approx((at(0.01) - at(-0.01)) / 0.02, rel=1e-2, abs=1e-3)
     assert abs(held.nonlinear(resid)) > 1e-3
     one = LinearReadout.of(replace(readout, soft_cap=None), AnswerIds((1,), (3,), (), "sum"), resid)
     assert one.is_linear
@@ -247,7 +247,7 @@ def test_a_readout_without_a_norm_is_linear():
     readout = Readout(lambda resid: resid, torch.randn(5, 4))
     resid = torch.randn(4)
     held = LinearReadout.of(readout, AnswerIds((1,), (3,), (), "sum"), resid)
-    assert held.part(resid) == pytest.approx(held.logit_diff, abs=1e-5)
+    assert held.contribution(resid) == pytest.approx(held.logit_diff, abs=1e-5)
 
 
 def test_a_norm_of_another_kind_is_refused():

@@ -128,8 +128,8 @@ def by_position(
     if method != "patching":
         return _slopes(runs, mean_gradient(states, clean, injected, _points(method, base, steps)), chosen).float()
     row, source, sign = runs.ends(base)
-    here = torch.eye(states.resid.shape[1], dtype=torch.bool)
-    changed = [feature_effects(states, row, source, [[feature] for feature in chosen], mask) for mask in here]
+    masks = torch.eye(states.resid.shape[1], dtype=torch.bool)
+    changed = [feature_effects(states, row, source, [[feature] for feature in chosen], mask) for mask in masks]
     return (sign * torch.stack(changed)).float()
 
 
@@ -163,8 +163,8 @@ class _Runs:
     def active(self) -> list[int]:
         """Features that are not zero at some read position of either run."""
         both = self.states.acts[[self.clean, self.injected]]
-        found: list[int] = (both != 0).any(0).any(0).nonzero()[:, 0].tolist()
-        return found
+        features: list[int] = (both != 0).any(0).any(0).nonzero()[:, 0].tolist()
+        return features
 
     def change(self, features: Sequence[int]) -> Float[Tensor, "pos features"]:
         """Injected minus clean activations, in float64."""
@@ -205,18 +205,20 @@ def _linear(runs: _Runs, gradient: Gradient, features: Sequence[int]) -> _Parts:
     caches = cache_parts(states, runs.clean, runs.injected, gradient)
     others = sorted(set(active) - set(features))
     other = float(_slopes(runs, gradient, others).sum()) if others else None
-    mine = _slopes(runs, gradient, features).sum(0).numpy()
-    return _Parts(mine, other, error, caches, gradient.times(resid) + sum(caches.values()))
+    attributions = _slopes(runs, gradient, features).sum(0).numpy()
+    return _Parts(attributions, other, error, caches, gradient.times(resid) + sum(caches.values()))
 
 
 def _measured(runs: _Runs, base: Base, features: Sequence[int]) -> _Parts:
     states, (row, source, sign) = runs.states, runs.ends(base)
     others = sorted(set(runs.active()) - set(features))
     effects = sign * feature_effects(states, row, source, [*([feature] for feature in features), others])
-    mine, other = effects[:-1].numpy(), float(effects[-1]) if others else None
+    attributions, other = effects[:-1].numpy(), float(effects[-1]) if others else None
     error = sign * error_effect(states, row, source)
     caches = {layer: sign * effect for layer, effect in cache_effects(states, row, source).items()}
-    return _Parts(mine, other, error, caches, float(mine.sum()) + (other or 0.0) + error + sum(caches.values()))
+    return _Parts(
+        attributions, other, error, caches, float(attributions.sum()) + (other or 0.0) + error + sum(caches.values())
+    )
 
 
 def _table(runs: _Runs, parts: _Parts, features: Sequence[int]) -> pd.DataFrame:
@@ -238,7 +240,10 @@ def _table(runs: _Runs, parts: _Parts, features: Sequence[int]) -> pd.DataFrame:
         }
     )
     rest = [("error", f"{layer_label(layer)} error", layer, parts.error)]
-    rest += [("cache", f"{layer_label(here)} cache", here, value) for here, value in parts.caches.items()]
+    rest += [
+        ("cache", f"{layer_label(cache_layer)} cache", cache_layer, value)
+        for cache_layer, value in parts.caches.items()
+    ]
     if parts.other is not None:
         rest.insert(0, ("other", f"{layer_label(layer)} other features", layer, parts.other))
     tail = pd.DataFrame(rest, columns=["kind", "component", "layer", "attribution"]).assign(index=-1)

@@ -42,8 +42,8 @@ class Case:
     @property
     def diffs(self) -> tuple[float, float]:
         """logit_diff of the clean and of the injected run."""
-        found = self.states.logit_diffs.double()
-        return float(found[self.clean]), float(found[self.injected])
+        logit_diffs = self.states.logit_diffs.double()
+        return float(logit_diffs[self.clean]), float(logit_diffs[self.injected])
 
     @property
     def shift(self) -> float:
@@ -68,22 +68,22 @@ def cases_of(
     listed = listed_states(states)
     if series not in get_args(Series):
         raise UsageError(f"series {series!r}", ", ".join(get_args(Series)), "choose one of these")
-    found = [
-        Case(one, clean_row(one), row, concept_of(intervention, concepts))
-        for one in listed
-        for row, intervention in enumerate(one.reading.interventions)
+    cases = [
+        Case(feature_reading, clean_row(feature_reading), row, concept_of(intervention, concepts))
+        for feature_reading in listed
+        for row, intervention in enumerate(feature_reading.reading.interventions)
         if series_of(intervention) == series and series != "clean"
     ]
-    if not found:
+    if not cases:
         raise UsageError(f"no {series} rows", "readings under one intervention or more", "add interventions")
-    return found
+    return cases
 
 
 def listed_states(states: FeatureReading | Sequence[FeatureReading]) -> list[FeatureReading]:
     """Return states as a list; raises UsageError unless there are some, all of one dictionary."""
     listed = [states] if isinstance(states, FeatureReading) else list(states)
-    if len({id(one.dictionary) for one in listed}) != 1:
-        names = ", ".join(sorted({one.dictionary.name for one in listed})) or "none"
+    if len({id(feature_reading.dictionary) for feature_reading in listed}) != 1:
+        names = ", ".join(sorted({feature_reading.dictionary.name for feature_reading in listed})) or "none"
         raise UsageError(f"states of dictionaries {names}", "one dictionary for all", "load it once, and take one")
     return listed
 
@@ -105,7 +105,7 @@ def check_row(states: FeatureReading, row: int) -> None:
 
 def clean_row(states: FeatureReading) -> int:
     """Return the row that nothing was done to; raises UsageError if there is none, or more than one."""
-    rows = [row for row, one in enumerate(states.reading.interventions) if isinstance(one, Clean)]
+    rows = [row for row, intervention in enumerate(states.reading.interventions) if isinstance(intervention, Clean)]
     if len(rows) != 1:
         raise UsageError(
             given=f"{len(rows)} clean rows among {', '.join(states.reading.names)}",
@@ -129,8 +129,11 @@ def concept_of(intervention: Intervention, concepts: Mapping[str, str] | None = 
     """Return the concept an intervention counts for: as given, else the vector's name, else the intervention's."""
     if concepts is not None and not isinstance(intervention, Clean):
         if intervention.name not in concepts:
-            given, allowed = f"intervention {intervention.name!r} without a concept", ", ".join(concepts)
-            raise UnknownNameError(given, allowed, "add it to `concepts`")
+            raise UnknownNameError(
+                given=f"intervention {intervention.name!r} without a concept",
+                allowed=", ".join(concepts),
+                advice="add it to `concepts`",
+            )
         return concepts[intervention.name]
     if isinstance(intervention, Injection) and intervention.vector.name:
         return intervention.vector.name

@@ -54,9 +54,9 @@ def centres(name: str, trained_with: object, model: Model, wish: bool | None) ->
         )
     options = trained_with if isinstance(trained_with, Mapping) else {}
     if other := sorted(str(key) for key in options if key != _OPTION and key not in _HARMLESS):
-        said = ", ".join(f"{key}={options[key]!r}" for key in other)
+        settings = ", ".join(f"{key}={options[key]!r}" for key in other)
         warnings.warn(
-            f"{name} was trained on a model that was loaded with {said}: see how well it rebuilds the stream here",
+            f"{name} was trained on a model that was loaded with {settings}: see how well it rebuilds the stream here",
             FeatureWarning,
             stacklevel=4,
         )

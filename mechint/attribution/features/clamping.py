@@ -78,8 +78,11 @@ def mask_of(states: FeatureReading, positions: Positions) -> Bool[Tensor, " pos"
     n_pos = states.resid.shape[1]
     if isinstance(positions, Tensor):
         if positions.shape != (n_pos,) or not positions.any():
-            given = f"a mask of shape {tuple(positions.shape)} with {int(positions.sum())} positions"
-            raise UsageError(given, f"shape ({n_pos},), one position or more", "make it for the read positions")
+            raise UsageError(
+                given=f"a mask of shape {tuple(positions.shape)} with {int(positions.sum())} positions",
+                allowed=f"shape ({n_pos},), one position or more",
+                advice="make it for the read positions",
+            )
         return positions.cpu()
     if positions not in ("read", "answer"):
         raise UsageError(f"positions={positions!r}", "read, answer, or a mask", "choose one of these")
@@ -98,29 +101,34 @@ def set_features(
     logit_diff. Raises UsageError for bad rows and features.
     """
     check_row(states, row)
-    found = torch.full((len(sets),), float(states.logit_diffs[row]), dtype=torch.float64)
+    logit_diffs = torch.full((len(sets),), float(states.logit_diffs[row]), dtype=torch.float64)
     most = 256 if states.reading.batch_size is None else states.reading.batch_size
     size = max(1, min(most, _HELD // states.resid[row].numel()))
     with counted(states.reading.progress, "features", len(sets), "set") as tell:
         for at in range(0, len(sets), size):
-            some = dict(enumerate(sets[at : at + size], at))
-            tokens = _read_with(states, row, some, values, mask, found)
+            batch = dict(enumerate(sets[at : at + size], at))
+            tokens = _read_with(states, row, batch, values, mask, logit_diffs)
             if tell is not None:
-                tell(len(some), tokens)
-    return found
+                tell(len(batch), tokens)
+    return logit_diffs
 
 
 def _read_with(
-    states: FeatureReading, row: int, sets: Mapping[int, Sequence[int]], values: Values, mask: Tensor, found: Tensor
+    states: FeatureReading,
+    row: int,
+    sets: Mapping[int, Sequence[int]],
+    values: Values,
+    mask: Tensor,
+    logit_diffs: Tensor,
 ) -> int:
-    """Enter into `found` what some sets, by number, make of the answer; returns how many tokens were read for it."""
-    streams = {number: _stream(states, row, one, values, mask) for number, one in sets.items()}
+    """Enter the answers of some sets, by number, into `logit_diffs`; returns how many tokens were read for them."""
+    streams = {number: _stream(states, row, features, values, mask) for number, features in sets.items()}
     changed = {number: stream for number, stream in streams.items() if not torch.equal(stream, states.resid[row])}
     if not changed:
         return 0
     resid = torch.stack(list(changed.values()))
     diffs = states.reading.logit_diffs([row] * len(resid), resid=resid, layer=states.dictionary.layer)
-    found[list(changed)] = diffs.double().cpu()
+    logit_diffs[list(changed)] = diffs.double().cpu()
     return len(resid) * resid.shape[1]
 
 

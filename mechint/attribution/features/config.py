@@ -37,14 +37,14 @@ class SAEConfig:
     def read(cls, directory: Path) -> SAEConfig:
         """Read the configuration that SAE Lens has saved in a directory. Raises SAEMismatchError."""
         content = read_json(directory / _FILE, SAEMismatchError)
-        found = content if isinstance(content, dict) else {}
-        about = found.get("metadata")
-        about = about if isinstance(about, dict) else {}
-        d_in, d_sae = found.get("d_in"), found.get("d_sae")
+        fields = content if isinstance(content, dict) else {}
+        metadata = fields.get("metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        d_in, d_sae = fields.get("d_in"), fields.get("d_sae")
         if not isinstance(d_in, int) or not isinstance(d_sae, int):
             raise SAEMismatchError(f"SAE {str(directory)!r} without d_in or d_sae", HOW, "check the path")
-        out, trained_on = _text(about.get("hook_name_out")), _text(about.get("model_name"))
-        return cls(directory.name, d_in, d_sae, str(about.get("hook_name")), out, trained_on)
+        out, trained_on = _text(metadata.get("hook_name_out")), _text(metadata.get("model_name"))
+        return cls(directory.name, d_in, d_sae, str(metadata.get("hook_name")), out, trained_on)
 
     @property
     def layer(self) -> int:
@@ -55,8 +55,8 @@ class SAEConfig:
 def layer_of(name: str, point: str, out: str | None) -> int:
     """Return the layer whose `resid_post` a hook point is (-1: before block 0); raises SAEMismatchError."""
     for pattern, offset in _POINTS:
-        if (found := pattern.fullmatch(point)) and out in (None, point):
-            return int(found[1]) + offset
+        if (match := pattern.fullmatch(point)) and out in (None, point):
+            return int(match[1]) + offset
     raise SAEMismatchError(
         given=f"{name} reads {point}" + (f" and writes {out}" if out not in (None, point) else ""),
         allowed="SAEs of the residual stream: blocks.{layer}.hook_resid_post or hook_resid_pre",
@@ -81,10 +81,10 @@ def check_owner(name: str, trained_on: str | None, model: str, *, any_model: boo
 
     Raises SAEMismatchError for another one; with `warn`, warns (FeatureWarning) for a finetuned copy and `any_model`.
     """
-    theirs, ours = (str(text).rstrip("/").split("/")[-1].lower() for text in (trained_on, model))
-    if trained_on is None or theirs == ours:
+    base_name, model_name = (str(text).rstrip("/").split("/")[-1].lower() for text in (trained_on, model))
+    if trained_on is None or base_name == model_name:
         return
-    if not (any_model or ours.startswith(f"{theirs}-")):
+    if not (any_model or model_name.startswith(f"{base_name}-")):
         raise SAEMismatchError(
             given=f"{name} was trained on {trained_on}, the model is {model}",
             allowed="SAEs of the model itself, or of the base it was finetuned from",

@@ -57,8 +57,8 @@ class Dictionary:
     @cached_property
     def neuronpedia(self) -> str | None:
         """Neuronpedia's name of the SAE (`model/source`), where its release has one."""
-        found = self.sae.cfg.metadata.neuronpedia_id
-        return None if found is None else str(found)
+        neuronpedia_id = self.sae.cfg.metadata.neuronpedia_id
+        return None if neuronpedia_id is None else str(neuronpedia_id)
 
     def link(self, feature: int) -> str | None:
         """Return the address of a feature's page on Neuronpedia, or None."""
@@ -67,9 +67,9 @@ class Dictionary:
     @torch.no_grad()
     def encode(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_sae"]:
         """Return the feature activations of residuals, in the model's units, float32."""
-        given = self._given(resid)
-        acts = _dense(self.sae.encode(given)).float()
-        scale = _scale(self.sae, given.float())
+        inputs = self._input(resid)
+        acts = _dense(self.sae.encode(inputs)).float()
+        scale = _scale(self.sae, inputs.float())
         return acts if scale is None else acts * scale.to(acts.device)
 
     def rest(
@@ -82,8 +82,8 @@ class Dictionary:
     @torch.no_grad()
     def reconstruct(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """Return what the SAE makes of residuals, as SAE Lens computes it; with their mean where it was taken away."""
-        given = self._given(resid)
-        rebuilt: Tensor = self.sae.decode(self.sae.encode(given)).float()
+        inputs = self._input(resid)
+        rebuilt: Tensor = self.sae.decode(self.sae.encode(inputs)).float()
         return rebuilt + resid.float().to(rebuilt.device).mean(dim=-1, keepdim=True) if self.centred else rebuilt
 
     def check_features(self, features: Sequence[int]) -> None:
@@ -96,13 +96,13 @@ class Dictionary:
                 advice="take indices from the feature column of a table of the same SAE",
             )
 
-    def _given(self, resid: Tensor) -> Tensor:
+    def _input(self, resid: Tensor) -> Tensor:
         if resid.shape[-1] != self.decoder.shape[1]:
             raise SAEMismatchError(
                 f"residuals with d_model={resid.shape[-1]}", f"d_in={self.decoder.shape[1]} of {self.name}", "check it"
             )
-        given = resid.detach().to(self.decoder.device, self.sae.dtype)
-        return centred(given) if self.centred else given
+        inputs = resid.detach().to(self.decoder.device, self.sae.dtype)
+        return centred(inputs) if self.centred else inputs
 
 
 @dataclass(frozen=True)
@@ -129,16 +129,16 @@ def quality(dictionary: Dictionary, resid: Float[Tensor, "row pos d_model"], kee
     chosen = resid[:, keep].flatten(0, 1).float().to(dictionary.decoder.device)
     if not len(chosen):
         raise UsageError("no positions but special tokens", "one or more", "read a conversation with words in it")
-    found = _quality(dictionary, chosen)
-    if found.poor:
+    measured = _quality(dictionary, chosen)
+    if measured.poor:
         warnings.warn(
-            f"{dictionary.name} explains {found.explained:.0%} of the variance at these positions: its error holds "
+            f"{dictionary.name} explains {measured.explained:.0%} of the variance at these positions: its error holds "
             f"more than its features do, and what is said of features is little of what happens; "
             f"{_why(dictionary, chosen)}",
             FeatureWarning,
             stacklevel=2,
         )
-    return found
+    return measured
 
 
 def _quality(dictionary: Dictionary, chosen: Float[Tensor, "n d_model"]) -> Quality:
@@ -175,12 +175,12 @@ def as_dictionary(model: Model, sae: AnySAE, name: str, centre: bool | None = No
 
     Raises SAEMismatchError if it reads or writes anything else, or holds weights that no SAE has.
     """
-    about = sae.cfg.metadata
-    layer = layer_of(name, str(about.hook_name or about.hf_hook_name), about.hook_name_out)
+    metadata = sae.cfg.metadata
+    layer = layer_of(name, str(metadata.hook_name or metadata.hf_hook_name), metadata.hook_name_out)
     check_shape(name, layer, sae.cfg.d_in, model=model.name, n_layers=model.n_layers, d_model=model.d_model)
     _check_normalisation(sae, name)
     _check_weights(sae, name)
-    centring = centres(name, about.model_from_pretrained_kwargs, model, centre)
+    centring = centres(name, metadata.model_from_pretrained_kwargs, model, centre)
     sae = _in_float32(sae)
     dictionary = Dictionary(sae, layer, _decoder(sae), name, centring, reads_centred(model))
     _check_linear(dictionary)
@@ -193,13 +193,15 @@ def _in_float32(sae: AnySAE) -> AnySAE:
 
 
 def _check_weights(sae: AnySAE, name: str) -> None:
-    weights = {part: weight.detach() for part, weight in sae.named_parameters()}
-    shapes = {part: tuple(weight.shape) for part, weight in weights.items() if part in ("W_enc", "W_dec")}
+    weights = {parameter: weight.detach() for parameter, weight in sae.named_parameters()}
+    shapes = {
+        parameter: tuple(weight.shape) for parameter, weight in weights.items() if parameter in ("W_enc", "W_dec")
+    }
     expected = {"W_enc": (sae.cfg.d_in, sae.cfg.d_sae), "W_dec": (sae.cfg.d_sae, sae.cfg.d_in)}
-    if any(shape != expected[part] for part, shape in shapes.items()):
+    if any(shape != expected[parameter] for parameter, shape in shapes.items()):
         raise SAEMismatchError(f"{name} with weights shaped {shapes}", f"{expected}, as it says", "check the file")
-    broken = [part for part, weight in weights.items() if not weight.isfinite().all()]
-    empty = [part for part in ("W_enc", "W_dec") if part in weights and not weights[part].any()]
+    broken = [parameter for parameter, weight in weights.items() if not weight.isfinite().all()]
+    empty = [parameter for parameter in ("W_enc", "W_dec") if parameter in weights and not weights[parameter].any()]
     if broken or empty:
         raise SAEMismatchError(
             given=f"{name}: {broken[0]} holds NaN or infinite values" if broken else f"{name}: {empty[0]} is zero",
@@ -213,7 +215,7 @@ def _check_normalisation(sae: AnySAE, name: str) -> None:
     if kind not in _FOLDED:
         raise SAEMismatchError(
             given=f"{name} with normalize_activations={kind!r}",
-            allowed=", ".join(str(known) for known in _FOLDED[2:]),
+            allowed=", ".join(str(supported) for supported in _FOLDED[2:]),
             advice="fold the scale into the weights with sae.fold_activation_norm_scaling_factor(), and save it again",
         )
 
@@ -232,10 +234,10 @@ def _check_linear(dictionary: Dictionary) -> None:
     resid = torch.randn(4, dictionary.decoder.shape[1], generator=generator).to(dictionary.decoder.device)
     acts = dictionary.encode(resid)
     with torch.no_grad():
-        given = dictionary._given(resid)
-        own = _dense(dictionary.sae.encode(given))
-        nothing = (dictionary.sae.encode(given), dictionary.sae.decode(torch.zeros_like(own)))[1]
-        rebuilt = dictionary.sae.decode(dictionary.sae.encode(given)).float()
+        inputs = dictionary._input(resid)
+        sae_acts = _dense(dictionary.sae.encode(inputs))
+        nothing = (dictionary.sae.encode(inputs), dictionary.sae.decode(torch.zeros_like(sae_acts)))[1]
+        rebuilt = dictionary.sae.decode(dictionary.sae.encode(inputs)).float()
     missed = (rebuilt - nothing.float() - acts @ dictionary.decoder).norm()
     if missed > _TOLERANCE * (1 + resid.norm()):
         raise SAEMismatchError(

@@ -43,13 +43,13 @@ def compare(
     """
     chosen = unit_acts(table[first], readout, unit=unit)
     if second is None:
-        found = discriminate(
+        contrasts = discriminate(
             chosen, unit_acts(table[first], readout, value="clean", unit=unit), paired=True, test=test, level=level
         )
     else:
-        found = discriminate(chosen, unit_acts(table[second], readout, unit=unit), test=test, level=level)
+        contrasts = discriminate(chosen, unit_acts(table[second], readout, unit=unit), test=test, level=level)
     names = table.drop_duplicates("index").set_index("index")[["kind", "component", "layer"]]
-    return names.loc[found["index"]].reset_index().merge(found, on="index")
+    return names.loc[contrasts["index"]].reset_index().merge(contrasts, on="index")
 
 
 def unit_acts(
@@ -57,8 +57,11 @@ def unit_acts(
 ) -> pd.DataFrame:
     """Return the activations of a table of `feature_table` as units x features, a unit's conversations averaged."""
     if readout not in READOUTS or unit not in table.columns or value not in table.columns:
-        given = f"readout {readout!r}, unit {unit!r}, value {value!r}"
-        raise UsageError(given, f"{', '.join(READOUTS)}; columns of feature_table", "choose among these")
+        raise UsageError(
+            given=f"readout {readout!r}, unit {unit!r}, value {value!r}",
+            allowed=f"{', '.join(READOUTS)}; columns of feature_table",
+            advice="choose among these",
+        )
     rows = table[table["readout"] == readout]
     if not len(rows):
         raise UsageError("no cells", "one cell or more on either side", "choose cells that the table has")
@@ -105,10 +108,11 @@ def discriminate(
 
 def adjusted(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """Return p-values adjusted for the false discovery rate (Benjamini & Hochberg, 1995); NaN stays, and is no test."""
-    found, known = np.full(len(p), np.nan), ~np.isnan(p)
-    if known.any():
-        found[known] = scipy_stats.false_discovery_control(p[known])
-    return found
+    q_values = np.full(len(p), np.nan)
+    tested = ~np.isnan(p)
+    if tested.any():
+        q_values[tested] = scipy_stats.false_discovery_control(p[tested])
+    return q_values
 
 
 @checked
@@ -123,8 +127,11 @@ def clusters(acts: pd.DataFrame | Float[np.ndarray, "cells features"], threshold
     frame = pd.DataFrame(acts)
     values = frame.to_numpy(dtype=np.float64)
     if len(values) < 3 or not frame.shape[1] or not np.isfinite(values).all() or not 0 < threshold <= 1:
-        given = f"{len(values)} cells x {frame.shape[1]} features, threshold {threshold}"
-        raise UsageError(given, "3 cells or more, finite, a threshold in (0, 1]", "read more conversations or concepts")
+        raise UsageError(
+            given=f"{len(values)} cells x {frame.shape[1]} features, threshold {threshold}",
+            allowed="3 cells or more, finite, a threshold in (0, 1]",
+            advice="read more conversations or concepts",
+        )
     varies = values.std(0) > np.abs(values).max(0) * _ROUNDING
     r = np.full((values.shape[1],) * 2, np.nan)
     r[np.ix_(varies, varies)] = np.atleast_2d(np.corrcoef(values[:, varies], rowvar=False)) if varies.any() else 0
@@ -146,8 +153,8 @@ def _labels(closeness: np.ndarray, threshold: float) -> np.ndarray:
 
 def _cluster(number: int, group: np.ndarray, r: np.ndarray, names: Sequence[int]) -> pd.DataFrame:
     central = group[np.argmax(np.abs(r[np.ix_(group, group)]).sum(0))]
-    about = {"cluster": number, "size": len(group), "representative": names[central]}
-    return pd.DataFrame({"index": [names[place] for place in group], **about, "r": r[group, central]})
+    summary = {"cluster": number, "size": len(group), "representative": names[central]}
+    return pd.DataFrame({"index": [names[place] for place in group], **summary, "r": r[group, central]})
 
 
 def _pooled(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -158,14 +165,14 @@ def _pooled(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _error_of_d(d: np.ndarray, n: int, m: int, paired: bool) -> np.ndarray:
     """Standard error of d (Hedges & Olkin, 1985, for two sets; with half the variance of d for pairs)."""
-    own = 1 / n if paired else (n + m) / (n * m)
-    return np.asarray(np.sqrt(own + d**2 / (2 * (n if paired else n + m))))
+    null_variance = 1 / n if paired else (n + m) / (n * m)
+    return np.asarray(np.sqrt(null_variance + d**2 / (2 * (n if paired else n + m))))
 
 
 def _p_values(
     a: np.ndarray, b: np.ndarray, paired: bool, test: str, spread: np.ndarray, differs: np.ndarray
 ) -> np.ndarray:
-    found = np.full(a.shape[1], np.nan)
+    p_values = np.full(a.shape[1], np.nan)
     permuted = (~spread & differs) if test == "t" else (spread | differs)
     if test == "t" and spread.any():
         first, second = a[:, spread], b[:, spread]
@@ -174,10 +181,10 @@ def _p_values(
         else:  # from moments: a set in which a feature is constant is nothing to warn of
             moments = [x for side in (first, second) for x in (side.mean(0), side.std(0, ddof=1), len(side))]
             tested = scipy_stats.ttest_ind_from_stats(*moments, equal_var=False)
-        found[spread] = tested.pvalue
+        p_values[spread] = tested.pvalue
     if permuted.any():
-        found[permuted] = _permutation(a[:, permuted].T, b[:, permuted].T, paired)
-    return found
+        p_values[permuted] = _permutation(a[:, permuted].T, b[:, permuted].T, paired)
+    return p_values
 
 
 def _permutation(a: np.ndarray, b: np.ndarray, paired: bool) -> np.ndarray:
@@ -208,7 +215,10 @@ def _check(first: pd.DataFrame, second: pd.DataFrame, paired: bool, test: str) -
     if paired and set(first.index) != set(second.index):
         raise UsageError("pairs of other units", "the same units on both sides", "compare them as two sets")
     if min(len(first), len(second)) < 2:
-        given = f"{len(first)} and {len(second)} units"
-        raise UsageError(given, "two units or more on both sides", "add concepts: they are the units")
+        raise UsageError(
+            given=f"{len(first)} and {len(second)} units",
+            allowed="two units or more on both sides",
+            advice="add concepts: they are the units",
+        )
     if first.isna().to_numpy().any() or second.isna().to_numpy().any():
         raise UsageError("missing activations", "a value for every unit and feature", "take both from one table")

@@ -81,13 +81,13 @@ def rank_correlation(
         values = groups[0][pair].to_numpy(dtype=np.float64).T
         rho, n = _spearman(values), values.shape[1]
         return correlation_interval(float(rho), n, level=level) if np.isfinite(rho) else Interval(rho, rho, rho, n)
-    found = pd.DataFrame(
+    correlations = pd.DataFrame(
         {
             "unit": [group[unit].iloc[0] for group in groups],
             "rho": [float(_spearman(group[pair].to_numpy(dtype=np.float64).T)) for group in groups],
         }
     )
-    means = strict_means(found, ["unit"], "rho")
+    means = strict_means(correlations, ["unit"], "rho")
     return mean_interval(means.to_numpy(dtype=np.float64), level=level, within=(-1, 1))
 
 
@@ -125,19 +125,19 @@ def _check_rows(states: FeatureReading, *rows: int) -> None:
 
 def _rows_of(states: FeatureReading, injected: int, attributions: pd.DataFrame) -> pd.DataFrame:
     reading = states.reading
-    wanted: dict[str, str | int] = {"kind": "feature", "conversation": reading.rendered.label}
-    wanted |= {"intervention": reading.names[injected], "layer": states.dictionary.layer}
-    missing = [name for name in (*wanted, "component", "index", "attribution") if name not in attributions]
-    found = attributions
-    for name, value in wanted.items():
-        found = found if missing else found[found[name] == value]
-    if missing or found.empty:
+    required: dict[str, str | int] = {"kind": "feature", "conversation": reading.rendered.label}
+    required |= {"intervention": reading.names[injected], "layer": states.dictionary.layer}
+    missing = [name for name in (*required, "component", "index", "attribution") if name not in attributions]
+    rows = attributions
+    for name, value in required.items():
+        rows = rows if missing else rows[rows[name] == value]
+    if missing or rows.empty:
         raise UsageError(
-            given=f"a table without {', '.join(missing) or f'rows where {wanted}'}",
+            given=f"a table without {', '.join(missing) or f'rows where {required}'}",
             allowed="a table of attribute for the same reading and SAE",
             advice="pass what attribute() or attribute_all() returned for these states",
         )
-    return found.reset_index(drop=True)
+    return rows.reset_index(drop=True)
 
 
 def _spearman(pairs: Float[np.ndarray, "two *sets n"]) -> Float[np.ndarray, "*sets"]:

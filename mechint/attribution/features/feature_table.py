@@ -38,17 +38,19 @@ def feature_table(
     """
     listed = listed_states(states)
     chosen = _active(listed, positions)
-    table = pd.concat([_rows(one, chosen, positions, concepts) for one in listed], ignore_index=True)
+    table = pd.concat(
+        [_rows(feature_reading, chosen, positions, concepts) for feature_reading in listed], ignore_index=True
+    )
     table.attrs = {"dictionary": listed[0].dictionary.name, "layer": listed[0].dictionary.layer}
     return table
 
 
 def _active(listed: Sequence[FeatureReading], positions: Positions) -> list[int]:
-    found = torch.zeros(listed[0].dictionary.d_sae, dtype=torch.bool)
+    active = torch.zeros(listed[0].dictionary.d_sae, dtype=torch.bool)
     for states in listed:
         mask = mask_of(states, positions) | mask_of(states, "answer")
-        found |= (states.acts[:, mask] != 0).flatten(0, 1).any(0).cpu()
-    chosen: list[int] = found.nonzero()[:, 0].tolist()
+        active |= (states.acts[:, mask] != 0).flatten(0, 1).any(0).cpu()
+    chosen: list[int] = active.nonzero()[:, 0].tolist()
     return chosen
 
 
@@ -57,12 +59,12 @@ def _rows(
 ) -> pd.DataFrame:
     values = _readouts(states.acts[:, :, list(chosen)], mask_of(states, positions))
     clean, layer = clean_row(states), states.dictionary.layer
-    about = pd.DataFrame(
+    runs = pd.DataFrame(
         {
             "conversation": states.reading.rendered.label,
             "intervention": states.reading.names,
-            "series": [series_of(one) for one in states.reading.interventions],
-            "concept": [concept_of(one, concepts) for one in states.reading.interventions],
+            "series": [series_of(intervention) for intervention in states.reading.interventions],
+            "concept": [concept_of(intervention, concepts) for intervention in states.reading.interventions],
             "logit_diff": states.logit_diffs.double().cpu().numpy(),
         }
     )
@@ -74,7 +76,7 @@ def _rows(
             "index": list(chosen),
         }
     )
-    table = about.merge(features, how="cross").merge(pd.DataFrame({"readout": READOUTS}), how="cross")
+    table = runs.merge(features, how="cross").merge(pd.DataFrame({"readout": READOUTS}), how="cross")
     table["acts"] = values.ravel()
     table["clean"] = np.broadcast_to(values[clean], values.shape).ravel()
     table["difference"] = table["acts"] - table["clean"]

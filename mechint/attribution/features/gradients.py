@@ -67,15 +67,15 @@ def mean_gradient(states: FeatureReading, clean: int, injected: int, points: Poi
     """
     check_differentiable(states.reading.model)
     size = min(_ROWS, _ROWS if states.reading.batch_size is None else states.reading.batch_size)
-    parts = [_summed(states, clean, injected, points[at : at + size]) for at in range(0, len(points), size)]
+    gradients = [_summed(states, clean, injected, points[at : at + size]) for at in range(0, len(points), size)]
     caches = {
         layer: (
-            torch.stack([part.caches[layer][0] for part in parts]).sum(0),
-            torch.stack([part.caches[layer][1] for part in parts]).sum(0),
+            torch.stack([gradient.caches[layer][0] for gradient in gradients]).sum(0),
+            torch.stack([gradient.caches[layer][1] for gradient in gradients]).sum(0),
         )
-        for layer in parts[0].caches
+        for layer in gradients[0].caches
     }
-    return Gradient(torch.stack([part.resid for part in parts]).sum(0), caches)
+    return Gradient(torch.stack([gradient.resid for gradient in gradients]).sum(0), caches)
 
 
 def cache_parts(states: FeatureReading, clean: int, injected: int, gradient: Gradient) -> dict[int, float]:
@@ -97,15 +97,21 @@ def _summed(states: FeatureReading, clean: int, injected: int, points: Points) -
     above = range(layer + 1, reading.cache.n_layers)
 
     def between(tensor: Tensor) -> Tensor:
-        part = fractions.to(tensor).reshape(-1, *[1] * (tensor.ndim - 1))
-        return torch.lerp(tensor[clean : clean + 1], tensor[injected : injected + 1], part).requires_grad_()
+        fraction = fractions.to(tensor).reshape(-1, *[1] * (tensor.ndim - 1))
+        return torch.lerp(tensor[clean : clean + 1], tensor[injected : injected + 1], fraction).requires_grad_()
 
     resid = between(states.resid)
-    sides = [{here: between(side[here]) for here in above} for side in (reading.cache.keys, reading.cache.values)]
+    sides = [
+        {cached_layer: between(side[cached_layer]) for cached_layer in above}
+        for side in (reading.cache.keys, reading.cache.values)
+    ]
     # Blocks up to the layer are not run: their caches only fill their places.
     keys, values = (
-        tuple(mine.get(here, tensor[:1].expand(count, *tensor.shape[1:])) for here, tensor in enumerate(side))
-        for mine, side in zip(sides, (reading.cache.keys, reading.cache.values), strict=True)
+        tuple(
+            interpolated.get(cached_layer, tensor[:1].expand(count, *tensor.shape[1:]))
+            for cached_layer, tensor in enumerate(side)
+        )
+        for interpolated, side in zip(sides, (reading.cache.keys, reading.cache.values), strict=True)
     )
     with torch.enable_grad():
         diffs = reading.logit_diffs(range(count), resid=resid, layer=layer, cache=KVCache(keys, values))

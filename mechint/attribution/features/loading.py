@@ -83,12 +83,12 @@ def _read(source: str, device: str) -> tuple[AnySAE, str]:
 
 def _check_parts(path: Path) -> None:
     """Raise SAEMismatchError for a directory whose files are none, or hold weights that are no real numbers."""
-    part = replace(_KIND, folder=False)
+    file_kind = replace(_KIND, folder=False)
     for file in [path / name for name in _PARTS if os.path.lexists(path / name)]:
-        with reading(file, part):
+        with reading(file, file_kind):
             pass
     if (weights := path / _PARTS[1]).is_file():
-        with opened(weights, part) as (content, _):
+        with opened(weights, file_kind) as (content, _):
             kinds = {name: content.get_slice(name).get_dtype() for name in content.keys()}  # noqa: SIM118 - no mapping
             if wrong := [f"{name} of {kind}" for name, kind in kinds.items() if kind not in _REAL]:
                 raise ValueError(f"it holds {wrong[0]}, where weights are real numbers of floating point")

@@ -72,7 +72,7 @@ def _of(
         name: matched_sets(np.setdiff1d(active, features), features, masses, n_random, rng)
         for name, features in sets.items()
     }
-    controls = [one for drawn in matches.values() for one in drawn]
+    controls = [control for drawn in matches.values() for control in drawn]
     effects = {
         name: exchange(case, test, [*sets.values(), *controls], positions)[1]
         for name, test in (("lost", TESTS[0]), ("gained", TESTS[1]))
@@ -85,15 +85,18 @@ def _of(
             **{effect: values[at] for effect, values in effects.items()},
             **{f"{effect}_matched": values[ends[at] : ends[at + 1]].mean() for effect, values in effects.items()},
             "mass": masses[list(features)].sum(),
-            "matched_mass": np.mean([masses[list(one)].sum() for one in matches[name]]),
-            **{run: float(one[list(features)].sum()) for run, one in zip(("clean", "injected"), acts, strict=True)},
+            "matched_mass": np.mean([masses[list(match)].sum() for match in matches[name]]),
+            **{
+                run: float(run_acts[list(features)].sum())
+                for run, run_acts in zip(("clean", "injected"), acts, strict=True)
+            },
         }
         for at, (name, features) in enumerate(sets.items())
     ]
-    return _about(case, sets).join(pd.DataFrame(rows))
+    return _labels(case, sets).join(pd.DataFrame(rows))
 
 
-def _about(case: Case, sets: Mapping[str, Features]) -> pd.DataFrame:
+def _labels(case: Case, sets: Mapping[str, Features]) -> pd.DataFrame:
     layer = case.states.dictionary.layer
     single = {name: features[0] for name, features in sets.items() if name == feature_label(layer, features[0])}
     return pd.DataFrame(

@@ -95,7 +95,7 @@ def measure(
     check_cases(cases)
     settings = _Settings(tuple(ks), positions, n_random, mass_by, seed)
     ordered = [(case, list(order(case) if callable(order) else order)) for case in cases]
-    tables = [_draws(case, test, mine, settings) for case, mine in ordered for test in tests]
+    tables = [_draws(case, test, case_order, settings) for case, case_order in ordered for test in tests]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -126,17 +126,19 @@ def _draws(case: Case, test: Test, order: Sequence[int], settings: _Settings) ->
     drawn = list(_sets(case, order, masses, settings))
     table = pd.DataFrame([(k, kind, draw) for k, kind, draw, _ in drawn], columns=["k", "kind", "draw"])
     table["mass"] = [float(masses[list(features)].sum()) for *_, features in drawn]
-    table["logit_diff"], table["effect"] = exchange(case, test, [one for *_, one in drawn], settings.positions)
+    table["logit_diff"], table["effect"] = exchange(
+        case, test, [features for *_, features in drawn], settings.positions
+    )
     shift = case.shift
     table["fraction"] = table["effect"] / shift if abs(shift) >= NO_SHIFT else np.nan
-    about = [case.conversation, case.intervention, case.concept, test]
-    for place, (name, value) in enumerate(zip(_ABOUT, about, strict=True)):
+    subject = [case.conversation, case.intervention, case.concept, test]
+    for place, (name, value) in enumerate(zip(_SUBJECT, subject, strict=True)):
         table.insert(place, name, value)
     table["logit_diff_shift"] = shift
     return table
 
 
-_ABOUT = ("conversation", "intervention", "concept", "test")
+_SUBJECT = ("conversation", "intervention", "concept", "test")
 
 
 def _sets(

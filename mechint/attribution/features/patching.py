@@ -49,15 +49,15 @@ def error_effect(states: FeatureReading, row: int, source: int) -> float:
 def cache_effects(states: FeatureReading, row: int, source: int) -> dict[int, float]:
     """Return, by layer, how logit_diff of a row changes when it is given that layer's cached prefix of row `source`."""
     cache = states.reading.cache
-    found = {}
+    effects = {}
     for layer in range(states.dictionary.layer + 1, cache.n_layers):
         rows = [source if other == layer else row for other in range(cache.n_layers)]
         keys, values = (
-            tuple(tensor[one : one + 1] for one, tensor in zip(rows, side, strict=True))
+            tuple(tensor[cache_row : cache_row + 1] for cache_row, tensor in zip(rows, side, strict=True))
             for side in (cache.keys, cache.values)
         )
-        found[layer] = _effect(states, row, states.resid[row], KVCache(keys, values), 0)
-    return found
+        effects[layer] = _effect(states, row, states.resid[row], KVCache(keys, values), 0)
+    return effects
 
 
 @torch.no_grad()

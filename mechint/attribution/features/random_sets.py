@@ -35,8 +35,8 @@ def mass(case: Case, mask: Bool[Tensor, " pos"], by: MassBy = "change") -> Float
         raise UsageError(f"mass by {by!r}", ", ".join(get_args(MassBy)), "choose one of these")
     chosen = mask.to(case.states.acts.device)
     clean, injected = (case.states.acts[row][chosen].double() for row in (case.clean, case.injected))
-    found = (injected - clean).abs() if by == "change" else (injected.abs() + clean.abs()) / 2
-    return np.asarray(torch.sum(found, dim=0).cpu().numpy())
+    magnitudes = (injected - clean).abs() if by == "change" else (injected.abs() + clean.abs()) / 2
+    return np.asarray(torch.sum(magnitudes, dim=0).cpu().numpy())
 
 
 def random_sets(pool: Int[np.ndarray, " features"], size: int, n: int, rng: np.random.Generator) -> list[Features]:
@@ -75,23 +75,23 @@ def _matched(
     rng: np.random.Generator,
     near: int,
 ) -> Features:
-    left, found, missing = np.array(pool), [], 0.0
+    left, features, missing = np.array(pool), [], 0.0
     for target in targets:
         distance = np.abs(masses[left] - (target + missing))
         place = rng.choice(np.argsort(distance, kind="stable")[:near])
-        found.append(int(left[place]))
+        features.append(int(left[place]))
         missing += target - masses[left[place]]
         left = np.delete(left, place)
-    return tuple(sorted(found))
+    return tuple(sorted(features))
 
 
 def _distinct(draw: Callable[[], Features], n: int) -> list[Features]:
-    found: dict[Features, None] = {}
+    sets: dict[Features, None] = {}
     for _ in range(n * _TRIES):
-        if len(found) == n:
+        if len(sets) == n:
             break
-        found.setdefault(draw())
-    return list(found)
+        sets.setdefault(draw())
+    return list(sets)
 
 
 def _check(pool: Int[np.ndarray, " features"], size: int) -> None:

@@ -33,14 +33,14 @@ def curves(draws: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
         raise UsageError(f"a table without {', '.join(missing)}", "tables of `measure`", "do not drop columns")
     effects, masses = (_by_concept(draws, value) for value in ("effect", "mass"))
     shifts = _by_concept(draws, "logit_diff_shift")
-    found = []
+    rows = []
     for cell in effects.index[effects.notna().any(axis=1)]:
         top = effects.loc[(*cell[:2], TOP)]
         numbers = _summary(effects.loc[cell], shifts.loc[cell], top, level)
-        found.append({**dict(zip(_CELL, cell, strict=True)), **numbers, "mass": float(masses.loc[cell].mean())})
+        rows.append({**dict(zip(_CELL, cell, strict=True)), **numbers, "mass": float(masses.loc[cell].mean())})
         if cell[-1] == TOP:
-            found[-1] |= dict.fromkeys(("excess", "excess_low", "excess_high", "p"), np.nan)
-    return pd.DataFrame(found)
+            rows[-1] |= dict.fromkeys(("excess", "excess_low", "excess_high", "p"), np.nan)
+    return pd.DataFrame(rows)
 
 
 def direction(shifts: Float[np.ndarray, " units"], level: float = 0.95) -> float:
@@ -64,12 +64,12 @@ def _by_concept(draws: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def _summary(effects: pd.Series, shifts: pd.Series, top: pd.Series, level: float) -> dict[str, float]:
     present = effects.notna().to_numpy()
-    mine, shift, best = (np.asarray(column, dtype=np.float64)[present] for column in (effects, shifts, top))
-    excess = best - mine
-    found = dict(_named("fraction", intervals.ratio_interval(mine, shift, level=level)))
-    for name, values in (("effect", mine), ("excess", excess)):
-        found |= dict(_named(name, intervals.mean_interval(values, level=level)))
-    return found | {"p": one_sided(direction(shift, level) * excess), "n": int(present.sum())}
+    effect, shift, best = (np.asarray(column, dtype=np.float64)[present] for column in (effects, shifts, top))
+    excess = best - effect
+    summary = dict(_named("fraction", intervals.ratio_interval(effect, shift, level=level)))
+    for name, values in (("effect", effect), ("excess", excess)):
+        summary |= dict(_named(name, intervals.mean_interval(values, level=level)))
+    return summary | {"p": one_sided(direction(shift, level) * excess), "n": int(present.sum())}
 
 
 def _named(name: str, interval: intervals.Interval) -> Iterator[tuple[str, float]]:

@@ -28,7 +28,7 @@ def prefix_acts(states: FeatureReading) -> Float[Tensor, "row pos d_sae"]:
     """
     layer, whole = states.dictionary.layer, unsplit(states.reading)
     steered = [Steered.of(states.reading, intervention) for intervention in states.reading.interventions]
-    streams = torch.cat([one.streams(whole, [1.0], [layer])[layer] for one in steered])
+    streams = torch.cat([run.streams(whole, [1.0], [layer])[layer] for run in steered])
     return states.dictionary.encode(streams[:, : states.reading.rendered.prefix_length].float())
 
 

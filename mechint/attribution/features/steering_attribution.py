@@ -29,7 +29,7 @@ from mechint.interventions.listing import check_at_least
 
 Path = Literal["gradient", "integrated"]
 _COMMON = ("conversation", "intervention", "kind", "component", "layer", "index", "clean", "injected", "attribution")
-_OWN = ("attribution_prefix", "attribution_read", "write", "matter", "write_direct")
+_STEERING = ("attribution_prefix", "attribution_read", "write", "matter", "write_direct")
 
 
 @checked
@@ -157,31 +157,36 @@ class _Walk:
         features = write * matter
         error = (slope * moved.to(slope.device)).sum(-1).cpu() - features.sum(-1).cpu()
         width = (span.stop - span.start) * span.weight
-        return _Parts(features, write, matter, error, active, {here: value * width for here, value in later.items()})
+        return _Parts(features, write, matter, error, active, {layer: value * width for layer, value in later.items()})
 
     def slopes(self, at: float) -> tuple[Float[Tensor, "pos d_model"], dict[int, float]]:
         """Derivatives of logit_diff in the stream, and in the scale of what is added at each layer above it."""
         layer, stream = self.dictionary.layer, self.stream(at)[None].clone().requires_grad_()
-        scales = {here: torch.tensor([at], requires_grad=True) for here in self.steered.layers if here > layer}
+        scales = {
+            later_layer: torch.tensor([at], requires_grad=True)
+            for later_layer in self.steered.layers
+            if later_layer > layer
+        }
         with torch.enable_grad():
-            edits = {here: self.steered.edit(here, scale) for here, scale in scales.items()}
+            edits = {later_layer: self.steered.edit(later_layer, scale) for later_layer, scale in scales.items()}
             diff = self.whole.logit_diffs([0], resid=stream, layer=layer, edits=edits)
             slope, *later = torch.autograd.grad(diff.sum(), [stream, *scales.values()])
-        return slope[0], {here: float(value) for here, value in zip(scales, later, strict=True)}
+        return slope[0], {later_layer: float(value) for later_layer, value in zip(scales, later, strict=True)}
 
 
 def _whole_way(steps: int) -> list[_Span]:
-    return [_Span(part / steps, (part + 0.5) / steps, (part + 1) / steps, 1.0) for part in range(steps)]
+    return [_Span(step / steps, (step + 0.5) / steps, (step + 1) / steps, 1.0) for step in range(steps)]
 
 
 def _sum(parts: Sequence[_Parts]) -> _Parts:
     """What was written adds up, what matters is the mean."""
     features, write, error = (
-        torch.stack([getattr(part, name) for part in parts]).sum(0) for name in ("features", "write", "error")
+        torch.stack([getattr(span_parts, name) for span_parts in parts]).sum(0)
+        for name in ("features", "write", "error")
     )
-    matter = torch.stack([part.matter for part in parts]).mean(0)
-    active = torch.stack([part.active for part in parts]).any(0)
-    later = {layer: sum(part.later[layer] for part in parts) for layer in parts[0].later}
+    matter = torch.stack([span_parts.matter for span_parts in parts]).mean(0)
+    active = torch.stack([span_parts.active for span_parts in parts]).any(0)
+    later = {layer: sum(span_parts.later[layer] for span_parts in parts) for layer in parts[0].later}
     return _Parts(features, write, matter, error, active, later)
 
 
@@ -209,25 +214,25 @@ def _table(states: FeatureReading, injected: int, walk: _Walk, parts: _Parts) ->
     rows = rows.sort_values("attribution", key=abs, ascending=False, kind="stable")
     table = pd.DataFrame([*rows.to_dict("records"), *_past(dictionary.layer, parts, prefix)])
     table["conversation"], table["intervention"] = states.reading.rendered.label, states.reading.names[injected]
-    return table.reindex(columns=[*_COMMON, *_OWN])
+    return table.reindex(columns=[*_COMMON, *_STEERING])
 
 
 def _past(layer: int, parts: _Parts, prefix: int) -> list[dict[str, str | int | float]]:
     """Rows of what does not go through features."""
     error = parts.error.double()
-    found = [("error", layer, float(error[:prefix].sum()), float(error[prefix:].sum()))]
-    found += [("injection", here, value, 0.0) for here, value in parts.later.items()]
+    entries = [("error", layer, float(error[:prefix].sum()), float(error[prefix:].sum()))]
+    entries += [("injection", entry_layer, value, 0.0) for entry_layer, value in parts.later.items()]
     return [
         {
             "kind": kind,
-            "component": f"{layer_label(here)} {kind}",
-            "layer": here,
+            "component": f"{layer_label(entry_layer)} {kind}",
+            "layer": entry_layer,
             "index": -1,
             "attribution": before + read,
             "attribution_prefix": before,
             "attribution_read": read,
         }
-        for kind, here, before, read in found
+        for kind, entry_layer, before, read in entries
     ]
 
 

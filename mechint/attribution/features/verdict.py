@@ -91,8 +91,8 @@ def verdict(
 
     Candidates that were chosen for their effect in the very same cases are flattered a little: choose them in others.
     """
-    found = trials(cases, candidates, positions=positions, n_random=n_random, mass_by=mass_by, seed=seed)
-    return judge(found, rule=rule, discrimination=discrimination)
+    table = trials(cases, candidates, positions=positions, n_random=n_random, mass_by=mass_by, seed=seed)
+    return judge(table, rule=rule, discrimination=discrimination)
 
 
 def judge(table: pd.DataFrame, *, rule: Rule | None = None, discrimination: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -113,18 +113,21 @@ def judge(table: pd.DataFrame, *, rule: Rule | None = None, discrimination: pd.D
     rule = rule or Rule()
     units = {name: stats.unit_means(table, ["component"], name, "concept") for name in _MEASURED}
     if units["lost"].shape[1] < 2 or units["lost"].isna().to_numpy().any():
-        given = f"trials of concepts {', '.join(map(str, units['lost'].columns))}"
-        raise UsageError(given, "two concepts or more, each with every candidate", "add concepts: they are the units")
+        raise UsageError(
+            given=f"trials of concepts {', '.join(map(str, units['lost'].columns))}",
+            allowed="two concepts or more, each with every candidate",
+            advice="add concepts: they are the units",
+        )
     names = units["lost"].index
     shifts = units["logit_diff_shift"].to_numpy()[0]
-    found = _measures(units, shifts, rule)
-    about = table.drop_duplicates("component").set_index("component")[["kind", "layer", "index", "features"]]
-    found = about.loc[names].join(found)
-    found = found.join(_discrimination(found, units, discrimination, rule))
+    judged = _measures(units, shifts, rule)
+    candidates = table.drop_duplicates("component").set_index("component")[["kind", "layer", "index", "features"]]
+    judged = candidates.loc[names].join(judged)
+    judged = judged.join(_discrimination(judged, units, discrimination, rule))
     shift = intervals.mean_interval(shifts, level=rule.level)
-    found["verdict"] = [_word(row, shift, rule) for _, row in found.iterrows()]
-    _warn(len(shifts), len(found), rule)
-    result = found.reset_index()
+    judged["verdict"] = [_word(row, shift, rule) for _, row in judged.iterrows()]
+    _warn(len(shifts), len(judged), rule)
+    result = judged.reset_index()
     bounds = {"mean": float(shift.mean), "low": float(shift.low), "high": float(shift.high), "n": shift.n}
     result.attrs = {"rule": asdict(rule), "logit_diff_shift": bounds}
     return result
@@ -174,46 +177,54 @@ def _none(row: pd.Series, effect: str, rule: Rule) -> bool:
 def _measures(units: dict[str, pd.DataFrame], shifts: Float[np.ndarray, " concept"], rule: Rule) -> pd.DataFrame:
     """Means, intervals and p-values over concepts, one row per candidate."""
     names = units["lost"].index
-    mine = {column: table.loc[names].to_numpy(dtype=np.float64) for column, table in units.items()}
+    by_concept = {column: table.loc[names].to_numpy(dtype=np.float64) for column, table in units.items()}
     for effect in _EFFECTS:
-        mine[f"{effect}_excess"] = mine[effect] - mine[f"{effect}_matched"]
-    found: dict[str, np.ndarray | list[float] | int] = {}
-    for column in (effect + part for effect in _EFFECTS for part in ("", "_matched", "_excess")):
-        interval = intervals.mean_interval(mine[column], level=rule.level)
-        part = intervals.ratio_interval(mine[column], shifts, level=rule.level)
-        for suffix, value in (("", interval), ("_fraction", part)):
+        by_concept[f"{effect}_excess"] = by_concept[effect] - by_concept[f"{effect}_matched"]
+    columns: dict[str, np.ndarray | list[float] | int] = {}
+    for column in (effect + kind for effect in _EFFECTS for kind in ("", "_matched", "_excess")):
+        interval = intervals.mean_interval(by_concept[column], level=rule.level)
+        fraction = intervals.ratio_interval(by_concept[column], shifts, level=rule.level)
+        for suffix, value in (("", interval), ("_fraction", fraction)):
             for end, bound in (("", value.mean), ("_low", value.low), ("_high", value.high)):
-                found[f"{column}{suffix}{end}"] = bound
+                columns[f"{column}{suffix}{end}"] = bound
     way = direction(shifts, rule.level)
-    tested = {"lost": mine["lost_excess"], "gained": mine["gained_excess"], "opposes": -mine["lost_excess"]}
+    tested = {
+        "lost": by_concept["lost_excess"],
+        "gained": by_concept["gained_excess"],
+        "opposes": -by_concept["lost_excess"],
+    }
     for test, values in tested.items():
-        p = np.array([one_sided(way * one) for one in values])
-        found |= {f"p_{test}": p, f"q_{test}": adjusted(p)}
-    found |= {column: mine[column].mean(1) for column in ("clean", "injected", "mass", "matched_mass")}
-    return pd.DataFrame(found | {"n": len(shifts)}, index=names)
+        p = np.array([one_sided(way * differences) for differences in values])
+        columns |= {f"p_{test}": p, f"q_{test}": adjusted(p)}
+    columns |= {column: by_concept[column].mean(1) for column in ("clean", "injected", "mass", "matched_mass")}
+    return pd.DataFrame(columns | {"n": len(shifts)}, index=names)
 
 
 def _discrimination(
-    found: pd.DataFrame, units: dict[str, pd.DataFrame], given: pd.DataFrame | None, rule: Rule
+    candidates: pd.DataFrame, units: dict[str, pd.DataFrame], discrimination: pd.DataFrame | None, rule: Rule
 ) -> pd.DataFrame:
     """d, its adjusted p-value, and whether it tells the sets apart, for each candidate."""
-    if given is None:
-        own = discriminate(units["injected"].T, units["clean"].T, paired=True, level=rule.level).set_index("index")
-        rows = own.loc[found.index]
+    if discrimination is None:
+        contrasts = discriminate(units["injected"].T, units["clean"].T, paired=True, level=rule.level).set_index(
+            "index"
+        )
+        rows = contrasts.loc[candidates.index]
     else:
-        rows = pd.DataFrame([_surest(given, features) for features in found["features"]], index=found.index)
+        rows = pd.DataFrame(
+            [_surest(discrimination, features) for features in candidates["features"]], index=candidates.index
+        )
     large = (rows["d"].abs() >= rule.large) | ~rows["spread"].astype(bool)
     return pd.DataFrame({"d": rows["d"], "d_q": rows["q"], "discriminates": large & (rows["q"] < rule.alpha)})
 
 
-def _surest(given: pd.DataFrame, features: Sequence[int]) -> pd.Series:
-    if missing := {"index", "d", "q", "spread"} - set(given.columns):
+def _surest(discrimination: pd.DataFrame, features: Sequence[int]) -> pd.Series:
+    if missing := {"index", "d", "q", "spread"} - set(discrimination.columns):
         allowed = "a table of `compare` or `discriminate`"
         raise UsageError(f"discrimination without {', '.join(sorted(missing))}", allowed, "do not drop columns")
-    mine = given[given["index"].isin(features)]
-    if not len(mine):  # not active in any cell: it tells nothing apart
+    rows = discrimination[discrimination["index"].isin(features)]
+    if not len(rows):  # not active in any cell: it tells nothing apart
         return pd.Series({"d": np.nan, "q": np.nan, "spread": True})
-    return mine.sort_values("q", kind="stable").iloc[0]
+    return rows.sort_values("q", kind="stable").iloc[0]
 
 
 def _warn(concepts: int, candidates: int, rule: Rule) -> None:

@@ -41,12 +41,14 @@ def by_gradient(reading: Reading, clean: int, injected: int, *, at: Where = "pat
     check_at_least("steps", steps)
     points = {"clean": CLEAN_END, "injected": INJECTED_END, "path": straight_path(steps)}[at]
     ends = [patched(reading.cache, row, row, [()]) for row in (clean, injected)]
-    change = [there.float() - here.float() for here, there in zip(_tensors(ends[0]), _tensors(ends[1]), strict=True)]
+    change = [stop.float() - start.float() for start, stop in zip(_tensors(ends[0]), _tensors(ends[1]), strict=True)]
     mean = [torch.zeros_like(tensor) for tensor in change]
     for place, weight in points:
-        for total, found in zip(mean, _gradients(reading, ends[0], change, place), strict=True):
-            total.add_(found, alpha=weight)
-    parts = [(one * other).sum(-1)[0].cpu().numpy() for one, other in zip(mean, change, strict=True)]
+        for total, gradient in zip(mean, _gradients(reading, ends[0], change, place), strict=True):
+            total.add_(gradient, alpha=weight)
+    parts = [
+        (gradient * difference).sum(-1)[0].cpu().numpy() for gradient, difference in zip(mean, change, strict=True)
+    ]
     before, after = reading.logit_diffs([clean, injected]).tolist()
     return _table(reading, injected, parts, after - before)
 
@@ -73,7 +75,7 @@ def _gradients(reading: Reading, clean: KVCache, change: Sequence[Tensor], place
     cache = KVCache(tuple(between[:half]), tuple(between[half:]), clean.mask)
     with torch.enable_grad():
         diff = reading.logit_diffs([0], cache=cache).sum()
-    return [found.float() for found in torch.autograd.grad(diff, between, materialize_grads=True)]
+    return [gradient.float() for gradient in torch.autograd.grad(diff, between, materialize_grads=True)]
 
 
 def _table(
@@ -92,7 +94,7 @@ def _table(
             })
         )  # fmt: skip
     table = pd.concat(frames, ignore_index=True)
-    about = {"conversation": reading.rendered.label, "intervention": reading.names[injected], "kind": "cache"}
-    table = table.assign(**about)[[*about, *table.columns]]
+    subject = {"conversation": reading.rendered.label, "intervention": reading.names[injected], "kind": "cache"}
+    table = table.assign(**subject)[[*subject, *table.columns]]
     table.attrs = {"total": float(table["attribution"].sum()), "logit_diff_shift": shift}
     return table

@@ -40,8 +40,8 @@ class Part:
 
     def __post_init__(self) -> None:
         for name in ("layers", "positions", "heads"):
-            given = getattr(self, name)
-            object.__setattr__(self, name, None if given is None else _numbers(name, given))
+            numbers = getattr(self, name)
+            object.__setattr__(self, name, None if numbers is None else _numbers(name, numbers))
         if not self.sides or not set(self.sides) <= set(SIDES):
             raise UsageError(f"sides {list(self.sides)}", f"{', '.join(SIDES)}, or both", "correct it")
         object.__setattr__(self, "sides", tuple(side for side in SIDES if side in self.sides))
@@ -51,9 +51,9 @@ class Part:
         if self.layers is not None and self.layers[-1] >= cache.n_layers:
             raise LayerRangeError(f"layers {list(self.layers)}", f"0:{cache.n_layers}", "count layers from 0")
         heads = cache.keys[0].shape[1] if cache.n_layers else 0
-        for name, given, count in (("positions", self.positions, cache.n_pos), ("heads", self.heads, heads)):
-            if given is not None and given[-1] >= count:
-                raise UsageError(f"{name} up to {given[-1]}", f"0:{count} of the filled cache", "count from 0")
+        for name, numbers, count in (("positions", self.positions, cache.n_pos), ("heads", self.heads, heads)):
+            if numbers is not None and numbers[-1] >= count:
+                raise UsageError(f"{name} up to {numbers[-1]}", f"0:{count} of the filled cache", "count from 0")
 
 
 # What one mixed cache takes from the other row: a part, or several at once; none of them leaves it as it is.
@@ -70,13 +70,13 @@ def patched(cache: KVCache, base_row: int, other_row: int, parts: Sequence[Parts
     """
     unions = [_listed(part) for part in parts]
     _check(cache, (base_row, other_row), unions)
-    wanted: dict[tuple[Side, int], list[tuple[int, Part]]] = {}
+    replacements: dict[tuple[Side, int], list[tuple[int, Part]]] = {}
     for row, part in ((row, part) for row, union in enumerate(unions) for part in union):
         for place in product(part.sides, range(cache.n_layers) if part.layers is None else part.layers):
-            wanted.setdefault(place, []).append((row, part))
+            replacements.setdefault(place, []).append((row, part))
     keys, values = (
         tuple(
-            _mixed(tensor, (base_row, other_row), len(unions), wanted.get((side, layer), []))
+            _mixed(tensor, (base_row, other_row), len(unions), replacements.get((side, layer), []))
             for layer, tensor in enumerate(getattr(cache, side))
         )
         for side in SIDES
@@ -114,26 +114,26 @@ def patch(
     last = reading.model.n_layers - 1
     starts = sorted({layers[0] - 1 for layers in touched if layers})
     streams = reading.run([base], keep=[*starts, last])
-    found = reading.logit_diff(streams[last]).repeat(len(unions))
+    diffs = reading.logit_diff(streams[last]).repeat(len(unions))
     with counted(reading.progress, f"cache, {direction}", sum(map(bool, touched)), "part") as tell:
         for chunk in _chunks(reading, touched):
             cache = patched(reading.cache, base, other, [unions[number] for number in chunk])
             start = touched[chunk[0]][0] - 1
             stream = streams[start].expand(len(chunk), -1, -1)
             read = reading.logit_diffs(range(len(chunk)), resid=stream, layer=start, cache=cache)
-            found[torch.tensor(chunk, device=found.device)] = read
+            diffs[torch.tensor(chunk, device=diffs.device)] = read
             if tell is not None:
                 tell(len(chunk), len(chunk) * len(reading.positions))
-    return found
+    return diffs
 
 
-def _numbers(name: str, given: Sequence[int]) -> tuple[int, ...]:
-    found = tuple(sorted({int(number) for number in given}))
-    if not found or found[0] < 0:
+def _numbers(name: str, numbers: Sequence[int]) -> tuple[int, ...]:
+    ascending = tuple(sorted({int(number) for number in numbers}))
+    if not ascending or ascending[0] < 0:
         raise UsageError(
-            f"{name}={list(given)}", f"one or more {name} from 0 on", "an empty range may be a reversed one"
+            f"{name}={list(numbers)}", f"one or more {name} from 0 on", "an empty range may be a reversed one"
         )
-    return found
+    return ascending
 
 
 def _listed(part: Parts) -> tuple[Part, ...]:
@@ -180,7 +180,7 @@ def _touched(
     unions: Sequence[Sequence[Part]], where: dict[Side, Bool[Tensor, "layer head pos"]]
 ) -> list[tuple[int, ...]]:
     """Return for each union the layers in which it changes something."""
-    known: dict[Part, tuple[int, ...]] = {}
+    layers_by_part: dict[Part, tuple[int, ...]] = {}
     for part in dict.fromkeys(part for union in unions for part in union):
         chosen = [
             side[:, slice(None) if part.heads is None else list(part.heads)]
@@ -188,9 +188,9 @@ def _touched(
             for side in (where[name] for name in part.sides)
         ]  # fmt: skip
         changed = torch.stack([side.flatten(1).any(1) for side in chosen]).any(0)
-        asked = range(len(changed)) if part.layers is None else part.layers
-        known[part] = tuple(layer for layer in asked if changed[layer])
-    return [tuple(sorted({layer for part in union for layer in known[part]})) for union in unions]
+        layers = range(len(changed)) if part.layers is None else part.layers
+        layers_by_part[part] = tuple(layer for layer in layers if changed[layer])
+    return [tuple(sorted({layer for part in union for layer in layers_by_part[part]})) for union in unions]
 
 
 def _chunks(reading: Reading, touched: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:

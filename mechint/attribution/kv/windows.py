@@ -53,7 +53,7 @@ def windows(reading: Reading, layers: int, positions: int | None = None) -> list
     if not (length := reading.rendered.prefix_length):
         raise UsageError("no filled cache", "a conversation with marked turns", "mark turns with add_injection")
     spans = [(s.start, min(s.stop, length)) for s in reading.rendered.segments if s.start < length]
-    across = [(0, length)] if positions is None else [one for span in spans for one in _pieces(*span, positions)]
+    across = [(0, length)] if positions is None else [piece for span in spans for piece in _pieces(*span, positions)]
     return [Window(*deep, *wide) for deep in _pieces(0, reading.model.n_layers, layers) for wide in across]
 
 
@@ -85,12 +85,12 @@ def effects(
     """
     splits = list(_splits(reading, by_side=by_side, by_head=by_head))
     rows = [(window, *split) for window in chosen for split in splits]
-    found = _carried(reading, clean, injected, [window.part(side, head) for window, side, head in rows])
-    about = pd.DataFrame([vars(window) for window, _, _ in rows])
-    about = about.assign(side=[side for _, side, _ in rows], head=[head for _, _, head in rows])
+    carried = _carried(reading, clean, injected, [window.part(side, head) for window, side, head in rows])
+    places = pd.DataFrame([vars(window) for window, _, _ in rows])
+    places = places.assign(side=[side for _, side, _ in rows], head=[head for _, _, head in rows])
     steered = reading.rendered.marked().numpy()
     marked = [steered[window.pos_start : window.pos_stop].mean() for window, _, _ in rows]
-    table = pd.concat([about.assign(**part.to_dict("series"), marked=marked) for part in found], ignore_index=True)
+    table = pd.concat([places.assign(**frame.to_dict("series"), marked=marked) for frame in carried], ignore_index=True)
     return _named(reading, injected, table, level)
 
 
@@ -103,9 +103,9 @@ def curve(
     Columns: those of `attribute` that tell no place, `n_windows` (how many are replaced), `n_cells` (how many layers x
     positions these have).
     """
-    found = _carried(reading, clean, injected, [[one.part() for one in ordered[:count]] for count in counts])
-    sizes = [sum(one.size for one in ordered[:count]) for count in counts]
-    table = pd.concat([part.assign(n_windows=list(counts), n_cells=sizes) for part in found], ignore_index=True)
+    carried = _carried(reading, clean, injected, [[window.part() for window in ordered[:count]] for count in counts])
+    sizes = [sum(window.size for window in ordered[:count]) for count in counts]
+    table = pd.concat([frame.assign(n_windows=list(counts), n_cells=sizes) for frame in carried], ignore_index=True)
     return _named(reading, injected, table, level)
 
 
@@ -150,15 +150,15 @@ def attribute(
     """
     every = windows(reading, *window)
     split = {"by_side": by_side, "by_head": by_head}
-    found = [
+    tables = [
         effects(reading, clean, injected, windows(reading, reading.model.n_layers), "cache", **split),
         effects(reading, clean, injected, every, "window", **split),
     ]
-    chosen = [] if finer is None else strongest(found[1], finer, most)
+    chosen = [] if finer is None else strongest(tables[1], finer, most)
     if chosen:
-        small = [cell for one in chosen for cell in cells(one)]
-        found.append(effects(reading, clean, injected, small, "cell", **split))
-    table = pd.concat(found, ignore_index=True)
+        small = [cell for coarse in chosen for cell in cells(coarse)]
+        tables.append(effects(reading, clean, injected, small, "cell", **split))
+    table = pd.concat(tables, ignore_index=True)
     table.attrs["logit_diff_shift"] = float(table["shift"].iloc[0])
     return table
 
@@ -167,19 +167,19 @@ def _carried(reading: Reading, clean: int, injected: int, parts: Sequence[Parts]
     """Return for each direction what each part does, in the order of the parts."""
     # Read one by one, as `patch` reads what it begins from: what changes nothing has an effect of exactly zero.
     before, after = (reading.logit_diffs([row]).item() for row in (clean, injected))
-    shift, found = after - before, []
+    shift, frames = after - before, []
     for direction in DIRECTIONS:
         read = patch(reading, clean, injected, parts, direction=direction).double().cpu().numpy()
         effect = read - before if direction == "insert" else after - read
         share = effect / shift if shift else np.full_like(effect, np.nan)
         columns = {"logit_diff": read, "effect": effect, "shift": shift, "fraction": share}
-        found.append(pd.DataFrame({"direction": direction, **columns}))
-    return found
+        frames.append(pd.DataFrame({"direction": direction, **columns}))
+    return frames
 
 
 def _named(reading: Reading, injected: int, table: pd.DataFrame, level: str) -> pd.DataFrame:
-    about = {"conversation": reading.rendered.label, "intervention": reading.names[injected], "level": level}
-    return table.assign(**about)[[*about, *table.columns]]
+    subject = {"conversation": reading.rendered.label, "intervention": reading.names[injected], "level": level}
+    return table.assign(**subject)[[*subject, *table.columns]]
 
 
 def _pieces(start: int, stop: int, width: int) -> list[tuple[int, int]]:
