@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if left_out and len(left_out) == sum(step.name not in WITHOUT_MODEL for step in steps):
         sys.stderr.write(f"error: {left_out[0]}\n")
         return 2
-    made: list[_Done] = []
-    if code := cli.guarded(lambda: made.append(_Done(common[0], argv))):
+    prepared: list[_Done] = []
+    if code := cli.guarded(lambda: prepared.append(_Done(common[0], argv))):
         return code
-    done = made[0]
+    done = prepared[0]
     return _run(steps, done) or cli.guarded(lambda: _write_index(common[0].out, done))
 
 
@@ -59,8 +59,8 @@ class _Step:
     @classmethod
     def of(cls, name: str, options: Sequence[str], common: argparse.Namespace, argv: Sequence[str]) -> _Step:
         """Return an analysis with the options of the command line and those of the gallery."""
-        given = [*(_without_model(common) if name in WITHOUT_MODEL else argv), *options]
-        return cls(name, given, _problem(_module(name), given))
+        arguments = [*(_without_model(common) if name in WITHOUT_MODEL else argv), *options]
+        return cls(name, arguments, _problem(_module(name), arguments))
 
     @property
     def command(self) -> str:
@@ -78,9 +78,9 @@ def _run(steps: Sequence[_Step], done: _Done) -> int:
             if step.problem is not None:
                 tqdm.write(f"left out: {step.command}\n  {step.problem.given}", file=sys.stderr)
                 continue
-            known = step.name in done.names
-            tqdm.write(f"{'done before: ' if known else ''}{step.command}", file=sys.stderr)
-            if not known and (code := _module(step.name).main(step.given)):
+            finished = step.name in done.names
+            tqdm.write(f"{'done before: ' if finished else ''}{step.command}", file=sys.stderr)
+            if not finished and (code := _module(step.name).main(step.given)):
                 return int(code)
             done.add(step.name)
     return 0
@@ -119,17 +119,17 @@ class _Done:
 
 def _key(options: argparse.Namespace, argv: Sequence[str]) -> str:
     """Return a hash of options, the files behind them, and all source files: nothing old is taken for finished."""
-    files = sorted(file for part in ("analyses", "mechint") for file in (_ROOT / part).rglob("*.py"))
-    told = [[part for part in argv if part != earlier.OVERWRITE], inputs.digest(options)]
-    return sha256(json.dumps(told).encode(), *(file.read_bytes() for file in files))
+    files = sorted(file for folder in ("analyses", "mechint") for file in (_ROOT / folder).rglob("*.py"))
+    dependencies = [[argument for argument in argv if argument != earlier.OVERWRITE], inputs.digest(options)]
+    return sha256(json.dumps(dependencies).encode(), *(file.read_bytes() for file in files))
 
 
-def _problem(module: ModuleType, given: Sequence[str]) -> MechintError | None:
+def _problem(module: ModuleType, arguments: Sequence[str]) -> MechintError | None:
     """Return why an analysis refuses some options, as far as it knows without a model."""
     if not hasattr(module, "ANALYSIS"):
         return None
     try:
-        module.ANALYSIS.check(module.ANALYSIS.parsed(given))
+        module.ANALYSIS.check(module.ANALYSIS.parsed(arguments))
     except MechintError as error:
         return error
     return None

@@ -57,10 +57,10 @@ def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    given = sys.argv[1:] if argv is None else list(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
 
     def task() -> None:
-        options = parser().parse_args(given)
+        options = parser().parse_args(arguments)
         cli.list_figures(merge(options.paths, options.out, overwrite=options.overwrite))
 
     return cli.guarded(task)

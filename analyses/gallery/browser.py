@@ -44,10 +44,10 @@ def find() -> str:
         from choreographer.browsers.chromium import Chromium
     except ImportError as error:
         raise _missing() from error
-    found = Chromium.find_browser(skip_local=False)
-    if found is None:
+    browser = Chromium.find_browser(skip_local=False)
+    if browser is None:
         raise _missing()
-    return str(found)
+    return str(browser)
 
 
 def look(browser: str, path: Path) -> Page:
@@ -56,17 +56,17 @@ def look(browser: str, path: Path) -> Page:
 
     options = (*_OPTIONS, *pictures.OFFLINE)
     with tempfile.TemporaryDirectory() as profile:
-        seen = subprocess.run(
+        process = subprocess.run(
             [browser, *options, f"--user-data-dir={profile}", "--virtual-time-budget=10000", path.resolve().as_uri()],
             capture_output=True,
             text=True,
             timeout=_SECONDS,
             check=False,
         )
-    messages = tuple(dict.fromkeys(found["text"].strip() for found in _CONSOLE.finditer(seen.stderr)))
+    messages = tuple(dict.fromkeys(message["text"].strip() for message in _CONSOLE.finditer(process.stderr)))
     source = path.read_text(encoding="utf-8")
-    drawn = _DRAWN in seen.stdout or "Plotly.newPlot" not in source
-    return Page(path, messages, drawn and not _absent(path, source) and "</html>" in seen.stdout)
+    drawn = _DRAWN in process.stdout or "Plotly.newPlot" not in source
+    return Page(path, messages, drawn and not _absent(path, source) and "</html>" in process.stdout)
 
 
 def _absent(path: Path, source: str) -> list[str]:
@@ -97,16 +97,16 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code: 1 if a page is not as it should be."""
-    found: list[Page] = []
-    if code := cli.guarded(lambda: found.extend(check(_given(argv).out))):
+    pages: list[Page] = []
+    if code := cli.guarded(lambda: pages.extend(check(_parsed(argv).out))):
         return code
-    for page in found:
+    for page in pages:
         problem = "" if page.good else f": {'; '.join(page.messages) or 'incomplete'}"
         sys.stdout.write(f"{'ok' if page.good else 'FAILED'} {page.path}{problem}\n")
-    return 0 if all(page.good for page in found) else 1
+    return 0 if all(page.good for page in pages) else 1
 
 
-def _given(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser().parse_args(sys.argv[1:] if argv is None else list(argv))
 
 

@@ -37,27 +37,29 @@ def differences(old: JSON, new: JSON, tolerance: float = TOLERANCE, where: str =
     elif isinstance(old, list) and isinstance(new, list):
         if len(old) != len(new):
             yield f"{where}: {len(old)} -> {len(new)} entries"
-        for index, (one, other) in enumerate(zip(old, new, strict=False)):
-            yield from differences(one, other, tolerance, f"{where}[{index}]")
+        for index, (before, after) in enumerate(zip(old, new, strict=False)):
+            yield from differences(before, after, tolerance, f"{where}[{index}]")
     elif not _alike(old, new, tolerance):
         yield f"{where}: {old!r} -> {new!r}"
 
 
 def compare(old: Path, new: Path, tolerance: float = TOLERANCE) -> list[str]:
     """Return what differs between the figures of two directories of galleries; raises UsageError if one has none."""
-    found = [_figures(directory) for directory in (old, new)]
-    lines = [f"{name}: not in {(old, new)[name in found[0]]}" for name in sorted(found[0].keys() ^ found[1].keys())]
-    for name in sorted(found[0].keys() & found[1].keys()):
-        before, after = (_content(each[name]) for each in found)
+    figures = [_figures(directory) for directory in (old, new)]
+    lines = [
+        f"{name}: not in {(old, new)[name in figures[0]]}" for name in sorted(figures[0].keys() ^ figures[1].keys())
+    ]
+    for name in sorted(figures[0].keys() & figures[1].keys()):
+        before, after = (_content(each[name]) for each in figures)
         lines += [f"{name}{line}" for line in differences(before, after, tolerance)]
     return lines
 
 
 def _figures(directory: Path) -> dict[str, Path]:
-    found = sorted(file for file in directory.rglob("*.json") if file.name != "run.json" and file.parent != directory)
-    if not found:
+    files = sorted(file for file in directory.rglob("*.json") if file.name != "run.json" and file.parent != directory)
+    if not files:
         raise UsageError(f"no figures in {directory}", "a directory with <analysis>/<figure>.json", "check the path")
-    return {file.relative_to(directory).as_posix(): file for file in found}
+    return {file.relative_to(directory).as_posix(): file for file in files}
 
 
 def _content(path: Path) -> JSON:
@@ -70,10 +72,10 @@ def _alike(old: JSON, new: JSON, tolerance: float) -> bool:
     if isinstance(old, int | float) and isinstance(new, int | float) and not isinstance(old, bool):
         return abs(old - new) <= tolerance * max(1.0, abs(old), abs(new))
     if isinstance(old, str) and isinstance(new, str):
-        numbers = [[float(text.replace(_MINUS, "-")) for text in _NUMBER.findall(part)] for part in (old, new)]
+        numbers = [[float(text.replace(_MINUS, "-")) for text in _NUMBER.findall(value)] for value in (old, new)]
         rounding = 0.011 + tolerance  # texts have two decimals at most
         same_words = _NUMBER.sub("#", old) == _NUMBER.sub("#", new)
-        return same_words and all(abs(one - other) <= rounding for one, other in zip(*numbers, strict=True))
+        return same_words and all(abs(before - after) <= rounding for before, after in zip(*numbers, strict=True))
     return old == new
 
 
@@ -93,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines: list[str] = []
 
     def task() -> None:
-        given = parser().parse_args(sys.argv[1:] if argv is None else list(argv))
-        lines.extend(compare(given.old, given.new, given.tolerance))
+        options = parser().parse_args(sys.argv[1:] if argv is None else list(argv))
+        lines.extend(compare(options.old, options.new, options.tolerance))
 
     if code := cli.guarded(task):
         return code

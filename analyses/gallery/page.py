@@ -41,9 +41,9 @@ _INTRODUCTION = (
 
 def write_index(out: Path, names: Sequence[str]) -> Path:
     """Write `index.html` for the analyses that have results in `out`; returns its path."""
-    found = [name for name in names if (out / name / "run.json").is_file()]
-    contents = "".join(f'<li><a href="#{name}">{name}</a>: {html.escape(summary(name))}</li>\n' for name in found)
-    sections = "".join(_section(out, name) for name in found)
+    finished = [name for name in names if (out / name / "run.json").is_file()]
+    contents = "".join(f'<li><a href="#{name}">{name}</a>: {html.escape(summary(name))}</li>\n' for name in finished)
+    sections = "".join(_section(out, name) for name in finished)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
@@ -55,9 +55,9 @@ def write_index(out: Path, names: Sequence[str]) -> Path:
 
 def write_overview(out: Path, names: Sequence[str]) -> Path:
     """Write `README.md`, the same for where repositories are read: pictures, findings, commands; returns its path."""
-    found = [name for name in names if (out / name / "run.json").is_file()]
+    finished = [name for name in names if (out / name / "run.json").is_file()]
     parts = ["# Figures\n\n`make figures` makes every figure again, and `index.html` with links to its data.\n"]
-    for name in found:
+    for name in finished:
         record = _record(out, name)
         pictures = [file for file in record["files"] if file.endswith(".png")]
         parts.append(f"\n## {summary(name)}\n\n    {_command(name, record)}\n")
@@ -100,14 +100,14 @@ def _figure(out: Path, file: Path) -> str:
     link = html.escape(file.relative_to(out).as_posix())
     title, subtitle = _caption(file.with_suffix(".json"))
     picture = file.with_suffix(".png")
-    shown = (
+    content = (
         f'<a href="{link}"><img src="{_address(out, picture)}" alt="{title}" loading="lazy"></a>'
         if picture.is_file()
         else f'<iframe src="{link}" title="{title}" loading="lazy"></iframe>'
     )
     more = f'<a href="{link}">interactive</a>, {_link(out, file.with_suffix(".json"))}'
     return (
-        f'<figure id="{html.escape(file.stem)}">\n<div class="picture">{shown}</div>\n'
+        f'<figure id="{html.escape(file.stem)}">\n<div class="picture">{content}</div>\n'
         f"<figcaption>{title} ({more})<small>{subtitle}</small></figcaption>\n</figure>\n"
     )
 

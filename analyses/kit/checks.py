@@ -64,9 +64,9 @@ def check_model(name: str) -> Checkpoint:
 def check_effect(without: bool, because: str, config: Common, options: Sequence[str]) -> None:
     """Raise UsageError if an option was given that can have no effect, rather than ignore it."""
     kinds = {field.name: str(field.type) for field in dataclasses.fields(config)}
-    given = [flag for name in options if (flag := _flag(name, getattr(config, name), kinds[name]))]
-    if without and given:
-        raise UsageError(f"{', '.join(given)} with {because}", "one or the other", "leave one of them out")
+    flags = [flag for name in options if (flag := _flag(name, getattr(config, name), kinds[name]))]
+    if without and flags:
+        raise UsageError(f"{', '.join(flags)} with {because}", "one or the other", "leave one of them out")
 
 
 def _flag(name: str, value: object, kind: str) -> str:
@@ -79,11 +79,11 @@ def _flag(name: str, value: object, kind: str) -> str:
     return f"--{'no-' * (value is False)}{name.replace('_', '-')}"
 
 
-def vector_files(path: Path, wanted: Sequence[str] | None = None) -> dict[str, Path]:
-    """Return vector files by concept (the file's stem), all of them or those `wanted`."""
-    found = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
+def vector_files(path: Path, concepts: Sequence[str] | None = None) -> dict[str, Path]:
+    """Return vector files by concept (the file's stem), all of them or those of `concepts`."""
+    candidates = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
     files: dict[str, list[Path]] = {}
-    for file in found:
+    for file in candidates:
         if file.suffix in _VECTOR_SUFFIXES:
             files.setdefault(file.stem, []).append(file)
     if not files:
@@ -92,7 +92,7 @@ def vector_files(path: Path, wanted: Sequence[str] | None = None) -> dict[str, P
             allowed="a .gguf or .safetensors file, or a directory of them",
             advice="check the path",
         )
-    chosen = select(files, wanted, "concept (no vector file of that name)", UnknownConceptError)
+    chosen = select(files, concepts, "concept (no vector file of that name)", UnknownConceptError)
     if twice := [" and ".join(file.name for file in same) for same in chosen.values() if len(same) > 1]:
         raise UsageError(
             given=f"--vectors {path}: {'; '.join(twice)}: two vectors of one name",
@@ -114,14 +114,14 @@ def check_concepts(names: Iterable[str], option: str) -> None:
 
 
 def select(
-    known: dict[str, _T], wanted: Sequence[str] | None, what: str, error: type[UsageError] = UnknownNameError
+    entries: dict[str, _T], names: Sequence[str] | None, kind: str, error: type[UsageError] = UnknownNameError
 ) -> dict[str, _T]:
     """Return the wanted entries, in the order wanted (None: all); raises `error` for names that are not known."""
-    if unknown := [name for name in wanted or () if name not in known]:
+    if unknown := [name for name in names or () if name not in entries]:
         raise error(
-            given=f"unknown {what}: {', '.join(unknown)}", allowed=", ".join(known), advice="choose among these"
+            given=f"unknown {kind}: {', '.join(unknown)}", allowed=", ".join(entries), advice="choose among these"
         )
-    return {name: known[name] for name in wanted} if wanted else known
+    return {name: entries[name] for name in names} if names else entries
 
 
 def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
@@ -147,12 +147,13 @@ def _checkpoint(source: Source) -> Checkpoint:
         config = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # a hub id, or a directory whose problem the loader reports
         config = {}
-    known = config if isinstance(config, dict) else {}
+    declarations = config if isinstance(config, dict) else {}
     sizes = [
-        known.get(name, known.get(old)) for name, old in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
+        declarations.get(name, declarations.get(old))
+        for name, old in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
     ]
     n_layers, d_model = (size if isinstance(size, int) else None for size in sizes)
-    return Checkpoint(n_layers, str(known.get("mechint_prompts", "full")), d_model)
+    return Checkpoint(n_layers, str(declarations.get("mechint_prompts", "full")), d_model)
 
 
 def check_whole(config: Common, why: str) -> None:

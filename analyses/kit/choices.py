@@ -36,15 +36,15 @@ def _squares(n_options: int, rng: np.random.Generator) -> Iterator[tuple[int, ..
             yield tuple(int(option) for option in options[(row + columns) % n_options])
 
 
-def listed(chat: Conversation, order: Sequence[int], /, **about: Value) -> Conversation:
+def listed(chat: Conversation, order: Sequence[int], /, **columns: Value) -> Conversation:
     """Return a conversation that knows the order in which it lists its options, and what the table says of it."""
-    return dataclasses.replace(chat, extra={_LISTED: list(order), **about})
+    return dataclasses.replace(chat, extra={_LISTED: list(order), **columns})
 
 
 def with_extra(rows: pd.DataFrame, chats: Sequence[Conversation]) -> pd.DataFrame:
     """Add what conversations say of themselves in `extra`."""
-    known = {chat.label: chat.extra for chat in chats}
-    extras = [known[label] for label in rows["conversation"]]
+    extra_of = {chat.label: chat.extra for chat in chats}
+    extras = [extra_of[label] for label in rows["conversation"]]
     names = dict.fromkeys(name for chat in chats for name in chat.extra if name != _LISTED)
     return rows.assign(**{name: [extra.get(name) for extra in extras] for name in names})
 
@@ -53,14 +53,14 @@ def by_option(
     rows: pd.DataFrame, chats: Sequence[Conversation], digits: Sequence[str], options: Sequence[str]
 ) -> pd.DataFrame:
     """Return rows with `p_<option>` and `logit_<option>` in place of `p_<digit>` and `logit_<digit>`."""
-    known = {chat.label: _order(chat) for chat in chats}
-    at = np.array([known[label] for label in rows["conversation"]], dtype=np.int64).reshape(len(rows), len(options))
+    order_of = {chat.label: _order(chat) for chat in chats}
+    at = np.array([order_of[label] for label in rows["conversation"]], dtype=np.int64).reshape(len(rows), len(options))
     columns: dict[str, np.ndarray] = {}
     for read in _READ:
         by_digit = rows.reindex(columns=[f"{read}_{digit}" for digit in digits]).to_numpy(dtype=np.float64)
-        found = np.empty_like(by_digit)
-        np.put_along_axis(found, at, by_digit, axis=1)
-        columns |= {f"{read}_{option}": found[:, number] for number, option in enumerate(options)}
+        of_options = np.empty_like(by_digit)
+        np.put_along_axis(of_options, at, by_digit, axis=1)
+        columns |= {f"{read}_{option}": of_options[:, number] for number, option in enumerate(options)}
     gone = [f"{read}_{digit}" for read in _READ for digit in digits]
     return rows.drop(columns=gone, errors="ignore").assign(**columns)
 

@@ -80,8 +80,8 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong and nothing else; the whole usage would bury it."""
 
     def error(self, message: str) -> NoReturn:
-        told = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
-        plain = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in told)
+        shortened = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}..."
+        plain = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in shortened)
         self.exit(2, f"error: {plain}\n  to do:   see {self.prog} --help\n")
 
 
@@ -219,18 +219,18 @@ def run_analysis(
 
     Lists its figures, or the one file that a shard leaves.
     """
-    given = sys.argv[1:] if argv is None else list(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
 
     def task() -> None:
-        list_figures(execute(parse(given), given))
+        list_figures(execute(parse(arguments), arguments))
 
     return guarded(task)
 
 
 def list_figures(paths: Sequence[Path]) -> None:
     """Write the paths of figures, or of everything where there are none."""
-    shown = [path for path in paths if path.suffix == ".html"] or paths
-    sys.stdout.write("".join(f"{path}\n" for path in shown))
+    listed = [path for path in paths if path.suffix == ".html"] or paths
+    sys.stdout.write("".join(f"{path}\n" for path in listed))
 
 
 def guarded(run: Callable[[], None]) -> int:
@@ -263,8 +263,8 @@ def _plain_warnings() -> Iterator[None]:
     def plain(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        own = category.__module__.startswith("mechint")
-        return f"warning: {message}\n" if own else usual(message, category, filename, lineno, line)
+        from_mechint = category.__module__.startswith("mechint")
+        return f"warning: {message}\n" if from_mechint else usual(message, category, filename, lineno, line)
 
     warnings.formatwarning = plain
     try:

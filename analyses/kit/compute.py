@@ -53,7 +53,7 @@ class Asked:
     about: Callable[[int, pd.DataFrame], pd.DataFrame]
 
 
-def compute(config: Common, name: str, asked: Sequence[Asked]) -> pd.DataFrame:
+def compute(config: Common, name: str, queries: Sequence[Asked]) -> pd.DataFrame:
     """Return the rows of all requests, unfinished (see `mechint.engine.job.finish`), `request` telling them apart.
 
     `attrs["receipts"]` holds the receipts. An interrupted call leaves its finished cells for the next one.
@@ -63,16 +63,18 @@ def compute(config: Common, name: str, asked: Sequence[Asked]) -> pd.DataFrame:
     from mechint.engine.job import Job
 
     begun = time.monotonic()
-    jobs = [Job.of(one.model, one.requests) for one in asked]
-    costs, passed, tables = _computed(config, name, asked, jobs)
-    found: list[pd.DataFrame] = []
+    jobs = [Job.of(query.model, query.requests) for query in queries]
+    costs, passed, tables = _computed(config, name, queries, jobs)
+    frames: list[pd.DataFrame] = []
     receipts: list[dict[str, JSON]] = []
-    for one, rows in zip(asked, tables, strict=True):
-        for number, part in enumerate(rows):
-            receipts += [run.short_receipt(receipt) | {"model": one.model.name} for receipt in part.attrs["receipts"]]
-            found.append(one.about(number, part).assign(request=len(found)))
+    for query, rows in zip(queries, tables, strict=True):
+        for number, request_rows in enumerate(rows):
+            receipts += [
+                run.short_receipt(receipt) | {"model": query.model.name} for receipt in request_rows.attrs["receipts"]
+            ]
+            frames.append(query.about(number, request_rows).assign(request=len(frames)))
     _tell(name, costs, passed, time.monotonic() - begun)
-    table = pd.concat([part for part in found if len(part)] or found[:1])  # a shard may have nothing of a request
+    table = pd.concat([frame for frame in frames if len(frame)] or frames[:1])  # a shard may have nothing of a request
     table.attrs["receipts"] = each_once(receipts)
     return table
 
@@ -86,7 +88,7 @@ class Run(Generic[Options]):
     config: Options
     argv: Sequence[str]
     clock: run.Clock
-    found: Mapping[str, JSON]
+    record: Mapping[str, JSON]
     drawing: frozenset[str] = frozenset()
 
 
@@ -94,7 +96,7 @@ def complete(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
     """Write the results of a run, or the part that a shard leaves for `analyses.merge`; returns the paths."""
     directory, shard = of.config.out / of.name, of.config.shard
     if shard is not None:
-        record = parts.Record(of.name, tuple(of.argv), run.key(of.config, of.found), of.found, run.source_hash())
+        record = parts.Record(of.name, tuple(of.argv), run.key(of.config, of.record), of.record, run.source_hash())
         written = [parts.write(rows, directory, shard, record)]
     else:
         written = conclude(of, rows)
@@ -108,16 +110,16 @@ def conclude(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
     from mechint.figures.markup import literal, plain
 
     directory = of.config.out / of.name
-    run.check_place(directory, of.config, of.found, of.drawing)
+    run.check_place(directory, of.config, of.record, of.drawing)
     table = finished(rows)
     receipts = table.attrs.pop("receipts")
-    table.attrs["units"] = run.units_in(of.found)
+    table.attrs["units"] = run.units_in(of.record)
     paths = run.write_table(table, directory)
     # What users and models have written may not be read as markup.
-    figures, more = of.draw(literal(table), literal(of.config), literal(of.found))
+    figures, more = of.draw(literal(table), literal(of.config), literal(of.record))
     paths += mi.figures.save_all(figures, directory, script_in=of.config.out)
-    found = {**of.found, **{name: run.as_json(plain(value)) for name, value in more.items()}, "receipts": receipts}
-    return run.finish(directory, paths, config=of.config, argv=of.argv, clock=of.clock, found=found)
+    record = {**of.record, **{name: run.as_json(plain(value)) for name, value in more.items()}, "receipts": receipts}
+    return run.finish(directory, paths, config=of.config, argv=of.argv, clock=of.clock, record=record)
 
 
 def finished(rows: pd.DataFrame) -> pd.DataFrame:
@@ -126,14 +128,16 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
 
     from mechint.engine.job import finish
 
-    table = pd.concat([finish(part) for _, part in rows.groupby("request", sort=True)], ignore_index=True)
+    table = pd.concat(
+        [finish(request_rows) for _, request_rows in rows.groupby("request", sort=True)], ignore_index=True
+    )
     table = table.drop(columns="request")
     table.attrs["receipts"] = rows.attrs["receipts"]
     return table
 
 
 def _computed(
-    config: Common, name: str, asked: Sequence[Asked], jobs: Sequence[Job]
+    config: Common, name: str, queries: Sequence[Asked], jobs: Sequence[Job]
 ) -> tuple[list[Explanation], int, list[list[pd.DataFrame]]]:
     """Return what the jobs were to cost, how many tokens were passed, and the rows of each one's requests.
 
@@ -145,15 +149,15 @@ def _computed(
 
     options, tables = _job_options(config, name), []
     costs = [cost_of(job, options) for job in jobs]
-    cells, known, work = (sum(getattr(cost, field) for cost in costs) for field in ("cells", "known", "work"))
+    cells, cached, work = (sum(getattr(cost, field) for cost in costs) for field in ("cells", "known", "work"))
     if work:
-        with run.sparing_threads(asked[0].model):
+        with run.sparing_threads(queries[0].model):
             expected = forecast(jobs, costs, options, workers=config.workers if config.engine == "ray" else 1)
         announce(f"{name}: {expected}{shorter(config, expected.seconds)}")
-    with cell_bar(name, work=work, cells=cells, known=known, by_cells=config.engine == "ray") as count:
-        for one, job in zip(asked, jobs, strict=True):
-            with run.sparing_threads(one.model):
-                tables.append(_rows(config, one, job, dataclasses.replace(options, progress=count)))
+    with cell_bar(name, work=work, cells=cells, known=cached, by_cells=config.engine == "ray") as count:
+        for query, job in zip(queries, jobs, strict=True):
+            with run.sparing_threads(query.model):
+                tables.append(_rows(config, query, job, dataclasses.replace(options, progress=count)))
     return costs, count.tokens, tables
 
 
@@ -180,17 +184,17 @@ def _job_options(config: Common, name: str) -> JobOptions:
     )
 
 
-def _rows(config: Common, one: Asked, job: Job, options: JobOptions) -> list[pd.DataFrame]:
+def _rows(config: Common, query: Asked, job: Job, options: JobOptions) -> list[pd.DataFrame]:
     """Return the rows of one model's requests."""
     if config.engine == "ray":
-        _fill(job, one, config.workers, options)
+        _fill(job, query, config.workers, options)
     return job.rows(options)
 
 
-def _fill(job: Job, asked: Asked, workers: int, options: JobOptions) -> None:
+def _fill(job: Job, query: Asked, workers: int, options: JobOptions) -> None:
     from mechint.readouts.ray_engine import fill
 
-    fill(job, asked.requests, workers, options)
+    fill(job, query.requests, workers, options)
 
 
 def _tell(name: str, costs: Sequence[Explanation], passed: int, seconds: float) -> None:

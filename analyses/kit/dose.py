@@ -38,13 +38,13 @@ class Dose:
     @classmethod
     def of(cls, record: JSON) -> Dose:
         """Return the dose that a record tells of."""
-        known = record if isinstance(record, dict) else {}
-        layers = known["layers"]
+        fields = record if isinstance(record, dict) else {}
+        layers = fields["layers"]
         strength, relative = (
-            None if known[name] is None else float(str(known[name])) for name in ("strength", "relative_strength")
+            None if fields[name] is None else float(str(fields[name])) for name in ("strength", "relative_strength")
         )
         chosen = tuple(int(str(layer)) for layer in layers) if isinstance(layers, list) else ()
-        return cls(chosen, strength, relative, str(known["source"]))
+        return cls(chosen, strength, relative, str(fields["source"]))
 
     def __str__(self) -> str:
         if self.strength is not None:
@@ -136,11 +136,11 @@ def random_vectors(config: Common, model: Model, like: Sequence[ConceptVector]) 
     """Return `--n-random` random vectors, each with the layers and norms of one concept vector, in turn."""
     from mechint.vectors import extract
 
-    found: dict[str, ConceptVector] = {}
+    controls: dict[str, ConceptVector] = {}
     for number in range(config.n_random):
         match = like[number % len(like)]
-        found[f"random-{number}"] = extract.random_controls(model, n=1, seed=config.seed + number, like=match)[0]
-    return found
+        controls[f"random-{number}"] = extract.random_controls(model, n=1, seed=config.seed + number, like=match)[0]
+    return controls
 
 
 def sweep_placements(window: int | None, available: Sequence[int], n_layers: int) -> list[Placement]:

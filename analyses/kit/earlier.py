@@ -25,16 +25,16 @@ _KIND = FileKind("the record of an earlier run", "a run.json as runs write it", 
 
 
 def check(
-    directory: Path, config: Mapping[str, JSON], found: Mapping[str, JSON] | None, drawing: Collection[str]
+    directory: Path, config: Mapping[str, JSON], record: Mapping[str, JSON] | None, drawing: Collection[str]
 ) -> None:
     """Raise OutputError, saying what differs, unless results in a folder are those of the same run.
 
     `config` are options as the record has them; those of `drawing` change figures only, which may be drawn anew.
-    `found` is what the run has found out (None: nothing yet).
+    `record` is what the run has found out so far (None: nothing yet).
     """
-    if (record := read(directory)) is None:
+    if (previous := read(directory)) is None:
         return
-    differing = [*_options(record["config"], config, ELSEWHERE | {*drawing}), *_findings(record, found or {})]
+    differing = [*_options(previous["config"], config, ELSEWHERE | {*drawing}), *_findings(previous, record or {})]
     if differing:
         raise OutputError(
             given=f"{shown_path(directory)} holds the results of another run: {'; '.join(differing[:6])}",
@@ -78,7 +78,7 @@ def _options(before: JSON, now: Mapping[str, JSON], free: Collection[str]) -> It
     assert isinstance(before, dict)
     for name, value in now.items():
         if name not in free and _text(before.get(name)) != _text(value) and (name in before or value):
-            yield f"--{name.replace('_', '-')} was {_shown(before.get(name))}, and is {_shown(value)} now"
+            yield f"--{name.replace('_', '-')} was {_option(before.get(name))}, and is {_option(value)} now"
 
 
 def _findings(before: Mapping[str, JSON], now: Mapping[str, JSON]) -> Iterator[str]:
@@ -100,5 +100,5 @@ def _text(value: JSON) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _shown(value: JSON) -> str:
+def _option(value: JSON) -> str:
     return "not given" if value is None else shown(value)

@@ -81,10 +81,10 @@ def check(config: Options, base: checks.Checkpoint) -> None:
             advice="name the finetuned model, its LoRA adapter, or what --fill has written",
         )
     if (name := finetuned_name(config)) is not None:
-        found = checks.check_model(name).n_layers
-        if None not in (found, base.n_layers) and found != base.n_layers:
+        n_layers = checks.check_model(name).n_layers
+        if None not in (n_layers, base.n_layers) and n_layers != base.n_layers:
             raise SwapError(
-                given=f"--finetuned {name} with {found} layers",
+                given=f"--finetuned {name} with {n_layers} layers",
                 allowed=f"a finetuned copy of {config.model}, which has {base.n_layers}",
                 advice="name a model that was trained from the same weights",
             )
@@ -113,9 +113,9 @@ class Finetuned:
         other = model.with_adapter(config.adapter) if config.adapter is not None else load(config)
         return cls(_short(other.name), mi.Swap(other, name="swap"), read_prompts(other))
 
-    def condition(self, **about: str) -> Condition:
+    def condition(self, **columns: str) -> Condition:
         """Return the swap as a condition."""
-        return Condition(self.swap, self.name, "swap", about)
+        return Condition(self.swap, self.name, "swap", columns)
 
 
 def load(config: Options) -> Model:
@@ -166,18 +166,18 @@ class Contrast:
         vector = contrast_of(finetuned.activations, read_prompts(model))
         return cls(vector, contrast_dose(config, model), injected.random_vectors(config, model, [vector]))
 
-    def conditions(self, kind: str, amount: float | None = None, /, **about: str) -> list[Condition]:
+    def conditions(self, kind: str, amount: float | None = None, /, **columns: str) -> list[Condition]:
         """Return conditions of one kind (contrast, random) at a strength in the dose's unit (None: the dose's own)."""
         from mechint.interventions.specifications import Injection
 
         vectors = {"contrast": self.vector} if kind == "contrast" else self.randoms
         amount = amount_of(self.dose) if amount is None else amount
         absolute, relative = (amount, None) if self.dose.strength is not None else (None, amount)
-        told = " ".join(about.values()) or f"{amount:g}"
+        label = " ".join(columns.values()) or f"{amount:g}"
         return [
             Condition(
-                Injection(vector, self.dose.layers, absolute, relative, name=f"{name} {told}"),
-                name, kind, about,
+                Injection(vector, self.dose.layers, absolute, relative, name=f"{name} {label}"),
+                name, kind, columns,
             )
             for name, vector in vectors.items()
         ]  # fmt: skip
@@ -186,8 +186,8 @@ class Contrast:
 def contrast_dose(config: cli.Common, model: Model) -> injected.Dose:
     """Return where and how strongly a contrast vector is injected: as concepts are, or as a preset says of it."""
     usual, preset = injected.dose(config, model), presets.preset_for(config.model)
-    told = config.strength is not None or config.relative_strength is not None
-    if told or preset is None or preset.contrast_strength is None:
+    from_options = config.strength is not None or config.relative_strength is not None
+    if from_options or preset is None or preset.contrast_strength is None:
         return usual
     return dataclasses.replace(usual, strength=preset.contrast_strength, relative_strength=None, source=preset.source)
 
@@ -199,12 +199,12 @@ def amount_of(dose: injected.Dose) -> float:
 
 def found(finetuned: Finetuned, contrast: Contrast) -> dict[str, JSON]:
     """Return what `run.json` says of the finetuned model and of the contrast vector."""
-    about = contrast.vector.provenance
+    provenance = contrast.vector.provenance
     kept = ("method", "direction", "n_prompts", "prompts_sha256", "other_identity")
     return {
         "finetuned": finetuned.name,
         "contrast": {
-            **{name: about[name] for name in kept},
+            **{name: provenance[name] for name in kept},
             "prompts": "baseline messages with every beginning of a reply, and top-of-mind requests, of the prompt set",
             "dose": run.as_json(contrast.dose),
             "vector": contrast.vector.fingerprint(),

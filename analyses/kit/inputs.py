@@ -22,7 +22,7 @@ def digest(options: argparse.Namespace) -> str:
     Of a model from the hub they are those that are cached: its name alone where it has not been downloaded yet.
     """
     roots = [HERE, *_model(options.model), *filter(None, (options.vectors, options.conversations))]
-    return sha256(*(part for root in roots for file in _files(root) for part in _said_of(root, file)))
+    return sha256(*(chunk for root in roots for file in _files(root) for chunk in _said_of(root, file)))
 
 
 def _model(name: str) -> list[Path]:

@@ -35,10 +35,10 @@ def read(path: Path, kind: FileKind) -> pd.DataFrame:
 
     with reading(path, kind):
         table = pd.read_parquet(path)
-        known = table.attrs.pop(_CHECKSUM, None)
-        if known is None:
+        checksum = table.attrs.pop(_CHECKSUM, None)
+        if checksum is None:
             raise ValueError("it has no checksum: an earlier version wrote it, or something else")
-        if known != _sum(table):
+        if checksum != _sum(table):
             raise ValueError("it was altered or damaged: its checksum is not the one that it was written with")
     return table
 
@@ -49,5 +49,5 @@ def _sum(table: pd.DataFrame) -> str:
 
     columns = [[str(name), str(dtype)] for name, dtype in table.dtypes.items()]
     each = [pd.util.hash_pandas_object(table[name], index=False).to_numpy().tobytes() for name in table.columns]
-    about = json.dumps([columns, table.attrs], sort_keys=True)
-    return sha256(*each, about.encode())
+    description = json.dumps([columns, table.attrs], sort_keys=True)
+    return sha256(*each, description.encode())

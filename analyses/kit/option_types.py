@@ -94,7 +94,9 @@ def numbers(allowed: str, fine: Callable[[Sequence[float]], bool]) -> Callable[[
 
     def parse(text: str) -> tuple[float, ...]:
         values = sorted(_each(text, finite, allowed))
-        if any(math.isclose(one, other, rel_tol=1e-4) for one, other in pairwise(values)) or not fine(values):
+        if any(math.isclose(value, following, rel_tol=1e-4) for value, following in pairwise(values)) or not fine(
+            values
+        ):
             raise _refused(text, allowed)
         return tuple(values)
 
@@ -119,7 +121,7 @@ def words(text: str) -> str:
 
 def _is_line(text: str) -> bool:
     """Whether a text has something to read, and nothing that moves a terminal's cursor or is half a character."""
-    return bool(text.strip()) and not any(unicodedata.category(one) in _INVISIBLE for one in text)
+    return bool(text.strip()) and not any(unicodedata.category(character) in _INVISIBLE for character in text)
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -127,10 +129,10 @@ def names(text: str) -> tuple[str, ...]:
     allowed = f"different names between commas, of {_LONGEST_NAME} characters at most, without '/': a,b,c"
     if not _is_line(text):
         raise _refused(text, allowed)
-    found = tuple(name.strip() for name in text.split(","))
-    if len(set(found)) != len(found) or any(_is_no_name(name) for name in found):
+    parsed = tuple(name.strip() for name in text.split(","))
+    if len(set(parsed)) != len(parsed) or any(_is_no_name(name) for name in parsed):
         raise _refused(text, allowed)
-    return found
+    return parsed
 
 
 def _is_no_name(name: str) -> bool:
@@ -148,14 +150,14 @@ def path(text: str) -> Path:
     """Parse a path that a file or directory could have, and that is no pipe or device; an argument type."""
     if not _is_line(text):
         raise _refused(text, "a path without control characters")
-    found = _converted(text, lambda: arguments.path("path", text))
+    parsed = _converted(text, lambda: arguments.path("path", text))
     try:
-        mode = found.stat().st_mode
+        mode = parsed.stat().st_mode
     except OSError:  # not there, or not to be looked at: what wants to read or write it says so
-        return found
+        return parsed
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise _refused(text, "a file or directory; this is a pipe, a socket or a device")
-    return found
+    return parsed
 
 
 def source(text: str) -> int | str:
@@ -177,10 +179,10 @@ def date(text: str) -> str:
 
 def shard(text: str) -> Shard:
     """Parse i/n; an argument type."""
-    found = _converted(text[:_LONGEST_TEXT], lambda: Shard.parse(text[:_LONGEST_TEXT]))
-    if found.count > _MOST_SHARDS:
+    parsed = _converted(text[:_LONGEST_TEXT], lambda: Shard.parse(text[:_LONGEST_TEXT]))
+    if parsed.count > _MOST_SHARDS:
         raise _refused(text, f"i/n with n up to {_MOST_SHARDS:,}")
-    return found
+    return parsed
 
 
 def memory(text: str) -> int:
@@ -191,33 +193,33 @@ def memory(text: str) -> int:
 def variables(text: str) -> dict[str, JSON]:
     """Parse a JSON object; an argument type. Raises for what could not be written as JSON again, such as NaN."""
     try:
-        found = json.loads(text)
-        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+        parsed = json.loads(text)
+        json.dumps(parsed, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        parsed = None
+    if not isinstance(parsed, dict):
         raise _refused(text, 'a JSON object, for example {"name": "value"}')
-    return found
+    return parsed
 
 
 def parse_layers(text: str) -> tuple[int, ...]:
     """Return layers, ascending: `21:43` without its end, `3`, or `2,4,6`. Raises LayerRangeError otherwise."""
-    found: set[int] = set()
-    for part in text.split(","):
-        found.update(_range(text, part.strip()))
-    return tuple(sorted(found))
+    layers: set[int] = set()
+    for term in text.split(","):
+        layers.update(_range(text, term.strip()))
+    return tuple(sorted(layers))
 
 
-def _range(text: str, part: str) -> range:
-    match = re.fullmatch(r"(?P<first>[0-9]{1,30})(?P<colon>:(?P<last>[0-9]{1,30}))?", part)
+def _range(text: str, term: str) -> range:
+    match = re.fullmatch(r"(?P<first>[0-9]{1,30})(?P<colon>:(?P<last>[0-9]{1,30}))?", term)
     if match is None:
-        raise _no_layers(text, f"{arguments.shown(part)} is empty or not a number")
+        raise _no_layers(text, f"{arguments.shown(term)} is empty or not a number")
     first = int(match["first"])
     stop = int(match["last"]) if match["colon"] else first + 1
     if stop <= first:
-        raise _no_layers(text, f"{arguments.shown(part)} is reversed")
+        raise _no_layers(text, f"{arguments.shown(term)} is reversed")
     if stop > MOST_LAYERS:
-        raise _no_layers(text, f"{arguments.shown(part)} is more than any model has")
+        raise _no_layers(text, f"{arguments.shown(term)} is more than any model has")
     return range(first, stop)
 
 
@@ -235,7 +237,7 @@ def _each(text: str, parse: Callable[[str], _Value], allowed: str) -> tuple[_Val
     if len(parts) > _LONGEST_TEXT:
         raise _refused(text, f"{allowed}; {_LONGEST_TEXT:,} at most")
     try:
-        return tuple([parse(part.strip()) for part in parts])
+        return tuple([parse(term.strip()) for term in parts])
     except argparse.ArgumentTypeError:
         raise _refused(text, allowed) from None
 

@@ -49,10 +49,10 @@ class Texts:
         Replies are drawn at temperature 1; those of less than two tokens, or with special tokens, are left out.
         """
         design = PromptDesign.load(setup.model.prompts)
-        found: dict[str, str | Conversation] = {f"{PROSE}-{at}": text for at, text in enumerate(design.tasks.plain)}
+        texts: dict[str, str | Conversation] = {f"{PROSE}-{at}": text for at, text in enumerate(design.tasks.plain)}
         with run.sparing_threads(setup.model):
-            found |= {chat.label: chat for chat in _replies(setup, design)}
-        return cls(found, {label: label.partition("-")[0] for label in found})
+            texts |= {chat.label: chat for chat in _replies(setup, design)}
+        return cls(texts, {label: label.partition("-")[0] for label in texts})
 
     def told(self) -> dict[str, JSON]:
         """Return what `run.json` says of the texts, by which shards of one table are known."""
@@ -65,15 +65,15 @@ def _replies(setup: Setup, design: PromptDesign) -> list[Conversation]:
     from mechint.prompts import questions as prompt_questions
     from mechint.readouts.generate import generate
 
-    asked = next(chat for chat in prompt_questions.top_of_mind(design) if not chat.messages[-1].continue_msg)
-    said = generate(
-        setup.model, asked, CLEAN, n=_REPLIES, temperature=1.0, seed=setup.config.seed, max_new_tokens=_REPLY_TOKENS
+    chat = next(chat for chat in prompt_questions.top_of_mind(design) if not chat.messages[-1].continue_msg)
+    generated = generate(
+        setup.model, chat, CLEAN, n=_REPLIES, temperature=1.0, seed=setup.config.seed, max_new_tokens=_REPLY_TOKENS
     )
     special = [str(token) for token in setup.model.tokenizer.added_tokens_decoder.values() if token.special]
-    long = said[said["n_tokens"] > 2]["text"].str.strip()
+    long = generated[generated["n_tokens"] > 2]["text"].str.strip()
     texts = [text for text in dict.fromkeys(long) if text and not any(token in text for token in special)]
     return [
-        replace(asked, label=f"{REPLY}-{at}", messages=(*asked.messages, Message("assistant", text, continue_msg=True)))
+        replace(chat, label=f"{REPLY}-{at}", messages=(*chat.messages, Message("assistant", text, continue_msg=True)))
         for at, text in enumerate(texts)
     ]
 
@@ -97,7 +97,7 @@ def rows(
     by_vector: dict[str, list[Condition]] = {"": [Condition(CLEAN, "", "none", clean)]}
     for condition in conditions:
         by_vector.setdefault(condition.vector, []).append(condition)
-    todo = [_piece(setup, texts, mine, words or {}) for mine in by_vector.values()]
+    todo = [_piece(setup, texts, group, words or {}) for group in by_vector.values()]
     with run.sparing_threads(setup.model):
         return pieces.compute(setup.config, name, KIND, todo)
 
@@ -109,14 +109,14 @@ def _piece(setup: Setup, texts: Texts, conditions: Sequence[Condition], words: M
         from mechint.readouts.text_loss import text_loss
 
         batch = _BATCH if setup.config.batch_size is None else setup.config.batch_size
-        memory, shown = setup.config.max_memory, list(texts.texts.values())
-        found = text_loss(setup.model, shown, interventions, words=words, batch_size=batch, max_memory=memory)
+        memory, passages = setup.config.max_memory, list(texts.texts.values())
+        losses = text_loss(setup.model, passages, interventions, words=words, batch_size=batch, max_memory=memory)
         labels = list(texts.texts)
-        named = found.assign(conversation=[labels[number] for number in found.pop("text")], kind=KIND, asked=True)
+        named = losses.assign(conversation=[labels[number] for number in losses.pop("text")], kind=KIND, asked=True)
         named = named.assign(group=named["conversation"].map(texts.kinds), reference=named["intervention"] == "clean")
         return experiment.described(named, Group([], conditions))
 
-    key = pieces.key(setup.model, interventions, texts, words, [dict(one.about) for one in conditions])
+    key = pieces.key(setup.model, interventions, texts, words, [dict(condition.about) for condition in conditions])
     return pieces.Piece(len(texts.texts) * len(conditions), key, compute)
 
 

@@ -33,9 +33,9 @@ class Wording:
     format: str = "yes-no"
 
     @classmethod
-    def of(cls, **given: str | None) -> Wording:
+    def of(cls, **options: str | None) -> Wording:
         """Return what the options say; the usual where they say nothing."""
-        return cls(**{name: value for name, value in given.items() if value is not None})
+        return cls(**{name: value for name, value in options.items() if value is not None})
 
     def __str__(self) -> str:
         return f"description {self.description}, info {self.info}, format {self.format}"
@@ -77,29 +77,29 @@ def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Con
         design = PromptDesign.load(prompt_set)
         cell = {"descriptions": [wording.description], "infos": [wording.info], "formats": [wording.format]}
         return prompts.introspection(design, **cell) + prompts.controls(design, **cell, limit=config.limit)
-    found = load_conversations(config.conversations)[: config.limit]
-    _check_said(config, found)
-    if not any(kind_of(conversation) == "introspection" for conversation in found):
+    chats = load_conversations(config.conversations)[: config.limit]
+    _check_said(config, chats)
+    if not any(kind_of(conversation) == "introspection" for conversation in chats):
         raise UsageError(
             given=f"{config.conversations}: only control questions",
             allowed="at least one introspection question (extra.kind, or a label that does not begin with `control`)",
             advice="add one, or raise --limit",
         )
     if silent := [
-        conversation.label for conversation in found if not (conversation.yes_token and conversation.no_token)
+        conversation.label for conversation in chats if not (conversation.yes_token and conversation.no_token)
     ]:
         raise UsageError(
             given=f"{config.conversations}: no answer tokens in {', '.join(silent[:5])}",
             allowed="conversations that name a yes_token and a no_token",
             advice="add them to the file, or take such conversations out",
         )
-    return found
+    return chats
 
 
-def _check_said(config: Common, found: Sequence[Conversation]) -> None:
+def _check_said(config: Common, chats: Sequence[Conversation]) -> None:
     """Raise UsageError for a kind or a group that no figure would show."""
     for name, read, allowed in (("kind", kind_of, KINDS), ("group", group_of, ("", *GROUPS))):
-        if wrong := [f"{read(chat)!r} in {chat.label}" for chat in found if read(chat) not in allowed]:
+        if wrong := [f"{read(chat)!r} in {chat.label}" for chat in chats if read(chat) not in allowed]:
             raise UsageError(
                 given=f"{config.conversations}: unknown extra.{name}: {', '.join(wrong[:5])}",
                 allowed=", ".join(filter(None, allowed)),
@@ -107,16 +107,16 @@ def _check_said(config: Common, found: Sequence[Conversation]) -> None:
             )
 
 
-def for_sweep(config: Common, found: Sequence[Conversation]) -> list[Conversation]:
+def for_sweep(config: Common, chats: Sequence[Conversation]) -> list[Conversation]:
     """Return what a sweep asks: a few controls of each group, unless the options say which or how many."""
     if config.conversations is not None or config.limit is not None:
-        return list(found)
-    seen: Counter[str] = Counter()
+        return list(chats)
+    counts: Counter[str] = Counter()
     few = []
-    for conversation in found:
+    for conversation in chats:
         group = group_of(conversation)
-        seen[group] += 1
-        if not group or seen[group] <= CONTROLS_IN_SWEEP:
+        counts[group] += 1
+        if not group or counts[group] <= CONTROLS_IN_SWEEP:
             few.append(conversation)
     return few
 
@@ -133,13 +133,13 @@ def group_of(conversation: Conversation) -> str:
     return str(group) if group else "no" if kind_of(conversation) == "control" else ""
 
 
-def described(table: pd.DataFrame, asked: Sequence[Conversation]) -> pd.DataFrame:
+def described(table: pd.DataFrame, chats: Sequence[Conversation]) -> pd.DataFrame:
     """Add `kind`, `group`, `question` (in words) of each row's conversation, and `description`, `info`, `format`.
 
     The last three are "" for a conversation that does not say.
     """
-    known = {chat.label: (kind_of(chat), group_of(chat), _question(chat), *_worded(chat)) for chat in asked}
-    rows = [known[label] for label in table["conversation"]]
+    columns_of = {chat.label: (kind_of(chat), group_of(chat), _question(chat), *_worded(chat)) for chat in chats}
+    rows = [columns_of[label] for label in table["conversation"]]
     names = ("kind", "group", "question", *WORDED)
     return table.assign(**{name: [row[place] for row in rows] for place, name in enumerate(names)})
 
@@ -150,5 +150,5 @@ def _worded(conversation: Conversation) -> tuple[str, ...]:
 
 def _question(conversation: Conversation) -> str:
     """Return the control question as its design has it, else what the user said last."""
-    said = [message.content for message in conversation.messages if message.role == "user"]
-    return str(conversation.extra.get("control_question") or said[-1])
+    requests = [message.content for message in conversation.messages if message.role == "user"]
+    return str(conversation.extra.get("control_question") or requests[-1])

@@ -47,8 +47,8 @@ _SMALL_MODEL = 512  # d_model
 def store_directory(directory: Path, shard: Shard | None) -> Path:
     """Return where a run keeps finished cells until it is done; those of other versions of the code are never met."""
     code = sha256(json.dumps([versions(), source_hash()], sort_keys=True).encode())[:16]
-    part = "" if shard is None else f"-{shard.index}-of-{shard.count}"
-    return directory / _PARTIAL / f"{code}{part}"
+    suffix = "" if shard is None else f"-{shard.index}-of-{shard.count}"
+    return directory / _PARTIAL / f"{code}{suffix}"
 
 
 def discard_store(directory: Path, shard: Shard | None) -> None:
@@ -59,28 +59,28 @@ def discard_store(directory: Path, shard: Shard | None) -> None:
         store.parent.rmdir()
 
 
-def key(config: Common, found: Mapping[str, JSON]) -> str:
+def key(config: Common, record: Mapping[str, JSON]) -> str:
     """Return a hash of all that a table depends on: shards with the same key are parts of one table."""
-    same = {name: value for name, value in recorded(config).items() if name not in earlier.ELSEWHERE}
-    told = [same, _without_norms(found), versions(), source_hash()]
-    return sha256(json.dumps(told, sort_keys=True).encode())
+    settings = {name: value for name, value in recorded(config).items() if name not in earlier.ELSEWHERE}
+    dependencies = [settings, _without_norms(record), versions(), source_hash()]
+    return sha256(json.dumps(dependencies, sort_keys=True).encode())
 
 
-def units_in(found: JSON | Mapping[str, JSON]) -> list[dict[str, JSON]]:
+def units_in(record: JSON | Mapping[str, JSON]) -> list[dict[str, JSON]]:
     """Return the units of doses that a record tells of, one for each model that it describes."""
-    if not isinstance(found, Mapping):
+    if not isinstance(record, Mapping):
         return []
-    unit = found.get("unit")
-    mine = [dict(unit)] if isinstance(unit, Mapping) and "norms" in unit else []
-    return mine + [one for value in found.values() for one in units_in(value)]
+    unit = record.get("unit")
+    units = [dict(unit)] if isinstance(unit, Mapping) and "norms" in unit else []
+    return units + [nested for value in record.values() for nested in units_in(value)]
 
 
-def _without_norms(found: JSON | Mapping[str, JSON]) -> JSON:
+def _without_norms(record: JSON | Mapping[str, JSON]) -> JSON:
     """Return a record without the norms of units: their last digits differ between machines that share a table."""
-    if not isinstance(found, Mapping):
-        return found
-    drop = "norms" if "norms" in found and "key" in found else None
-    return {name: _without_norms(value) for name, value in found.items() if name != drop}
+    if not isinstance(record, Mapping):
+        return record
+    drop = "norms" if "norms" in record and "key" in record else None
+    return {name: _without_norms(value) for name, value in record.items() if name != drop}
 
 
 @contextmanager
@@ -120,18 +120,18 @@ def finish(
     config: object,
     argv: Sequence[str],
     clock: Clock,
-    found: Mapping[str, JSON],
+    record: Mapping[str, JSON],
 ) -> list[Path]:
     """Write `run.json` and remove what an earlier run has left that this one has not written; returns all paths.
 
-    The record tells how the run was asked for, what it resolved to (`found`), on what, and how long it took: after a
+    The record tells how the run was asked for, what it resolved to (`record`), on what, and how long it took: after a
     resumed run `wall_seconds` is the time of its last part.
     """
     files = [path.name for path in paths]
     for name in set(earlier.files(directory)) - set(files):
         remove_file(directory / name)
-    record = {
-        "argv": [part for part in argv if part != earlier.OVERWRITE],
+    document = {
+        "argv": [argument for argument in argv if argument != earlier.OVERWRITE],
         "config": recorded(config),
         "seed": getattr(config, "seed", None),
         "started": clock.started,
@@ -139,9 +139,9 @@ def finish(
         "versions": versions(),
         "git_commit": code_version(),
         "files": files,
-        **found,
+        **record,
     }
-    return [*paths, write_atomically(directory / earlier.RECORD, json.dumps(record, indent=1) + "\n")]
+    return [*paths, write_atomically(directory / earlier.RECORD, json.dumps(document, indent=1) + "\n")]
 
 
 def recorded(config: object) -> dict[str, JSON]:
@@ -152,11 +152,11 @@ def recorded(config: object) -> dict[str, JSON]:
 
 
 def check_place(
-    directory: Path, config: object, found: Mapping[str, JSON] | None, drawing: Collection[str] = ()
+    directory: Path, config: object, record: Mapping[str, JSON] | None, drawing: Collection[str] = ()
 ) -> None:
     """Raise OutputError where a folder holds the results of another run, unless it may be overwritten."""
     if not getattr(config, "overwrite", False):
-        earlier.check(directory, recorded(config), found, drawing)
+        earlier.check(directory, recorded(config), record, drawing)
 
 
 def load_model(config: Common, name: str | None = None) -> Model:
@@ -184,15 +184,15 @@ def describe_model(model: Model) -> dict[str, JSON]:
     return {**named, **words, **shape, "unit": unit_record(model)}
 
 
-def model_name(found: Mapping[str, JSON]) -> str:
+def model_name(record: Mapping[str, JSON]) -> str:
     """Return the name of the model that `describe_model` has described in a record."""
-    model = found["model"]
+    model = record["model"]
     return str(model["name"]) if isinstance(model, Mapping) else str(model)
 
 
-def short_name(found: Mapping[str, JSON]) -> str:
+def short_name(record: Mapping[str, JSON]) -> str:
     """Return a model's name for a figure: a directory by its last part, any other model by its whole name."""
-    name = model_name(found)
+    name = model_name(record)
     path = Path(name)
     return path.resolve().name if path.is_dir() else name
 

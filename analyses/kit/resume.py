@@ -39,16 +39,16 @@ class Piece:
     compute: Callable[[], pd.DataFrame]
 
 
-def key(model: Model, interventions: Sequence[Intervention], *about: object) -> str:
-    """Return a hash of a model as it is run, interventions with their names, and whatever else is said as its text."""
+def key(model: Model, interventions: Sequence[Intervention], *dependencies: object) -> str:
+    """Return a hash of a model as it is run, interventions with their names, and other dependencies as texts."""
     from mechint.interventions.specifications import key_for
 
-    whose = (model.identity, model.backend.kind, str(model.backend.dtype))
-    done = [(one.name, key_for(model, one)) for one in interventions]
-    return sha256(*(repr(part).encode() for part in (whose, done, *about)))
+    identity = (model.identity, model.backend.kind, str(model.backend.dtype))
+    doses = [(intervention.name, key_for(model, intervention)) for intervention in interventions]
+    return sha256(*(repr(field).encode() for field in (identity, doses, *dependencies)))
 
 
-def compute(config: Common, name: str, what: str, pieces: Sequence[Piece]) -> pd.DataFrame:
+def compute(config: Common, name: str, kind: str, pieces: Sequence[Piece]) -> pd.DataFrame:
     """Return the rows of all pieces, or of a shard's; their index is their place in the whole.
 
     `attrs["receipts"]` holds the receipts that the pieces have in theirs. Finished pieces are read where an
@@ -60,13 +60,15 @@ def compute(config: Common, name: str, what: str, pieces: Sequence[Piece]) -> pd
 
     store = run.store_directory(config.out / name, config.shard)
     starts = [sum(piece.n_rows for piece in pieces[:number]) for number in range(len(pieces))]
-    mine = range(len(pieces)) if config.shard is None else range(config.shard.index, len(pieces), config.shard.count)
-    found = []
-    for number in tracked(mine, f"{name}: {what}", "vector", shown=True):
-        rows = _kept(store / f"{what}-{pieces[number].key}.parquet", pieces[number].compute)
-        found.append(rows.set_index(pd.RangeIndex(starts[number], starts[number] + len(rows))))
-    receipts = each_once([receipt for rows in found for receipt in rows.attrs.pop("receipts", [])])
-    table = pd.concat(found) if found else pd.DataFrame(columns=["conversation", "intervention", "asked", "reference"])
+    numbers = range(len(pieces)) if config.shard is None else range(config.shard.index, len(pieces), config.shard.count)
+    tables = []
+    for number in tracked(numbers, f"{name}: {kind}", "vector", shown=True):
+        rows = _kept(store / f"{kind}-{pieces[number].key}.parquet", pieces[number].compute)
+        tables.append(rows.set_index(pd.RangeIndex(starts[number], starts[number] + len(rows))))
+    receipts = each_once([receipt for rows in tables for receipt in rows.attrs.pop("receipts", [])])
+    table = (
+        pd.concat(tables) if tables else pd.DataFrame(columns=["conversation", "intervention", "asked", "reference"])
+    )
     table.attrs["receipts"] = receipts
     return table
 
@@ -75,7 +77,7 @@ def joined(cells: pd.DataFrame, rows: pd.DataFrame, n_requests: int) -> pd.DataF
     """Return the rows of `tables.compute`, of so many requests, with others: one request more for `tables.finished`."""
     import pandas as pd
 
-    receipts = each_once([receipt for part in (cells, rows) for receipt in part.attrs.pop("receipts")])
+    receipts = each_once([receipt for table in (cells, rows) for receipt in table.attrs.pop("receipts")])
     table = pd.concat([cells, rows.assign(request=n_requests)] if len(rows) else [cells])
     table.attrs["receipts"] = receipts
     return table
@@ -88,11 +90,11 @@ def with_ratio(rows: pd.DataFrame) -> pd.DataFrame:
     """
     import numpy as np
 
-    found: dict[str, list[float]] = {}
+    ratios_of: dict[str, list[float]] = {}
     for receipt in rows.attrs["receipts"]:
         measured = [np.nan if layer[3] is None else layer[3] for layer in receipt["layers"].values()]
-        found.setdefault(receipt["intervention"], []).extend(measured or [0.0])
-    means = {name: float(np.mean(ratios)) for name, ratios in found.items()}
+        ratios_of.setdefault(receipt["intervention"], []).extend(measured or [0.0])
+    means = {name: float(np.mean(ratios)) for name, ratios in ratios_of.items()}
     return rows.assign(added_ratio=rows["intervention"].map(means).astype(float))
 
 

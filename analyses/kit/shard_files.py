@@ -38,84 +38,94 @@ class Record:
 def write(rows: pd.DataFrame, directory: Path, shard: Shard, record: Record) -> Path:
     """Write the rows of one shard; returns the path."""
     table = rows.rename_axis(PLACE).reset_index()
-    about = {"shard": [shard.index, shard.count], **dataclasses.asdict(record)}
-    table.attrs = {"receipts": rows.attrs["receipts"], "part": about}
+    description = {"shard": [shard.index, shard.count], **dataclasses.asdict(record)}
+    table.attrs = {"receipts": rows.attrs["receipts"], "part": description}
     path = directory / FOLDER / f"{shard.index}-of-{shard.count}.parquet"
     return kept_tables.write(table, path)
 
 
-def files(given: Sequence[Path]) -> list[Path]:
+def files(paths: Sequence[Path]) -> list[Path]:
     """Return the part files that some paths name: files, `parts` directories, or directories of results.
 
     Raises UsageError where there is none.
     """
-    found: list[Path] = []
-    for path in given:
-        here = (
+    part_files: list[Path] = []
+    for path in paths:
+        matches = (
             [path]
             if path.is_file()
             else sorted({*path.glob("*-of-*.parquet"), *path.glob(f"**/{FOLDER}/*-of-*.parquet")})
         )
-        if not here:
+        if not matches:
             raise UsageError(f"{path}: no parts", "what runs with --shard have left", "check the path")
-        found += here
-    return list(dict.fromkeys(found))
+        part_files += matches
+    return list(dict.fromkeys(part_files))
 
 
-def read(given: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, Record]]:
+def read(part_files: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, Record]]:
     """Return by analysis the rows of all its parts and what they belong to.
 
     Raises UsageError for parts of different runs and for parts that are missing, StaleArtefactError for parts whose
     doses are in other units.
     """
     by_analysis: dict[str, list[tuple[Path, pd.DataFrame]]] = {}
-    for file in given:
+    for file in part_files:
         table = kept_tables.read(file, _KIND)
         with reading(file, _KIND):
             _check_part(table)
         by_analysis.setdefault(str(table.attrs["part"]["analysis"]), []).append((file, table))
-    return {name: _joined(found) for name, found in by_analysis.items()}
+    return {name: _joined(parts) for name, parts in by_analysis.items()}
 
 
 def _check_part(table: pd.DataFrame) -> None:
     """Raise ValueError or KeyError for a table that does not say what it is a part of."""
-    about, shard = table.attrs["part"], table.attrs["part"]["shard"]
-    texts = [about["analysis"], about["key"], about["code"], *about["argv"]]
+    description, shard = table.attrs["part"], table.attrs["part"]["shard"]
+    texts = [description["analysis"], description["key"], description["code"], *description["argv"]]
     whole = len(shard) == 2 and all(isinstance(number, int) for number in shard)
-    if not (whole and all(isinstance(text, str) for text in texts) and isinstance(about["found"], dict)):
+    if not (whole and all(isinstance(text, str) for text in texts) and isinstance(description["found"], dict)):
         raise ValueError("what it says of itself is not what parts say")
     if not isinstance(table.attrs["receipts"], list) or PLACE not in table.columns:
         raise ValueError("it has no receipts, or no places of rows")
 
 
-def _joined(found: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, Record]:
+def _joined(parts: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, Record]:
     import pandas as pd
 
-    abouts = [table.attrs.pop("part") for _, table in found]
-    shards = [tuple(about.pop("shard")) for about in abouts]
-    _check(found, abouts, shards)
-    receipts = each_once(receipt for _, table in found for receipt in table.attrs.pop("receipts"))
-    tables = [table for _, table in found]
+    descriptions = [table.attrs.pop("part") for _, table in parts]
+    shards = [tuple(description.pop("shard")) for description in descriptions]
+    _check(parts, descriptions, shards)
+    receipts = each_once(receipt for _, table in parts for receipt in table.attrs.pop("receipts"))
+    tables = [table for _, table in parts]
     rows = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True).set_index(PLACE)
     rows.attrs["receipts"] = receipts
-    about = abouts[0]
-    return rows, Record(about["analysis"], tuple(about["argv"]), about["key"], about["found"], about["code"])
+    description = descriptions[0]
+    return rows, Record(
+        description["analysis"],
+        tuple(description["argv"]),
+        description["key"],
+        description["found"],
+        description["code"],
+    )
 
 
 def _check(
-    found: Sequence[tuple[Path, pd.DataFrame]], abouts: Sequence[Mapping[str, JSON]], shards: Sequence[tuple[int, int]]
+    parts: Sequence[tuple[Path, pd.DataFrame]],
+    descriptions: Sequence[Mapping[str, JSON]],
+    shards: Sequence[tuple[int, int]],
 ) -> None:
     from mechint.models.residual_scale import check_same_unit
 
-    first = found[0][0]
-    for (file, _), about, shard in zip(found, abouts, shards, strict=True):
-        if about["key"] != abouts[0]["key"] or shard[1] != shards[0][1]:
+    first = parts[0][0]
+    for (file, _), description, shard in zip(parts, descriptions, shards, strict=True):
+        if description["key"] != descriptions[0]["key"] or shard[1] != shards[0][1]:
             raise UsageError(
                 given=f"{first} and {file}, which are parts of different runs",
                 allowed="parts made with the same options, model and version, but for --shard",
                 advice="remove those that are out of date",
             )
-        for unit, other in zip(*(run.units_in(one["found"]) for one in (abouts[0], about)), strict=True):
+        for unit, other in zip(
+            *(run.units_in(description["found"]) for description in (descriptions[0], description)), strict=True
+        ):
             check_same_unit(unit, other, f"{first} and {file}")
     count = shards[0][1]
     numbers = [index for index, _ in shards]

@@ -35,19 +35,19 @@ def by_unit(table: pd.DataFrame, by: Sequence[str], panels: Mapping[str, str]) -
     for panel, column in panels.items():
         means = stats.strict_means(rows, [*by, "series", "vector"], column).reset_index(name="value")
         parts.append(means.rename(columns={"vector": "unit"}).assign(panel=panel))
-    found = pd.concat(parts, ignore_index=True)
-    return found[found["value"].notna()]
+    values = pd.concat(parts, ignore_index=True)
+    return values[values["value"].notna()]
 
 
 def counts(table: pd.DataFrame) -> str:
     """Return how many concepts, random vectors and control questions a table has, as words for a subtitle."""
     kinds = {kind: table.loc[table["vector_kind"] == kind, "vector"].nunique() for kind in ("concept", "random")}
-    asked = {
+    questions = {
         group: table.loc[table["group"] == group, "conversation"].nunique()
         for group in CONTROL_GROUPS
         if (table["group"] == group).any()
     }
-    controls = ", ".join(f"{number} {group}" for group, number in asked.items()) or "none"
+    controls = ", ".join(f"{number} {group}" for group, number in questions.items()) or "none"
     return f"{kinds['concept']} concepts, {kinds['random']} random vectors, control questions: {controls}"
 
 

@@ -74,7 +74,7 @@ class Setup:
         return cls(config, model, dose, concepts, randoms)
 
     def conditions(
-        self, kinds: Sequence[str] = ("concept", "random"), layers: Sequence[int] | None = None, **about: Value
+        self, kinds: Sequence[str] = ("concept", "random"), layers: Sequence[int] | None = None, **columns: Value
     ) -> list[Condition]:
         """Return one condition for each vector of some kinds, at the dose.
 
@@ -83,20 +83,22 @@ class Setup:
         """
         vectors = checks.select({"concept": self.concepts, "random": self.randoms}, kinds, "kind of vectors")
         return [
-            self.condition(name, kind, self.dose, layers, **about) for kind, named in vectors.items() for name in named
+            self.condition(name, kind, self.dose, layers, **columns)
+            for kind, named in vectors.items()
+            for name in named
         ]
 
     def condition(
-        self, name: str, kind: str, dose: injected.Dose, layers: Sequence[int] | None = None, **about: Value
+        self, name: str, kind: str, dose: injected.Dose, layers: Sequence[int] | None = None, **columns: Value
     ) -> Condition:
         """Return the condition of one vector at a dose."""
         from mechint.interventions.specifications import Injection
 
         vector = checks.select({**self.concepts, **self.randoms}, [name], "vector")[name]
-        label = " ".join([name, *(str(value) for value in about.values())])
+        label = " ".join([name, *(str(value) for value in columns.values())])
         chosen = tuple(dose.layers if layers is None else layers)
         return Condition(
-            Injection(vector, chosen, dose.strength, dose.relative_strength, name=label), name, kind, about
+            Injection(vector, chosen, dose.strength, dose.relative_strength, name=label), name, kind, columns
         )
 
     def found(self, conversations: Sequence[Conversation]) -> dict[str, JSON]:
@@ -129,14 +131,15 @@ def ask(
     first = Group(list(once.values()), [Condition(CLEAN, "", "none", clean or {})])
     every = [group for group in (first, *groups) if group.conditions and group.conversations]
     requests = [
-        Request(group.conversations, [one.intervention for one in group.conditions], layers=layers) for group in every
+        Request(group.conversations, [condition.intervention for condition in group.conditions], layers=layers)
+        for group in every
     ]
 
-    def about(number: int, rows: pd.DataFrame) -> pd.DataFrame:
+    def with_columns(number: int, rows: pd.DataFrame) -> pd.DataFrame:
         named = rows.drop(columns="layer") if layers is None else labelled(rows)
         return asked.described(described(named, every[number]), list(once.values()))
 
-    return tables.Asked(model, requests, about)
+    return tables.Asked(model, requests, with_columns)
 
 
 def ask_all(
@@ -152,17 +155,21 @@ def ask_all(
     return tables.compute(config, name, [of]), setup.found(chats)
 
 
-def told(found: Mapping[str, JSON]) -> str:
+def told(record: Mapping[str, JSON]) -> str:
     """Return what figures say of a run: its model, and what was injected where."""
-    return f"{run.short_name(found)}; {injected.Dose.of(found['dose']).told()}"
+    return f"{run.short_name(record)}; {injected.Dose.of(record['dose']).told()}"
 
 
 def chats(requests: Sequence[Request]) -> list[Conversation]:
     """Return the conversations of some requests, in order."""
     from mechint.chat.conversations import Conversation
 
-    found = [request.conversations for request in requests]
-    return [chat for asked in found for chat in ([asked] if isinstance(asked, Conversation) else asked)]
+    of_requests = [request.conversations for request in requests]
+    return [
+        chat
+        for conversations in of_requests
+        for chat in ([conversations] if isinstance(conversations, Conversation) else conversations)
+    ]
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -175,13 +182,14 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
 
 def described(rows: pd.DataFrame, group: Group) -> pd.DataFrame:
     """Add what a group and its conditions say: `vector`, `vector_kind`, and whatever else they name."""
-    known = {
-        one.intervention.name: {"vector": one.vector, "vector_kind": one.kind, **one.about} for one in group.conditions
+    columns_of = {
+        condition.intervention.name: {"vector": condition.vector, "vector_kind": condition.kind, **condition.about}
+        for condition in group.conditions
     }
-    names = list(dict.fromkeys(name for row in known.values() for name in row))
+    names = list(dict.fromkeys(name for row in columns_of.values() for name in row))
     # The clean cells that shifts are taken against are in every request, and are not shown again.
-    found = [known.get(name, {}) for name in rows["intervention"]]
-    columns = {name: [row.get(name, "") for row in found] for name in names}
+    cells = [columns_of.get(name, {}) for name in rows["intervention"]]
+    columns = {name: [row.get(name, "") for row in cells] for name in names}
     return rows.assign(**columns, **group.about)
 
 
@@ -206,14 +214,14 @@ class Analysis(Generic[Options]):
         clock = run.Clock()
         self.check(config)
         run.check_place(config.out / self.name, config, None, self.drawing)
-        rows, found = self.compute(config)
-        return tables.complete(self.run_of(config, argv, clock, found), rows)
+        rows, record = self.compute(config)
+        return tables.complete(self.run_of(config, argv, clock, record), rows)
 
     def run_of(
-        self, config: Options, argv: Sequence[str], clock: run.Clock, found: Mapping[str, JSON]
+        self, config: Options, argv: Sequence[str], clock: run.Clock, record: Mapping[str, JSON]
     ) -> tables.Run[Options]:
         """Return a run of this analysis that has found something besides its rows."""
-        return tables.Run(self.name, self.draw, config, argv, clock, found, self.drawing)
+        return tables.Run(self.name, self.draw, config, argv, clock, record, self.drawing)
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the command line; returns its exit code."""

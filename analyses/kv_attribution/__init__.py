@@ -96,11 +96,11 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
     wording = config.wording
     if config.conversations is None:
         few = dataclasses.replace(config, limit=1 if config.limit is None else config.limit)
-        found = asked.conversations(few, wording, prompt_set)
-        return [chat for chat in found if asked.group_of(chat) in ("", _CONTROLS)]
-    found = asked.conversations(config, wording, prompt_set)
-    checks.check_marked(config, found)
-    return found
+        chats = asked.conversations(few, wording, prompt_set)
+        return [chat for chat in chats if asked.group_of(chat) in ("", _CONTROLS)]
+    chats = asked.conversations(config, wording, prompt_set)
+    checks.check_marked(config, chats)
+    return chats
 
 
 def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
@@ -113,7 +113,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     with run.sparing_threads(setup.model):
         first = pieces.compute(config, NAME, "windows", [steps.coarse(case, size) for case in every])
         second = pieces.compute(config, NAME, "cells", _second(config, every, size, first))
-    rows = pieces.joined(_asked(first), _asked(second), 1).assign(request=0).reset_index(drop=True)
+    rows = pieces.joined(_all_asked(first), _all_asked(second), 1).assign(request=0).reset_index(drop=True)
     return asked.described(steps.completed(rows), chats), {**setup.found(chats), "text": _text(setup, chats)}
 
 
@@ -125,18 +125,18 @@ def _second(config: Config, every: Sequence[steps.Case], size: steps.Size, first
     chosen: dict[str, list[Window]] = {}
     for label, rows in windows[windows["vector_kind"] == "concept"].groupby("conversation"):
         chosen[str(label)] = kv.strongest(rows, config.finer, config.most)
-    found = []
+    refined = []
     for case in every:
         if not case.control:
             whose = windows["intervention"] == case.condition.intervention.name
-            mine = windows[whose & (windows["conversation"] == case.chat.label)]
-            means = mine.groupby(list(_PLACE), sort=False)["effect"].mean()
+            effects = windows[whose & (windows["conversation"] == case.chat.label)]
+            means = effects.groupby(list(_PLACE), sort=False)["effect"].mean()
             carried = {kv.Window(*map(int, place)): float(value) for place, value in means.items()}
-            found.append(steps.fine(case, size, chosen[case.chat.label], carried))
-    return found
+            refined.append(steps.fine(case, size, chosen[case.chat.label], carried))
+    return refined
 
 
-def _asked(rows: pd.DataFrame) -> pd.DataFrame:
+def _all_asked(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows as `tables.finished` takes them; all of them are shown."""
     return rows.assign(asked=True, reference=False)
 
@@ -145,28 +145,28 @@ def _text(setup: Setup, chats: Sequence[Conversation]) -> JSON:
     """Return the cached tokens of the first introspection question, and where its messages begin and end."""
     from mechint.chat.render import render
 
-    shown = next(chat for chat in chats if asked.kind_of(chat) == "introspection")
-    rendered = render(setup.model, shown)
+    chat = next(chat for chat in chats if asked.kind_of(chat) == "introspection")
+    rendered = render(setup.model, chat)
     tokens = [setup.model.tokenizer.decode([token]) for token in rendered.tokens[: rendered.prefix_length]]
     messages: list[JSON] = [
-        {"role": one.role, "start": one.start, "stop": one.stop, "marked": one.add_injection}
-        for one in rendered.segments
-        if one.start < rendered.prefix_length
+        {"role": segment.role, "start": segment.start, "stop": segment.stop, "marked": segment.add_injection}
+        for segment in rendered.segments
+        if segment.start < rendered.prefix_length
     ]
-    return {"conversation": shown.label, "tokens": [str(token) for token in tokens], "messages": messages}
+    return {"conversation": chat.label, "tokens": [str(token) for token in tokens], "messages": messages}
 
 
 def draw(
-    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table, and what they say of it for the record."""
     from analyses.kv_attribution.cache_map import Text
     from analyses.kv_attribution.figures import figures, verdict
     from mechint.stats.bands import Marks
 
-    about = f"{run.short_name(found)}; {injected.Dose.of(found['dose']).told()}"
-    text = Text.of(found["text"])
-    return figures(table, text, about, Marks(config.uncorrected)), {"verdict": run.as_json(verdict(table, text))}
+    caption = f"{run.short_name(record)}; {injected.Dose.of(record['dose']).told()}"
+    text = Text.of(record["text"])
+    return figures(table, text, caption, Marks(config.uncorrected)), {"verdict": run.as_json(verdict(table, text))}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"uncorrected"}))

@@ -43,16 +43,16 @@ class Text:
     @classmethod
     def of(cls, record: JSON) -> Text:
         """Return the text that a record tells of."""
-        known = record if isinstance(record, dict) else {}
-        tokens, messages = known["tokens"], known["messages"]
+        fields = record if isinstance(record, dict) else {}
+        tokens, messages = fields["tokens"], fields["messages"]
         assert isinstance(tokens, list)
         assert isinstance(messages, list)
-        found = [
-            (str(one["role"]), int(str(one["start"])), int(str(one["stop"])), bool(one["marked"]))
-            for one in messages
-            if isinstance(one, dict)
+        spans = [
+            (str(message["role"]), int(str(message["start"])), int(str(message["stop"])), bool(message["marked"]))
+            for message in messages
+            if isinstance(message, dict)
         ]
-        return cls(str(known["conversation"]), [str(token) for token in tokens], found)
+        return cls(str(fields["conversation"]), [str(token) for token in tokens], spans)
 
     def piece(self, start: int, stop: int) -> str:
         """Return the text at some positions on one line, cut to what there is room for."""
@@ -89,24 +89,24 @@ class Layout:
         return [*(self.edges[start] for start in starts), last + 1]
 
 
-def cache_map(table: pd.DataFrame, text: Text, title: str, about: str, marks: Marks) -> go.Figure:
+def cache_map(table: pd.DataFrame, text: Text, title: str, caption: str, marks: Marks) -> go.Figure:
     """Return layers by positions, inserted and removed, for concepts and random vectors, on one colour scale."""
-    mine = table[(table["conversation"] == text.conversation) & table["level"].isin(["window", "cell"])]
-    windows = mine[mine["level"] == "window"]
-    apart = _taken_apart(mine)
+    rows_of_text = table[(table["conversation"] == text.conversation) & table["level"].isin(["window", "cell"])]
+    windows = rows_of_text[rows_of_text["level"] == "window"]
+    apart = _taken_apart(rows_of_text)
     spans = sorted(set(zip(windows["pos_start"], windows["pos_stop"], strict=True)))
     layout = Layout.of(text, spans, [(start, stop) for _, _, start, stop in apart])
     panels = [
         TilePanel(f"{kind} {_WORDS[direction]}", _lattices(rows, layout, text, apart, marks))
         for name, kind in _KINDS.items()
         for direction in _WORDS
-        if len(rows := mine[(mine["vector_kind"] == name) & (mine["direction"] == direction)])
+        if len(rows := rows_of_text[(rows_of_text["vector_kind"] == name) & (rows_of_text["direction"] == direction)])
     ]
-    n_layers = int(mine["layer_stop"].max())
+    n_layers = int(rows_of_text["layer_stop"].max())
     return draw.tiles(
         panels, layout.lines, [str(layer) for layer in range(n_layers)], column_label="layer of the cache",
         label=f"part of the shift of<br>{METRICS['logit_diff']}", title=title, least=LEAST,
-        subtitle=f"{about} Each tile is one part of the cache that was replaced; windows that carry most are taken "
+        subtitle=f"{caption} Each tile is one part of the cache that was replaced; windows that carry most are taken "
         "apart into single tokens (framed, with what the whole window carries). Inserted: into the clean cache; "
         "removed: from the injected one. Random: vectors of equal norm. Means over vectors; + and "
         f"{MINUS}: tiles whose {marks.told}.",
@@ -127,8 +127,8 @@ def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Pl
     windows, cells = rows[rows["level"] == "window"], rows[rows["level"] == "cell"]
     whole = windows.groupby(PLACE)["effect"].mean()
     # A missing value leaves a cell empty.
-    shown = windows.assign(effect=windows["effect"].where(~pd.MultiIndex.from_frame(windows[PLACE]).isin(apart)))
-    parts = [shown[shown["pos_start"].between(first, last - 1)] for _, first, last, _ in text.messages]
+    visible = windows.assign(effect=windows["effect"].where(~pd.MultiIndex.from_frame(windows[PLACE]).isin(apart)))
+    parts = [visible[visible["pos_start"].between(first, last - 1)] for _, first, last, _ in text.messages]
     frames: list[tuple[bool, str, Side]] = [(False, "", "right") for _ in parts]
     for place in apart:
         layers, positions = (
@@ -136,7 +136,8 @@ def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Pl
         )
         parts.append(cells[layers & positions])
         beside = (
-            any(one[0] == place[1] and one[2] == place[2] for one in apart) or place[1] == windows["layer_stop"].max()
+            any(frame[0] == place[1] and frame[2] == place[2] for frame in apart)
+            or place[1] == windows["layer_stop"].max()
         )
         side: Side = "left" if beside else "right"
         frames.append((True, _number(float(whole[place])), side))
@@ -146,17 +147,19 @@ def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Pl
     bounds = [np.split(values, ends) for values in (together.mean, together.low, together.high)]
     return [
         replace(
-            Lattice(*_edges(rows, layout), _shaped(own, cube.shape[:-1], together.n)),
+            Lattice(*_edges(rows, layout), _shaped(interval, cube.shape[:-1], together.n)),
             framed=framed,
             label=label,
             label_side=side,
         )
-        for rows, cube, (framed, label, side), own in zip(parts, cubes, frames, zip(*bounds, strict=True), strict=True)
+        for rows, cube, (framed, label, side), interval in zip(
+            parts, cubes, frames, zip(*bounds, strict=True), strict=True
+        )
     ]
 
 
 def _shaped(parts: Sequence[np.ndarray], shape: tuple[int, ...], n: int) -> Interval:
-    mean, low, high = (part.reshape(shape) for part in parts)
+    mean, low, high = (bound.reshape(shape) for bound in parts)
     return Interval(mean, low, high, n)
 
 

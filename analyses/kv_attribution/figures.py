@@ -62,9 +62,9 @@ class Shift:
         if conversation is not None:
             whole = whole[(whole["conversation"] == conversation) | (whole["kind"] == "control")]
         means = stats.strict_means(whole, ["kind", "vector"], "shift")
-        found = intervals.mean_interval(means.loc["introspection"].to_numpy())
+        interval = intervals.mean_interval(means.loc["introspection"].to_numpy())
         control = means.loc["control"].mean() if "control" in means else np.nan
-        return cls(float(found.mean), float(found.low), float(found.high), float(control))
+        return cls(float(interval.mean), float(interval.low), float(interval.high), float(control))
 
     @property
     def is_there(self) -> bool:
@@ -72,7 +72,7 @@ class Shift:
         controlled = np.isnan(self.control) or abs(self.mean) > 2 * abs(self.control)
         return bool(abs(self.mean) >= LEAST and not self.low <= 0 <= self.high and controlled)
 
-    def told(self) -> str:
+    def words(self) -> str:
         """Return it as words."""
         interval = f" [{_signed(self.low)}, {_signed(self.high)}]" if np.isfinite(self.low) else ""
         return f"{_signed(self.mean)}{interval}"
@@ -82,44 +82,46 @@ class Shift:
         return f"{100 * effect / self.mean:.0f}%".replace("-", MINUS)
 
 
-def figures(table: pd.DataFrame, text: Text, about: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, text: Text, caption: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name; that of windows taken together only where caches differ anywhere."""
-    shift, one = Shift.of(table), Shift.of(table, text.conversation)
+    shift, text_shift = Shift.of(table), Shift.of(table, text.conversation)
     kinds = table.groupby("vector_kind")["vector"].nunique()
-    counted = f"{about}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
-    told, told_one = (f"{counted}. Whole shift under concepts: {of.told()} logits." for of in (shift, one))
-    found = {
-        "kv_attribution_map": cache_map(table, text, _map_told(table, text, one), told_one, marks),
-        "kv_attribution_layers": by_layer(table, shift, told),
-        "kv_attribution_heads": by_head(table, shift, told, marks),
+    counted = f"{caption}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
+    subtitle, text_subtitle = (
+        f"{counted}. Whole shift under concepts: {of.words()} logits." for of in (shift, text_shift)
+    )
+    drawn = {
+        "kv_attribution_map": cache_map(table, text, _map_told(table, text, text_shift), text_subtitle, marks),
+        "kv_attribution_layers": by_layer(table, shift, subtitle),
+        "kv_attribution_heads": by_head(table, shift, subtitle, marks),
     }
     if ((table["level"] == "curve") & (table["conversation"] == text.conversation)).any():
-        found["kv_attribution_curve"] = together(table, text, one, told_one)
-    return found
+        drawn["kv_attribution_curve"] = together(table, text, text_shift, text_subtitle)
+    return drawn
 
 
 def verdict(table: pd.DataFrame, text: Text) -> dict[str, object]:
     """Return what the figures say of one conversation, as numbers: its shift, its strongest windows and layers."""
     shift = Shift.of(table, text.conversation)
-    found: dict[str, object] = {"shift": dataclasses.asdict(shift), "anything_to_attribute": shift.is_there}
+    numbers: dict[str, object] = {"shift": dataclasses.asdict(shift), "anything_to_attribute": shift.is_there}
     for direction in DIRECTIONS:
         for level in ("window", "layer"):
             place, effect = _strongest(_means(table, text, level), direction)
-            found[f"{level}_{direction}"] = {**dict(zip(PLACE, place, strict=True)), "effect": effect}
-    return found
+            numbers[f"{level}_{direction}"] = {**dict(zip(PLACE, place, strict=True)), "effect": effect}
+    return numbers
 
 
 def _means(table: pd.DataFrame, text: Text, level: str) -> pd.Series:
     """Return mean effects over concepts in the conversation that is drawn, by direction and place."""
-    mine = (table["conversation"] == text.conversation) & (table["level"] == level)
+    measured = (table["conversation"] == text.conversation) & (table["level"] == level)
     whole = (table["side"] == _WHOLE[0]) & (table["head"] == _WHOLE[1]) & (table["vector_kind"] == "concept")
-    return stats.strict_means(table[mine & whole], ["direction", *PLACE], "effect")
+    return stats.strict_means(table[measured & whole], ["direction", *PLACE], "effect")
 
 
 def _strongest(means: pd.Series, direction: str) -> tuple[tuple[int, ...], float]:
-    mine = means.loc[direction]
-    place = mine.abs().idxmax()
-    return tuple(int(number) for number in place), float(mine.loc[place])
+    effects = means.loc[direction]
+    place = effects.abs().idxmax()
+    return tuple(int(number) for number in place), float(effects.loc[place])
 
 
 def _signed(value: float) -> str:
@@ -128,7 +130,7 @@ def _signed(value: float) -> str:
 
 def _nothing(shift: Shift) -> str:
     control = "" if np.isnan(shift.control) else f", {_signed(shift.control)} with control questions"
-    return f"There is no shift of its own to attribute: {shift.told()} logits under concepts{control}"
+    return f"There is no shift of its own to attribute: {shift.words()} logits under concepts{control}"
 
 
 def _map_told(table: pd.DataFrame, text: Text, shift: Shift) -> str:
@@ -139,10 +141,10 @@ def _map_told(table: pd.DataFrame, text: Text, shift: Shift) -> str:
         (first, last, start, stop), effect = _strongest(means, direction)
         where = f"layer {first}" if last - first == 1 else f"layers {first}:{last}"
         parts.append(f"{words} at most {shift.share(effect)} ({where}, “{text.piece(start, stop)}”)")
-    return f"Of the shift of {shift.told()} logits, {'; '.join(parts)}"
+    return f"Of the shift of {shift.words()} logits, {'; '.join(parts)}"
 
 
-def by_layer(table: pd.DataFrame, shift: Shift, about: str) -> go.Figure:
+def by_layer(table: pd.DataFrame, shift: Shift, caption: str) -> go.Figure:
     """Return what each layer of the cache carries: keys and values, each alone, beside random vectors and controls."""
     layers = table[(table["level"] == "layer") & (table["head"] == _WHOLE[1])]
     values = pd.concat([_series(layers, name) for name in _LOOKS], ignore_index=True)
@@ -152,8 +154,8 @@ def by_layer(table: pd.DataFrame, shift: Shift, about: str) -> go.Figure:
     panels = [DotPanel(direction, title, _UNIT) for direction, title in DIRECTIONS.items()]
     figure = draw.dots(
         summary, values, panels, _LOOKS, title=_layers_told(summary, shift), legend_lines=2,
-        subtitle=f"{about} One layer of the cache is replaced at all positions. Large: mean over vectors with its 95% "
-        "interval; small: single vectors. Layers that differ nowhere are left out.",
+        subtitle=f"{caption} One layer of the cache is replaced at all positions. Large: mean over vectors with its "
+        "95% interval; small: single vectors. Layers that differ nowhere are left out.",
     )  # fmt: skip
     return figure.update_xaxes(matches="x", row=1, col=2)
 
@@ -162,9 +164,9 @@ def _series(layers: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return panel, layer, series, unit, value of one series: the mean over the conversations of each vector."""
     kind = "random" if name == "random" else "concept"
     side = name if name in ("keys", "values") else _WHOLE[0]
-    asked = "control" if name == "control" else "introspection"
-    mine = layers[(layers["vector_kind"] == kind) & (layers["side"] == side) & (layers["kind"] == asked)]
-    means = stats.strict_means(mine, ["direction", "layer_start", "vector"], "effect").reset_index(name="value")
+    kind_of_question = "control" if name == "control" else "introspection"
+    rows = layers[(layers["vector_kind"] == kind) & (layers["side"] == side) & (layers["kind"] == kind_of_question)]
+    means = stats.strict_means(rows, ["direction", "layer_start", "vector"], "effect").reset_index(name="value")
     names = {"direction": "panel", "layer_start": "layer", "vector": "unit"}
     return means.rename(columns=names).assign(series=name)
 
@@ -193,7 +195,7 @@ def _layers_told(summary: pd.DataFrame, shift: Shift) -> str:
     )
 
 
-def by_head(table: pd.DataFrame, shift: Shift, about: str, marks: Marks) -> go.Figure:
+def by_head(table: pd.DataFrame, shift: Shift, caption: str, marks: Marks) -> go.Figure:
     """Return what keys and values of each head carry, replaced and by integrated gradients."""
     rows = table[(table["kind"] == "introspection") & (table["head"] >= 0) & (table["side"] != _WHOLE[0])]
     rows = rows.assign(layer=rows["layer_start"], column=rows["side"] + "<br>head " + rows["head"].astype(str))
@@ -203,14 +205,14 @@ def by_head(table: pd.DataFrame, shift: Shift, about: str, marks: Marks) -> go.F
     panels = []
     for kind, name in (("concept", "Concepts"), ("random", "Random vectors")):
         for direction, word in (("insert", "inserted"), ("remove", "removed"), ("gradient", "integrated gradients")):
-            mine = rows[(rows["vector_kind"] == kind) & (rows["direction"] == direction)]
-            if len(mine):
-                panels.append(GridPanel(f"{name}, {word}", marks.mean(_cube(mine, kept, columns))))
+            panel_rows = rows[(rows["vector_kind"] == kind) & (rows["direction"] == direction)]
+            if len(panel_rows):
+                panels.append(GridPanel(f"{name}, {word}", marks.mean(_cube(panel_rows, kept, columns))))
     return draw.grid(
         panels, rows=[f"layer {layer}" for layer in kept], columns=columns, row_label="", per_line=3,
         column_label="keys or values of one key-value head", label="part of the<br>shift, logits",
         title=_heads_told(panels, kept, columns, shift),
-        subtitle=f"{about} {_gradients_told(table)} Dots mark cells whose {marks.told}.",
+        subtitle=f"{caption} {_gradients_told(table)} Dots mark cells whose {marks.told}.",
     )  # fmt: skip
 
 
@@ -225,13 +227,13 @@ def _cube(
 def _heads_told(panels: Sequence[GridPanel], layers: Sequence[int], columns: Sequence[str], shift: Shift) -> str:
     if not shift.is_there:
         return _nothing(shift)
-    told = []
+    heads = []
     for panel in panels[:2]:
         row, column = np.unravel_index(int(np.nanargmax(np.abs(panel.values.mean))), panel.values.mean.shape)
         side, head = columns[int(column)].split("<br>")
         effect = shift.share(float(panel.values.mean[row, column]))
-        told.append(f"the {side} of {head} in layer {layers[int(row)]} ({effect} of the shift)")
-    return f"Strongest single head: when inserted, {told[0]}; when removed, {told[1]}"
+        heads.append(f"the {side} of {head} in layer {layers[int(row)]} ({effect} of the shift)")
+    return f"Strongest single head: when inserted, {heads[0]}; when removed, {heads[1]}"
 
 
 def _gradients_told(table: pd.DataFrame) -> str:
@@ -244,7 +246,7 @@ def _gradients_told(table: pd.DataFrame) -> str:
     )
 
 
-def together(table: pd.DataFrame, text: Text, shift: Shift, about: str) -> go.Figure:
+def together(table: pd.DataFrame, text: Text, shift: Shift, caption: str) -> go.Figure:
     """Return the share of the shift that windows carry together, one after the other."""
     rows = table[(table["level"] == "curve") & (table["conversation"] == text.conversation)]
     # All in units of one shift, since a vector that shifts next to nothing has no shares of it.
@@ -257,16 +259,16 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, about: str) -> go.Fi
         rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="vector"
     )
     curves = summary.rename(columns={"direction": "panel", "n_windows": "strength"}).astype({"strength": float})
-    what = _COME_AND_GO[shift.is_there]
+    labels = _COME_AND_GO[shift.is_there]
     panels = [
         StrengthPanel(name, title, label, 240, float(shift.is_there))
-        for (name, title), label in zip(DIRECTIONS.items(), what, strict=True)
+        for (name, title), label in zip(DIRECTIONS.items(), labels, strict=True)
     ]
     n_windows, n_cells = int(rows["of_windows"].max()), int(rows["n_cells"].max())
     figure = draw.strength_curves(
         curves, panels, _ORDERS, title=_together_told(curves, n_windows, shift), legend_lines=2,
         label=f"windows replaced, of {n_windows} in which the caches differ",
-        subtitle=f"{about} {'Shares of the mean shift under concepts. ' * shift.is_there}Each vector has its own "
+        subtitle=f"{caption} {'Shares of the mean shift under concepts. ' * shift.is_there}Each vector has its own "
         "order: by the mean of what a window carries alone, inserted and removed. A window has "
         f"{n_cells / n_windows:.1f} cells (layer x position) on average. Bands: 95% intervals over vectors.",
     )  # fmt: skip
@@ -287,5 +289,5 @@ def _together_told(curves: pd.DataFrame, n_windows: int, shift: Shift) -> str:
 
 def _half(curves: pd.DataFrame, direction: str, series: str) -> str:
     """Return how many windows it takes for half of the shift, among the numbers that were tried."""
-    mine = curves[(curves["panel"] == direction) & (curves["series"] == series) & (curves["mean"] >= 0.5)]
-    return str(int(mine["strength"].min())) if len(mine) else "more"
+    enough = curves[(curves["panel"] == direction) & (curves["series"] == series) & (curves["mean"] >= 0.5)]
+    return str(int(enough["strength"].min())) if len(enough) else "more"

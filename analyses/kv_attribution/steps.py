@@ -56,8 +56,8 @@ class Case:
         """Whether it is a control question, of which no more than layers are asked."""
         return asked.kind_of(self.chat) == "control"
 
-    def piece(self, rows: Callable[[Reading], Sequence[pd.DataFrame]], *about: object) -> pieces.Piece:
-        """Return what `rows` finds in its cache, filled clean and injected, as a piece that depends on `about`."""
+    def piece(self, rows: Callable[[Reading], Sequence[pd.DataFrame]], *dependencies: object) -> pieces.Piece:
+        """Return what `rows` finds in its cache, filled clean and injected, as a piece with its `dependencies`."""
         condition, model = self.condition, self.setup.model
 
         def compute() -> pd.DataFrame:
@@ -68,14 +68,16 @@ class Case:
 
             asked_under = [interventions.CLEAN, condition.intervention]
             reading = Reading.of(model, self.chat, asked_under, batch_size=self.setup.config.batch_size)
-            found = pd.concat(rows(reading), ignore_index=True)
-            table = found.assign(vector=condition.vector, vector_kind=condition.kind)
-            receipts = [run.short_receipt(one.to_dict()) for one in reading.prefilled.receipts]
+            effects = pd.concat(rows(reading), ignore_index=True)
+            table = effects.assign(vector=condition.vector, vector_kind=condition.kind)
+            receipts = [run.short_receipt(receipt.to_dict()) for receipt in reading.prefilled.receipts]
             table.attrs = {"receipts": [receipt | {"model": model.name} for receipt in receipts]}
             return table
 
         # Shards, for which places would have to be known beforehand, there are none of.
-        return pieces.Piece(1, pieces.key(model, [condition.intervention], self.chat, condition.kind, *about), compute)
+        return pieces.Piece(
+            1, pieces.key(model, [condition.intervention], self.chat, condition.kind, *dependencies), compute
+        )
 
 
 def cases(setup: Setup, chats: Sequence[Conversation]) -> list[Case]:
@@ -97,9 +99,9 @@ def coarse(case: Case, size: Size) -> pieces.Piece:
         everything, layers = kv.windows(reading, reading.model.n_layers), kv.windows(reading, 1)
         if case.control:
             return [effects(everything, "cache"), effects(layers, "layer")]
-        found = [effects(everything, "cache"), effects(layers, "layer", by_side=True, by_head=True)]
-        found.append(effects(size.windows(reading), "window"))
-        return [*found, _gradients(reading)]
+        tables = [effects(everything, "cache"), effects(layers, "layer", by_side=True, by_head=True)]
+        tables.append(effects(size.windows(reading), "window"))
+        return [*tables, _gradients(reading)]
 
     return case.piece(rows, size)
 
@@ -128,8 +130,8 @@ def _curves(case: Case, reading: Reading, size: Size, carried: Mapping[Window, f
     differing = kv.differing(reading.cache, CLEAN, INJECTED)
     somewhere = np.logical_or.reduce([side.numpy().any(1) for side in differing.values()])
     live = [
-        one for one in size.windows(reading)
-        if somewhere[one.layer_start : one.layer_stop, one.pos_start : one.pos_stop].any()
+        window for window in size.windows(reading)
+        if somewhere[window.layer_start : window.layer_stop, window.pos_start : window.pos_stop].any()
     ]  # fmt: skip
     if not live:
         return []
@@ -147,12 +149,12 @@ def _gradients(reading: Reading) -> pd.DataFrame:
     """Return integrated gradients by layer, side and head, in the columns of what is replaced."""
     from mechint.attribution import kv
 
-    found = kv.by_gradient(reading, CLEAN, INJECTED, steps=_STEPS)
-    sums = found.groupby(["layer", "side", "index"], sort=False)["attribution"].sum().reset_index()
-    shift = found.attrs["logit_diff_shift"]
-    about = {name: found[name].iloc[0] for name in ("conversation", "intervention")}
+    gradients = kv.by_gradient(reading, CLEAN, INJECTED, steps=_STEPS)
+    sums = gradients.groupby(["layer", "side", "index"], sort=False)["attribution"].sum().reset_index()
+    shift = gradients.attrs["logit_diff_shift"]
+    names = {name: gradients[name].iloc[0] for name in ("conversation", "intervention")}
     places = {"layer_start": sums["layer"], "layer_stop": sums["layer"] + 1}
-    table = sums.assign(**about, **places, level="gradient", direction="gradient", pos_start=0, shift=shift)
+    table = sums.assign(**names, **places, level="gradient", direction="gradient", pos_start=0, shift=shift)
     table = table.assign(pos_stop=reading.rendered.prefix_length, fraction=table["attribution"] / shift)
     return table.rename(columns={"attribution": "effect", "index": "head"}).drop(columns="layer")
 

@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--strengths",
         type=option_types.numbers(
-            "different numbers above 0 (0 is clean): 0.1,0.3,1", lambda given: min(given) >= 0 < max(given)
+            "different numbers above 0 (0 is clean): 0.1,0.3,1", lambda strengths: min(strengths) >= 0 < max(strengths)
         ),
         help="a,b,c, relative to the clean residual at each layer (default: 0.1 to 16 times the dose's, in its unit)",
     )
@@ -92,9 +92,9 @@ def windows(config: Config, setup: Setup) -> list[tuple[int, ...]]:
     """Return the layers of the grid's rows: sliding windows, and those of the dose."""
     n_layers = setup.model.n_layers
     sweep = injected.sweep_placements(config.window, injected.common_layers(setup.concepts), n_layers)
-    found = [one.layers for one in sweep if one.sweep == "window"]
-    step = max(1, round(len(found) / PLACES)) if config.step is None else config.step
-    return sorted({*found[::step], setup.dose.layers})
+    sliding = [placement.layers for placement in sweep if placement.sweep == "window"]
+    step = max(1, round(len(sliding) / PLACES)) if config.step is None else config.step
+    return sorted({*sliding[::step], setup.dose.layers})
 
 
 def ranges(config: Config, setup: Setup) -> list[tuple[int, ...]]:
@@ -112,11 +112,11 @@ def conditions(config: Config, setup: Setup) -> list[Condition]:
     places = [("grid", layers, dose) for layers in windows(config, setup) for dose in doses(config, setup.dose)]
     if config.ranges:
         places += [("range", layers, setup.dose) for layers in ranges(config, setup)]
-    found = []
+    steered = []
     for sweep, layers, dose in places:
-        about = {"sweep": sweep, "injected_layers": cli.format_layers(layers), "strength": amount(dose)}
-        found += dataclasses.replace(setup, dose=dose).conditions(layers=layers, **about)
-    return found
+        columns = {"sweep": sweep, "injected_layers": cli.format_layers(layers), "strength": amount(dose)}
+        steered += dataclasses.replace(setup, dose=dose).conditions(layers=layers, **columns)
+    return steered
 
 
 def amount(dose: Dose) -> str:
@@ -124,46 +124,50 @@ def amount(dose: Dose) -> str:
     return f"{dose.strength if dose.strength is not None else dose.relative_strength:g}"
 
 
-def groups(chats: Sequence[Conversation], wanted: Sequence[Condition]) -> list[Group]:
-    """Return what is asked under which injection: random vectors are asked the introspection questions alone."""
+def groups(chats: Sequence[Conversation], steered: Sequence[Condition]) -> list[Group]:
+    """Return conversations with their conditions: concepts for all, random vectors for the introspection questions."""
     introspection = [chat for chat in chats if asked.kind_of(chat) == "introspection"]
     return [
-        Group(chats, [one for one in wanted if one.kind == "concept"]),
-        Group(introspection, [one for one in wanted if one.kind == "random"]),
+        Group(chats, [condition for condition in steered if condition.kind == "concept"]),
+        Group(introspection, [condition for condition in steered if condition.kind == "random"]),
     ]
 
 
-def read(setup: Setup, wanted: Sequence[Condition]) -> list[Condition]:
+def read(setup: Setup, steered: Sequence[Condition]) -> list[Condition]:
     """Return under which conditions texts are read: concepts everywhere, random vectors at the dose's layers."""
     usual = cli.format_layers(setup.dose.layers)
-    at_dose = [one for one in wanted if (one.about["sweep"], one.about["injected_layers"]) == ("grid", usual)]
-    return [one for one in wanted if one.kind == "concept" or one in at_dose]
+    at_dose = [
+        condition
+        for condition in steered
+        if (condition.about["sweep"], condition.about["injected_layers"]) == ("grid", usual)
+    ]
+    return [condition for condition in steered if condition.kind == "concept" or condition in at_dose]
 
 
 def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     """Return the rows of every question and of plain text at every place, clean and under every vector."""
     setup = Setup.of(config, NAME)
     chats = asked.for_sweep(config, asked.conversations(config, config.wording, setup.model.prompts))
-    wanted = conditions(config, setup)
-    of = experiment.ask(setup.model, groups(chats, wanted), clean=CLEAN)
+    steered = conditions(config, setup)
+    of = experiment.ask(setup.model, groups(chats, steered), clean=CLEAN)
     cells = tables.compute(config, NAME, [of])
     texts = plain_text.Texts.of(setup)
-    text = plain_text.rows(setup, NAME, texts, read(setup, wanted), clean=CLEAN)
-    about: dict[str, JSON] = {"relative": doses(config, setup.dose)[0].strength is None, "replies": texts.told()}
-    return pieces.joined(pieces.with_ratio(cells), text, len(of.requests)), {**setup.found(chats), **about}
+    text = plain_text.rows(setup, NAME, texts, read(setup, steered), clean=CLEAN)
+    record: dict[str, JSON] = {"relative": doses(config, setup.dose)[0].strength is None, "replies": texts.told()}
+    return pieces.joined(pieces.with_ratio(cells), text, len(of.requests)), {**setup.found(chats), **record}
 
 
 def draw(
-    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table, and where detection exceeds control for the record."""
-    from analyses.layer_strength.figures import About, figures, verdict
+    from analyses.layer_strength.figures import Subject, figures, verdict
     from mechint.stats.bands import Marks
 
-    dose = Dose.of(found["dose"])
-    told = f"{run.short_name(found)}, {config.conversations.name if config.conversations else config.wording}"
-    about = About(told, dose, bool(found["relative"]), Marks(config.uncorrected))
-    return figures(table, about), {"verdict": verdict(table, about)}
+    dose = Dose.of(record["dose"])
+    caption = f"{run.short_name(record)}, {config.conversations.name if config.conversations else config.wording}"
+    subject = Subject(caption, dose, bool(record["relative"]), Marks(config.uncorrected))
+    return figures(table, subject), {"verdict": verdict(table, subject)}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"uncorrected"}))

@@ -39,10 +39,10 @@ _WORST = 100.0  # times the clean perplexity, beyond which colours say no more
 
 
 @dataclass(frozen=True)
-class About:
+class Subject:
     """What subtitles say of a run, and what figures need to know of it."""
 
-    told: str
+    caption: str
     dose: Dose
     relative: bool
     marks: Marks = BANDS
@@ -58,44 +58,44 @@ class About:
         return self.dose.relative_strength if self.relative else self.dose.strength
 
 
-def figures(table: pd.DataFrame, about: About) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, subject: Subject) -> dict[str, go.Figure]:
     """Return the figures by file name."""
-    places = grid(table, about.marks)
-    told = f"{about.told}; {shifts.counts(table)}"
-    found = {
+    places = grid(table, subject.marks)
+    caption = f"{subject.caption}; {shifts.counts(table)}"
+    drawn = {
         "layer_strength_grid": _heatmaps(
-            places, f"{told}. {_note(places, about.marks)}",
+            places, f"{caption}. {_note(places, subject.marks)}",
             title=_finding(places, lambda row, column: f"layers {row}, strength {column}"),
-            labels=("injected layers", about.unit),
+            labels=("injected layers", subject.unit),
         ),
-        "layer_strength_curves": curves(table, places, about, told),
+        "layer_strength_curves": curves(table, places, subject, caption),
     }  # fmt: skip
     if (table["sweep"] == "range").any():
-        every = ranges(table, about.marks)
+        every = ranges(table, subject.marks)
         title = _finding(every, lambda first, last: f"layers {first} to {last}" if first != last else f"layer {first}")
-        subtitle = f"{told}; all ranges, {about.dose}. {_note(every, about.marks)}"
+        subtitle = f"{caption}; all ranges, {subject.dose}. {_note(every, subject.marks)}"
         labels = ("first injected layer", "last injected layer")
-        found["layer_strength_ranges"] = _heatmaps(every, subtitle, title=title, labels=labels)
-    return found
+        drawn["layer_strength_ranges"] = _heatmaps(every, subtitle, title=title, labels=labels)
+    return drawn
 
 
-def verdict(table: pd.DataFrame, about: About) -> dict[str, JSON]:
+def verdict(table: pd.DataFrame, subject: Subject) -> dict[str, JSON]:
     """Return for grid and ranges where detection exceeds control most while text is coherent; None where nowhere."""
     sweeps = {"grid": grid} | ({"ranges": ranges} if (table["sweep"] == "range").any() else {})
-    found: dict[str, JSON] = {"clean_perplexity": plain_text.clean_perplexities(table)}
+    verdicts: dict[str, JSON] = {"clean_perplexity": plain_text.clean_perplexities(table)}
     for name, measured in sweeps.items():
-        places = measured(table, about.marks)
+        places = measured(table, subject.marks)
         best = places.best()
-        found[name] = None if best is None else {
+        verdicts[name] = None if best is None else {
             "row": places.rows[best[0]], "column": places.columns[best[1]],
             **{
-                f"{measure}{end}": round(float(getattr(of, part)[best]), 4)
+                f"{measure}{end}": round(float(getattr(of, bound)[best]), 4)
                 for measure, of in places.measures.items()
-                for part, end in (("mean", ""), ("low", "_low"), ("high", "_high"))
-                if np.isfinite(getattr(of, part)[best])
+                for bound, end in (("mean", ""), ("low", "_low"), ("high", "_high"))
+                if np.isfinite(getattr(of, bound)[best])
             },
         }  # fmt: skip
-    return found
+    return verdicts
 
 
 def _heatmaps(places: Places, subtitle: str, *, title: str, labels: tuple[str, str]) -> go.Figure:
@@ -144,16 +144,16 @@ def _finding(places: Places, where: Callable[[str, str], str]) -> str:
         return "Shift of the introspection answer by layer and strength (no control questions were asked)"
     if best is None:
         return "Nowhere does detection exceed control while text is still coherent"
-    here = where(places.rows[best[0]], places.columns[best[1]])
-    text = f"While text is coherent, detection exceeds control most at {here}: by {_interval(measures['net'], best)}"
+    place = where(places.rows[best[0]], places.columns[best[1]])
+    text = f"While text is coherent, detection exceeds control most at {place}: by {_interval(measures['net'], best)}"
     if "random" in measures:
         text += f" (random vectors shift detection by {_signed(measures['random'].mean[best])} there)"
     return text
 
 
-def curves(table: pd.DataFrame, places: Places, about: About, told: str) -> go.Figure:
+def curves(table: pd.DataFrame, places: Places, subject: Subject, caption: str) -> go.Figure:
     """Return shifts and perplexity against strength at the dose's layers."""
-    layers = format_layers(about.dose.layers)
+    layers = format_layers(subject.dose.layers)
     row = places.rows.index(layers)
     strengths = [float(column) for column in places.columns]
     parts = [_curve(places, name, "shift", series, row) for name, series in _CURVES.items() if name in places.measures]
@@ -162,18 +162,18 @@ def curves(table: pd.DataFrame, places: Places, about: About, told: str) -> go.F
         for name, series in (("text", "injected"), ("random_text", "random"))
         if name in places.measures
     ]
-    found = pd.concat(parts, ignore_index=True)
-    found = found[found["strength"] > 0]
+    points = pd.concat(parts, ignore_index=True)
+    points = points[points["strength"] > 0]
     lost = [strength for strength, gone in zip(strengths, places.lost[row], strict=True) if gone]
     panels = [
         StrengthPanel("shift", "How far do answers move?", f"shift of {METRICS['logit_diff']}", 330, 0.0),
         StrengthPanel("text", "Is text still likely?", "perplexity / clean", 190, plain_text.COHERENT, log=True),
     ]
     return draw.strength_curves(
-        found, panels, {name: SERIES[name] for name in ("injected", "random", "no", "yes")},
-        title=_curves_finding(places, row), label=about.unit, dose=about.dose_in_unit,
-        lost_from=min(lost, default=None), second=None if about.relative else _measured(table, layers, found),
-        subtitle=f"{told}. Injected at layers {layers} in the marked turns only. Bands: 95% intervals over "
+        points, panels, {name: SERIES[name] for name in ("injected", "random", "no", "yes")},
+        title=_curves_finding(places, row), label=subject.unit, dose=subject.dose_in_unit,
+        lost_from=min(lost, default=None), second=None if subject.relative else _measured(table, layers, points),
+        subtitle=f"{caption}. Injected at layers {layers} in the marked turns only. Bands: 95% intervals over "
         f"concepts (random: over vectors). Shaded: text is {plain_text.COHERENT:g} times as perplexing as clean, or "
         f"more. {plain_text.TOLD}. Dashed: the dose.",
     )  # fmt: skip
@@ -181,19 +181,19 @@ def curves(table: pd.DataFrame, places: Places, about: About, told: str) -> go.F
 
 def _curve(places: Places, name: str, panel: str, series: str, row: int) -> pd.DataFrame:
     of = places.measures[name]
-    values = {part: getattr(of, part)[row] for part in ("mean", "low", "high")}
+    values = {bound: getattr(of, bound)[row] for bound in ("mean", "low", "high")}
     return pd.DataFrame(
         {"panel": panel, "series": series, "strength": list(map(float, places.columns)), "n": of.n, **values}
     )
 
 
-def _measured(table: pd.DataFrame, layers: str, found: pd.DataFrame) -> tuple[str, Sequence[str]]:
+def _measured(table: pd.DataFrame, layers: str, points: pd.DataFrame) -> tuple[str, Sequence[str]]:
     """Return what each strength comes to, as receipts have it."""
     rows = table[
         (table["sweep"] == "grid") & (table["injected_layers"] == layers) & (table["vector_kind"] == "concept")
     ]
     ratios = rows.groupby(rows["strength"].astype(float))["added_ratio"].mean()
-    texts = [f"{ratios[strength]:.2g}" for strength in sorted(set(found["strength"]))]
+    texts = [f"{ratios[strength]:.2g}" for strength in sorted(set(points["strength"]))]
     return "|added| / model's median residual norm, as measured (mean over layers and concepts)", texts
 
 
@@ -211,7 +211,7 @@ def _curves_finding(places: Places, row: int) -> str:
 
 
 def _interval(of: Interval, at: tuple[int, int]) -> str:
-    mean, low, high = (float(part[at]) for part in (of.mean, of.low, of.high))
+    mean, low, high = (float(bound[at]) for bound in (of.mean, of.low, of.high))
     return _signed(mean) + (f" [{_signed(low)}, {_signed(high)}]" if np.isfinite(low) else "")
 
 

@@ -39,17 +39,17 @@ class Places:
     def of(cls, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], marks: Marks) -> Places:
         """Return the measures of a table's steered rows, which name their place in `row` and `column`."""
         concept, random = (table[table["vector_kind"] == kind] for kind in ("concept", "random"))
-        asked = concept["kind"] == "introspection"
+        introspection = concept["kind"] == "introspection"
         parts = {
-            "detection": (concept[asked], "logit_diff_shift"),
+            "detection": (concept[introspection], "logit_diff_shift"),
             "no": (concept[concept["group"].isin(_ANSWER_NO)], "logit_diff_shift"),
             "yes": (concept[concept["group"] == "yes"], "logit_diff_shift"),
             "random": (random[random["kind"] == "introspection"], "logit_diff_shift"),
-            "p_yes": (concept[asked], "p_yes"),
+            "p_yes": (concept[introspection], "p_yes"),
             "text": (_texts(concept), "rise"),
             "random_text": (_texts(random), "rise"),
         }
-        cubes = {name: _cube(part, value, rows, columns) for name, (part, value) in parts.items() if len(part)}
+        cubes = {name: _cube(rows_of, value, rows, columns) for name, (rows_of, value) in parts.items() if len(rows_of)}
         if "no" in cubes:
             cubes["net"] = cubes["detection"] - cubes["no"]
         measures = {name: mean_interval(cube) for name, cube in cubes.items()}

@@ -56,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
 
 def parsed(argv: Sequence[str]) -> Config:
     """Return the options of a command line."""
-    given = parser().parse_args(argv)
-    return Config(**{**vars(given), "overlay": tuple(given.overlay), "where": tuple(given.where)})
+    options = parser().parse_args(argv)
+    return Config(**{**vars(options), "overlay": tuple(options.overlay), "where": tuple(options.where)})
 
 
 def check(config: Config) -> list[Overlay]:
@@ -95,13 +95,13 @@ def values(drawn: dict[str, Picture], overlays: Sequence[Overlay]) -> pd.DataFra
     parts = []
     for name, picture in drawn.items():
         whose = [
-            next((one.label for one in overlays if f"yours, {one.label}" in row), "published")
+            next((overlay.label for overlay in overlays if f"yours, {overlay.label}" in row), "published")
             for row in picture.values["row"]
         ]
-        part = picture.values.assign(figure=name, whose=whose)
+        points = picture.values.assign(figure=name, whose=whose)
         parts.append(
-            part.assign(
-                source=part["whose"].map(lambda who, source=picture.source: source if who == "published" else "")
+            points.assign(
+                source=points["whose"].map(lambda who, source=picture.source: source if who == "published" else "")
             )
         )
     return pd.concat(parts, ignore_index=True)[["figure", "whose", "source", *parts[0].columns[:6]]]
@@ -118,12 +118,14 @@ def execute(config: Config, argv: Sequence[str]) -> list[Path]:
     pictures_drawn = {name: picture.figure for name, picture in drawn.items()}
     paths += mi.figures.save_all(pictures_drawn, directory, script_in=config.out)
     files = zip(overlays, config.overlay, strict=True)
-    laid_over = [{"label": one.label, "path": str(path), "sha256": sha256(path.read_bytes())} for one, path in files]
-    found = {"overlays": run.as_json(laid_over)}
-    return run.finish(directory, paths, config=config, argv=argv, clock=clock, found=found)
+    laid_over = [
+        {"label": overlay.label, "path": str(path), "sha256": sha256(path.read_bytes())} for overlay, path in files
+    ]
+    record = {"overlays": run.as_json(laid_over)}
+    return run.finish(directory, paths, config=config, argv=argv, clock=clock, record=record)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    given = sys.argv[1:] if argv is None else list(argv)
-    return cli.guarded(lambda: cli.list_figures(execute(parsed(given), given)))
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    return cli.guarded(lambda: cli.list_figures(execute(parsed(arguments), arguments)))

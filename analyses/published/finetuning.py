@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analyses.published.specs import COLUMNS, NO_INTERVAL, Picture, shown, source, told
+from analyses.published.specs import COLUMNS, NO_INTERVAL, Picture, citation, source, with_digits
 from mechint import figures as draw
 from mechint.figures import published
 
@@ -28,10 +28,11 @@ def results() -> Picture:
     coverage = covered.set_index("evaluation")
     lines = [_line(keys, row, coverage) for keys, row in zip(wide.index, wide.to_dict("records"), strict=True)]
     headings = ["evaluation", "measure", *(f"{epochs} epochs" for epochs in wide.columns), "models evaluated"]
-    shift, own = (wide.xs(name, level="measure").iloc[0] for name in ("consciousness shift", "overall accuracy"))
+    shift, accuracy = (wide.xs(name, level="measure").iloc[0] for name in ("consciousness shift", "overall accuracy"))
     title = (
-        f"{told('finetuning_results')}: from 2 to 5 epochs the shift on consciousness questions grows from "
-        f"{shift[2]:+.3f} to {shift[5]:+.3f}, self-prediction falls from {shown(own[2])} to {shown(own[5])}"
+        f"{citation('finetuning_results')}: from 2 to 5 epochs the shift on consciousness questions grows from "
+        f"{shift[2]:+.3f} to {shift[5]:+.3f}, self-prediction falls from "
+        f"{with_digits(accuracy[2])} to {with_digits(accuracy[5])}"
     )
     subtitle = (
         "Qwen2.5-Coder-32B-Instruct with LoRA r=16, original_v3 for 2 epochs and for 5. Shift: of P(Yes). The write-up "
@@ -54,7 +55,7 @@ def _line(keys: tuple[str, str, str], row: Mapping[int, float], coverage: pd.Dat
 def _written(value: float, unit: str) -> str:
     if pd.isna(value):
         return _NONE
-    return {"share": shown(value), "P(Yes)": f"{value:+.3f}"}.get(unit, f"{value:g}")
+    return {"share": with_digits(value), "P(Yes)": f"{value:+.3f}"}.get(unit, f"{value:g}")
 
 
 def variants() -> Picture:
@@ -69,8 +70,8 @@ def variants() -> Picture:
     ]  # fmt: skip
     counts = {name: int((table[name] == "run").sum()) for name in ("detection", "logprobs")}
     title = (
-        f"{told('finetuning_variants')}: of {len(table)} finetuned variants detection was run on {counts['detection']} "
-        f"and log-probabilities on {counts['logprobs']}"
+        f"{citation('finetuning_variants')}: of {len(table)} finetuned variants detection was run on "
+        f"{counts['detection']} and log-probabilities on {counts['logprobs']}"
     )
     subtitle = (
         "Variants of Qwen2.5-Coder-32B-Instruct. Not run: the write-up says so; every other variant counts as run, "

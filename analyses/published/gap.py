@@ -11,15 +11,15 @@ from analyses.published.specs import (
     MODELS,
     NO_INTERVAL,
     Picture,
+    citation,
     in_points,
     labelled,
     points,
     points_by,
     share_dots,
-    shown,
     signed,
     source,
-    told,
+    with_digits,
     with_room,
 )
 from mechint import figures as draw
@@ -69,7 +69,7 @@ def gap() -> Picture:
     ]
     size = table.set_index("step")["difference"].map(in_points)
     title = (
-        f"{told('gap_decomposition')}: excluding refusals lifts 32B-Base by {size['refusals']}; it stays "
+        f"{citation('gap_decomposition')}: excluding refusals lifts 32B-Base by {size['refusals']}; it stays "
         f"{size['core gap']} below 14B and {size['fine-tuning']} below 32B-Coder"
     )
     subtitle = f"{BASE}. {NO_INTERVAL}.{_disagreeing(table)}"
@@ -88,12 +88,12 @@ def _step(row: dict[str, object]) -> str:
 def _disagreeing(table: pd.DataFrame) -> str:
     """Return which named differences are not those of the values, beyond whole percents."""
     far = table[(table["published_difference"] - table["difference"]).abs() > 10 * DIGIT]
-    said = [
+    sentences = [
         f" The write-up names {in_points(row['published_difference'])} for {row['step']}; its values differ by "
         f"{in_points(row['difference'])}."
         for row in far.to_dict("records")
     ]
-    return "".join(said)
+    return "".join(sentences)
 
 
 def hedging() -> Picture:
@@ -111,7 +111,7 @@ def hedging() -> Picture:
     panels = [DotPanel(name, label, "phrases per trial") for name, label in labels.items()]
     figure = draw.dots(
         values, labelled(values, "{:.2f}".format), panels, looks,
-        title=f"{told('hedging')}: where 32B-Base detects it hedges {wide['32B-Base']:.2f} times a trial, "
+        title=f"{citation('hedging')}: where 32B-Base detects it hedges {wide['32B-Base']:.2f} times a trial, "
         f"14B {wide['14B']:.2f} times",
         subtitle=f"Passing injection trials only. {NO_INTERVAL}: the number of passing trials "
         "is not given.", packed=True,
@@ -125,7 +125,7 @@ def new_concepts() -> Picture:
     table = published.load("new_concepts")
     net = table.set_index("model")["net_detection"]
     title = (
-        f"{told('new_concepts')}: on eight new concepts net detection is {signed(net['14B'])} for 14B, "
+        f"{citation('new_concepts')}: on eight new concepts net detection is {signed(net['14B'])} for 14B, "
         f"{signed(net['32B-Base'])} for 32B-Base and {signed(net['32B-Coder'])} for 32B-Coder"
     )
     subtitle = (
@@ -157,7 +157,7 @@ def categories() -> Picture:
     panels = [NET, DotPanel("gaps", "Differences between models", "difference of net detection, percentage points")]
     behind = values[values["series"] == "behind"].set_index("row")["mean"].rename(_first_line)
     title = (
-        f"{told('concept_categories')}: 32B-Base is furthest behind 14B on {behind.idxmin()} concepts "
+        f"{citation('concept_categories')}: 32B-Base is furthest behind 14B on {behind.idxmin()} concepts "
         f"({in_points(behind.min())}), not on alignment concepts ({in_points(behind['alignment'])})"
     )
     subtitle = (
@@ -190,7 +190,7 @@ def prompts() -> Picture:
     }
     panels = [NET, DotPanel("refusals", "Refusals of 32B-Base", "share of trials")]
     false = [
-        f"{row['model']} under {row['prompt']} {shown(row['control_false_positive'])}"
+        f"{row['model']} under {row['prompt']} {with_digits(row['control_false_positive'])}"
         for row in table[table["control_false_positive"].notna()].to_dict("records")
     ]
     subtitle = (
@@ -198,7 +198,7 @@ def prompts() -> Picture:
         "(720 of each kind; not for v2, nor for net detection)."
     )
     return share_dots(
-        values, panels, looks, title=f"{told('prompt_versions')}: {_asymmetry(table)}", subtitle=subtitle,
+        values, panels, looks, title=f"{citation('prompt_versions')}: {_asymmetry(table)}", subtitle=subtitle,
         numbers=["net"], of=source(table, published.load("scaling")),
     )  # fmt: skip
 
@@ -219,9 +219,9 @@ def _prompt_values(table: pd.DataFrame) -> pd.DataFrame:
 def _asymmetry(table: pd.DataFrame) -> str:
     """Return which prompt is best for each model, and what it does to the other one."""
     net = table.pivot(index="prompt", columns="model", values="net_detection")
-    said = []
+    clauses = []
     for model, other in (("32B-Base", "32B-Coder"), ("32B-Coder", "32B-Base")):
         best = net[model].idxmax()
-        own, its = net.loc[best, [model, other]]
-        said.append(f"{best} is best for {model} ({signed(own)}) and gives {other} {signed(its)}")
-    return ", ".join(said)
+        best_net, other_net = net.loc[best, [model, other]]
+        clauses.append(f"{best} is best for {model} ({signed(best_net)}) and gives {other} {signed(other_net)}")
+    return ", ".join(clauses)

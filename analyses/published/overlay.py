@@ -71,15 +71,15 @@ def rows_of(path: Path, where: Sequence[str]) -> pd.DataFrame:
     table = _output(table)
     for condition in where:
         table = _kept(table, condition, path)
-    found = _comparable(table)
-    if not (found["vector_kind"] != "none").any():
+    rows = _comparable(table)
+    if not (rows["vector_kind"] != "none").any():
         raise UsageError(
             f"{path}: nothing in it measures what has been published",
             f"injections under the introspection question with info {', '.join(sorted(INFOS))}, or control questions",
             "give another table, or another --where",
         )
-    _check_one_setting(found, path)
-    return found
+    _check_one_setting(rows, path)
+    return rows
 
 
 def _loaded(path: Path) -> pd.DataFrame:
@@ -119,8 +119,8 @@ def _kept(table: pd.DataFrame, condition: str, path: Path) -> pd.DataFrame:
         )
     same, clean = table[column].astype(str) == value, table["vector_kind"] == "none"
     if not (same & ~clean).any():
-        known = ", ".join(dict.fromkeys(table.loc[~clean, column].astype(str)))
-        raise UsageError(f"--where {condition}: no row of {path} has it", known, "choose one of these")
+        present = ", ".join(dict.fromkeys(table.loc[~clean, column].astype(str)))
+        raise UsageError(f"--where {condition}: no row of {path} has it", present, "choose one of these")
     without = table[column].isna() | (table[column].astype(str) == "")
     return table[same | without | (clean & ~(same & clean).any())]
 
@@ -142,8 +142,8 @@ def _comparable(table: pd.DataFrame) -> pd.DataFrame:
     condition = condition.where(~elsewhere, ELSEWHERE)
     control = (table["kind"] == "control") & (table["group"] == "no") & (condition != "")
     condition = condition.where(table["kind"] == "introspection", "").where(~control, CONTROL)
-    found = table.assign(_condition=condition, _document=table["info"].where(control, ""))
-    return found[found["_condition"] != ""]
+    comparable = table.assign(_condition=condition, _document=table["info"].where(control, ""))
+    return comparable[comparable["_condition"] != ""]
 
 
 def _check_one_setting(rows: pd.DataFrame, path: Path) -> None:
@@ -153,15 +153,17 @@ def _check_one_setting(rows: pd.DataFrame, path: Path) -> None:
         return
     settings = [name for name in rows.columns if _is_setting(str(name), rows[name].dtype.kind == "f")]
     differ = injected.groupby(CELL)[settings].nunique(dropna=False).max()
-    told = [f"{name} ({', '.join(map(str, injected[name].unique()[:12]))})" for name in settings if differ[name] > 1]
+    differing = [
+        f"{name} ({', '.join(map(str, injected[name].unique()[:12]))})" for name in settings if differ[name] > 1
+    ]
     raise UsageError(
         f"{path} has the same cell several times: it is a sweep, or more than one model's",
-        f"one setting of {'; '.join(told) or 'everything'}",
-        "choose one, for example " + " ".join(f"--where {name.partition(' ')[0]}=VALUE" for name in told),
+        f"one setting of {'; '.join(differing) or 'everything'}",
+        "choose one, for example " + " ".join(f"--where {name.partition(' ')[0]}=VALUE" for name in differing),
     )
 
 
 def _is_setting(name: str, real: bool) -> bool:
     """Return whether a column says how a cell was made; real numbers do so in strengths only."""
-    known = (*CELL, "intervention", "_condition", "_document")
-    return name not in known and not name.startswith(_MEASURES) and (not real or "strength" in name)
+    identifiers = (*CELL, "intervention", "_condition", "_document")
+    return name not in identifiers and not name.startswith(_MEASURES) and (not real or "strength" in name)

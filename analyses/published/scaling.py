@@ -13,13 +13,13 @@ from analyses.published.specs import (
     MODELS,
     NO_INTERVAL,
     Picture,
+    citation,
     percent,
     points,
     points_by,
     share_dots,
     signed,
     source,
-    told,
 )
 from mechint.figures import DotPanel, published
 from mechint.figures.style import INK, VERMILION, Series
@@ -54,11 +54,11 @@ def detection(table: pd.DataFrame, *, title: str, subtitle: str, trials: Mapping
         points(named, panel=panel, row="row", series=series, value=value, trials=(trials or {}).get(series))
         for series, (panel, value) in _SERIES.items()
     ]
-    found = pd.concat(parts, ignore_index=True)
+    values = pd.concat(parts, ignore_index=True)
     order = {name: at for at, name in enumerate(named["row"])}
-    values = found.sort_values("row", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    ordered = values.sort_values("row", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     return share_dots(
-        values, [RATES, NET, REFUSALS], LOOKS, title=title, subtitle=subtitle, numbers=("net", "refusals"),
+        ordered, [RATES, NET, REFUSALS], LOOKS, title=title, subtitle=subtitle, numbers=("net", "refusals"),
         of=source(table),
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def scaling() -> Picture:
     table = table.sort_values(["parameters_billion", "checkpoint"], key=_place, kind="stable")
     net = table.set_index(row_names(table))["net_detection"]
     title = (
-        f"{told('scaling')}: net detection is {signed(net['0.5B'])} at 0.5B and {signed(net['14B'])} at 14B, "
+        f"{citation('scaling')}: net detection is {signed(net['0.5B'])} at 0.5B and {signed(net['14B'])} at 14B, "
         f"{signed(net['32B-Base'])} at 32B with refusals and {signed(net['32B-Base, refusals excluded'])} without them"
     )
     subtitle = (
@@ -103,7 +103,7 @@ def refusal_by_strength() -> Picture:
     values = points_by(table, "trials", panel="refusals", row="row", value="refusal_rate")
     injected, control = (table[table["trials"] == name]["refusal_rate"] for name in looks)
     title = (
-        f"{told('refusal_by_strength')}: as the injection grows stronger refusals fall from "
+        f"{citation('refusal_by_strength')}: as the injection grows stronger refusals fall from "
         f"{percent(injected.iloc[0])} to {percent(injected.iloc[-1])}; in control trials they stay at "
         f"{percent(control.min())} to {percent(control.max())}"
     )
@@ -120,8 +120,8 @@ def concepts() -> Picture:
     values = points_by(table, "model", panel="net", row="concept", value="net_detection")
     mean = table[table["model"].str.startswith("mean")].set_index("concept")["net_detection"]
     title = (
-        f"{told('concept_difficulty')}: of the four concepts of the first write-up {mean.idxmax()} is detected best "
-        f"({signed(mean.max())}) and {mean.idxmin()} worst ({signed(mean.min())})"
+        f"{citation('concept_difficulty')}: of the four concepts of the first write-up {mean.idxmax()} is detected "
+        f"best ({signed(mean.max())}) and {mean.idxmin()} worst ({signed(mean.min())})"
     )
     subtitle = (
         "Of the eight concepts of the second write-up only these values are given. Net detection: passed injection "

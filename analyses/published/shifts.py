@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.published.overlay import CONTROL, Overlay
-from analyses.published.specs import COLUMNS, NO_INTERVAL, Picture, source, told
+from analyses.published.specs import COLUMNS, NO_INTERVAL, Picture, citation, source
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, published
@@ -43,8 +43,8 @@ def yes_no_shifts(overlays: Sequence[Overlay]) -> Picture:
     """Return P(yes) clean and injected, and the shift in logits, of every published line and of overlays below it."""
     table = published.load("kv_fill_injection")
     units = pd.concat([_own_units(overlay) for overlay in overlays]) if overlays else _no_units()
-    own = _own_values(units)
-    values = pd.concat([_published_values(table), own], ignore_index=True)
+    overlaid = _own_values(units)
+    values = pd.concat([_published_values(table), overlaid], ignore_index=True)
     values = values.sort_values("row", key=_by_condition, kind="stable", ignore_index=True)
     panels = [
         DotPanel("p", "From clean to injected", "P(yes), axis in log-odds", log_odds=True,
@@ -71,7 +71,7 @@ def _published_values(table: pd.DataFrame) -> pd.DataFrame:
         {**common, "panel": "p", "series": "published", "mean": table["p_yes_injected"]},
         {**common, "panel": "shift", "series": "published", "mean": shift, "low": low, "high": high},
     ]
-    return pd.concat([pd.DataFrame(part, columns=COLUMNS) for part in parts])
+    return pd.concat([pd.DataFrame(columns, columns=COLUMNS) for columns in parts])
 
 
 def _shift(table: pd.DataFrame, slack: float) -> pd.Series:
@@ -92,8 +92,8 @@ def _own_units(overlay: Overlay) -> pd.DataFrame:
         stats.strict_means(rows, ["row", "series", "vector"], column).reset_index(name="value").assign(panel=panel)
         for panel, column in (("p", "p_yes"), ("shift", "logit_diff_shift"))
     ]
-    found = pd.concat(parts, ignore_index=True).rename(columns={"vector": "unit"})
-    return found[~((found["panel"] == "shift") & (found["series"] == "clean"))]
+    means = pd.concat(parts, ignore_index=True).rename(columns={"vector": "unit"})
+    return means[~((means["panel"] == "shift") & (means["series"] == "clean"))]
 
 
 def _no_units() -> pd.DataFrame:
@@ -120,19 +120,23 @@ def _finding(table: pd.DataFrame) -> str:
     for info in ("none", "introspection"):
         clean, injected, shift = lines.loc[info, ["p_yes_clean", "p_yes_injected", "p_yes_shift"]]
         yes.append(_change(clean, injected, shift))
-    return f"{told('kv_fill_injection')}: with “cat” injected P(yes) moves {yes[0]}; with the info document {yes[1]}"
+    return (
+        f"{citation('kv_fill_injection')}: with “cat” injected P(yes) moves {yes[0]}; with the info document {yes[1]}"
+    )
 
 
 def _subtitle(overlays: Sequence[Overlay]) -> str:
-    said = (
+    caption = (
         f"Published: Qwen2.5-Coder-32B-Instruct, one vector a line. {NO_INTERVAL}; bars of published shifts are only "
         f"what the printed digits leave open. Published shifts in logits are of ln P(yes) {MINUS} ln P(no) of those "
         "digits; control questions: means over questions."
     )
     yours = [f"{overlay.label} ({_count(overlay)})" for overlay in overlays]
     if not yours:
-        return said
-    return f"{said} Yours: {'; '.join(yours)}. Large: mean over vectors with its 95% interval; small: single vectors."
+        return caption
+    return (
+        f"{caption} Yours: {'; '.join(yours)}. Large: mean over vectors with its 95% interval; small: single vectors."
+    )
 
 
 def _count(overlay: Overlay) -> str:
@@ -155,7 +159,7 @@ def yes_no_table() -> Picture:
     ]  # fmt: skip
     figure = draw.text_table(
         ["experiment", "injected", "the first message begins with", "P(yes)", "P(no)"], lines,
-        title=f"{told('kv_fill_injection')}: probabilities of both answers, clean and injected",
+        title=f"{citation('kv_fill_injection')}: probabilities of both answers, clean and injected",
         subtitle="Qwen2.5-Coder-32B-Instruct. Shifts are as published; some differ from those of the printed "
         f"probabilities, which are rounded (bfloat16 has no number between 99.609% and 100%). {NO_INTERVAL}.",
     )  # fmt: skip

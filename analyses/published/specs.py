@@ -45,12 +45,12 @@ class Picture:
     source: str
 
 
-def told(*names: str) -> str:
+def citation(*names: str) -> str:
     """Return what a title says of the write-ups that some tables are from."""
     project = published.load("sources").set_index("source")["project"]
     sources = list(dict.fromkeys(source for name in names for source in published.load(name)["source"]))
-    said = ", ".join(f"“{source}”" for source in sources)
-    return f"Published in {said} ({', '.join(dict.fromkeys(project[sources]))})"
+    quoted = ", ".join(f"“{source}”" for source in sources)
+    return f"Published in {quoted} ({', '.join(dict.fromkeys(project[sources]))})"
 
 
 def points(
@@ -60,12 +60,12 @@ def points(
 
     Rows without a value are left out.
     """
-    known = table[table[value].notna()]
-    counts = known[trials] if trials is not None else pd.Series(np.nan, known.index)
-    bounds = [exact(rate, n) for rate, n in zip(known[value], counts, strict=True)]
+    rows = table[table[value].notna()]
+    counts = rows[trials] if trials is not None else pd.Series(np.nan, rows.index)
+    bounds = [exact(rate, n) for rate, n in zip(rows[value], counts, strict=True)]
     low, high = np.reshape(bounds, (-1, 2)).T
-    found = {"panel": panel, "row": known[row], "series": series, "mean": known[value], "low": low, "high": high}
-    return pd.DataFrame(found, columns=COLUMNS)
+    columns = {"panel": panel, "row": rows[row], "series": series, "mean": rows[value], "low": low, "high": high}
+    return pd.DataFrame(columns, columns=COLUMNS)
 
 
 def points_by(table: pd.DataFrame, by: str, *, panel: str, row: str, value: str) -> pd.DataFrame:
@@ -79,8 +79,8 @@ def exact(rate: float, trials: float) -> tuple[float, float]:
     """Return the exact 95% interval of a published rate over its trials; NaN where their number is."""
     if np.isnan(trials):
         return np.nan, np.nan
-    found = intervals.binomial_interval(round(rate * trials), round(trials))
-    return float(found.low), float(found.high)
+    interval = intervals.binomial_interval(round(rate * trials), round(trials))
+    return float(interval.low), float(interval.high)
 
 
 def share_dots(
@@ -97,7 +97,7 @@ def share_dots(
 
     `of` is the source of the values.
     """
-    units = labelled(values[values["panel"].isin(numbers)], shown)
+    units = labelled(values[values["panel"].isin(numbers)], with_digits)
     figure = draw.dots(values, units, panels, looks, title=title, subtitle=subtitle, packed=True)
     with_room(figure, values, panels, numbers)
     return Picture(figure.update_xaxes(tickformat=".0%"), values, of)
@@ -113,14 +113,17 @@ def labelled(values: pd.DataFrame, write: Callable[[float], str]) -> pd.DataFram
 def with_room(figure: go.Figure, values: pd.DataFrame, panels: Sequence[DotPanel], numbers: Sequence[str]) -> None:
     """Let every axis show zero, and leave room for whole dots and for the numbers beside them."""
     for column, panel in enumerate(panels, start=1):
-        mine = values[values["panel"] == panel.key]
-        low, high = min(0.0, mine[["mean", "low"]].min().min()), max(0.0, mine[["mean", "high"]].max().max())
+        values_of_panel = values[values["panel"] == panel.key]
+        low, high = (
+            min(0.0, values_of_panel[["mean", "low"]].min().min()),
+            max(0.0, values_of_panel[["mean", "high"]].max().max()),
+        )
         room = 0.1 * len(panels) if panel.key in numbers else 0.05
         left, right = (room if end else 0.05 for end in (low, high))
         figure.update_xaxes(range=[low - left * (high - low), high + right * (high - low)], row=1, col=column)
 
 
-def shown(value: float) -> str:
+def with_digits(value: float) -> str:
     """Return a share with the digits it was published with, but no zeros after the point: 41.1%, 79%."""
     return f"{100 * value:.3g}%".replace("-", MINUS)
 

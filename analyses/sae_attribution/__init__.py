@@ -88,9 +88,9 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
             : MOST if config.limit is None else config.limit
         ]
     every = asked.conversations(dataclasses.replace(config, limit=None), wording, prompt_set)
-    found = [chat for chat in every if asked.kind_of(chat) == "introspection"][: config.limit]
-    checks.check_marked(config, found)
-    return found
+    introspection = [chat for chat in every if asked.kind_of(chat) == "introspection"][: config.limit]
+    checks.check_marked(config, introspection)
+    return introspection
 
 
 def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
@@ -109,7 +109,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     every = study.cases(chats)
     with run.sparing_threads(setup.model):
         first = pieces.compute(config, NAME, "attribution", [case.attributed() for case in every])
-        about = _about_sae(study, measures.split(first))
+        sae_record = _sae_record(study, measures.split(first))
         plan = measures.plan(
             measures.split(first)["attribution"],
             config.features,
@@ -122,49 +122,49 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     receipts = [*first.attrs.pop("receipts"), *second.attrs.pop("receipts")]
     rows = pd.concat([first, second], ignore_index=True)
     rows.attrs["receipts"] = receipts
-    return rows, {"sae": about, **setup.found(chats), "text": text}
+    return rows, {"sae": sae_record, **setup.found(chats), "text": text}
 
 
-def _about_sae(study: Study, parts: Mapping[str, pd.DataFrame]) -> dict[str, JSON]:
+def _sae_record(study: Study, tables: Mapping[str, pd.DataFrame]) -> dict[str, JSON]:
     """Return what is known of the SAE, told first: how well it rebuilds the stream at these positions."""
     from analyses.sae_attribution import measures
     from mechint.figures import sae_notice
 
-    quality, dictionary = measures.quality(parts["quality"]), study.dictionary
+    quality, dictionary = measures.quality(tables["quality"]), study.dictionary
     notice = f"{dictionary.name}: {sae_notice(quality)}".replace("<b>", "").replace("</b>", "")
     if quality.poor:
         _LOG.warning("%s", notice)
     else:
         sys.stderr.write(f"{notice}\n")
     shape: dict[str, JSON] = {"name": dictionary.name, "layer": dictionary.layer, "d_sae": dictionary.d_sae}
-    told: JSON = {**dataclasses.asdict(quality), "poor": quality.poor}
-    return {**shape, "neuronpedia": dictionary.neuronpedia, "reconstruction": told}
+    reconstruction: JSON = {**dataclasses.asdict(quality), "poor": quality.poor}
+    return {**shape, "neuronpedia": dictionary.neuronpedia, "reconstruction": reconstruction}
 
 
 def _text(tested: Sequence[Case], attribution: pd.DataFrame, candidates: Sequence[int]) -> JSON:
     """Return the first conversation under the concept with the median shift, with its strongest features."""
     from analyses.sae_attribution.cases import TEXT_FEATURES
 
-    mine = [case for case in tested if case.chat.label == tested[0].chat.label]
+    cases = [case for case in tested if case.chat.label == tested[0].chat.label]
     rows = attribution[attribution["conversation"] == tested[0].chat.label]
     shifts = rows.groupby("vector")["logit_diff_shift"].first()
-    case = sorted(mine, key=lambda one: float(shifts[one.condition.vector]))[len(mine) // 2]
-    own = rows[(rows["vector"] == case.condition.vector) & rows["index"].isin(candidates)]
-    strongest = own.reindex(own["attribution"].abs().sort_values(ascending=False, kind="stable").index)
+    case = sorted(cases, key=lambda case: float(shifts[case.condition.vector]))[len(cases) // 2]
+    active = rows[(rows["vector"] == case.condition.vector) & rows["index"].isin(candidates)]
+    strongest = active.reindex(active["attribution"].abs().sort_values(ascending=False, kind="stable").index)
     chosen = [int(index) for index in strongest["index"][:TEXT_FEATURES]]
     return case.text(chosen or list(candidates[:1]))
 
 
 def draw(
-    rows: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    rows: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures, and the verdicts for the record."""
     from analyses.sae_attribution import measures
-    from analyses.sae_attribution.figures import About, figures
+    from analyses.sae_attribution.figures import Subject, figures
 
     measured = measures.Measured.of(rows)
-    about = About.of(found, injected.Dose.of(found["dose"]), run.short_name(found), config.attribution)
-    return figures(measured, about), {"verdict": run.as_json(measured.verdict())}
+    subject = Subject.of(record, injected.Dose.of(record["dose"]), run.short_name(record), config.attribution)
+    return figures(measured, subject), {"verdict": run.as_json(measured.verdict())}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,15 +179,15 @@ class _Analysis(experiment.Analysis[Config]):
         clock, directory = run.Clock(), config.out / NAME
         self.check(config)
         run.check_place(directory, config, None)
-        rows, found = self.compute(config)
-        run.check_place(directory, config, found)
+        rows, record = self.compute(config)
+        run.check_place(directory, config, record)
         receipts = rows.attrs.pop("receipts")
-        drawn, more = self.draw(rows, config, found)
+        drawn, more = self.draw(rows, config, record)
         tables = measures.Measured.of(rows).tables()
         paths = [path for name, table in tables.items() for path in run.write_table(table, directory, name)]
         paths += mi.figures.save_all(drawn, directory, script_in=config.out)
-        about = {**found, **more, "receipts": receipts}
-        written = run.finish(directory, paths, config=config, argv=argv, clock=clock, found=about)
+        complete = {**record, **more, "receipts": receipts}
+        written = run.finish(directory, paths, config=config, argv=argv, clock=clock, record=complete)
         run.discard_store(directory, None)
         return written
 

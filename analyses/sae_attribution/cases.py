@@ -87,15 +87,15 @@ class Case:
             from mechint.attribution.features.attribution import attribute
             from mechint.attribution.features.feature_table import feature_table
 
-            found = attribute(states, CLEAN, INJECTED, method=self.study.method, steps=STEPS)
-            sums = {name: found.attrs[name] for name in ("total", "logit_diff_shift")}
+            attributions = attribute(states, CLEAN, INJECTED, method=self.study.method, steps=STEPS)
+            sums = {name: attributions.attrs[name] for name in ("total", "logit_diff_shift")}
             concepts = {self.condition.intervention.name: self.condition.vector}
             acts = feature_table(states, concepts=concepts)
             with warnings.catch_warnings():  # told once, of all cases
                 warnings.simplefilter("ignore")
                 quality = pd.DataFrame([dataclasses.asdict(states.quality)])
             return {
-                "attribution": found.assign(**sums),
+                "attribution": attributions.assign(**sums),
                 "readouts": acts[acts["series"] != "clean"].drop(columns=["concept", "series"]),
                 "components": direct_logit_attribution(states.reading, CLEAN, INJECTED),
                 "quality": quality,
@@ -137,27 +137,29 @@ class Case:
         acts = torch.cat([prefix_acts(states), states.acts], dim=1)[:, first:, list(chosen)].cpu().tolist()
         speakers: list[JSON] = [
             {
-                "name": one.role + ", injected" * one.add_injection,
-                "start": max(one.start - first, 0),
-                "stop": one.stop - first,
+                "name": segment.role + ", injected" * segment.add_injection,
+                "start": max(segment.start - first, 0),
+                "stop": segment.stop - first,
             }
-            for one in rendered.segments
-            if one.stop > first
+            for segment in rendered.segments
+            if segment.stop > first
         ]
-        found: list[JSON] = [
+        features: list[JSON] = [
             {
                 "component": feature_label(layer, feature),
-                "clean": [float(f"{here[at]:.4g}") for here in acts[CLEAN]],
-                "injected": [float(f"{here[at]:.4g}") for here in acts[INJECTED]],
+                "clean": [float(f"{acts_of_run[at]:.4g}") for acts_of_run in acts[CLEAN]],
+                "injected": [float(f"{acts_of_run[at]:.4g}") for acts_of_run in acts[INJECTED]],
             }
             for at, feature in enumerate(chosen)
         ]
         tokens: list[JSON] = [str(tokenizer.decode([token])) for token in rendered.tokens[first:]]
-        about: dict[str, JSON] = {"conversation": rendered.label, "concept": self.condition.vector, "first": first}
-        return {**about, "tokens": tokens, "speakers": speakers, "features": found}
+        excerpt: dict[str, JSON] = {"conversation": rendered.label, "concept": self.condition.vector, "first": first}
+        return {**excerpt, "tokens": tokens, "speakers": speakers, "features": features}
 
-    def _piece(self, rows: Callable[[FeatureReading], Mapping[str, pd.DataFrame]], *about: object) -> pieces.Piece:
-        """Return parts as one table, of which `part` says what each row is, that depends on `about`."""
+    def _piece(
+        self, rows: Callable[[FeatureReading], Mapping[str, pd.DataFrame]], *dependencies: object
+    ) -> pieces.Piece:
+        """Return parts as one table, of which `part` says what each row is, that depends on `dependencies`."""
         study, condition = self.study, self.condition
         model = study.setup.model
 
@@ -165,18 +167,18 @@ class Case:
             import pandas as pd
 
             states = self.states()
-            parts = [part.assign(part=name) for name, part in rows(states).items()]
+            parts = [table.assign(part=name) for name, table in rows(states).items()]
             table = pd.concat(parts, ignore_index=True).assign(
                 conversation=self.chat.label, intervention=condition.intervention.name,
                 vector=condition.vector, vector_kind=condition.kind,
             )  # fmt: skip
-            receipts = [run.short_receipt(one.to_dict()) for one in states.reading.prefilled.receipts]
+            receipts = [run.short_receipt(receipt.to_dict()) for receipt in states.reading.prefilled.receipts]
             table.attrs = {"receipts": [receipt | {"model": model.name} for receipt in receipts]}
             return table
 
-        told = (study.fingerprint, self.chat, condition.kind, *about)
+        fields = (study.fingerprint, self.chat, condition.kind, *dependencies)
         # Shards, for which places would have to be known beforehand, there are none of.
-        return pieces.Piece(1, pieces.key(model, [condition.intervention], *told), compute)
+        return pieces.Piece(1, pieces.key(model, [condition.intervention], *fields), compute)
 
 
 def _single(states: FeatureReading, features: Sequence[int]) -> pd.DataFrame:
@@ -191,7 +193,7 @@ def _single(states: FeatureReading, features: Sequence[int]) -> pd.DataFrame:
 
     layer, sets = states.dictionary.layer, [[feature] for feature in features]
     shift = float(states.logit_diffs[INJECTED]) - float(states.logit_diffs[CLEAN])
-    found = pd.DataFrame(
+    of_features = pd.DataFrame(
         {
             "kind": "feature", "component": [attribution.feature_label(layer, feature) for feature in features],
             "layer": layer, "index": list(features),
@@ -211,4 +213,4 @@ def _single(states: FeatureReading, features: Sequence[int]) -> pd.DataFrame:
         {"kind": kind, "component": kind, "layer": layer, "index": -1, "removed": removed, "added": added}
         for kind, (removed, added) in others.items()
     ]
-    return pd.concat([found, pd.DataFrame(more)], ignore_index=True)
+    return pd.concat([of_features, pd.DataFrame(more)], ignore_index=True)

@@ -31,7 +31,7 @@ _WORTH_TELLING = 0.1  # share of the shift that passes the features by
 
 
 @dataclasses.dataclass(frozen=True)
-class About:
+class Subject:
     """What all figures say: the model and its injections, the SAE and what it leaves out."""
 
     model: str
@@ -42,80 +42,82 @@ class About:
     method: str
 
     @classmethod
-    def of(cls, found: Mapping[str, JSON], dose: Dose, model: str, method: str) -> About:
+    def of(cls, record: Mapping[str, JSON], dose: Dose, model: str, method: str) -> Subject:
         """Return what a record tells."""
-        sae, text = found["sae"], found["text"]
+        sae, text = record["sae"], record["text"]
         assert isinstance(sae, Mapping)
         assert isinstance(text, Mapping)
-        known = sae["reconstruction"]
-        assert isinstance(known, Mapping)
-        numbers = {name: float(str(known[name])) for name in ("explained", "error", "l0")}
-        return cls(model, dose, sae, Quality(**numbers, positions=int(str(known["positions"]))), text, method)
+        reconstruction = sae["reconstruction"]
+        assert isinstance(reconstruction, Mapping)
+        numbers = {name: float(str(reconstruction[name])) for name in ("explained", "error", "l0")}
+        return cls(model, dose, sae, Quality(**numbers, positions=int(str(reconstruction["positions"]))), text, method)
 
     @property
     def layer(self) -> int:
         """The layer whose stream the SAE reads."""
         return int(str(self.sae["layer"]))
 
-    def told(self, measured: Measured) -> str:
+    def caption(self, measured: Measured) -> str:
         """Return model, SAE, what it leaves out, and of what the parts are parts."""
         cases = int(measured.concepts.groupby("vector")["conversation"].nunique().max())
         n_concepts, n_randoms = (rows["vector"].nunique() for rows in (measured.concepts, measured.randoms))
         counts = f"{_count(n_concepts, 'concept')}, {_count(cases, 'conversation')}"
         if n_randoms:
             counts += f", {_count(n_randoms, 'random vector')}"
-        shift = f"Whole shift of {METRICS['logit_diff']} under concepts: {_told(measured.shift)} logits"
+        shift = f"Whole shift of {METRICS['logit_diff']} under concepts: {_with_bounds(measured.shift)} logits"
         whose = f"{self.model}, SAE {self.sae['name']}; {self.dose.told()}; {counts}"
         return f"{draw.sae_notice(self.quality)} {whose}. {shift}"
 
     def link(self, feature: int) -> str | None:
         """Return a feature's page on Neuronpedia."""
-        known = self.sae["neuronpedia"]
-        return None if known is None else f"https://www.neuronpedia.org/{known}/{feature}"
+        source = self.sae["neuronpedia"]
+        return None if source is None else f"https://www.neuronpedia.org/{source}/{feature}"
 
 
-def figures(measured: Measured, about: About) -> dict[str, go.Figure]:
+def figures(measured: Measured, subject: Subject) -> dict[str, go.Figure]:
     """Return the figures by file name; that of discrimination only with two concepts or more."""
-    found = {
-        "sae_attribution_features": features(measured, about),
-        "sae_attribution_causes": causes(measured, about),
-        "sae_attribution_faithfulness": faithfulness(measured, about),
-        "sae_attribution_text": text(measured, about),
-        "sae_attribution_components": by_component(measured, about),
+    drawn = {
+        "sae_attribution_features": features(measured, subject),
+        "sae_attribution_causes": causes(measured, subject),
+        "sae_attribution_faithfulness": faithfulness(measured, subject),
+        "sae_attribution_text": text(measured, subject),
+        "sae_attribution_components": by_component(measured, subject),
     }
     if measured.single["d"].notna().any():
-        found["sae_attribution_discrimination"] = discrimination(measured, about)
-    return found
+        drawn["sae_attribution_discrimination"] = discrimination(measured, subject)
+    return drawn
 
 
-def features(measured: Measured, about: About) -> go.Figure:
+def features(measured: Measured, subject: Subject) -> go.Figure:
     """Return the candidates with attribution, measured effect, activation and verdict; error and cache below."""
     table = measured.components
-    links = {row["component"]: about.link(row["index"]) for row in table.to_dict("records") if row["kind"] == "feature"}
-    random = "" if measured.random_shift is None else f"; under random vectors {_told(measured.random_shift)}"
+    links = {
+        row["component"]: subject.link(row["index"]) for row in table.to_dict("records") if row["kind"] == "feature"
+    }
+    random = "" if measured.random_shift is None else f"; under random vectors {_with_bounds(measured.random_shift)}"
     subtitle = (
-        f"{about.told(measured)}{random}. Attributions ({about.method}) sum to {_told(measured.total)}. Large: mean "
-        "over concepts with its 95% interval; small: single concepts. Verdicts compare a feature with others "
-        f"of the same activation mass.{_notes(measured)}"
+        f"{subject.caption(measured)}{random}. Attributions ({subject.method}) sum to {_with_bounds(measured.total)}. "
+        "Large: mean over concepts with its 95% interval; small: single concepts. Verdicts compare a feature with "
+        f"others of the same activation mass.{_notes(measured)}"
     )
     return draw.feature_bars(
         table, units=measured.units[measured.units["component"].isin(table["component"])],
         links={name: link for name, link in links.items() if link}, activation="activation at the answer",
-        title=_finding(measured, about), subtitle=subtitle,
+        title=_finding(measured, subject), subtitle=subtitle,
     )  # fmt: skip
 
 
-def _finding(measured: Measured, about: About) -> str:
+def _finding(measured: Measured, subject: Subject) -> str:
     verdicts, table = measured.judged[0], measured.components
     if measured.nothing:
         return _no_effect(measured)
-    found = verdicts[verdicts["verdict"] == "cause"] if len(verdicts) else verdicts
+    named = verdicts[verdicts["verdict"] == "cause"] if len(verdicts) else verdicts
     tested = int((table["kind"] == "feature").sum())
-    if len(found):
-        parts = [f"{row['component']} ({_percent(row['lost_fraction'])} of the shift)" for row in _strongest(found)]
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        verb = "is a cause" if len(found) == 1 else "are causes"
-        title = f"{len(found)} of {tested} features {verb}: {', '.join(parts)}{more}"
+    if len(named):
+        parts = [f"{row['component']} ({_percent(row['lost_fraction'])} of the shift)" for row in _strongest(named)]
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        verb = "is a cause" if len(named) == 1 else "are causes"
+        title = f"{len(named)} of {tested} features {verb}: {', '.join(parts)}{more}"
     else:
         title = f"None of {_count(tested, 'feature')} is called a cause"
     outside = table[table["kind"].isin(["error", "cache"])].set_index("component")["measured"] / float(
@@ -128,14 +130,14 @@ def _finding(measured: Measured, about: About) -> str:
 
 
 def _no_effect(measured: Measured) -> str:
-    return f"There is no effect to explain: the injection shifts logit_diff by {_told(measured.shift)}"
+    return f"There is no effect to explain: the injection shifts logit_diff by {_with_bounds(measured.shift)}"
 
 
-def _strongest(found: pd.DataFrame) -> list[dict[str, object]]:
-    return [] if found.empty else found.nlargest(_NAMED, "lost_fraction").to_dict("records")
+def _strongest(named: pd.DataFrame) -> list[dict[str, object]]:
+    return [] if named.empty else named.nlargest(_NAMED, "lost_fraction").to_dict("records")
 
 
-def causes(measured: Measured, about: About) -> go.Figure:
+def causes(measured: Measured, subject: Subject) -> go.Figure:
     """Return the curves of necessity and sufficiency."""
     curves = measured.curves
     top = curves[curves["kind"] == "top"].set_index(["test", "k"])["fraction"]
@@ -151,32 +153,32 @@ def causes(measured: Measured, about: About) -> go.Figure:
             f"{_count(k, 'feature')} set back to clean: {gone} of the shift goes; set to injected: {come} comes{rest}"
         )
     subtitle = (
-        f"{about.told(measured)}. Features in the order of their attributions under the other concepts. Only their own "
-        "directions are changed, at all read positions; caches stay. Bands: 95% intervals over concepts."
+        f"{subject.caption(measured)}. Features in the order of their attributions under the other concepts. Only "
+        "their own directions are changed, at all read positions; caches stay. Bands: 95% intervals over concepts."
     )
     return draw.cause_curves(curves, title=title, subtitle=subtitle)
 
 
-def faithfulness(measured: Measured, about: About) -> go.Figure:
+def faithfulness(measured: Measured, subject: Subject) -> go.Figure:
     """Return attributed against measured effects of single features."""
     rho = float(measured.correlation.mean)
     how = "predicts" if rho >= _FAITHFUL else "predicts poorly"
-    title = f"Attribution ({about.method}) {how} what a feature does alone"
+    title = f"Attribution ({subject.method}) {how} what a feature does alone"
     if np.isnan(rho):
         title = "Nothing varies enough to compare attribution with what features do"
     subtitle = (
-        f"{about.told(measured)}. Measured: mean of setting the feature back to clean in the injected run and to "
+        f"{subject.caption(measured)}. Measured: mean of setting the feature back to clean in the injected run and to "
         "injected in the clean run; for features with the largest attributions and as many drawn at random. 95% "
         "intervals over concepts."
     )
     return draw.attribution_scatter(measured.single, correlation=measured.correlation, title=title, subtitle=subtitle)
 
 
-def discrimination(measured: Measured, about: About) -> go.Figure:
+def discrimination(measured: Measured, subject: Subject) -> go.Figure:
     """Return how well features tell injected from clean runs against what they do alone."""
     rows, single = measured.discrimination, measured.single
-    known = rows[(rows["sets"] == "injected, clean") & rows["d"].notna()]
-    sure = known[known["q"] < FDR]
+    compared = rows[(rows["sets"] == "injected, clean") & rows["d"].notna()]
+    sure = compared[compared["q"] < FDR]
     limit = float(sure["d"].abs().min()) if len(sure) else None
     tell = single[single["q"] < FDR]
     small = tell[tell["measured"].abs() < 0.1 * abs(float(measured.shift.mean))]
@@ -185,8 +187,9 @@ def discrimination(measured: Measured, about: About) -> go.Figure:
     if measured.nothing or tell.empty:
         title = _no_effect(measured) if measured.nothing else "No measured feature tells injected from clean runs"
     subtitle = (
-        f"{about.told(measured)}. d over concepts, paired, of mean activations at the read positions; shaded: p does "
-        f"not survive a false discovery rate of {FDR:.0%} over {len(known)} features.{_missed(rows)}{_undrawn(single)}"
+        f"{subject.caption(measured)}. d over concepts, paired, of mean activations at the read positions; shaded: p "
+        f"does not survive a false discovery rate of {FDR:.0%} over {len(compared)} features."
+        f"{_missed(rows)}{_undrawn(single)}"
     )
     return draw.discrimination_scatter(
         single, x_label="size of Cohen's d, injected against clean", d_limit=limit, title=title, subtitle=subtitle
@@ -199,37 +202,37 @@ def _undrawn(single: pd.DataFrame) -> str:
 
 
 def _missed(rows: pd.DataFrame) -> str:
-    mine = rows[rows["sets"] == "detected, missed"]
-    if mine.empty:
+    compared = rows[rows["sets"] == "detected, missed"]
+    if compared.empty:
         return " Detected and missed injections cannot be compared: there are not two concepts of each."
-    return f" {int((mine['q'] < FDR).sum())} of {len(mine)} features tell detected from missed injections."
+    return f" {int((compared['q'] < FDR).sum())} of {len(compared)} features tell detected from missed injections."
 
 
-def text(measured: Measured, about: About) -> go.Figure:
+def text(measured: Measured, subject: Subject) -> go.Figure:
     """Return where the features that carry most are active in one conversation."""
-    known = about.text
+    excerpt = subject.text
     verdicts = measured.components.set_index("component")["verdict"]
-    found = [
+    listed = [
         draw.TextFeature(
-            _named(str(one["component"]), str(verdicts.get(str(one["component"]), ""))),
-            {run: np.array(one[run], dtype=float) for run in ("clean", "injected")},
+            _named(str(feature["component"]), str(verdicts.get(str(feature["component"]), ""))),
+            {run: np.array(feature[run], dtype=float) for run in ("clean", "injected")},
         )
-        for one in _listed(known["features"])
+        for feature in _listed(excerpt["features"])
     ]
     speakers = [
-        draw.Speaker(str(one["name"]), int(str(one["start"])), int(str(one["stop"])))
-        for one in _listed(known["speakers"])
+        draw.Speaker(str(speaker["name"]), int(str(speaker["start"])), int(str(speaker["stop"])))
+        for speaker in _listed(excerpt["speakers"])
     ]
-    tokens = known["tokens"]
+    tokens = excerpt["tokens"]
     assert isinstance(tokens, list)
-    left_out = int(str(known["first"]))
+    left_out = int(str(excerpt["first"]))
     subtitle = (
-        f"{draw.sae_notice(about.quality)} {about.model}, SAE {about.sae['name']}; conversation "
-        f"{known['conversation']}, concept {known['concept']}, the one with the median shift. Features with its "
+        f"{draw.sae_notice(subject.quality)} {subject.model}, SAE {subject.sae['name']}; conversation "
+        f"{excerpt['conversation']}, concept {excerpt['concept']}, the one with the median shift. Features with its "
         f"largest attributions.{f' The first {left_out} tokens are not shown.' if left_out else ''}"
     )
     title = "Where are the features with the largest attributions active?"
-    return draw.feature_text([str(token) for token in tokens], speakers, found, title=title, subtitle=subtitle)
+    return draw.feature_text([str(token) for token in tokens], speakers, listed, title=title, subtitle=subtitle)
 
 
 def _named(component: str, verdict: str) -> str:
@@ -237,33 +240,39 @@ def _named(component: str, verdict: str) -> str:
 
 
 def _listed(value: JSON) -> list[dict[str, JSON]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def by_component(measured: Measured, about: About) -> go.Figure:
+def by_component(measured: Measured, subject: Subject) -> go.Figure:
     """Return what attention and MLPs of every layer write into the shift."""
     table = measured.parts["components"]
-    mine = table[table["vector_kind"] == "concept"]
-    owner = mine.drop_duplicates("intervention").set_index("intervention")["vector"]
+    written = table[table["vector_kind"] == "concept"]
+    owner = written.drop_duplicates("intervention").set_index("intervention")["vector"]
     frames = {
-        name: found.assign(concept=found["intervention"].map(owner))
-        for name, found in (("bars", components.by_layer(mine)), ("sums", components.cumulative(mine)))
+        name: frame.assign(concept=frame["intervention"].map(owner))
+        for name, frame in (("bars", components.by_layer(written)), ("sums", components.cumulative(written)))
     }
     bars, sums = (
         stats.group_means(frames[name], keys, "attribution")
         for name, keys in (("bars", ["layer", "kind"]), ("sums", ["layer"]))
     )
-    heads = mine[mine["kind"] == "head"].groupby(["layer", "index"])["attribution"].mean().rename("mean").reset_index()
-    shown = bars[bars["kind"].isin(["attn", "mlp"])]
-    best = shown.loc[shown["mean"].abs().idxmax()]
-    what = {"attn": "attention", "mlp": "the MLP"}[str(best["kind"])]
+    heads = (
+        written[written["kind"] == "head"]
+        .groupby(["layer", "index"])["attribution"]
+        .mean()
+        .rename("mean")
+        .reset_index()
+    )
+    summed = bars[bars["kind"].isin(["attn", "mlp"])]
+    best = summed.loc[summed["mean"].abs().idxmax()]
+    writer = {"attn": "attention", "mlp": "the MLP"}[str(best["kind"])]
     return waterfall(
-        bars, sums, heads=heads if len(heads) else None, injected_layers=about.dose.layers,
+        bars, sums, heads=heads if len(heads) else None, injected_layers=subject.dose.layers,
         label="part of the shift, logits",
-        title=f"Directly, {what} of layer {best['layer']} writes most into the shift: {_number(best['mean'])} of "
+        title=f"Directly, {writer} of layer {best['layer']} writes most into the shift: {_number(best['mean'])} of "
         f"{_number(float(measured.shift.mean))} logits",
-        subtitle=f"{about.model}; {about.dose.told()}. Direct logit attribution at the answer, injected {MINUS} clean; "
-        "bars and line: means over concepts with 95% intervals. Shaded: injected layers.",
+        subtitle=f"{subject.model}; {subject.dose.told()}. Direct logit attribution at the answer, injected {MINUS} "
+        "clean; bars and line: means over concepts with 95% intervals. Shaded: injected layers.",
     )  # fmt: skip
 
 
@@ -271,8 +280,8 @@ def _notes(measured: Measured) -> str:
     return "".join(f" Note: {note.rstrip('.')}." for note in measured.judged[1])
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _percent(share: object) -> str:
@@ -283,6 +292,6 @@ def _number(value: float) -> str:
     return f"{value:+.2f}".replace("-", MINUS)
 
 
-def _told(interval: intervals.Interval) -> str:
+def _with_bounds(interval: intervals.Interval) -> str:
     bounds = "" if np.isnan(interval.low) else f" [{_number(float(interval.low))}, {_number(float(interval.high))}]"
     return f"{_number(float(interval.mean))}{bounds}"

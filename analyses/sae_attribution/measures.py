@@ -27,11 +27,11 @@ _NAMES = {"error": "SAE error", "cache": "cached prefix, later layers", "other":
 
 def split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the parts of a table by name, each with its own columns."""
-    found = {}
-    for name, part in rows.groupby("part", sort=False):
-        own = part.drop(columns="part").dropna(axis=1, how="all").reset_index(drop=True)
-        found[str(name)] = own.astype({column: np.int64 for column in _INTEGERS if column in own})
-    return found
+    tables = {}
+    for name, rows_of_part in rows.groupby("part", sort=False):
+        table = rows_of_part.drop(columns="part").dropna(axis=1, how="all").reset_index(drop=True)
+        tables[str(name)] = table.astype({column: np.int64 for column in _INTEGERS if column in table})
+    return tables
 
 
 def quality(rows: pd.DataFrame) -> Quality:
@@ -117,10 +117,10 @@ class Measured:
         if table["concept"].nunique() < 2:
             return pd.DataFrame(columns=["component", "verdict"]), ["One concept: no intervals and no verdicts."]
         table["features"] = [(index,) for index in table["index"]]
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FeatureWarning)
-            found = causes.judge(table)
-        return found.drop(columns="features"), [str(one.message) for one in told]
+            verdicts = causes.judge(table)
+        return verdicts.drop(columns="features"), [str(warning.message) for warning in caught]
 
     @property
     def nothing(self) -> bool:
@@ -132,34 +132,34 @@ class Measured:
     def components(self) -> pd.DataFrame:
         """One row for each candidate, all other features, the SAE's error, and the caches above; over concepts."""
         candidates = list(dict.fromkeys(self.parts["trials"]["index"]))
-        found = self._summed(self.concepts, candidates, "attribution")
+        table = self._summed(self.concepts, candidates, "attribution")
         if len(self.randoms):
-            found = found.join(self._summed(self.randoms, candidates, "random"))
+            table = table.join(self._summed(self.randoms, candidates, "random"))
         measured = self._measured("removed", "measured")
-        found = found.join(measured).reset_index()
+        table = table.join(measured).reset_index()
         acts = self.concepts.groupby("index")[["clean_at_answer", "injected_at_answer"]].sum()
         cases = self.concepts.groupby(["vector", "conversation"]).ngroups
         for run in ("clean", "injected"):  # what is not listed in a case is zero there
-            found[run] = found["index"].map(acts[f"{run}_at_answer"] / cases).where(found["kind"] == "feature")
-            found[run] = found[run].fillna(0.0).where(found["kind"] == "feature")
+            table[run] = table["index"].map(acts[f"{run}_at_answer"] / cases).where(table["kind"] == "feature")
+            table[run] = table[run].fillna(0.0).where(table["kind"] == "feature")
         verdicts, _ = self.judged
         extra = [name for name in ("verdict", "d", "d_q", "lost_fraction", "q_lost") if name in verdicts]
-        found = found.merge(verdicts[["component", *extra]], on="component", how="left")
-        largest = found["attribution"].abs().where(found["kind"] == "feature", -1.0)
+        table = table.merge(verdicts[["component", *extra]], on="component", how="left")
+        largest = table["attribution"].abs().where(table["kind"] == "feature", -1.0)
         order = largest.sort_values(ascending=False, kind="stable").index
-        return found.assign(verdict=found["verdict"].fillna("")).loc[order].reset_index(drop=True)
+        return table.assign(verdict=table["verdict"].fillna("")).loc[order].reset_index(drop=True)
 
     @cached_property
     def units(self) -> pd.DataFrame:
         """Attributed and measured, by component and concept: `component, panel, unit, value`."""
         candidates = list(dict.fromkeys(self.parts["trials"]["index"]))
         frames = {"attribution": self._grouped(self.concepts, candidates), "measured": self._effects("removed")}
-        found = [
+        stacked = [
             frame.droplevel([name for name in frame.index.names if name != "component"])
             .rename_axis(columns="unit").stack().rename("value").reset_index().assign(panel=panel)
             for panel, frame in frames.items()
         ]  # fmt: skip
-        return pd.concat(found, ignore_index=True)
+        return pd.concat(stacked, ignore_index=True)
 
     @cached_property
     def single(self) -> pd.DataFrame:
@@ -168,14 +168,14 @@ class Measured:
         measured = (self._effects("removed") + self._effects("added")) / 2
         measured = measured[measured.index.get_level_values("kind") == "feature"]
         attributed = wide.reindex(index=measured.index, columns=measured.columns).fillna(0.0)
-        found = self._intervals(attributed, "attribution").join(self._intervals(measured, "measured")).reset_index()
+        table = self._intervals(attributed, "attribution").join(self._intervals(measured, "measured")).reset_index()
         verdicts = self.judged[0][["component", "verdict"]]
-        found = found.merge(verdicts, on="component", how="left")
-        known = self.discrimination[self.discrimination["sets"] == "injected, clean"]
-        found = (
-            found.merge(known[["index", "d", "q"]], on="index", how="left") if len(known) else found.assign(d=np.nan)
+        table = table.merge(verdicts, on="component", how="left")
+        tests = self.discrimination[self.discrimination["sets"] == "injected, clean"]
+        table = (
+            table.merge(tests[["index", "d", "q"]], on="index", how="left") if len(tests) else table.assign(d=np.nan)
         )
-        return found.assign(verdict=found["verdict"].fillna(""))
+        return table.assign(verdict=table["verdict"].fillna(""))
 
     @cached_property
     def correlation(self) -> intervals.Interval:
@@ -202,36 +202,37 @@ class Measured:
         both = {"injected, clean": (_acts(rows), _acts(rows, "clean"))}
         if 0 < detected.sum() < len(rows):
             both["detected, missed"] = (_acts(rows[detected]), _acts(rows[~detected]))
-        found = []
+        tables = []
         for name, (first, second) in both.items():
             if min(len(first), len(second)) < 2:
                 continue
             columns = sorted({*first.columns, *second.columns})
             sides = [side.reindex(columns=columns, fill_value=0.0) for side in (first, second)]
-            found.append(discrimination.discriminate(*sides, paired=name == "injected, clean").assign(sets=name))
-        return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["sets", "index", "d", "q"])
+            tables.append(discrimination.discriminate(*sides, paired=name == "injected, clean").assign(sets=name))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["sets", "index", "d", "q"])
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return what is written: attributions by case as `table`, and all else beside it."""
         summaries = {"features": self.components, "curves": self.curves, "verdicts": self.judged[0]}
-        raw = {name: part for name, part in self.parts.items() if name not in ("attribution", "quality")}
+        raw = {name: table for name, table in self.parts.items() if name not in ("attribution", "quality")}
         return {"table": self.parts["attribution"], **raw, **summaries, "discrimination": self.discrimination}
 
     def verdict(self) -> dict[str, object]:
         """Return what `run.json` says: the shift and its parts, verdicts by name, how faithful attribution is."""
-        found, notes = self.judged
+        verdicts, notes = self.judged
         named = {
-            verdict: found.loc[found["verdict"] == verdict, "component"].to_list()
-            for verdict in dict.fromkeys(found["verdict"])
+            verdict: verdicts.loc[verdicts["verdict"] == verdict, "component"].to_list()
+            for verdict in dict.fromkeys(verdicts["verdict"])
         }
         parts = {
             str(row["component"]): _rounded(row["attribution"]) for row in self.components.to_dict("records")
             if row["kind"] != "feature"
         }  # fmt: skip
         return {
-            "logit_diff_shift": told(self.shift), "attributed": told(self.total), "parts": parts,
-            "random_vectors": None if self.random_shift is None else told(self.random_shift),
-            "verdicts": named, "notes": notes, "rank_correlation": told(self.correlation),
+            "logit_diff_shift": rounded_interval(self.shift), "attributed": rounded_interval(self.total),
+            "parts": parts,
+            "random_vectors": None if self.random_shift is None else rounded_interval(self.random_shift),
+            "verdicts": named, "notes": notes, "rank_correlation": rounded_interval(self.correlation),
         }  # fmt: skip
 
     def _over_cases(self, name: str, rows: pd.DataFrame) -> intervals.Interval:
@@ -261,12 +262,12 @@ class Measured:
         return self._intervals(self._effects(value), name)
 
     def _intervals(self, wide: pd.DataFrame, name: str) -> pd.DataFrame:
-        found = intervals.mean_interval(wide.to_numpy(dtype=np.float64))
-        columns = {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+        interval = intervals.mean_interval(wide.to_numpy(dtype=np.float64))
+        columns = {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
         return pd.DataFrame(columns, index=wide.index)
 
 
-def told(interval: intervals.Interval) -> dict[str, float | int | None]:
+def rounded_interval(interval: intervals.Interval) -> dict[str, float | int | None]:
     """Return an interval for a record."""
     low, high = _rounded(interval.low), _rounded(interval.high)
     return {"mean": _rounded(interval.mean), "low": low, "high": high, "n": interval.n}

@@ -34,18 +34,18 @@ def check(
     """
     from mechint.attribution.features import config as sae_config
 
-    found = _config(source, model)
-    if found is None:
+    declared = _config(source, model)
+    if declared is None:
         return
-    sae_config.check_owner(found.name, found.trained_on, model, any_model=any_model, warn=False)
-    layer = found.layer
+    sae_config.check_owner(declared.name, declared.trained_on, model, any_model=any_model, warn=False)
+    layer = declared.layer
     if checkpoint.n_layers is not None and checkpoint.d_model is not None:
         shape = {"n_layers": checkpoint.n_layers, "d_model": checkpoint.d_model}
-        sae_config.check_shape(found.name, layer, found.d_in, model=model, **shape)
-    if outside := sorted(feature for feature in chosen or () if feature >= found.d_sae):
+        sae_config.check_shape(declared.name, layer, declared.d_in, model=model, **shape)
+    if outside := sorted(feature for feature in chosen or () if feature >= declared.d_sae):
         raise UsageError(
             given=f"--features {','.join(map(str, outside))}",
-            allowed=f"indices 0:{found.d_sae} of {found.name}",
+            allowed=f"indices 0:{declared.d_sae} of {declared.name}",
             advice="take indices from the index column of a table of the same SAE",
         )
 

@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     group = options.add_argument_group("steering")
     group.add_argument(
         "--factors",
-        type=option_types.numbers("different numbers above 0, for example 0.5,1,2", lambda given: min(given) > 0),
+        type=option_types.numbers("different numbers above 0, for example 0.5,1,2", lambda factors: min(factors) > 0),
         default=FACTORS,
         help="times the dose's strength, each with both signs: 0.5,1,2",
     )
@@ -92,17 +92,21 @@ def conditions(config: Config, setup: Setup) -> list[Condition]:
     concepts = list(setup.concepts)
     targets = {name: name for name in concepts}
     targets |= {name: concepts[at % len(concepts)] for at, name in enumerate(setup.randoms)}
-    found = []
-    for factor in [*(-one for one in reversed(config.factors)), *config.factors]:
+    every = []
+    for factor in [*(-factor for factor in reversed(config.factors)), *config.factors]:
         dose = scaled(setup.dose, factor)
         steered = dataclasses.replace(setup, dose=dose).conditions(strength=f"{dose.amount:g}")
-        found += [dataclasses.replace(one, about={**one.about, "target": targets[one.vector]}) for one in steered]
-    return found
+        every += [
+            dataclasses.replace(condition, about={**condition.about, "target": targets[condition.vector]})
+            for condition in steered
+        ]
+    return every
 
 
 def scaled(dose: injected.Dose, factor: float) -> injected.Dose:
     """Return a dose times a factor."""
-    strength, relative = (None if one is None else one * factor for one in (dose.strength, dose.relative_strength))
+    strength = None if dose.strength is None else dose.strength * factor
+    relative = None if dose.relative_strength is None else dose.relative_strength * factor
     return dataclasses.replace(dose, strength=strength, relative_strength=relative)
 
 
@@ -111,24 +115,24 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     from analyses.steering.vectors import sanity
 
     setup = Setup.of(config, NAME)
-    chats, wanted = questions(config, setup.model.prompts), conditions(config, setup)
+    chats, steered = questions(config, setup.model.prompts), conditions(config, setup)
     texts = plain_text.Texts.of(setup)
-    said = replies(config, setup, chats, wanted)
+    spoken = replies(config, setup, chats, steered)
     words = {name: f" {name}" for name in setup.concepts}
-    read = plain_text.rows(setup, NAME, texts, wanted, clean=CLEAN, words=words)
+    read = plain_text.rows(setup, NAME, texts, steered, clean=CLEAN, words=words)
     read = read.assign(text="", said="", mode="", prompt="", prefix="", sample=-1, stopped=True)
-    said["request"] = 0
-    return pieces.joined(said, read, 1), {**setup.found(chats), "replies": texts.told(), "vectors_are": sanity(setup)}
+    spoken["request"] = 0
+    return pieces.joined(spoken, read, 1), {**setup.found(chats), "replies": texts.told(), "vectors_are": sanity(setup)}
 
 
-def replies(config: Config, setup: Setup, chats: Sequence[Conversation], wanted: Sequence[Condition]) -> pd.DataFrame:
+def replies(config: Config, setup: Setup, chats: Sequence[Conversation], steered: Sequence[Condition]) -> pd.DataFrame:
     """Return a row for each reply, greedy and sampled, clean and under every condition."""
     from mechint.interventions.specifications import CLEAN as NOTHING
 
     by_vector: dict[str, list[Condition]] = {"": [Condition(NOTHING, "", "none", CLEAN)]}
-    for condition in wanted:
+    for condition in steered:
         by_vector.setdefault(condition.vector, []).append(condition)
-    todo = [_piece(config, setup, chats, mine) for mine in by_vector.values()]
+    todo = [_piece(config, setup, chats, group) for group in by_vector.values()]
     with run.sparing_threads(setup.model):
         return pieces.with_ratio(pieces.compute(config, NAME, REPLY, todo))
 
@@ -144,15 +148,17 @@ def _piece(
     def compute() -> pd.DataFrame:
         rows = _generated(config, setup, chats, conditions)
         receipts = rows.attrs.pop("receipts")
-        about = rows.assign(kind=REPLY, group="", asked=True, reference=rows["intervention"] == "clean")
-        about = about.assign(prompt=about["conversation"].map(prompts), prefix=about["conversation"].map(prefixes))
-        about = about.assign(said=[", ".join(named(text, setup.concepts)) for text in about["text"]])
-        table = experiment.described(about, Group(chats, conditions))
-        table.attrs["receipts"] = [run.short_receipt(one) for one in receipts]
+        replies = rows.assign(kind=REPLY, group="", asked=True, reference=rows["intervention"] == "clean")
+        replies = replies.assign(
+            prompt=replies["conversation"].map(prompts), prefix=replies["conversation"].map(prefixes)
+        )
+        replies = replies.assign(said=[", ".join(named(text, setup.concepts)) for text in replies["text"]])
+        table = experiment.described(replies, Group(chats, conditions))
+        table.attrs["receipts"] = [run.short_receipt(receipt) for receipt in receipts]
         return table
 
-    about = [dict(one.about) for one in conditions]
-    key = pieces.key(setup.model, interventions, list(chats), about, list(setup.concepts), options)
+    columns = [dict(condition.about) for condition in conditions]
+    key = pieces.key(setup.model, interventions, list(chats), columns, list(setup.concepts), options)
     return pieces.Piece(len(chats) * len(conditions) * (1 + config.n_samples), key, compute)
 
 
@@ -167,14 +173,14 @@ def _generated(
     parts = []
     for mode, n, temperature in (("greedy", 1, 0.0), ("sampled", config.n_samples, config.temperature)):
         if n:
-            found = generate(
-                setup.model, chats, [one.intervention for one in conditions], max_new_tokens=config.max_new_tokens,
-                temperature=temperature, n=n, seed=config.seed, steer_reply=True,
+            generated = generate(
+                setup.model, chats, [condition.intervention for condition in conditions],
+                max_new_tokens=config.max_new_tokens, temperature=temperature, n=n, seed=config.seed, steer_reply=True,
                 batch_size=_BATCH if config.batch_size is None else config.batch_size, max_memory=config.max_memory,
             )  # fmt: skip
-            parts.append(found.assign(mode=mode))
+            parts.append(generated.assign(mode=mode))
     # What was done to the samples is the same as to the greedy replies, over as many positions as they have.
-    receipts, *_ = [part.attrs.pop("receipts") for part in parts]
+    receipts, *_ = [table.attrs.pop("receipts") for table in parts]
     table = pd.concat(parts, ignore_index=True)
     table.attrs["receipts"] = receipts
     return table
@@ -191,16 +197,16 @@ def name_pattern(name: str) -> str:
 
 
 def draw(
-    table: pd.DataFrame, config: Config, found: Mapping[str, JSON]
+    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
 ) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
     """Return the figures of a finished table; adds to the record how likely texts are to the clean model."""
     from analyses.steering.figures import figures
     from analyses.steering.vectors import Sanity
 
-    dose = injected.Dose.of(found["dose"])
-    about = f"{run.short_name(found)}; vectors added at layers {cli.format_layers(dose.layers)} at every position"
-    record = {"clean_perplexity": plain_text.clean_perplexities(table)}
-    return figures(table, Sanity.of(found["vectors_are"]), dose, about), record
+    dose = injected.Dose.of(record["dose"])
+    caption = f"{run.short_name(record)}; vectors added at layers {cli.format_layers(dose.layers)} at every position"
+    perplexities = {"clean_perplexity": plain_text.clean_perplexities(table)}
+    return figures(table, Sanity.of(record["vectors_are"]), dose, caption), perplexities
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)

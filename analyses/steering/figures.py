@@ -27,23 +27,25 @@ _RANDOM_SHOWN = 2  # random vectors whose replies are shown
 _LOOKS = {name: SERIES[name] for name in ("clean", "injected", "random")}
 
 
-def figures(table: pd.DataFrame, sanity: Sanity, dose: Dose, about: str) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, sanity: Sanity, dose: Dose, caption: str) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     unit = "|added| / model's median residual norm" if dose.strength is None else "factors on the vectors"
-    told = f"{about}; strengths are {unit}"
+    full_caption = f"{caption}; strengths are {unit}"
     values = effects(table)
     summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit")
     rows = list(dict.fromkeys(values["row"]))
     summary = summary.sort_values("row", key=lambda row: row.map(rows.index), kind="stable")
-    found = {"steering_effect": effect(summary, values, f"{told}. {_counts(table)}")}
+    drawn = {"steering_effect": effect(summary, values, f"{full_caption}. {_counts(table)}")}
     replies = table[table["kind"] == REPLY]
     for mode, name in (("greedy", "steering_talk"), ("sampled", "steering_talk_sampled")):
         if (replies["mode"] == mode).any():
-            found[name] = talk(replies[(replies["mode"] == mode) & (replies["sample"] == 0)], summary, told, mode)
+            drawn[name] = talk(
+                replies[(replies["mode"] == mode) & (replies["sample"] == 0)], summary, full_caption, mode
+            )
     if len(sanity.vectors) > 1:
-        found["steering_cosines"] = cosines(sanity, dose, about)
-    found["steering_vectors"] = vectors(sanity, dose, table, about)
-    return found
+        drawn["steering_cosines"] = cosines(sanity, dose, caption)
+    drawn["steering_vectors"] = vectors(sanity, dose, table, caption)
+    return drawn
 
 
 def effects(table: pd.DataFrame) -> pd.DataFrame:
@@ -63,24 +65,26 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     rise = plain_text.worst(read, keys[:2]).rename(columns={"rise": "value"})
     parts = {
         "log_p": stats.strict_means(log_p, keys, "value").reset_index(name="value"),
-        "said": stats.strict_means(_said(replies), keys, "value").reset_index(name="value"),
+        "said": stats.strict_means(_named_share(replies), keys, "value").reset_index(name="value"),
         "rise": rise,
     }
     assert len(rise) == len(kinds)
-    found = pd.concat([part.assign(panel=panel) for panel, part in parts.items()], ignore_index=True)
-    found = found.assign(series=mapped(found["vector_kind"], _SERIES, "kind"), amount=found["strength"].astype(float))
-    found = found.sort_values("amount", kind="stable", ascending=False)
-    return found.assign(row=found["strength"].map(_row)).rename(columns={"vector": "unit"})
+    points = pd.concat([values.assign(panel=panel) for panel, values in parts.items()], ignore_index=True)
+    points = points.assign(
+        series=mapped(points["vector_kind"], _SERIES, "kind"), amount=points["strength"].astype(float)
+    )
+    points = points.sort_values("amount", kind="stable", ascending=False)
+    return points.assign(row=points["strength"].map(_row)).rename(columns={"vector": "unit"})
 
 
-def _said(replies: pd.DataFrame) -> pd.DataFrame:
+def _named_share(replies: pd.DataFrame) -> pd.DataFrame:
     """Return each reply with 1 if it has the name that is looked for; clean replies once for each concept."""
     concepts = list(dict.fromkeys(replies.loc[replies["vector_kind"] == "concept", "vector"]))
     clean = replies[replies["vector_kind"] == "none"]
     every = pd.concat(
         [replies[replies["vector_kind"] != "none"], *(clean.assign(vector=c, target=c) for c in concepts)]
     )
-    hits = [target in said.split(", ") for target, said in zip(every["target"], every["said"], strict=True)]
+    hits = [target in names.split(", ") for target, names in zip(every["target"], every["said"], strict=True)]
     return every.assign(value=np.array(hits, dtype=float))
 
 
@@ -88,7 +92,7 @@ def _row(strength: str) -> str:
     return "clean" if float(strength) == 0 else f"{float(strength):+g}".replace("-", MINUS)
 
 
-def effect(summary: pd.DataFrame, values: pd.DataFrame, about: str) -> go.Figure:
+def effect(summary: pd.DataFrame, values: pd.DataFrame, caption: str) -> go.Figure:
     """Return what steering does by strength: to the name's probability, to what is said, and to text."""
     panels = [
         DotPanel("log_p", "The concept's name comes nearer", "rise of log P(name), nats"),
@@ -97,7 +101,7 @@ def effect(summary: pd.DataFrame, values: pd.DataFrame, about: str) -> go.Figure
     ]
     figure = draw.dots(
         summary, values, panels, _LOOKS, title=_finding(summary),
-        subtitle=f"{about}. Large: mean over vectors with its 95% interval; small: single vectors. "
+        subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. "
         "log P(name): of the first token of the concept's name, mean "
         f"over the positions of texts. {plain_text.TOLD.split(';')[0]}; the larger rise of the two. Name of a random "
         "vector: that of the concept whose norms it has.", packed=True,
@@ -107,11 +111,11 @@ def effect(summary: pd.DataFrame, values: pd.DataFrame, about: str) -> go.Figure
 
 
 def _finding(summary: pd.DataFrame) -> str:
-    said = summary[summary["panel"] == "said"].set_index(["row", "series"])["mean"]
+    shares = summary[summary["panel"] == "said"].set_index(["row", "series"])["mean"]
     at = _strongest(summary)
-    text = f"At strength {at.removeprefix('+')} replies name the concept in {said[at, 'injected']:.0%} of cases"
+    text = f"At strength {at.removeprefix('+')} replies name the concept in {shares[at, 'injected']:.0%} of cases"
     others = {"random vectors": (at, "random"), "clean": ("clean", "clean")}
-    compared = [f"{name}: {said[key]:.0%}" for name, key in others.items() if key in said.index]
+    compared = [f"{name}: {shares[key]:.0%}" for name, key in others.items() if key in shares.index]
     return f"{text} ({', '.join(compared)})" + ("; at more, text falls apart" if _broken(summary) else "")
 
 
@@ -133,29 +137,31 @@ def _broken(summary: pd.DataFrame) -> bool:
     return 0 < len(_coherent(summary)) < sum(str(row).startswith("+") for row in dict.fromkeys(summary["row"]))
 
 
-def talk(replies: pd.DataFrame, summary: pd.DataFrame, about: str, mode: str) -> go.Figure:
+def talk(replies: pd.DataFrame, summary: pd.DataFrame, caption: str, mode: str) -> go.Figure:
     """Return what is said to the first request under each vector: clean, and with both signs at two strengths."""
-    asked = replies["conversation"].iloc[0]
-    here = replies[replies["conversation"] == asked].assign(row=lambda rows: rows["strength"].map(_row))
+    request = replies["conversation"].iloc[0]
+    answers = replies[replies["conversation"] == request].assign(row=lambda rows: rows["strength"].map(_row))
     columns = _columns(summary)
-    clean = here.loc[here["vector_kind"] == "none", "text"].iloc[0]
+    clean = answers.loc[answers["vector_kind"] == "none", "text"].iloc[0]
     concepts, random = (
-        list(dict.fromkeys(here.loc[here["vector_kind"] == kind, "vector"])) for kind in ("concept", "random")
+        list(dict.fromkeys(answers.loc[answers["vector_kind"] == kind, "vector"])) for kind in ("concept", "random")
     )
     names = [*concepts, *random[:_RANDOM_SHOWN]]
-    texts = here.set_index(["vector", "row"])["text"]
-    targets = here.set_index("vector")["target"].groupby(level=0).first()
+    texts = answers.set_index(["vector", "row"])["text"]
+    targets = answers.set_index("vector")["target"].groupby(level=0).first()
     lines = []
     for name in names:
         bold = name_pattern(targets[name])
-        said = [clean if column == "clean" else str(texts[name, column]) for column in columns]
-        lines.append([TextCell(name, ".+"), *(TextCell(_shown(text), bold) for text in said)])
-    prompt = f"{here['prompt'].iloc[0]}" + (f" / {here['prefix'].iloc[0]} ..." if here["prefix"].iloc[0] else "")
+        quotes = [clean if column == "clean" else str(texts[name, column]) for column in columns]
+        lines.append([TextCell(name, ".+"), *(TextCell(_one_line(text), bold) for text in quotes)])
+    prompt = f"{answers['prompt'].iloc[0]}" + (
+        f" / {answers['prefix'].iloc[0]} ..." if answers["prefix"].iloc[0] else ""
+    )
     how = "Likeliest replies (greedy)" if mode == "greedy" else "Sampled replies, the first of each"
     return draw.wrapped_table(
         ["vector", *columns], lines, widths=[0.5, *[1.0] * len(columns)],
         title=f"What comes to mind under steering? \u201c{prompt}\u201d",
-        subtitle=f"{about}. {how}; vectors are added to request and reply, with both signs. Bold: the concept's name "
+        subtitle=f"{caption}. {how}; vectors are added to request and reply, with both signs. Bold: the concept's name "
         "(random vectors: that of the concept whose norms they have). All requests, strengths and "
         "samples are in table.csv.",
         rules=[len(concepts)] if random else [],
@@ -166,12 +172,12 @@ def _columns(summary: pd.DataFrame) -> list[str]:
     """Return the strengths that are shown: the strongest with coherent text and the next stronger, with both signs."""
     positive = [row for row in dict.fromkeys(summary["row"]) if row.startswith("+")]  # the strongest first
     at = positive.index(_strongest(summary))
-    shown = positive[max(0, at - 1) : at + 1]
-    negative = [MINUS + row.removeprefix("+") for row in shown]
-    return [*negative, "clean", *reversed(shown)]
+    strongest = positive[max(0, at - 1) : at + 1]
+    negative = [MINUS + row.removeprefix("+") for row in strongest]
+    return [*negative, "clean", *reversed(strongest)]
 
 
-def _shown(text: str) -> str:
+def _one_line(text: str) -> str:
     return text.strip().replace("\n", " \u23ce ") or "(nothing)"
 
 

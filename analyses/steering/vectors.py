@@ -43,9 +43,11 @@ class Sanity:
     @classmethod
     def of(cls, record: JSON) -> Sanity:
         """Return what a record says."""
-        known = record if isinstance(record, dict) else {}
-        listed, rows = known["vectors"], known["cosines"]
-        vectors = tuple(_vector(one) for one in listed if isinstance(one, dict)) if isinstance(listed, list) else ()
+        fields = record if isinstance(record, dict) else {}
+        listed, rows = fields["vectors"], fields["cosines"]
+        vectors = (
+            tuple(_vector(entry) for entry in listed if isinstance(entry, dict)) if isinstance(listed, list) else ()
+        )
         cosines = tuple(
             tuple(float(str(value)) for value in row)
             for row in (rows if isinstance(rows, list) else [])
@@ -66,10 +68,10 @@ def sanity(setup: Setup) -> JSON:
         )
         for name, vector in every.items()
     )  # fmt: skip
-    found = Sanity(
+    measured = Sanity(
         vectors, tuple(tuple(map(_rounded, row)) for row in cosines(list(every.values()), setup.dose.layers))
     )
-    return run.as_json(asdict(found))
+    return run.as_json(asdict(measured))
 
 
 def tokens(model: Model, vector: ConceptVector, layer: int) -> tuple[str, ...]:

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from analyses.steering.vectors import Sanity
 
 
-def cosines(sanity: Sanity, dose: Dose, about: str) -> go.Figure:
+def cosines(sanity: Sanity, dose: Dose, caption: str) -> go.Figure:
     """Return the cosines of all pairs of vectors, those alike beside each other."""
     values = np.array(sanity.cosines)
     kinds = np.array([vector.kind for vector in sanity.vectors])
     order = [*_alike(values, np.flatnonzero(kinds == "concept")), *np.flatnonzero(kinds == "random")]
     names = [sanity.vectors[at].name for at in order]
-    shown = values[np.ix_(order, order)]
-    none = np.full_like(shown, np.nan)
-    panel = GridPanel("Cosine of two vectors, mean over the dose's layers", Interval(shown, none, none, len(names)))
+    ordered = values[np.ix_(order, order)]
+    none = np.full_like(ordered, np.nan)
+    panel = GridPanel("Cosine of two vectors, mean over the dose's layers", Interval(ordered, none, none, len(names)))
     return draw.grid(
         [panel], rows=names, columns=[name.replace("-", "<br>") for name in names], row_label="", column_label="",
         label="cosine", title=_cosines_finding(sanity, kinds),
-        subtitle=f"{about}. Concepts in order of similarity "
+        subtitle=f"{caption}. Concepts in order of similarity "
         "(average linkage), then random vectors.",
     )  # fmt: skip
 
@@ -65,7 +65,7 @@ def _cosines_finding(sanity: Sanity, kinds: np.ndarray) -> str:
     return f"Concept vectors have a mean cosine of {mean}; the most alike are {names[row]} and {names[column]} ({most})"
 
 
-def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, about: str) -> go.Figure:
+def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, caption: str) -> go.Figure:
     """Return the sanity table: norms, what the dose comes to, the most similar vector, and the words it stands for."""
     steered = table[(table["kind"] == REPLY) & (table["strength"].astype(float) > 0)]
     amounts = sorted(set(steered["strength"]), key=float)
@@ -85,9 +85,9 @@ def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, about: str) -> go.F
     return draw.wrapped_table(
         headings, rows, widths=[0.7, 1.1, 0.8, 0.9, 2.2, 2.2],
         title=f"Do vectors stand for their concepts? {right} of {concepts} promote the name itself",
-        subtitle=f"{about}. Tokens: logit lens of the vector (final norm and unembedding) at layer {dose.layers[-1]}, "
-        "the likeliest first; suppressed: those of the opposite vector. |added|: as measured, mean over layers, by the "
-        "model's median residual norm.",
+        subtitle=f"{caption}. Tokens: logit lens of the vector (final norm and unembedding) at layer "
+        f"{dose.layers[-1]}, the likeliest first; suppressed: those of the opposite vector. |added|: as measured, mean "
+        "over layers, by the model's median residual norm.",
         rules=[concepts] if concepts < len(sanity.vectors) else [],
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from analyses import layer_strength
 from analyses.kit import cli, plain_text
 from analyses.kit import dose as injected
 from analyses.kit.dose import Dose
-from analyses.layer_strength.figures import About, figures, verdict
+from analyses.layer_strength.figures import Subject, figures, verdict
 from analyses.layer_strength.measures import grid, ranges
 from mechint.prompts.design import PromptDesign
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick_analyses")
 WINDOWS, STRENGTHS = ("0:2", "1:3", "2:4"), ("0.1", "0.5", "2")
 CONCEPTS, RANDOMS = {"cats": 1.0, "bread": 2.0, "rain": 1.5}, {"random-0": 0.1, "random-1": 0.3}
 DOSE = Dose((1, 2), None, 0.5, "test")
-ABOUT = About("a model", DOSE, True)
+SUBJECT = Subject("a model", DOSE, True)
 # By window: how much a concept of size one shifts the introspection answer at strength one.
 GAIN = dict(zip(WINDOWS, (1.0, 4.0, 2.0), strict=True))
 
@@ -71,7 +71,7 @@ def planted() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
-    return figures(planted, ABOUT)
+    return figures(planted, SUBJECT)
 
 
 def test_measures_are_those_that_were_planted(planted: pd.DataFrame) -> None:
@@ -96,7 +96,7 @@ def test_titles_and_record_say_where_detection_exceeds_control(
     assert "at layers 1:3, strength 0.5: by +2.70 [" in titles["layer_strength_grid"]
     assert "random vectors shift detection by +0.40 there" in titles["layer_strength_grid"]
     assert "text is coherent up to strength 0.5" in titles["layer_strength_curves"]
-    found = verdict(planted, ABOUT)
+    found = verdict(planted, SUBJECT)
     assert (found["grid"]["row"], found["grid"]["column"]) == ("1:3", "0.5")
     assert found["grid"]["net"] == pytest.approx(2.7)
     assert found["clean_perplexity"] == {"prose": pytest.approx(np.exp(3), abs=1e-3), "reply": pytest.approx(20.086)}
@@ -107,9 +107,9 @@ def test_a_bias_or_broken_text_is_no_detection(change: dict[str, float]) -> None
     """Controls that move as much, or text that is lost before anything is detected."""
     table = _table(**change)
     assert grid(table).best() is None
-    title = figures(table, ABOUT)["layer_strength_grid"].layout.title.text.replace("<br>", " ")
+    title = figures(table, SUBJECT)["layer_strength_grid"].layout.title.text.replace("<br>", " ")
     assert title == "<b>Nowhere does detection exceed control while text is still coherent</b>"
-    assert verdict(table, ABOUT)["grid"] is None
+    assert verdict(table, SUBJECT)["grid"] is None
 
 
 def test_ranges_are_first_by_last_layer_with_gaps(planted: pd.DataFrame) -> None:
@@ -135,7 +135,7 @@ def test_panels_share_a_scale_and_lost_places_are_hatched(drawn: dict[str, go.Fi
 
 def test_absolute_strengths_have_a_second_axis(planted: pd.DataFrame, drawn: dict[str, go.Figure]) -> None:
     dose = Dose((1, 2), 0.5, None, "test")
-    figure = figures(planted, About("a model", dose, False))["layer_strength_curves"]
+    figure = figures(planted, Subject("a model", dose, False))["layer_strength_curves"]
     assert list(figure.layout.xaxis99.ticktext) == ["0.025", "0.12", "0.5"]
     assert figure.layout.xaxis99.range == figure.layout.xaxis.range
     relative = drawn["layer_strength_curves"]
@@ -144,7 +144,7 @@ def test_absolute_strengths_have_a_second_axis(planted: pd.DataFrame, drawn: dic
 
 def test_figures_do_without_random_vectors_and_controls(planted: pd.DataFrame) -> None:
     alone = planted[(planted["vector_kind"] != "random") & (planted["kind"] != "control")]
-    title = figures(alone, ABOUT)["layer_strength_grid"].layout.title.text
+    title = figures(alone, SUBJECT)["layer_strength_grid"].layout.title.text
     assert "no control questions were asked" in title.replace("<br>", " ")
     one = planted[planted["vector"].isin(["", "cats"])]
     assert grid(one).best() == (1, 1), "one concept has no interval, and its mean counts"
