@@ -84,10 +84,10 @@ class Conversation:
     @checked
     def load(cls, path: str | Path) -> Conversation:
         """Return the one conversation in a JSON file; raises ConversationError if it holds several."""
-        found = load_conversations(path)
-        if len(found) != 1:
-            raise _malformed(str(path), f"{len(found)} conversations where one is expected")
-        return found[0]
+        conversations = load_conversations(path)
+        if len(conversations) != 1:
+            raise _malformed(str(path), f"{len(conversations)} conversations where one is expected")
+        return conversations[0]
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the conversation as a JSON object of the file format."""
@@ -223,9 +223,9 @@ def _check_messages(label: str, messages: Sequence[Message]) -> None:
         raise _malformed(where, "the system message is marked add_injection, but the message after it is not")
 
 
-def _malformed(where: str, what: str) -> ConversationError:
+def _malformed(where: str, fault: str) -> ConversationError:
     return ConversationError(
-        given=f"{where}: {what}",
+        given=f"{where}: {fault}",
         allowed=f"label, messages (role one of {', '.join(_ROLES)}; content; add_injection; continue_msg), "
         "yes_token, no_token, extra",
         advice="correct the conversation; the format is described in README under 'Conversation files'",

@@ -72,8 +72,8 @@ def straddling(tokenizer: PreTrainedTokenizerBase, text: str, left: Span, right:
     return next((at for at in both if spans[at][0] < right[1]), None)
 
 
-def common_length(some: Sequence[object], others: Sequence[object]) -> int:
+def common_length(first: Sequence[object], second: Sequence[object]) -> int:
     """Return how many first items two sequences share."""
     return next(
-        (at for at, (a, b) in enumerate(zip(some, others, strict=False)) if a != b), min(len(some), len(others))
+        (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )

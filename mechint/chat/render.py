@@ -122,8 +122,8 @@ def render_all(
     options: TemplateOptions | None = None,
 ) -> tuple[Rendered, ...]:
     """Return what `render` makes of each conversation; first turns that several share are tokenized once."""
-    template, known = chat_template(source, options), Known()
-    return tuple(_rendered(template, conversation, known) for conversation in conversations)
+    template, prefix_tokens = chat_template(source, options), PrefixTokens()
+    return tuple(_rendered(template, conversation, prefix_tokens) for conversation in conversations)
 
 
 @checked
@@ -141,7 +141,7 @@ def render(
     Raises ChatTemplateError if there is no template, if it fails, if it does not write an open message literally, if a
     message cannot be found in what it writes, or if the BOS token comes out doubled.
     """
-    return _rendered(chat_template(source, options), conversation, Known())
+    return _rendered(chat_template(source, options), conversation, PrefixTokens())
 
 
 def chat_template(
@@ -153,7 +153,7 @@ def chat_template(
     return ChatTemplate(source, options or TemplateOptions())
 
 
-class Known(dict[tuple[Message, ...], list[int]]):
+class PrefixTokens(dict[tuple[Message, ...], list[int]]):
     """The tokens of first messages, closed, for one chat template."""
 
     def of(self, template: ChatTemplate, first: Sequence[Message]) -> list[int]:
@@ -164,20 +164,21 @@ class Known(dict[tuple[Message, ...], list[int]]):
         return self[key]
 
 
-def _rendered(template: ChatTemplate, conversation: Conversation, known: Known) -> Rendered:
+def _rendered(template: ChatTemplate, conversation: Conversation, prefix_tokens: PrefixTokens) -> Rendered:
     messages = _fit_system(template, conversation.messages)
     text = whole_text(template, messages)
     tokens = encode(template.tokenizer, text)
     _check_bos(template.tokenizer, tokens)
-    stops, notes = _stops_by_prefix(template, messages, tokens, known), _not_literal(messages, text)
+    stops = _stops_by_prefix(template, messages, tokens, prefix_tokens)
+    notes = _not_literal(messages, text)
     if stops is None:
         stops, changed = _stops_by_turns(template, messages, text, tokens)
         notes = [*changed, *notes]
     segments = _segments(messages, stops, len(tokens), offset=len(conversation.messages) - len(messages))
     _check_written(conversation, segments)
-    shown = pieces(template.tokenizer, text, [segment.stop for segment in segments])
+    segment_texts = pieces(template.tokenizer, text, [segment.stop for segment in segments])
     notes = [*template.facts(), *notes]
-    return Rendered(conversation, text, tuple(tokens), segments, template.options, tuple(notes), shown)
+    return Rendered(conversation, text, tuple(tokens), segments, template.options, tuple(notes), segment_texts)
 
 
 def _described(segment: Segment) -> str:
@@ -187,17 +188,17 @@ def _described(segment: Segment) -> str:
 
 def _segments(messages: Sequence[Message], stops: Mapping[int, int], n_pos: int, offset: int) -> tuple[Segment, ...]:
     """Return the segments that end at `stops`, by message; `offset` is how many messages have been left out."""
-    found: list[Segment] = []
+    segments: list[Segment] = []
     for index, stop in stops.items():
-        start, message = (found[-1].stop if found else 0), messages[index]
-        found.append(Segment(index + offset, message.role, start, stop, message.add_injection))
-    if found[-1].stop < n_pos:
-        found.append(Segment(None, "assistant", found[-1].stop, n_pos, False))
-    return tuple(found)
+        start, message = (segments[-1].stop if segments else 0), messages[index]
+        segments.append(Segment(index + offset, message.role, start, stop, message.add_injection))
+    if segments[-1].stop < n_pos:
+        segments.append(Segment(None, "assistant", segments[-1].stop, n_pos, False))
+    return tuple(segments)
 
 
 def _stops_by_prefix(
-    template: ChatTemplate, messages: Sequence[Message], tokens: Sequence[int], known: Known
+    template: ChatTemplate, messages: Sequence[Message], tokens: Sequence[int], prefix_tokens: PrefixTokens
 ) -> dict[int, int] | None:
     """Return where segments end if the tokens of all first messages begin those of the whole, else None."""
     stops = {}
@@ -205,12 +206,12 @@ def _stops_by_prefix(
         if message.role == "system":
             continue
         try:
-            part = tokens if message.continue_msg else known.of(template, messages[: index + 1])
+            prefix = tokens if message.continue_msg else prefix_tokens.of(template, messages[: index + 1])
         except ChatTemplateError:  # templates that take no conversation which ends there
             return None
-        if list(tokens[: len(part)]) != list(part):
+        if list(tokens[: len(prefix)]) != list(prefix):
             return None
-        stops[index] = len(part)
+        stops[index] = len(prefix)
     return stops
 
 
@@ -218,20 +219,20 @@ def _stops_by_turns(
     template: ChatTemplate, messages: Sequence[Message], text: str, tokens: Sequence[int]
 ) -> tuple[dict[int, int], list[str]]:
     """Return where segments end by the place of each message in the whole text, and what is to be said of it."""
-    found = turns(template, messages, text)
-    for one, following in pairwise(found):
-        shared = straddling(template.tokenizer, text, one.content, following.content)
+    message_turns = turns(template, messages, text)
+    for turn, following in pairwise(message_turns):
+        shared = straddling(template.tokenizer, text, turn.content, following.content)
         if shared is not None:
             raise ChatTemplateError(
-                given=f"message {one.message} ({messages[one.message].role}): its last token "
+                given=f"message {turn.message} ({messages[turn.message].role}): its last token "
                 f"{template.tokenizer.decode([tokens[shared]])!r} is also the first of message {following.message}",
                 allowed="messages that have tokens of their own",
                 advice="use a template that writes something between messages",
             )
-    edges = token_edges(template.tokenizer, text, [turn.stop for turn in found])
-    stops = {turn.message: edge for turn, edge in zip(found, edges, strict=True)}
-    if messages[found[-1].message].continue_msg:
-        stops[found[-1].message] = len(tokens)
+    edges = token_edges(template.tokenizer, text, [turn.stop for turn in message_turns])
+    stops = {turn.message: edge for turn, edge in zip(message_turns, edges, strict=True)}
+    if messages[message_turns[-1].message].continue_msg:
+        stops[message_turns[-1].message] = len(tokens)
     return stops, rewritten(template, messages, text)
 
 

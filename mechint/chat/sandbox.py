@@ -42,8 +42,8 @@ class _CountingCode(CodeGenerator):
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self.write("environment.concat(map(str, (")
-        for part in node.nodes:
-            self.visit(part, frame)
+        for operand in node.nodes:
+            self.visit(operand, frame)
             self.write(", ")
         self.write(")))")
 
@@ -119,14 +119,16 @@ def _environment() -> BoundedEnvironment:
     """Return the environment that transformers renders chat templates in, bounded."""
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
-    theirs = _compile_jinja_template("").environment
-    kinds = [type(extension) for extension in theirs.extensions.values()]
-    own = BoundedEnvironment(trim_blocks=theirs.trim_blocks, lstrip_blocks=theirs.lstrip_blocks, extensions=kinds)
+    reference = _compile_jinja_template("").environment
+    kinds = [type(extension) for extension in reference.extensions.values()]
+    environment = BoundedEnvironment(
+        trim_blocks=reference.trim_blocks, lstrip_blocks=reference.lstrip_blocks, extensions=kinds
+    )
     for name in ("filters", "tests", "globals"):
-        getattr(own, name).update(getattr(theirs, name))
-    own.filters.update({name: _bounded(own, use) for name, use in own.filters.items()})
-    del own.globals["lipsum"]  # endless filler text, which no chat template writes
-    return own
+        getattr(environment, name).update(getattr(reference, name))
+    environment.filters.update({name: _bounded(environment, use) for name, use in environment.filters.items()})
+    del environment.globals["lipsum"]  # endless filler text, which no chat template writes
+    return environment
 
 
 def _bounded(environment: BoundedEnvironment, use: Callable[..., object]) -> Callable[..., object]:
@@ -156,9 +158,9 @@ def _check_sum(left: object, right: object) -> None:
 
 
 def _check_product(left: object, right: object) -> None:
-    for times, what in ((left, right), (right, left)):
-        if isinstance(times, int) and isinstance(what, str | list | tuple):
-            _check_size(len(what) * max(times, 0))
+    for times, sequence in ((left, right), (right, left)):
+        if isinstance(times, int) and isinstance(sequence, str | list | tuple):
+            _check_size(len(sequence) * max(times, 0))
     if isinstance(left, int) and isinstance(right, int):
         _check_bits(left.bit_length() + right.bit_length())
 

@@ -44,10 +44,12 @@ def positions_of(
             advice="copy the text from the message to the letter",
         )
     start = places[occurrence]
-    found = tuple(at for at, anchor in enumerate(anchors(rendered.text, spans)) if start <= anchor < start + len(text))
-    if not found:
+    positions = tuple(
+        at for at, anchor in enumerate(anchors(rendered.text, spans)) if start <= anchor < start + len(text)
+    )
+    if not positions:
         raise UsageError(f"{text!r} begins no token", "texts with a token of their own", "take a longer piece")
-    return found
+    return positions
 
 
 def _checked_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[Span]:

@@ -120,10 +120,10 @@ class ChatTemplate:
     def facts(self) -> list[str]:
         """Return what is to be known of this template under these options, for people."""
         day, thinking = self.options.day, {True: "on", False: "off", None: "as the template does by itself"}
-        said = [f"dates in the chat template: {day}, not today's" if _CLOCK in self.reads else ""]
+        facts = [f"dates in the chat template: {day}, not today's" if _CLOCK in self.reads else ""]
         if self.switch is not None:
-            said.append(f"thinking: {thinking[self.options.thinking]} (by {self.switch})")
-        return [fact for fact in said if fact]
+            facts.append(f"thinking: {thinking[self.options.thinking]} (by {self.switch})")
+        return [fact for fact in facts if fact]
 
     @cached_property
     def _compiled(self) -> tuple[Template, frozenset[str]]:
@@ -137,12 +137,12 @@ class ChatTemplate:
     @cached_property
     def _variables(self) -> dict[str, object]:
         """What the template is given besides the messages."""
-        given: dict[str, object] = dict(self.tokenizer.special_tokens_map)
+        variables: dict[str, object] = dict(self.tokenizer.special_tokens_map)
         if self.options.thinking is not None:
-            given |= {name: self.options.thinking for name in _SWITCHES if name in self.reads}
+            variables |= {name: self.options.thinking for name in _SWITCHES if name in self.reads}
         if self.options.date is not None and _DATE_TEXT in self.reads:
-            given[_DATE_TEXT] = self.options.day.strftime(_DATE_FORM)
-        return given | {_CLOCK: self.options.day.strftime} | dict(self.options.variables)
+            variables[_DATE_TEXT] = self.options.day.strftime(_DATE_FORM)
+        return variables | {_CLOCK: self.options.day.strftime} | dict(self.options.variables)
 
     def _marked(self, chat: list[dict[str, str]]) -> list[dict[str, str]]:
         """Add the word to the system message by which the template switches thinking, if it does so by words."""
@@ -165,16 +165,16 @@ class ChatTemplate:
 
 def _source(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the template of a tokenizer; of several, the default one."""
-    found = getattr(tokenizer, "chat_template", None)
-    if isinstance(found, dict):
-        found = found.get("default")
-    if not isinstance(found, str) or not found:
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not isinstance(template, str) or not template:
         raise ChatTemplateError(
             given="the tokenizer has no chat template",
             allowed="chat models, whose tokenizer carries one",
             advice="load the instruction-tuned checkpoint, or set tokenizer.chat_template",
         )
-    return found
+    return template
 
 
 def _without_effect(option: str, why: str, reads: frozenset[str]) -> ChatTemplateError:
@@ -194,19 +194,19 @@ def _failed(error: Exception, roles: Sequence[str]) -> ChatTemplateError:
 
     where, why = _where(error), str(error).strip() or type(error).__name__
     if isinstance(error, EndlessTemplateError):
-        what, advice = f"does not come to an end{where}: {why}", "use another template: tokenizer.chat_template = ..."
+        fault, advice = f"does not come to an end{where}: {why}", "use another template: tokenizer.chat_template = ..."
     elif isinstance(error, TemplateSyntaxError):
-        what, advice = f"is no valid Jinja (line {error.lineno}): {why}", "correct the template"
+        fault, advice = f"is no valid Jinja (line {error.lineno}): {why}", "correct the template"
     elif isinstance(error, UndefinedError):
-        what = f"reads something that is not there{where}: {why}"
+        fault = f"reads something that is not there{where}: {why}"
         advice = "pass it: mi.TemplateOptions(variables={...}), --template-variables"
     elif isinstance(error, SecurityError):
-        what, advice = f"does what no template may{where}: {why}", "use another template"
+        fault, advice = f"does what no template may{where}: {why}", "use another template"
     elif type(error) is TemplateError:  # what a template says by raise_exception
-        what, advice = f"refuses a conversation with the roles {list(roles)}: {why}", "change the conversation"
+        fault, advice = f"refuses a conversation with the roles {list(roles)}: {why}", "change the conversation"
     else:
-        what, advice = f"fails{where}: {type(error).__name__}: {why}", "correct the template, or the conversation"
-    return ChatTemplateError(f"the chat template {what}", "templates that write this conversation", advice)
+        fault, advice = f"fails{where}: {type(error).__name__}: {why}", "correct the template, or the conversation"
+    return ChatTemplateError(f"the chat template {fault}", "templates that write this conversation", advice)
 
 
 def _where(error: Exception) -> str:

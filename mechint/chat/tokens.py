@@ -39,9 +39,9 @@ class Answers:
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         if self.reduce not in REDUCTIONS:
             raise UsageError(f"reduce={self.reduce!r}", "'sum' or 'max'", "choose one of the two")
-        given = (*self.yes, *self.no, *self.choices)
-        if len(set(given)) != len(given) or "" in given:
-            raise UsageError(f"answers {given}", "each answer once, none empty", "remove what is repeated or empty")
+        texts = self.texts()
+        if len(set(texts)) != len(texts) or "" in texts:
+            raise UsageError(f"answers {texts}", "each answer once, none empty", "remove what is repeated or empty")
 
     @classmethod
     def options(cls, options: Sequence[str]) -> Answers:

@@ -41,8 +41,8 @@ def whole_text(template: ChatTemplate, messages: Sequence[Message]) -> str:
     if template.options.thinking and last.role == "assistant":
         return template.generation_prompt(messages[:-1]) + last.content
     # Not continue_final_message: transformers 5 cuts messages that are empty, repeated or end in white space wrongly.
-    head, found, _ = template.text([*messages[:-1], replace(last, content=SENTINEL)]).rpartition(SENTINEL)
-    if found and _is_literal(template, messages, head):
+    head, separator, _ = template.text([*messages[:-1], replace(last, content=SENTINEL)]).rpartition(SENTINEL)
+    if separator and _is_literal(template, messages, head):
         return head + last.content
     raise ChatTemplateError(
         given=f"the chat template does not write the open last message {last.content[:60]!r} literally",
@@ -72,7 +72,7 @@ def turns(template: ChatTemplate, messages: Sequence[Message], text: str) -> lis
     written = [(index, place) for index, place in places.items() if place is not None]
     opener = _opener(text[: written[0][1][0]], template.tokenizer.bos_token) if written else None
     ends = [start for _, (start, _) in written[1:]] + [len(text)]
-    found = {}
+    turn_by_message = {}
     for (index, place), end in zip(written, ends, strict=True):
         if place[1] > end:
             raise _lost(messages, index, "is written after the message that follows it")
@@ -80,8 +80,8 @@ def turns(template: ChatTemplate, messages: Sequence[Message], text: str) -> lis
         closing = (
             between if messages[index].continue_msg else _closing(_tail(template, messages, index), between, opener)
         )
-        found[index] = Turn(index, place, place[1] + len(closing))
-    return _with_unwritten(spoken, found)
+        turn_by_message[index] = Turn(index, place, place[1] + len(closing))
+    return _with_unwritten(spoken, turn_by_message)
 
 
 def _with_unwritten(spoken: Sequence[int], written: Mapping[int, Turn]) -> list[Turn]:
@@ -136,17 +136,17 @@ def _number(template: ChatTemplate, first: Sequence[Message], mark: str) -> int:
 
 def _gaps(probe: str, mark: str, text: str) -> list[Span]:
     """Return what stands in `text` where marks stand in `probe`, if the two are alike everywhere else."""
-    parts = probe.split(mark)
-    gaps, left = len(parts) - 1, len(text) - sum(map(len, parts))
+    literals = probe.split(mark)
+    gaps, left = len(literals) - 1, len(text) - sum(map(len, literals))
     if gaps == 0 or left < 0 or left % gaps:
         return []
     spans, at = [], 0
-    for part in parts[:-1]:
-        if not text.startswith(part, at):
+    for literal in literals[:-1]:
+        if not text.startswith(literal, at):
             return []
-        at += len(part) + left // gaps
+        at += len(literal) + left // gaps
         spans.append((at - left // gaps, at))
-    return spans if text.startswith(parts[-1], at) else []
+    return spans if text.startswith(literals[-1], at) else []
 
 
 def _first_insertions(
@@ -165,10 +165,10 @@ def _tail(template: ChatTemplate, messages: Sequence[Message], index: int) -> st
     mark = SENTINEL.ljust(len(messages[index].content), "5")  # as long as the content, for templates that count
     last = replace(messages[index], content=mark, continue_msg=False)
     try:
-        _, found, tail = template.text([*messages[:index], last]).rpartition(mark)
+        _, separator, tail = template.text([*messages[:index], last]).rpartition(mark)
     except ChatTemplateError:
         return None
-    return tail if found else None
+    return tail if separator else None
 
 
 def _closing(tail: str | None, between: str, opener: str | None) -> str:

@@ -118,24 +118,24 @@ def _description(data: JSON, where: str) -> Description:
 
 
 def _format(data: JSON, where: str) -> AnswerFormat:
-    found = AnswerFormat(**filled_texts(data, where, field_names(AnswerFormat)))
-    if found.yes_token == found.no_token:
-        raise malformed(where, f"yes_token and no_token are both {found.yes_token!r}")
-    return found
+    answer_format = AnswerFormat(**filled_texts(data, where, field_names(AnswerFormat)))
+    if answer_format.yes_token == answer_format.no_token:
+        raise malformed(where, f"yes_token and no_token are both {answer_format.yes_token!r}")
+    return answer_format
 
 
 def _controls(data: JSON, where: str) -> Mapping[str, tuple[str, ...]]:
     groups = as_object(data, where, GROUPS)
-    found = {group: as_texts(groups[group], f"{where}, {group}") for group in GROUPS}
-    check_distinct([question for group in found.values() for question in group], where)
-    return MappingProxyType(found)
+    questions_by_group = {group: as_texts(groups[group], f"{where}, {group}") for group in GROUPS}
+    check_distinct([question for group in questions_by_group.values() for question in group], where)
+    return MappingProxyType(questions_by_group)
 
 
 def _extraction(data: JSON, where: str) -> Extraction:
     parts = as_object(data, where, field_names(Extraction))
-    found = Extraction(**{key: as_texts(value, f"{where}, {key}") for key, value in parts.items()})
-    if len(found.concept) != len(found.baseline):
-        raise malformed(where, f"{len(found.concept)} concept and {len(found.baseline)} baseline messages")
-    if not all(SLOT in text for text in found.concept) or any(SLOT in text for text in found.baseline):
+    extraction = Extraction(**{key: as_texts(value, f"{where}, {key}") for key, value in parts.items()})
+    if len(extraction.concept) != len(extraction.baseline):
+        raise malformed(where, f"{len(extraction.concept)} concept and {len(extraction.baseline)} baseline messages")
+    if not all(SLOT in text for text in extraction.concept) or any(SLOT in text for text in extraction.baseline):
         raise malformed(where, f"{SLOT} must stand in every concept message and in no baseline message")
-    return found
+    return extraction

@@ -20,8 +20,8 @@ def table(data: JSON, where: str, read: Callable[[JSON, str], _T]) -> Mapping[st
     entries = as_object(data, where)
     if not entries:
         raise malformed(where, "it is empty")
-    found = {checked_name(key, where): read(value, f"{where}, {key}") for key, value in entries.items()}
-    return MappingProxyType(found)
+    records = {checked_name(key, where): read(value, f"{where}, {key}") for key, value in entries.items()}
+    return MappingProxyType(records)
 
 
 def as_object(data: JSON, where: str, keys: Sequence[str] | None = None) -> dict[str, JSON]:
@@ -48,9 +48,9 @@ def as_texts(data: JSON, where: str) -> tuple[str, ...]:
     """Return a list of different texts that are not empty; raises UsageError."""
     if not isinstance(data, list) or not data:
         raise malformed(where, "not a list of texts, or an empty one")
-    found = tuple(filled_text(item, f"{where}, item {i}") for i, item in enumerate(data))
-    check_distinct(found, where)
-    return found
+    texts = tuple(filled_text(item, f"{where}, item {i}") for i, item in enumerate(data))
+    check_distinct(texts, where)
+    return texts
 
 
 def check_distinct(texts: Sequence[str], where: str) -> None:
@@ -82,10 +82,10 @@ def checked_name(data: JSON, where: str) -> str:
     return name
 
 
-def malformed(where: str, what: str) -> UsageError:
+def malformed(where: str, fault: str) -> UsageError:
     """Return the error for a design file."""
     return UsageError(
-        given=f"{where}: {what}",
+        given=f"{where}: {fault}",
         allowed="the parts that mechint/prompts/prompt_sets/full.json has",
         advice="correct the design file, with that one as a pattern",
     )

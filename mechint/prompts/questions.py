@@ -28,13 +28,13 @@ def identification(
     _check_options(options)
     lists, task = design.tasks.lists, design.tasks.identification
     question = task.asked(lists.listed(options, FIRST_DIGIT["identification"]), len(options))
-    return Conversation(label, _asked(first_turns(design, description, info), question, lists.prefix))
+    return Conversation(label, _with_question(first_turns(design, description, info), question, lists.prefix))
 
 
 def naming(design: PromptDesign, label: str, *, description: str = "injection", info: str = "none") -> Conversation:
     """Return the question which concept was injected; a name comes next."""
     task = design.tasks.naming
-    return Conversation(label, _asked(first_turns(design, description, info), task.question, task.prefix))
+    return Conversation(label, _with_question(first_turns(design, description, info), task.question, task.prefix))
 
 
 def location(
@@ -47,8 +47,8 @@ def location(
     """
     lists, wording = design.tasks.lists, _place(design, place)
     options = place_options(design, place)
-    asked = lists.question.replace(QUESTION, wording.preference if preference else wording.question)
-    asked = asked.replace(OPTIONS, lists.listed([options[at] for at in order], FIRST_DIGIT["location"]))
+    question = lists.question.replace(QUESTION, wording.preference if preference else wording.question)
+    question = question.replace(OPTIONS, lists.listed([options[at] for at in order], FIRST_DIGIT["location"]))
     document, task = design.infos[info], design.tasks.location
     text = f"{task.setup}\n{' '.join(task.sentences)}"
     turns = (
@@ -56,7 +56,7 @@ def location(
         Message("user", f"{document}\n\n{text}" if document else text, add_injection=True),
         Message("assistant", task.reply, add_injection=True),
     )
-    return Conversation(label, _asked(turns, asked, lists.prefix))
+    return Conversation(label, _with_question(turns, question, lists.prefix))
 
 
 def place_options(design: PromptDesign, place: str) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def top_of_mind(design: PromptDesign) -> list[Conversation]:
     ]
 
 
-def _asked(turns: Sequence[Message], question: str, prefix: str) -> tuple[Message, ...]:
+def _with_question(turns: Sequence[Message], question: str, prefix: str) -> tuple[Message, ...]:
     return (*turns, Message("user", question), Message("assistant", prefix, continue_msg=True))
 
 

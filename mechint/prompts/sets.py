@@ -67,11 +67,11 @@ def first_turns(design: PromptDesign, description: str, info: str) -> tuple[Mess
     """
     _check_names("description", [description], list(design.descriptions))
     _check_names("info document", [info], list(design.infos))
-    what, document = design.descriptions[description], design.infos[info]
+    wording, document = design.descriptions[description], design.infos[info]
     return (
         Message("system", design.system),
-        Message("user", f"{document}\n\n{what.setup}" if document else what.setup, add_injection=True),
-        Message("assistant", what.reply, add_injection=True),
+        Message("user", f"{document}\n\n{wording.setup}" if document else wording.setup, add_injection=True),
+        Message("assistant", wording.reply, add_injection=True),
     )
 
 
@@ -107,39 +107,44 @@ def _extra(design: PromptDesign, cell: Cell, control: tuple[str, int] | None) ->
     return extra | {"control_question": design.controls[control[0]][control[1]]} if control else extra
 
 
-def _cells(design: PromptDesign, *wanted: str | Sequence[str] | None) -> list[Cell]:
+def _cells(
+    design: PromptDesign,
+    descriptions: str | Sequence[str] | None,
+    infos: str | Sequence[str] | None,
+    formats: str | Sequence[str] | None,
+) -> list[Cell]:
     return list(
         product(
-            _select("description", wanted[0], design.descriptions),
-            _select("info document", wanted[1], design.infos),
-            _select("answer format", wanted[2], design.formats),
+            _select("description", descriptions, design.descriptions),
+            _select("info document", infos, design.infos),
+            _select("answer format", formats, design.formats),
         )
     )
 
 
-def _select(what: str, wanted: str | Sequence[str] | None, allowed: Mapping[str, object]) -> list[str]:
-    if wanted is None:
+def _select(kind: str, names: str | Sequence[str] | None, allowed: Mapping[str, object]) -> list[str]:
+    if names is None:
         return list(allowed)
-    names = [wanted] if isinstance(wanted, str) else list(wanted)
-    _check_names(what, names, list(allowed))
-    return names
+    chosen = [names] if isinstance(names, str) else list(names)
+    _check_names(kind, chosen, list(allowed))
+    return chosen
 
 
-def _check_names(what: str, names: Sequence[str], allowed: Sequence[str]) -> None:
+def _check_names(kind: str, names: Sequence[str], allowed: Sequence[str]) -> None:
     unknown = [name for name in names if name not in allowed]
     if names and not unknown and len(set(names)) == len(names):
         return
-    given = f"unknown {what} {', '.join(map(repr, unknown))}" if unknown else f"{what}: {list(names)}"
-    advice = f"name each {what} once, as the design file spells it"
-    raise UnknownNameError(given=given, allowed=", ".join(allowed), advice=advice)
+    fault = f"unknown {kind} {', '.join(map(repr, unknown))}" if unknown else f"{kind}: {list(names)}"
+    advice = f"name each {kind} once, as the design file spells it"
+    raise UnknownNameError(given=fault, allowed=", ".join(allowed), advice=advice)
 
 
-def _update(path: Path, wanted: Sequence[Conversation], check: bool) -> bool:
+def _update(path: Path, conversations: Sequence[Conversation], check: bool) -> bool:
     """Bring one committed file up to date, or only look if `check`; return whether it was."""
-    if path.is_file() and load_conversations(path) == list(wanted):
+    if path.is_file() and load_conversations(path) == list(conversations):
         return True
     if not check:
-        save_conversations(wanted, path)
+        save_conversations(conversations, path)
     return False
 
 
@@ -160,9 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _update_sets(names: Sequence[str], check: bool) -> list[Path]:
-    made = {
-        prompt_design.packaged_folder() / n / file: c
-        for n in names
-        for file, c in rendered_files(PromptDesign.load(n)).items()
+    rendered = {
+        prompt_design.packaged_folder() / name / file: conversations
+        for name in names
+        for file, conversations in rendered_files(PromptDesign.load(name)).items()
     }
-    return [path for path, wanted in made.items() if not _update(path, wanted, check)]
+    return [path for path, conversations in rendered.items() if not _update(path, conversations, check)]

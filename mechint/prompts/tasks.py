@@ -121,17 +121,17 @@ class Tasks:
 
 
 def _lists(data: JSON, where: str) -> Lists:
-    found = Lists(**filled_texts(data, where, field_names(Lists)))
-    _check_slots(found.item, where, NUMBER, WORD)
-    _check_slots(found.digit, where, NUMBER)
-    _check_slots(found.question, where, QUESTION, OPTIONS)
-    return found
+    lists = Lists(**filled_texts(data, where, field_names(Lists)))
+    _check_slots(lists.item, where, NUMBER, WORD)
+    _check_slots(lists.digit, where, NUMBER)
+    _check_slots(lists.question, where, QUESTION, OPTIONS)
+    return lists
 
 
 def _identification(data: JSON, where: str) -> Identification:
-    found = Identification(**filled_texts(data, where, field_names(Identification)))
-    _check_slots(found.question, where, OPTIONS)
-    return found
+    identification = Identification(**filled_texts(data, where, field_names(Identification)))
+    _check_slots(identification.question, where, OPTIONS)
+    return identification
 
 
 def _location(data: JSON, where: str) -> Location:

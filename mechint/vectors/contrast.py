@@ -52,18 +52,18 @@ def contrast_of(
     """
     if method not in METHODS:
         raise UsageError(f"method {method!r}", ", ".join(METHODS), "choose one of these")
-    theirs, ours = finetuned.provenance, base.provenance
-    models = (f"activations of {theirs['model']}", f"those of {ours['model']}")
+    finetuned_source, base_source = finetuned.provenance, base.provenance
+    models = (f"activations of {finetuned_source['model']}", f"those of {base_source['model']}")
     _check_alike(*models, finetuned.shape, base.shape)
-    if theirs["prompts_sha256"] != ours["prompts_sha256"]:
-        given = f"{models[0]} and {models[1]} on other prompts"
-        raise UsageError(given, "the same prompts", "read both models again")
-    _check_alike(*models, {"tokens": theirs["tokens_sha256"]}, {"tokens": ours["tokens_sha256"]})
+    if finetuned_source["prompts_sha256"] != base_source["prompts_sha256"]:
+        raise UsageError(f"{models[0]} and {models[1]} on other prompts", "the same prompts", "read both models again")
+    _check_alike(*models, {"tokens": finetuned_source["tokens_sha256"]}, {"tokens": base_source["tokens_sha256"]})
     differences = finetuned.values - base.values
     rows = paired_direction(differences) if method == "paired_pca" else differences.mean(1)
-    about = {**ours, "method": "model_contrast", "direction": method}
-    about |= {"other": theirs["model"], "other_identity": theirs["identity"], "n_prompts": differences.shape[1]}
-    return ConceptVector(dict(enumerate(rows)), name, len(rows), about)
+    provenance = {**base_source, "method": "model_contrast", "direction": method}
+    provenance |= {"other": finetuned_source["model"], "other_identity": finetuned_source["identity"]}
+    provenance |= {"n_prompts": differences.shape[1]}
+    return ConceptVector(dict(enumerate(rows)), name, len(rows), provenance)
 
 
 def paired_direction(differences: Float[Tensor, "layer pair d_model"]) -> Float[Tensor, "layer d_model"]:
@@ -85,11 +85,13 @@ def _shape(model: Model) -> dict[str, JSON]:
     return {"n_layers": model.n_layers, "d_model": model.d_model, "vocabulary": model.vocabulary}
 
 
-def _check_alike(found: str, allowed: str, theirs: Mapping[str, JSON], ours: Mapping[str, JSON]) -> None:
-    """Raise SwapError unless two models are told to be of the same make."""
-    if differing := [part for part in ours if theirs[part] != ours[part]]:
+def _check_alike(
+    finetuned: str, base: str, finetuned_properties: Mapping[str, JSON], base_properties: Mapping[str, JSON]
+) -> None:
+    """Raise SwapError, with the names of both models, unless the finetuned one has the base's properties."""
+    if differing := [name for name in base_properties if finetuned_properties[name] != base_properties[name]]:
         raise SwapError(
-            given=f"{found}, which has other {', '.join(differing)}",
-            allowed=f"the shape, vocabulary and chat template of {allowed}",
+            given=f"{finetuned}, which has other {', '.join(differing)}",
+            allowed=f"the shape, vocabulary and chat template of {base}",
             advice="contrast a model with a finetuned copy of itself",
         )

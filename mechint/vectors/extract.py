@@ -53,7 +53,7 @@ def paired_pca(
     points from neutral to concept, by majority of the pairs. `design` defaults to the model's own prompt set.
     `progress=True` shows a bar.
     """
-    return _all(model, concepts, "paired_pca", design, shown=progress)
+    return _all(model, concepts, "paired_pca", design, progress=progress)
 
 
 @checked
@@ -65,7 +65,7 @@ def mean_difference(
     Activations are read at the last token of the prompt, where the reply would begin; norms are left as they come out.
     `progress=True` shows a bar.
     """
-    return _all(model, concepts, "mean_difference", design, shown=progress)
+    return _all(model, concepts, "mean_difference", design, progress=progress)
 
 
 @checked
@@ -77,8 +77,8 @@ def random_controls(
         raise UsageError(f"n={n} random controls", "1 or more", "ask for at least one")
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(n, model.n_layers, model.d_model, generator=generator)
-    about: dict[str, JSON] = {**about_model(model), "method": "random", "seed": seed}
-    controls = [_vector(model, draw, f"random-{index}", about).directions() for index, draw in enumerate(drawn)]
+    provenance: dict[str, JSON] = {**about_model(model), "method": "random", "seed": seed}
+    controls = [_vector(model, draw, f"random-{index}", provenance).directions() for index, draw in enumerate(drawn)]
     return controls if like is None else [c.at(like.layers).rescaled(like.norms) for c in controls]
 
 
@@ -100,16 +100,16 @@ def extract(
     if method not in METHODS:
         raise UsageError(f"method {method!r}", ", ".join(METHODS), "choose one of these")
     if directory is None:
-        return _all(model, concepts, method, design, shown=progress)
+        return _all(model, concepts, method, design, progress=progress)
     design = _design(model, design)
     paths = {concept: Path(directory) / f"{concept}.{method}.safetensors" for concept in _checked(concepts)}
     stored = {concept: _stored(path, _key(model, concept, method, design)) for concept, path in paths.items()}
-    found = {concept: vector for concept, vector in stored.items() if vector is not None}
-    missing = [concept for concept in paths if concept not in found]
-    for vector in _each(model, missing, method, design, shown=progress):
+    vectors = {concept: vector for concept, vector in stored.items() if vector is not None}
+    missing = [concept for concept in paths if concept not in vectors]
+    for vector in _each(model, missing, method, design, progress=progress):
         vector.save(paths[vector.name])
-        found[vector.name] = vector
-    return {concept: found[concept] for concept in paths}
+        vectors[vector.name] = vector
+    return {concept: vectors[concept] for concept in paths}
 
 
 def _stored(path: Path, key: str) -> ConceptVector | None:
@@ -122,20 +122,20 @@ def _stored(path: Path, key: str) -> ConceptVector | None:
 
 
 def _all(
-    model: Model, concepts: str | Sequence[str], method: str, design: PromptDesign | None, *, shown: bool
+    model: Model, concepts: str | Sequence[str], method: str, design: PromptDesign | None, *, progress: bool
 ) -> dict[str, ConceptVector]:
-    vectors = _each(model, _checked(concepts), method, _design(model, design), shown=shown)
+    vectors = _each(model, _checked(concepts), method, _design(model, design), progress=progress)
     return {vector.name: vector for vector in vectors}
 
 
 def _each(
-    model: Model, concepts: Sequence[str], method: str, design: PromptDesign, *, shown: bool
+    model: Model, concepts: Sequence[str], method: str, design: PromptDesign, *, progress: bool
 ) -> Iterator[ConceptVector]:
     """Yield the vectors one by one, each as soon as it is known."""
     if not concepts:
         return
     of = _METHODS[method](model, design)
-    for concept in tracked(concepts, method, "concept", shown=shown):
+    for concept in tracked(concepts, method, "concept", shown=progress):
         yield _vector(model, of(concept), concept, _provenance(model, concept, method, design))
 
 
@@ -158,7 +158,7 @@ def _by_difference(model: Model, design: PromptDesign) -> Method:
 
 def _activations(model: Model, chats: Sequence[Conversation]) -> Float[Tensor, "layer chat d_model"]:
     """`resid_post` at the last token of each chat, at every layer, in float32."""
-    return last_residuals(model, [render(model, one).tokens for one in chats])
+    return last_residuals(model, [render(model, conversation).tokens for conversation in chats])
 
 
 def _pairs(concept: str, design: PromptDesign) -> tuple[list[Conversation], list[Conversation]]:
@@ -194,7 +194,7 @@ def _vector(
 
 def _key(model: Model, concept: str, method: str, design: PromptDesign) -> str:
     """Hash of all that a vector depends on: weights, method, and the prompts as the model's template renders them."""
-    tokens = [render(model, one).tokens for one in _prompts(concept, method, design)]
+    tokens = [render(model, conversation).tokens for conversation in _prompts(concept, method, design)]
     return sha256(model.identity.encode(), method.encode(), json.dumps(tokens).encode())
 
 
@@ -202,11 +202,11 @@ def _prompts(concept: str, method: str, design: PromptDesign) -> list[Conversati
     """Every chat that a vector is computed from, in order."""
     if method == "mean_difference":
         return _about_words(design, [concept, *design.extraction.baseline_words])
-    return [one for side in _pairs(concept, design) for one in side]
+    return [conversation for side in _pairs(concept, design) for conversation in side]
 
 
 def _provenance(model: Model, concept: str, method: str, design: PromptDesign) -> dict[str, JSON]:
-    texts = json.dumps([one.to_dict() for one in _prompts(concept, method, design)])
+    texts = json.dumps([conversation.to_dict() for conversation in _prompts(concept, method, design)])
     used: dict[str, JSON] = {"prompts": design.name, "prompts_sha256": sha256(texts.encode())}
     return {**about_model(model), "method": method, **used, "key": _key(model, concept, method, design)}
 
