@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _KIND = FileKind(
-    what="rows of an interrupted run",
+    description="rows of an interrupted run",
     allowed="files as the run has left them",
     advice="remove the file: its rows are computed again",
     error=StaleArtefactError,

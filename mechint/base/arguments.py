@@ -68,21 +68,21 @@ def path(name: str, value: object) -> Path:
         raise wrong(name, value, "a path")
     plain = os.fspath(value)
     fine = isinstance(plain, str) and plain and "\0" not in plain and len(plain) < _LONGEST_PATH
-    if not fine or any(len(part) > _LONGEST_NAME for part in Path(plain).parts):
+    if not fine or any(len(component) > _LONGEST_NAME for component in Path(plain).parts):
         raise wrong(name, value, "a path of fewer than 4,096 characters, 255 a part, none of them NUL")
     return Path(text(name, str(plain)))
 
 
-def several(name: str, values: object, what: str = "values") -> tuple[object, ...]:
+def several(name: str, values: object, plural: str = "values") -> tuple[object, ...]:
     """Return the values of a list, range, array or generator. Raises UsageError for one value, a text, or no end."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise wrong(name, values, f"a list of {what}")
+        raise wrong(name, values, f"a list of {plural}")
     try:
         listed = tuple(islice(values, MOST_VALUES + 1))
     except TypeError as error:  # an array without an axis looks like something to go through
-        raise wrong(name, values, f"a list of {what}") from error
+        raise wrong(name, values, f"a list of {plural}") from error
     if len(listed) > MOST_VALUES:
-        raise wrong(name, values, f"at most {MOST_VALUES:,} {what}")
+        raise wrong(name, values, f"at most {MOST_VALUES:,} {plural}")
     return listed
 
 

@@ -31,7 +31,7 @@ class FileKind:
     With `folder` it may be a directory too.
     """
 
-    what: str
+    description: str
     allowed: str
     advice: str = "check the file"
     error: type[MechintError] = UsageError
@@ -39,7 +39,7 @@ class FileKind:
 
     def refusal(self, path: str | Path, why: str) -> MechintError:
         """Return the error for a file that cannot be used."""
-        return self.error(f"{shown_path(path)} cannot be read as {self.what}: {why}", self.allowed, self.advice)
+        return self.error(f"{shown_path(path)} cannot be read as {self.description}: {why}", self.allowed, self.advice)
 
 
 @contextmanager
@@ -69,8 +69,8 @@ def reason(problem: Exception) -> str:
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    told = 2 if lines and lines[0].endswith(":") else 1  # some begin with where, and say what in the next line
-    return " ".join(lines[:told])[:300] or type(problem).__name__
+    n_lines = 2 if lines and lines[0].endswith(":") else 1  # some begin with where, and say what in the next line
+    return " ".join(lines[:n_lines])[:300] or type(problem).__name__
 
 
 def shown_path(path: str | Path) -> str:
@@ -79,13 +79,13 @@ def shown_path(path: str | Path) -> str:
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
-def parsed_object(text: object, what: str) -> dict[str, object]:
-    """Return the JSON object in a text of a file's metadata; raises ValueError, naming `what`, for anything else."""
+def parsed_object(text: object, name: str) -> dict[str, object]:
+    """Return the JSON object in a text of a file's metadata; raises ValueError, with its `name`, for anything else."""
     if not isinstance(text, str):
-        raise ValueError(f"it has no {what}")
+        raise ValueError(f"it has no {name}")
     content = json.loads(text)
     if not isinstance(content, dict):
-        raise ValueError(f"its {what} is {_kind(content)}, not an object")
+        raise ValueError(f"its {name} is {_kind(content)}, not an object")
     return content
 
 

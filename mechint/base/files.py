@@ -160,10 +160,10 @@ def _each_key_once(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     return content
 
 
-def sha256(*parts: bytes) -> str:
-    """Return the hexadecimal SHA-256 of the parts, each preceded by its length so that borders count."""
+def sha256(*chunks: bytes) -> str:
+    """Return the hexadecimal SHA-256 of the chunks, each preceded by its length so that borders count."""
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
+    for chunk in chunks:
+        digest.update(len(chunk).to_bytes(8, "little"))
+        digest.update(chunk)
     return digest.hexdigest()

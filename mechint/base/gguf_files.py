@@ -21,9 +21,9 @@ def gguf_reader(path: Path) -> GGUFReader:
         def _get(
             self, offset: SupportsInt, dtype: npt.DTypeLike, count: SupportsInt = 1, override_order: str | None = None
         ) -> npt.NDArray[np.generic]:
-            found: npt.NDArray[np.generic] = super()._get(offset, dtype, count, override_order)
-            if len(found) < int(count):
+            values: npt.NDArray[np.generic] = super()._get(offset, dtype, count, override_order)
+            if len(values) < int(count):
                 raise ValueError("it ends where its header says that more follows")
-            return found
+            return values
 
     return Bounded(str(path))

@@ -15,13 +15,13 @@ _WIDTH, _HEIGHT = 180, 28  # pixels of a sparkline
 
 def turn(role: str, text: str, *, steered: bool, note: str = "") -> str:
     """Return one message: coloured, and said to be so, if an intervention acts on it."""
-    heading = " · ".join(part for part in (role, "filled under the intervention" if steered else "", note) if part)
+    title = " · ".join(fact for fact in (role, "filled under the intervention" if steered else "", note) if fact)
     style = (
         f"background: {_STEERED if steered else _PLAIN}; border-left: 4px {'solid' if steered else 'dotted'} "
         f"{_EDGES[steered]}; padding: 4px 10px; margin: 3px 0; max-width: 60em; white-space: pre-wrap"
     )
-    shown = html.escape(text) if text else "<i>(empty)</i>"
-    return f'<div style="{style}"><small><b>{html.escape(heading)}</b></small><br>{shown}</div>'
+    content = html.escape(text) if text else "<i>(empty)</i>"
+    return f'<div style="{style}"><small><b>{html.escape(title)}</b></small><br>{content}</div>'
 
 
 def heading(title: str, facts: Sequence[str] = ()) -> str:

@@ -36,12 +36,12 @@ class Meter(Protocol):
 
 
 def meter_of(progress: Progress | None) -> Meter | None:
-    """Return what is told if it wants to know of the work within passes."""
+    """Return the progress if it also counts the work within passes, else None."""
     return progress if isinstance(progress, Meter) else None
 
 
 # Where nobody watches, a line at most so often, in seconds; eyes get more.
-_LOGGED, _SEEN = 30.0, 0.1
+_LOGGED, _DRAWN = 30.0, 0.1
 _LINE = "{desc}: {percentage:.0f}%, {unit} {n_fmt}/{total_fmt}, {elapsed} so far, {remaining} left"
 _WORK = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 _WORK_LINE = "{desc}: {percentage:.0f}%{postfix}, {elapsed} so far, {remaining} left"
@@ -59,8 +59,8 @@ def counted(progress: Progress | bool | None, name: str, total: int, unit: str) 
     elif not progress:
         yield None
     else:
-        with bar(name, total, unit, delay=_DELAY) as shown:
-            yield CountBar(shown)
+        with bar(name, total, unit, delay=_DELAY) as tqdm_bar:
+            yield CountBar(tqdm_bar)
 
 
 def tracked(items: Sequence[Item], name: str, unit: str, *, shown: bool) -> Iterable[Item]:
@@ -75,15 +75,15 @@ def cell_bar(name: str, *, work: int, cells: int, known: int = 0, by_cells: bool
     `known` of the `cells` are done before it begins.
     """
     total = cells - known if by_cells else work
-    with tqdm(total=total, desc=name, unit="cell", smoothing=_SMOOTHING, **_manner(_WORK_LINE, _WORK)) as shown:
-        yield CellBar(shown, known, cells, by_cells)
+    with tqdm(total=total, desc=name, unit="cell", smoothing=_SMOOTHING, **_manner(_WORK_LINE, _WORK)) as tqdm_bar:
+        yield CellBar(tqdm_bar, known, cells, by_cells)
 
 
 @contextmanager
 def bar(name: str, total: int, unit: str, *, delay: float = 0.0) -> Iterator[Bar]:
     """Yield a bar of tqdm: a widget in notebooks, a bar in terminals, lines elsewhere. `delay`: seconds."""
-    with tqdm(total=total, desc=name, unit=unit, delay=delay, **_manner(_LINE, None)) as shown:
-        yield shown
+    with tqdm(total=total, desc=name, unit=unit, delay=delay, **_manner(_LINE, None)) as tqdm_bar:
+        yield tqdm_bar
 
 
 def announce(line: str) -> None:
@@ -146,5 +146,5 @@ def _in_notebook() -> bool:
 def _manner(line: str, bar_format: str | None) -> dict[str, object]:
     """Return how a bar is shown: drawn where somebody watches, else in lines now and then."""
     if _in_notebook() or sys.stderr.isatty():
-        return {"mininterval": _SEEN, "miniters": 1, "bar_format": bar_format}
+        return {"mininterval": _DRAWN, "miniters": 1, "bar_format": bar_format}
     return {"mininterval": _LOGGED, "miniters": 1, "bar_format": line, "file": _Lines(), "ncols": 120}

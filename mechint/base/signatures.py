@@ -121,9 +121,9 @@ def _any_of(hints: Sequence[object]) -> Converter:
 
     def convert(name: str, value: object) -> object:
         refusals = []
-        for one in converters:
+        for candidate in converters:
             try:
-                return one(name, value)
+                return candidate(name, value)
             except UsageError as error:
                 refusals.append(error)
         if inside := [error for error in refusals if error.given.startswith(f"{name}[")]:
@@ -148,16 +148,16 @@ def _one_of(allowed: Sequence[object], name: str, value: object) -> object:
 
 def _sequence(inner: Sequence[object]) -> Converter:
     kind = inner[0]
-    what = _PLURAL.get(kind) or (f"{kind.__name__}s" if isinstance(kind, type) else "values")
-    return functools.partial(_each, converter(kind), what)
+    plural = _PLURAL.get(kind) or (f"{kind.__name__}s" if isinstance(kind, type) else "values")
+    return functools.partial(_each, converter(kind), plural)
 
 
 def _tuple(inner: Sequence[object]) -> Converter:
-    return _sequence(inner) if inner[1:] == (...,) else functools.partial(_fixed, [converter(one) for one in inner])
+    return _sequence(inner) if inner[1:] == (...,) else functools.partial(_fixed, [converter(hint) for hint in inner])
 
 
-def _each(convert: Converter, what: str, name: str, values: object) -> tuple[object, ...]:
-    return tuple([convert(f"{name}[{at}]", value) for at, value in enumerate(arguments.several(name, values, what))])
+def _each(convert: Converter, plural: str, name: str, values: object) -> tuple[object, ...]:
+    return tuple([convert(f"{name}[{at}]", value) for at, value in enumerate(arguments.several(name, values, plural))])
 
 
 def _fixed(converters: Sequence[Converter], name: str, values: object) -> tuple[object, ...]:

@@ -27,34 +27,35 @@ class Content:
     """Tensors by name, metadata without the seal, and whether there was one: files of other tools have none."""
 
     tensors: Mapping[str, Tensor]
-    about: Mapping[str, str]
+    metadata: Mapping[str, str]
     sealed: bool
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> Path:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Write a sealed file, atomically; returns its path. Raises OutputError."""
     from safetensors.torch import save_file
 
     # Copies, as one tensor may stand under several names, which the format refuses.
     kept = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    metadata = {**about, _SEAL: _seal(kept, about)}
-    return replace_atomically(path, lambda temporary: save_file(kept, temporary, metadata=metadata))
+    entries = {**metadata, _SEAL: _seal(kept, metadata)}
+    return replace_atomically(path, lambda temporary: save_file(kept, temporary, metadata=entries))
 
 
 def load_tensors(path: Path, kind: FileKind) -> Content:
     """Return the content of a file; raises the error of its kind, or StaleArtefactError for one that was altered."""
-    with opened(path, kind) as (file, metadata):
+    with opened(path, kind) as (file, entries):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    about = {name: value for name, value in metadata.items() if name != _SEAL}
-    if (seal := metadata.get(_SEAL)) is not None and seal != _seal(tensors, about):
+    metadata = {name: value for name, value in entries.items() if name != _SEAL}
+    if (seal := entries.get(_SEAL)) is not None and seal != _seal(tensors, metadata):
         raise altered(path, kind)
-    return Content(tensors, about, seal is not None)
+    return Content(tensors, metadata, seal is not None)
 
 
 def altered(path: Path, kind: FileKind) -> StaleArtefactError:
     """The error for a file whose checksum is not that of what it holds."""
-    given = f"{shown_path(path)} was altered: what it holds is not what was written"
-    return StaleArtefactError(given, kind.allowed, kind.advice)
+    return StaleArtefactError(
+        f"{shown_path(path)} was altered: what it holds is not what was written", kind.allowed, kind.advice
+    )
 
 
 @contextmanager
@@ -72,6 +73,6 @@ def checksum(tensor: Tensor) -> str:
     return sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), values)
 
 
-def _seal(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+def _seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     sums = {name: checksum(tensor) for name, tensor in tensors.items()}
-    return sha256(json.dumps([sums, dict(about)], sort_keys=True).encode())
+    return sha256(json.dumps([sums, dict(metadata)], sort_keys=True).encode())

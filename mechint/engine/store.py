@@ -28,7 +28,7 @@ ReceiptDict = dict[str, JSON]
 # More files than this are put together into one when a store is opened.
 _MANY = 64
 _KIND = FileKind(
-    what="cells of a store",
+    description="cells of a store",
     allowed="files that a store of cells has written, as it has written them",
     advice="remove the file: its cells are computed again",
     error=StaleArtefactError,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _FORMAT = "mechint fill 1"
 _SIDES = ("keys", "values")
 _KIND = FileKind(
-    what="a fill",
+    description="a fill",
     allowed="a file as mi.fill has written it, from the same model, intervention and tokens",
     advice="remove it and run mi.fill again: only what is missing is filled",
     error=StaleArtefactError,

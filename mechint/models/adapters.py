@@ -35,30 +35,36 @@ def adapted(model: Model, adapter: str | Path) -> Model:
     backend, location = _bridge_of(model, adapter), adapter_location(adapter)
     _check_added(location, adapter)
     attached = attach(plain_copy(backend.hf_model, "eager"), location)
-    what = _settings(attached)
+    settings = _settings(attached)
     hf_model: PreTrainedModel = attached.get_base_model().eval().requires_grad_(False)
     _check_readout(hf_model, adapter)
     engine = BridgeBackend(boot(hf_model, model.tokenizer, str(adapter)))
     _check_called(hf_model, engine, adapter)
     arguments = None if model.arguments is None else replace(model.arguments, on_top=adapter)
-    made = Model(
-        engine, model.tokenizer, str(adapter), model.prompts, model.revision, arguments, what, model.weights.digests
+    adapter_model = Model(
+        engine, model.tokenizer, str(adapter), model.prompts, model.revision, arguments, settings, model.weights.digests
     )
-    made.template, made.tokenizer_source = model.template, model.tokenizer_source
-    validate(made)
-    return made
+    adapter_model.template, adapter_model.tokenizer_source = model.template, model.tokenizer_source
+    validate(adapter_model)
+    return adapter_model
 
 
 def _bridge_of(model: Model, adapter: str | Path) -> BridgeBackend:
     merge = f"merge it instead: mi.load(..., adapter={str(adapter)!r})"
     if not isinstance(model.backend, BridgeBackend):
-        given = f"an adapter on top of {model.name} with backend={model.backend.kind!r}"
-        raise UsageError(given, "a model with backend='bridge'", f"load it with the bridge, or {merge}")
+        raise UsageError(
+            given=f"an adapter on top of {model.name} with backend={model.backend.kind!r}",
+            allowed="a model with backend='bridge'",
+            advice=f"load it with the bridge, or {merge}",
+        )
     if getattr(model.backend.hf_model, "peft_config", None):
         raise UsageError(f"a second adapter on {model.name}", "one adapter on top of a model", "start from its base")
     if len(model.devices) > 1:
-        given = f"an adapter on top of {model.name}, which is spread over {len(model.devices)} devices"
-        raise UsageError(given, "a model on one device", merge)
+        raise UsageError(
+            given=f"an adapter on top of {model.name}, which is spread over {len(model.devices)} devices",
+            allowed="a model on one device",
+            advice=merge,
+        )
     return model.backend
 
 

@@ -22,7 +22,7 @@ from mechint.base.signatures import checked
 from mechint.base.tensor_files import load_tensors, save_tensors
 
 _KIND = FileKind(
-    what="a KV cache",
+    description="a KV cache",
     allowed="a file that KVCache.save has written",
     advice="compute it again from the inputs at hand",
     error=StaleArtefactError,
@@ -102,7 +102,7 @@ class KVCache:
     def load(cls, path: str | Path, identity: Mapping[str, str]) -> KVCache:
         """Return a saved cache; raises StaleArtefactError for a file that is damaged, or of another identity."""
         content = load_tensors(Path(path), _KIND)
-        _check_identity(Path(path), content.about, identity)
+        _check_identity(Path(path), content.metadata, identity)
         with reading(path, _KIND):
             n_layers = sum(name.startswith("keys.") for name in content.tensors)
             keys, values = [
@@ -133,12 +133,12 @@ def concatenate(caches: Sequence[KVCache]) -> KVCache:
     return KVCache(keys, values, torch.cat(masks) if masks else None)
 
 
-def _check_identity(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+def _check_identity(path: Path, saved: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    differing = sorted(key for key in {*saved, *expected} if saved.get(key) != expected.get(key))
     if differing:
         key = differing[0]
         raise StaleArtefactError(
-            given=f"{path} was saved with {key}={found.get(key)!r}",
-            allowed=f"{key}={wanted.get(key)!r} (all that differs: {', '.join(differing)})",
+            given=f"{path} was saved with {key}={saved.get(key)!r}",
+            allowed=f"{key}={expected.get(key)!r} (all that differs: {', '.join(differing)})",
             advice="compute it again from the inputs at hand",
         )

@@ -48,15 +48,15 @@ def read_on(
 
     `hooks` are set for this pass alone; what they add at the last block is seen.
     """
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(activation: Tensor, /, *, hook: HookPoint) -> None:
-        found.append(activation)
+        outputs.append(activation)
 
     extended = model.forward(tokens, cache, hooks=[*hooks, (model.resid_post(model.n_layers - 1), keep)])
-    if len(found) != 1:
-        raise HookError(f"the last layer fired {len(found)} times", "every layer once", "report this architecture")
-    return extended, found[0]
+    if len(outputs) != 1:
+        raise HookError(f"the last layer fired {len(outputs)} times", "every layer once", "report this architecture")
+    return extended, outputs[0]
 
 
 def check_layers(layers: Sequence[int], n_layers: int, lowest: int = 0) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 KIND = FileKind(
-    what="part of a checkpoint",
+    description="part of a checkpoint",
     allowed="the files of a checkpoint as they were saved",
     advice="download or save them again",
     error=ModelValidationError,
@@ -105,8 +105,8 @@ def check_unused(names: Iterable[str], model: PreTrainedModel) -> None:
         module = modules.get(owner)
         beside = module is not None and any(True for _ in module.parameters(recurse=False))
         if beside or (_LAYER.search(name) and _LAYER.sub("0", name) in weights):
-            what = f"{leaf} of {owner}" if beside else name
-            raise ValueError(f"they hold {what}, for which its configuration has no place")
+            weight = f"{leaf} of {owner}" if beside else name
+            raise ValueError(f"they hold {weight}, for which its configuration has no place")
 
 
 def check_writes(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -117,5 +117,5 @@ def check_writes(tokenizer: PreTrainedTokenizerBase) -> None:
     if not isinstance(tokenizer.vocab_size, int) or len(tokenizer) == 0:
         raise ValueError("it is empty")
     if not tokenizer("yes", add_special_tokens=False)["input_ids"]:
-        made = f"{type(tokenizer).__name__}, which transformers makes of its files,"
-        raise ValueError(f"{made} writes 'yes' as no token")
+        kind = type(tokenizer).__name__
+        raise ValueError(f"{kind}, which transformers makes of its files, writes 'yes' as no token")

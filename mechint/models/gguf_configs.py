@@ -72,9 +72,9 @@ class _Declared:
         d_model, n_heads = model.size("embedding_length"), model.size("attention.head_count")
         d_head = model.size("attention.key_length", d_model // n_heads)
         n_layers = model.size("block_count")
-        for key, what in (("attention.value_length", "value_length"), ("rope.dimension_count", "rope.dimension_count")):
+        for key, name in (("attention.value_length", "value_length"), ("rope.dimension_count", "rope.dimension_count")):
             if (size := model.size(key, d_head)) != d_head:
-                raise ValueError(f"its {what} is {size}, its attention.key_length {d_head}; equal ones can be read")
+                raise ValueError(f"its {name} is {size}, its attention.key_length {d_head}; equal ones can be read")
         if n_layers > _MAX_LAYERS:
             raise ValueError(f"its block_count is {n_layers}")
         rows = model.tensors.get("token_embd.weight")
@@ -117,7 +117,7 @@ class _Declared:
             "ffn_up": (self.d_mlp, self.d_model),
             "ffn_down": (self.d_model, self.d_mlp),
         }
-        shapes = {f"blk.{n}.{part}.weight": shape for n in range(self.n_layers) for part, shape in expected.items()}
+        shapes = {f"blk.{n}.{weight}.weight": shape for n in range(self.n_layers) for weight, shape in expected.items()}
         declared = model.size("vocab_size", self.d_vocab)
         shapes |= {"token_embd.weight": (declared, self.d_model), "output_norm.weight": (self.d_model,)}
         if "output.weight" in model.tensors:
@@ -128,8 +128,8 @@ class _Declared:
             if name not in model.tensors:
                 raise ValueError(f"it lacks the tensor {name}")
             if model.tensors[name].shape != shape:
-                found = model.tensors[name].shape
-                raise ValueError(f"its tensor {name} is shaped {found}, its declared sizes make that {shape}")
+                stored = model.tensors[name].shape
+                raise ValueError(f"its tensor {name} is shaped {stored}, its declared sizes make that {shape}")
 
     def _shape_beside(self, name: str, model: GGUFModel) -> tuple[int, ...] | None:
         """Return the shape of a bias, which is that of its weight's rows, or of a norm; raises for blocks beyond."""
@@ -153,7 +153,7 @@ class _Family:
 
 
 def _llama(model: GGUFModel, declared: _Declared) -> dict[str, Setting]:
-    biases = {name: f"blk.0.{part}.bias" in model.tensors for name, part in _BIASES.items()}
+    biases = {name: f"blk.0.{weight}.bias" in model.tensors for name, weight in _BIASES.items()}
     return {"head_dim": declared.d_head, **biases}
 
 
@@ -215,8 +215,8 @@ _FAMILIES = {
 
 
 def _check_keys(model: GGUFModel, family: _Family) -> None:
-    prefix, known = f"{model.architecture}.", (*_COMMON, *family.keys)
-    unknown = sorted(key for key in model.fields if key.startswith(prefix) and key.removeprefix(prefix) not in known)
+    prefix, readable = f"{model.architecture}.", (*_COMMON, *family.keys)
+    unknown = sorted(key for key in model.fields if key.startswith(prefix) and key.removeprefix(prefix) not in readable)
     if unknown:
         raise ValueError(f"it declares {unknown[0][:80]}, which cannot be carried over")
     if model.fields.get(f"{prefix}expert_count"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
 
 KIND = FileKind(
-    what="a GGUF model",
+    description="a GGUF model",
     allowed="one whole GGUF file (version 2 or 3) of a chat model: llama, qwen2, qwen3, gemma2 or gemma3",
     advice="download it again; or load the checkpoint that it was made from, a directory or a hub id",
     error=ModelValidationError,
@@ -37,7 +37,7 @@ _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _MAX_DIMS = 4
 _VECTOR = "controlvector"  # what llama.cpp calls the architecture of a file with a control vector
-_PART = re.compile(r"-\d{5}-of-\d{5}$")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _Value = TypeVar("_Value")
 
 
@@ -65,22 +65,22 @@ class GGUFModel:
 
     def value(self, key: str, kind: type[_Value], default: _Value | None = None) -> _Value:
         """Return a field; raises ValueError for one of another type, and for a missing one without a default."""
-        found = self.fields.get(key, default)
-        if found is None:
+        value = self.fields.get(key, default)
+        if value is None:
             raise ValueError(f"it lacks {key}")
-        if type(found) is int and kind is float:
-            found = float(found)
-        if type(found) is not kind:
-            raise ValueError(f"its {key} is {str(found)[:40]!r}, where a {kind.__name__} belongs")
-        assert isinstance(found, kind)
-        return found
+        if type(value) is int and kind is float:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"its {key} is {str(value)[:40]!r}, where a {kind.__name__} belongs")
+        assert isinstance(value, kind)
+        return value
 
     def size(self, key: str, default: int | None = None) -> int:
         """Return a whole number above zero, by its key within the architecture; one for each layer if all are equal."""
         full = f"{self.architecture}.{key}"
-        found = self.fields.get(full)
-        if isinstance(found, list) and found and len(set(found)) == 1:
-            size = found[0]
+        sizes = self.fields.get(full)
+        if isinstance(sizes, list) and sizes and len(set(sizes)) == 1:
+            size = sizes[0]
         else:
             size = self.value(full, int, default)
         if not isinstance(size, int) or size < 1:
@@ -136,7 +136,7 @@ def reading_model(path: Path) -> Iterator[GGUFModel]:
 
 
 def _check_name(path: Path) -> None:
-    if _PART.search(path.stem):
+    if _SHARD.search(path.stem):
         raise ValueError("it is one part of a split file; join them first: llama-gguf-split --merge")
 
 
@@ -178,9 +178,9 @@ class _Cursor:
 
     def numbers(self, form: str, count: int) -> list[int | float | bool]:
         self._check(count * struct.calcsize(f"<{form}"))
-        found = struct.unpack_from(f"<{count}{form}", self.data, self.at)
+        numbers = struct.unpack_from(f"<{count}{form}", self.data, self.at)
         self.at += count * struct.calcsize(f"<{form}")
-        return list(found)
+        return list(numbers)
 
     def whole(self, form: str) -> int:
         return int(self.numbers(form, 1)[0])

@@ -94,10 +94,10 @@ def tokenizer_of(model: GGUFModel) -> tuple[PreTrainedTokenizerBase, str]:
     template = model.fields.get("tokenizer.chat_template")
     if template is not None and not isinstance(template, str):
         raise ValueError("its tokenizer.chat_template is no text")
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, chat_template=template, clean_up_tokenization_spaces=False, **specials
     )
-    return made, f"GGUF metadata ({source})"
+    return tokenizer, f"GGUF metadata ({source})"
 
 
 def _words(model: GGUFModel) -> list[str]:
@@ -111,9 +111,9 @@ def _words(model: GGUFModel) -> list[str]:
 
 
 def _texts(model: GGUFModel, key: str) -> list[str]:
-    found: list[object] = model.value(key, list)
-    texts = [text for text in found if isinstance(text, str)]
-    if len(texts) < len(found):
+    values: list[object] = model.value(key, list)
+    texts = [text for text in values if isinstance(text, str)]
+    if len(texts) < len(values):
         raise ValueError(f"its {key} are not all texts")
     return texts
 

@@ -220,20 +220,20 @@ def _placement(device: torch.device | None) -> dict[str, str | dict[str, torch.d
 
 
 @contextmanager
-def _loading(source: Source, what: str) -> Iterator[None]:
+def _loading(source: Source, component: str) -> Iterator[None]:
     """Turn whatever goes wrong with a checkpoint's files into one error with its reason; lost memory stays that."""
     try:
         yield
     except (MechintError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # what two libraries make of damaged files: tokenizers raises bare Exceptions
-        raise _unreadable(source, what, error) from error
+        raise _unreadable(source, component, error) from error
 
 
-def _unreadable(source: Source, what: str, error: Exception) -> MechintError:
+def _unreadable(source: Source, component: str, error: Exception) -> MechintError:
     kind = ModelValidationError if source.is_local else UnknownModelError
     return kind(
-        given=f"model {source.name!r}: {what} cannot be loaded: {reason(error)}",
+        given=f"model {source.name!r}: {component} cannot be loaded: {reason(error)}",
         allowed="a causal language model in Hugging Face format (config.json, safetensors, tokenizer files), or GGUF",
         advice="check the name or directory; code that comes with a checkpoint (trust_remote_code) is never run",
     )

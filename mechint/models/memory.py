@@ -103,12 +103,12 @@ def _as_begun(store: Path, name: str, limit: int, *, begin: bool) -> int:
     """Return the limit that a store has under a name, or this one, which it then has if a run begins."""
     path = store / _NOTED
     noted = read_json(path) if path.is_file() else {}
-    known = noted if isinstance(noted, dict) else {}
-    before = known.get(name)
+    limits = noted if isinstance(noted, dict) else {}
+    before = limits.get(name)
     if isinstance(before, int) and before > 0:
         return before
     if begin:
-        write_atomically(path, json.dumps({**known, name: limit}))
+        write_atomically(path, json.dumps({**limits, name: limit}))
     return limit
 
 

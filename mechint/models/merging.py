@@ -115,7 +115,9 @@ def _untie(model: PreTrainedModel) -> None:
 def _inner(module: nn.Module) -> nn.Module:
     """Return the layer of the model itself, in whatever of PEFT's it is wrapped."""
     while True:
-        inside = next((part for part in (getattr(module, name, None) for name in _WRAPPED) if part is not None), None)
+        inside = next(
+            (layer for layer in (getattr(module, name, None) for name in _WRAPPED) if layer is not None), None
+        )
         if inside is None:
             return module
         module = inside

@@ -53,11 +53,11 @@ class Readout:
     def read(self, resid: Float[Tensor, "n d_model"], token_ids: Int[Tensor, " k"]) -> Readings:
         """Return logits at `token_ids`, and log-sum-exp and entropy over the whole vocabulary, chunk by chunk."""
         ids = token_ids.to(self.weight.device)
-        parts = [self._read(self._normed(rows), ids) for rows in torch.split(resid, _ROWS)]
+        readings = [self._read(self._normed(rows), ids) for rows in torch.split(resid, _ROWS)]
         return Readings(
-            torch.cat([part.logits for part in parts]),
-            torch.cat([part.log_sum_exp for part in parts]),
-            torch.cat([part.entropy for part in parts]),
+            torch.cat([reading.logits for reading in readings]),
+            torch.cat([reading.log_sum_exp for reading in readings]),
+            torch.cat([reading.entropy for reading in readings]),
         )
 
     def working_bytes(self, n: int) -> int:

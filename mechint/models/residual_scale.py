@@ -79,7 +79,7 @@ def unit_record(model: Model) -> dict[str, JSON]:
 
 def check_same_unit(first: Mapping[str, JSON], second: Mapping[str, JSON], where: str) -> None:
     """Raise StaleArtefactError unless two records are of one unit: measured alike, and the same but for rounding."""
-    norms, others = (one.get("norms") for one in (first, second))
+    norms, others = first.get("norms"), second.get("norms")
     alike = norms == others or (
         isinstance(norms, list) and isinstance(others, list) and len(norms) == len(others)
         and np.allclose(np.array(norms, float), np.array(others, float), rtol=_ROUNDING, atol=0.0)

@@ -17,17 +17,17 @@ _SCORE_BYTES, _HEAD = 12, 64
 
 
 def fitting_rows(
-    model: Model, max_memory: int | str | None, n_pos: int, n_rows: int, what: str, *, n_logits: int = 1
+    model: Model, max_memory: int | str | None, n_pos: int, n_rows: int, subject: str, *, n_logits: int = 1
 ) -> int:
     """Return how many of `n_rows` rows of `n_pos` tokens a pass is given at once, unembedding `n_logits` of each.
 
-    `max_memory` is what it is for `mi.score`. Raises MemoryLimitError, naming `what`, if it is given and allows no row;
-    without it one row is always tried.
+    `max_memory` is what it is for `mi.score`. Raises MemoryLimitError, naming `subject`, if it is given and allows no
+    row; without it one row is always tried.
     """
     limit, row = Memory.of(model, max_memory).limit, row_bytes(model, n_pos, n_logits)
     if row > limit and max_memory is not None:
         raise MemoryLimitError(
-            given=f"{what}: a row of {n_pos} tokens takes about {format_bytes(row)}, {format_bytes(limit)} are left",
+            given=f"{subject}: a row of {n_pos} tokens takes about {format_bytes(row)}, {format_bytes(limit)} are left",
             allowed="a limit that a single row fits into",
             advice="allow more (max_memory=, --max-memory), shorten what is read, or load the model in bfloat16",
         )

@@ -39,8 +39,11 @@ def _backend_of(model: Model) -> BridgeBackend:
     if not isinstance(model.backend, BridgeBackend):
         raise UsageError(f"save of a model with backend={model.backend.kind!r}", "the bridge", "load it with that")
     if getattr(model.backend.hf_model, "peft_config", None):
-        given = f"save of {model.name}, an adapter that runs on top of another model's weights"
-        raise UsageError(given, "a model with weights of its own", "merge it: mi.load(..., adapter=...)")
+        raise UsageError(
+            given=f"save of {model.name}, an adapter that runs on top of another model's weights",
+            allowed="a model with weights of its own",
+            advice="merge it: mi.load(..., adapter=...)",
+        )
     return model.backend
 
 

@@ -67,8 +67,8 @@ def _check_causal(model: Model, tokens: Int[Tensor, "1 pos"], logits: Tensor) ->
     """What a position reads may not depend on later ones: an encoder's does, and a prefix language model's."""
     before, spread = model.logits(tokens[:, :_SPLIT])[0, -1].float(), logits[-1].std().clamp_min(1e-6)
     if (before - logits[_SPLIT - 1]).abs().max() > _TOLERANCE[model.backend.dtype] * spread:
-        given = "a position reads what comes after it (an encoder such as BERT, or a prefix language model)"
-        _refuse(model.name, given, "a causal language model")
+        fault = "a position reads what comes after it (an encoder such as BERT, or a prefix language model)"
+        _refuse(model.name, fault, "a causal language model")
 
 
 def _check_readout(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) -> None:
@@ -110,10 +110,10 @@ def _check_blocks(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) -> 
             _refuse(model.name, f"block {layer} gives no output by itself", "blocks that can be run one by one")
         else:
             before, after = filled, read
-    found = model.readout.logits(after[:, -1])[0]
+    logits = model.readout.logits(after[:, -1])[0]
     bridge = f"transformer-lens {installed('transformer-lens')}"
     ways = f"running block by block as transformers does and running whole as {bridge} does"
-    _check_close(found, whole, model.backend.dtype, ways, model.name)
+    _check_close(logits, whole, model.backend.dtype, ways, model.name)
 
 
 def _check_edit(model: Model, tokens: Int[Tensor, "1 pos"]) -> None:
@@ -141,15 +141,15 @@ def _probe(backend: Backend) -> Int[Tensor, "1 pos"]:
     return torch.randint(0, backend.d_vocab, (1, _PROBE_LENGTH), generator=generator)
 
 
-def _check_close(found: Tensor, expected: Tensor, dtype: torch.dtype, what: str, name: str) -> None:
-    expected = expected.to(found.device)
+def _check_close(logits: Tensor, expected: Tensor, dtype: torch.dtype, ways: str, name: str) -> None:
+    expected = expected.to(logits.device)
     spread = expected.std().clamp_min(1e-6)
-    worst = ((found - expected).abs().max() / spread).item()
+    worst = ((logits - expected).abs().max() / spread).item()
     if not worst <= _TOLERANCE[dtype]:
-        _refuse(name, f"{what} differ by {worst:.2g} of the logits' spread", f"at most {_TOLERANCE[dtype]:.0e}")
+        _refuse(name, f"{ways} differ by {worst:.2g} of the logits' spread", f"at most {_TOLERANCE[dtype]:.0e}")
 
 
-def _refuse(name: str, given: str, allowed: str) -> None:
+def _refuse(name: str, fault: str, allowed: str) -> None:
     raise ModelValidationError(
-        f"{name}: {given}", allowed, "try the other backend, or report the architecture with this message"
+        f"{name}: {fault}", allowed, "try the other backend, or report the architecture with this message"
     )

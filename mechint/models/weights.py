@@ -55,8 +55,8 @@ class Weights:
         named = dict(self._named())
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
             hashes = list(threads.map(self._digest, named.values()))
-        parts = [f"{name} {tuple(w.shape)} {w.dtype} {h}" for (name, w), h in zip(named.items(), hashes, strict=True)]
-        return sha256(_settings(self.backend.settings()).encode(), *(part.encode() for part in sorted(parts)))
+        lines = [f"{name} {tuple(w.shape)} {w.dtype} {h}" for (name, w), h in zip(named.items(), hashes, strict=True)]
+        return sha256(_settings(self.backend.settings()).encode(), *(line.encode() for line in sorted(lines)))
 
     def versions(self) -> tuple[int, ...]:
         """Return torch's own counts of edits of each weight and buffer; what is done to `.data` is not counted.
@@ -82,7 +82,7 @@ class Weights:
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every tensor once, under the first of its names."""
-        seen: set[tuple[object, ...]] = set()
+        places: set[tuple[object, ...]] = set()
         for name, tensor in (*self.backend.parameters(), *self.backend.buffers()):
             if tensor.is_meta:
                 raise ModelValidationError(
@@ -90,8 +90,8 @@ class Weights:
                     allowed="a model that fits into the memory of its devices",
                     advice="load it on larger devices, or in bfloat16",
                 )
-            if (place := _place(tensor)) not in seen:
-                seen.add(place)
+            if (place := _place(tensor)) not in places:
+                places.add(place)
                 yield name, tensor
 
     def _digest(self, tensor: Tensor) -> str:
@@ -99,11 +99,11 @@ class Weights:
         if _on_cpu(data):
             return _hash(data)
         place, now = _place(tensor), (tensor._version, _hash(_sums(data)))
-        before, known = self.digests.get(place, (None, ""))
+        before, digest = self.digests.get(place, (None, ""))
         if before != now:
-            known = _hash(data)
-            self.digests[place] = (now, known)
-        return known
+            digest = _hash(data)
+            self.digests[place] = (now, digest)
+        return digest
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:
@@ -129,7 +129,7 @@ def _sums(data: UInt8[Tensor, " n"]) -> UInt8[Tensor, " sums"]:
     weights = torch.randint(1 << 62, (_SUMMED,), generator=torch.Generator().manual_seed(0)).to(data.device) | 1
     # Upper bits are folded down: alone, an even number of changed signs would vanish beyond the highest bit.
     sums = [((piece ^ (piece >> 32)) * weights).sum(1) for piece in torch.split(words, _ROWS)]
-    return torch.cat([*(part.view(torch.uint8) for part in sums), data[whole:]])
+    return torch.cat([*(block.view(torch.uint8) for block in sums), data[whole:]])
 
 
 def _settings(settings: dict[str, JSON]) -> str:

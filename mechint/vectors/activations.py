@@ -28,7 +28,7 @@ from mechint.models.model import Model
 
 _FORMAT = "mechint activations 2"
 _KIND = FileKind(
-    what="activations",
+    description="activations",
     allowed="a file that Activations.save has written",
     advice="check the path, or read the model again",
 )
@@ -56,8 +56,8 @@ class Activations:
     @checked
     def save(self, path: str | Path) -> Path:
         """Write a sealed safetensors file, atomically; return its path."""
-        about = {"format": _FORMAT, "provenance": json.dumps(dict(self.provenance), sort_keys=True)}
-        return save_tensors(Path(path), {"values": self.values}, about)
+        metadata = {"format": _FORMAT, "provenance": json.dumps(dict(self.provenance), sort_keys=True)}
+        return save_tensors(Path(path), {"values": self.values}, metadata)
 
     @classmethod
     @checked
@@ -65,12 +65,14 @@ class Activations:
         """Return what `save` has written; raises UsageError for other files, StaleArtefactError for altered ones."""
         content = load_tensors(Path(path), _KIND)
         with reading(path, _KIND):
-            if content.about.get("format") != _FORMAT or not content.sealed:
-                raise ValueError(f"its format is {content.about.get('format')!r}, not {_FORMAT!r}")
+            if content.metadata.get("format") != _FORMAT or not content.sealed:
+                raise ValueError(f"its format is {content.metadata.get('format')!r}, not {_FORMAT!r}")
             values = content.tensors["values"]
             if values.ndim != 3 or values.dtype != torch.float32 or not values.isfinite().all():
                 raise ValueError("its values are not finite float32 numbers by layer, prompt and d_model")
-            return cls(values, cast(Mapping[str, JSON], parsed_object(content.about.get("provenance"), "provenance")))
+            return cls(
+                values, cast(Mapping[str, JSON], parsed_object(content.metadata.get("provenance"), "provenance"))
+            )
 
 
 @checked
@@ -92,10 +94,14 @@ def activations(
         text, tokens = _raw(model, prompt) if raw else _templated(model, prompt)
         texts.append(text)
         rows.append(tokens)
-    hashes = {"prompts_sha256": texts, "tokens_sha256": [list(row) for row in rows]}
-    about = {name: sha256(json.dumps(what).encode()) for name, what in hashes.items()}
-    about |= {"dtype": str(model.backend.dtype), "vocabulary": model.vocabulary}
-    return Activations(last_residuals(model, rows), {**about_model(model), **about})
+    provenance: dict[str, JSON] = {
+        **about_model(model),
+        "prompts_sha256": sha256(json.dumps(texts).encode()),
+        "tokens_sha256": sha256(json.dumps([list(row) for row in rows]).encode()),
+        "dtype": str(model.backend.dtype),
+        "vocabulary": model.vocabulary,
+    }
+    return Activations(last_residuals(model, rows), provenance)
 
 
 def last_residuals(model: Model, rows: Sequence[Sequence[int]]) -> Float[Tensor, "layer row d_model"]:
@@ -129,8 +135,8 @@ def _templated(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence
 def _raw(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence[int]]:
     tokens = list(model.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else []
     if not isinstance(prompt, str) or not tokens:
-        given = "a text without a token" if isinstance(prompt, str) else f"conversation {prompt.label!r}"
-        raise UsageError(f"{given}, to be read raw", "texts of one token or more", "give texts, or leave raw out")
+        subject = "a text without a token" if isinstance(prompt, str) else f"conversation {prompt.label!r}"
+        raise UsageError(f"{subject}, to be read raw", "texts of one token or more", "give texts, or leave raw out")
     return prompt, tokens
 
 

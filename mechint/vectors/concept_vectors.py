@@ -100,8 +100,11 @@ class ConceptVector:
         have another norm.
         """
         if missing := set(self.layers) - set(norms):
-            given, allowed = f"norms without layers {sorted(missing)}", f"one for each of {self.layers}"
-            raise LayerRangeError(given, allowed, "match vectors of the same layers")
+            raise LayerRangeError(
+                given=f"norms without layers {sorted(missing)}",
+                allowed=f"one for each of {self.layers}",
+                advice="match vectors of the same layers",
+            )
         directions = self.directions().vectors
         if zero := [layer for layer, vector in directions.items() if not vector.any() and norms[layer]]:
             raise InvalidVectorError(
@@ -124,12 +127,12 @@ class ConceptVector:
 
     def check_fits(self, d_model: int, n_layers: int) -> None:
         """Raise VectorMismatchError unless the vector is for a model of this shape."""
-        known = self.n_layers if self.n_layers is not None else max(self.layers) + 1
-        fits_depth = known == n_layers if self.n_layers is not None else known <= n_layers
+        depth = self.n_layers if self.n_layers is not None else max(self.layers) + 1
+        fits_depth = depth == n_layers if self.n_layers is not None else depth <= n_layers
         if self.d_model != d_model or not fits_depth:
             at_least = "" if self.n_layers is not None else "at least "
             raise VectorMismatchError(
-                given=f"vector {self.name!r} is for d_model={self.d_model}, n_layers={at_least}{known}",
+                given=f"vector {self.name!r} is for d_model={self.d_model}, n_layers={at_least}{depth}",
                 allowed=f"this model has {d_model}, {n_layers}",
                 advice="load the vector of this model or extract it again; if the file states its depth wrongly, "
                 "say it: ConceptVector.load(path, n_layers=...)",
@@ -159,9 +162,14 @@ class ConceptVector:
         _check_suffix(path)
         if path.suffix == ".gguf":
             return replace_atomically(path, self._write_gguf)
-        about = {"name": self.name, "n_layers": self.n_layers, "norms": self.norms, "provenance": dict(self.provenance)}
+        metadata = {
+            "name": self.name,
+            "n_layers": self.n_layers,
+            "norms": self.norms,
+            "provenance": dict(self.provenance),
+        }
         tensors = {f"direction.{layer}": vector for layer, vector in self.vectors.items()}
-        return save_tensors(path, tensors, {"mechint": json.dumps(about, sort_keys=True)})
+        return save_tensors(path, tensors, {"mechint": json.dumps(metadata, sort_keys=True)})
 
     @classmethod
     @checked
@@ -186,8 +194,9 @@ class ConceptVector:
             message = "GGUF control vectors have no entry for block 0; it was left out"
             warnings.warn(message, VectorWarning, stacklevel=4)
         if not kept:
-            given = "a vector for block 0 only"
-            raise InvalidVectorError(given, "blocks from 1 on in a GGUF file", "save as .safetensors")
+            raise InvalidVectorError(
+                "a vector for block 0 only", "blocks from 1 on in a GGUF file", "save as .safetensors"
+            )
         writer = GGUFWriter(str(path), _ARCHITECTURE)
         writer.add_string(f"{_ARCHITECTURE}.model_hint", str(self.provenance.get("model", "")))
         writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(kept))
@@ -206,8 +215,11 @@ class ConceptVector:
             return NotImplemented
         other.check_fits(self.d_model, max(other.layers) + 1 if self.n_layers is None else self.n_layers)
         if self.layers != other.layers:
-            given = f"vectors for layers {html.spans(self.layers)} and {html.spans(other.layers)}"
-            raise LayerRangeError(given, "equal layers", "use .at(layers)")
+            raise LayerRangeError(
+                given=f"vectors for layers {html.spans(self.layers)} and {html.spans(other.layers)}",
+                allowed="equal layers",
+                advice="use .at(layers)",
+            )
         summed = {k: v + sign * other.vectors[k] for k, v in self.vectors.items()}
         return replace(self, vectors=summed, name=f"{self.name}{symbol}{other.name}")
 
@@ -219,9 +231,9 @@ def load_cached(path: Path, key: str) -> ConceptVector:
     """Return a stored vector whose provenance holds just this `key`; raises StaleArtefactError for any other file."""
     vector, sealed = _read_safetensors(path, _CACHED)
     if vector.provenance.get("key") != key or not sealed:
-        given = f"computed from other inputs (key {str(vector.provenance.get('key'))[:12]})"
+        origin = f"computed from other inputs (key {str(vector.provenance.get('key'))[:12]})"
         raise StaleArtefactError(
-            given=f"{path} was {given if sealed else 'written without a checksum'}",
+            given=f"{path} was {origin if sealed else 'written without a checksum'}",
             allowed=f"key {key[:12]}, the hash of model, prompts, method and seed at hand",
             advice="extract the vector again",
         )
@@ -248,8 +260,11 @@ def _check(vector: ConceptVector) -> None:
         )
     bad = [k for k, v in vector.vectors.items() if not torch.isfinite(v).all()]
     if bad:
-        given = f"vector {vector.name!r} holds NaN or infinite values in layers {html.spans(bad)}"
-        raise InvalidVectorError(given, "finite numbers", "extract it again")
+        raise InvalidVectorError(
+            given=f"vector {vector.name!r} holds NaN or infinite values in layers {html.spans(bad)}",
+            allowed="finite numbers",
+            advice="extract it again",
+        )
 
 
 def unit_norm(vector: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
@@ -271,8 +286,11 @@ def check_not_zero(vector: ConceptVector) -> None:
 
 def _check_suffix(path: Path) -> None:
     if path.suffix not in (".gguf", ".safetensors"):
-        given = f"vector file {path}"
-        raise UsageError(given, "a name that ends in .gguf or .safetensors", "choose one of the two formats")
+        raise UsageError(
+            given=f"vector file {path}",
+            allowed="a name that ends in .gguf or .safetensors",
+            advice="choose one of the two formats",
+        )
 
 
 def _read_gguf(path: Path) -> ConceptVector:
@@ -288,7 +306,7 @@ def _read_gguf(path: Path) -> ConceptVector:
         )
         whole = sorted(vectors) == list(range(1, len(vectors) + 1))
         depth = int(stated) if stated is not None else len(vectors) + 1 if whole else None
-        vector = _made(path, vectors, path.stem, depth, {"file": path.name, "model": str(hint or "")})
+        vector = _vector_of_file(path, vectors, path.stem, depth, {"file": path.name, "model": str(hint or "")})
         if seal is not None and seal != vector.fingerprint():
             raise altered(path, _KIND)
     return vector
@@ -298,16 +316,16 @@ def _read_safetensors(path: Path, kind: FileKind = _KIND) -> tuple[ConceptVector
     """Return the vector in a file, and whether it has a checksum."""
     content = load_tensors(path, kind)
     with reading(path, kind):
-        about = parsed_object(content.about.get("mechint", "{}"), "metadata")
+        metadata = parsed_object(content.metadata.get("mechint", "{}"), "metadata")
         vectors = {_layer_of(name): tensor for name, tensor in content.tensors.items()}
         _check_names(vectors, list(content.tensors))
-        name, depth = typed(about, "name", str, "") or path.stem, typed(about, "n_layers", int)
-        provenance = typed(about, "provenance", dict, {})
-        made = _made(path, vectors, str(name), cast(int | None, depth), cast(dict[str, JSON], provenance))
-    return made, content.sealed
+        name, depth = typed(metadata, "name", str, "") or path.stem, typed(metadata, "n_layers", int)
+        provenance = typed(metadata, "provenance", dict, {})
+        vector = _vector_of_file(path, vectors, str(name), cast(int | None, depth), cast(dict[str, JSON], provenance))
+    return vector, content.sealed
 
 
-def _made(
+def _vector_of_file(
     path: Path, vectors: Mapping[int, Tensor], name: str, depth: int | None, provenance: Mapping[str, JSON]
 ) -> ConceptVector:
     """Return the vector that a file holds; raises InvalidVectorError, naming the file."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mechint.attribution.features.dictionary import AnySAE
 
 _KIND = FileKind(
-    what="an SAE",
+    description="an SAE",
     allowed=HOW,
     advice="check the path, or the release and id in SAE Lens' table of pretrained SAEs",
     error=SAEMismatchError,

@@ -28,10 +28,10 @@ def grouped_attention(
     """Return what transformers' fused attention returns, without copies of keys and values for each query head."""
     asks_more = any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     if attention_mask is None or dropout or asks_more or query.shape[1] == key.shape[1]:
-        found: tuple[Tensor, None] = sdpa_attention_forward(
+        fused: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-        return found
+        return fused
     out = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
     )

@@ -73,8 +73,8 @@ def attended(tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> Bool[
     longest = int(past.max())
     if bool((past == longest).all()):
         return None
-    seen = torch.arange(longest)[None, :] >= (longest - past)[:, None]
-    return torch.cat([seen, torch.ones_like(tokens, dtype=torch.bool, device=seen.device)], dim=1)
+    visible = torch.arange(longest)[None, :] >= (longest - past)[:, None]
+    return torch.cat([visible, torch.ones_like(tokens, dtype=torch.bool, device=visible.device)], dim=1)
 
 
 def tracked(resid: Tensor, past: Past | None) -> bool:

@@ -96,8 +96,8 @@ class BridgeBackend:
         """Find the parts of the model, and make its twin."""
         bridge = self.handle
         config = self.hf_model.config.get_text_config()
-        for part, holder in (("num_hidden_layers", config), ("hidden_size", config), ("ln_final", bridge)):
-            _require(part, getattr(holder, part, None), type(self.hf_model).__name__)
+        for name, holder in (("num_hidden_layers", config), ("hidden_size", config), ("ln_final", bridge)):
+            _require(name, getattr(holder, name, None), type(self.hf_model).__name__)
         self.n_layers, self.d_model = int(config.num_hidden_layers), int(config.hidden_size)
         self.d_mlp = int(bridge.cfg.d_mlp or 4 * self.d_model)
         head = self.hf_model.get_output_embeddings()
@@ -171,11 +171,11 @@ class BridgeBackend:
         return dict(self.hf_model.config.to_diff_dict())
 
 
-def _require(part: str, found: object, architecture: str) -> None:
+def _require(name: str, value: object, architecture: str) -> None:
     """Raise ModelValidationError for a model that lacks what every causal language model has."""
-    if found is None:
+    if value is None:
         raise ModelValidationError(
-            given=f"{architecture} without {part}",
+            given=f"{architecture} without {name}",
             allowed="a causal language model with layers, a hidden size, a final norm and an unembedding",
             advice="load the language model of the checkpoint, or report the architecture",
         )

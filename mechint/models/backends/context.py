@@ -26,10 +26,10 @@ class ContextLimit:
     n_pos: int | None = None
     reason: str = "positions are computed and have no end"
 
-    def check(self, n_pos: int, what: str = "a pass") -> None:
+    def check(self, n_pos: int, subject: str = "a pass") -> None:
         """Raise UsageError for more positions than there may be."""
         if self.n_pos is not None and n_pos > self.n_pos:
-            raise UsageError(f"{what}: {n_pos} positions to read", f"at most {self.n_pos}: {self.reason}", _ADVICE)
+            raise UsageError(f"{subject}: {n_pos} positions to read", f"at most {self.n_pos}: {self.reason}", _ADVICE)
 
     def within(self, positions: Int[Tensor, "row pos"]) -> Int[Tensor, "row pos"]:
         """Return positions of a padded batch, those beyond the last one at the last: only padding stands there."""

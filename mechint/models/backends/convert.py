@@ -171,8 +171,8 @@ def _llama3_scaling(rope: dict[str, str | float], n_ctx: int) -> Settings:
     }
 
 
-def _refuse(given: str, allowed: str) -> None:
-    raise ModelValidationError(f"{given} with backend='hooked'", allowed, "use backend='bridge'")
+def _refuse(feature: str, allowed: str) -> None:
+    raise ModelValidationError(f"{feature} with backend='hooked'", allowed, "use backend='bridge'")
 
 
 _FAMILIES: dict[str, tuple[str, Callable[[PretrainedConfig], Settings]]] = {

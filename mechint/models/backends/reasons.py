@@ -115,10 +115,10 @@ def refused(architecture: str, doing: str) -> Iterator[None]:
     except (MechintError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # the boundary to two libraries and hundreds of architectures
-        raise refusal(architecture, f"{doing}: {said(error)}") from error
+        raise refusal(architecture, f"{doing}: {error_summary(error)}") from error
 
 
-def said(error: Exception) -> str:
+def error_summary(error: Exception) -> str:
     """Return the kind and the first line of an error, with the versions it is from."""
     first = next(iter(str(error).strip().splitlines()), "")[:200]
     versions = ", ".join(f"{name} {installed(name)}" for name in ("transformer-lens", "transformers"))

@@ -80,15 +80,15 @@ def unwrapped(name: str) -> str:
 
 def _share(wrapped: nn.Module, twin: nn.Module) -> None:
     """Let every weight and buffer of `twin` be the tensor of the same name in `wrapped`."""
-    found: dict[str, Tensor] = {}
+    originals: dict[str, Tensor] = {}
     for name, tensor in _tensors(wrapped):
-        found.setdefault(unwrapped(name), tensor)
+        originals.setdefault(unwrapped(name), tensor)
     for name, _ in [*twin.named_parameters(remove_duplicate=False)]:
         module, leaf = _leaf(twin, name)
-        setattr(module, leaf, nn.Parameter(found[name].detach(), requires_grad=False))
+        setattr(module, leaf, nn.Parameter(originals[name].detach(), requires_grad=False))
     for name, _ in [*twin.named_buffers(remove_duplicate=False)]:
         module, leaf = _leaf(twin, name)
-        module._buffers[leaf] = found[name]
+        module._buffers[leaf] = originals[name]
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -261,10 +261,10 @@ def _record(calls: list[Call], tuples: bool, /, *args: object, **kwargs: object)
 
 def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
     """Whether blocks return the stream in a tuple, found out by running the first on one token."""
-    seen: list[bool] = []
+    tuple_outputs: list[bool] = []
 
     def look(_module: nn.Module, _args: tuple[object, ...], out: object) -> None:
-        seen.append(isinstance(out, tuple))
+        tuple_outputs.append(isinstance(out, tuple))
         raise KeysFound
 
     handle = block.register_forward_hook(look)
@@ -274,4 +274,4 @@ def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
             model.base_model(input_ids=token, use_cache=False)
     finally:
         handle.remove()
-    return seen[0]
+    return tuple_outputs[0]

@@ -36,8 +36,11 @@ def require_hooked() -> None:
     """Raise PrerequisiteError unless the installed TransformerLens has HookedTransformer."""
     if not has_hooked():
         version = installed("transformer-lens")
-        given = f"backend='hooked' with transformer-lens {version}, which has no HookedTransformer"
-        raise PrerequisiteError(given, "transformer-lens 3.9 or a later 3.x", _HOOKED)
+        raise PrerequisiteError(
+            given=f"backend='hooked' with transformer-lens {version}, which has no HookedTransformer",
+            allowed="transformer-lens 3.9 or a later 3.x",
+            advice=_HOOKED,
+        )
 
 
 def require_sae_lens() -> type[SAE[object]]:

@@ -30,8 +30,8 @@ def auto_class(config: PretrainedConfig) -> type[_BaseAutoModelClass]:
 
     for kind in (AutoModelForCausalLM, AutoModelForImageTextToText):
         if type(config) in kind._model_mapping:
-            found: type[_BaseAutoModelClass] = kind
-            return found
+            loader: type[_BaseAutoModelClass] = kind
+            return loader
     default: type[_BaseAutoModelClass] = AutoModelForCausalLM
     return default
 
@@ -97,6 +97,6 @@ def _say_the_same(text: PreTrainedModel, model: PreTrainedModel) -> bool:
     """Whether a text model has the logits of the wrapper that its weights are from."""
     device = model.get_input_embeddings().weight.device
     tokens = torch.arange(_PROBE, device=device)[None] % model.config.get_text_config().vocab_size
-    found, expected = (kind.eval()(input_ids=tokens, use_cache=False).logits.float() for kind in (text, model))
+    logits, expected = (kind.eval()(input_ids=tokens, use_cache=False).logits.float() for kind in (text, model))
     rounding = _TOLERANCE if text.dtype == torch.float32 else 0.1
-    return bool((found - expected).abs().max() <= rounding * expected.std())
+    return bool((logits - expected).abs().max() <= rounding * expected.std())
