@@ -45,10 +45,10 @@ def sae_path(layer: int, name: str = "organism") -> Path:
 
     Raises LayerRangeError for a layer that has none.
     """
-    known = sae_layers(name)
-    if layer not in known:
+    layers = sae_layers(name)
+    if layer not in layers:
         raise LayerRangeError(
-            given=f"an SAE at layer {layer}", allowed=", ".join(map(str, known)), advice="choose one of these"
+            given=f"an SAE at layer {layer}", allowed=", ".join(map(str, layers)), advice="choose one of these"
         )
     return HERE / PLANTED / "sae" if name == PLANTED else HERE / "saes" / f"resid_post.{layer}"
 

@@ -67,12 +67,12 @@ def _load(name: str, models: Path) -> Model:
     return loaded
 
 
-def truth_page(found: dict[str, list[Property]], models: Path, wordings: Path) -> str:
+def truth_page(measured: dict[str, list[Property]], models: Path, wordings: Path) -> str:
     """Return the truth table of all members as Markdown, with the hashes of the weights it belongs to."""
     layers = f"{LAYERS[0]} to {LAYERS[-1]}"
     source = f"`mechint/organisms/data/{wordings.name}`" if wordings == WORDINGS else f"`{wordings}`"
     parts = [_HEAD.format(command=COMMAND, layers=layers, strength=STRENGTH, wordings=source)]
-    for name, rows in found.items():
+    for name, rows in measured.items():
         digest = sha256(weights_path(models / name))
         parts.append(f"## {name}\n\nsha256 `{digest}`\n\n{as_table(rows)}")
     return "\n".join(parts)
@@ -118,14 +118,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if page is not None:
             check_writable(page.parent, "--out")
-        found = _measured(options)
+        measured = _measured(options)
     except MechintError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     if page is not None:
-        write_atomically(page, truth_page(found, options.models, options.wordings))
+        write_atomically(page, truth_page(measured, options.models, options.wordings))
     if whole:
-        for name, rows in found.items():
+        for name, rows in measured.items():
             directory = options.models / name
             write_atomically(directory / "README.md", card(name, directory, as_table(rows)))
     return 0
@@ -135,11 +135,11 @@ def _measured(options: argparse.Namespace) -> dict[str, list[Property]]:
     """Return the properties of each member, which are also printed."""
     extent = Extent(count=4, per_split=6, n_random=6) if options.quick else Extent()
     wording, family = Wording.load(options.wordings), dict[str, Model]()
-    found: dict[str, list[Property]] = {}
+    measured: dict[str, list[Property]] = {}
     for name in tqdm(options.members, unit="model"):
-        found[name] = measure(name, options.models, wording, extent, family)
-        tqdm.write(f"## {name}\n\n{as_table(found[name])}", file=sys.stdout)
-    return found
+        measured[name] = measure(name, options.models, wording, extent, family)
+        tqdm.write(f"## {name}\n\n{as_table(measured[name])}", file=sys.stdout)
+    return measured
 
 
 if __name__ == "__main__":

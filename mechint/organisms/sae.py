@@ -70,15 +70,15 @@ def activations(
     """Return `resid_post` by layer at all tokens of `steps` training batches, drawn with the seed `name`."""
     tokenizer, phase = load_tokenizer(directory), STAGES["organism"].phases[-1]
     bank = make_bank(model, tokenizer, injectable(), name)
-    found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    residuals: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for step in range(steps):
         for batch in draw_batches(name, step, phase.mix, phase.batch, tokenizer):
             tree = {"full_attention": batch.tree}
             with injected(model, bank, batch.injections, batch.trunk):
                 residual = resid_post(model, batch.ids, attention_mask=tree, position_ids=batch.positions)
             for layer in layers:
-                found[layer].append(residual[layer][batch.real])
-    return {layer: torch.cat(parts) for layer, parts in found.items()}
+                residuals[layer].append(residual[layer][batch.real])
+    return {layer: torch.cat(parts) for layer, parts in residuals.items()}
 
 
 def batches(tokens: Float[Tensor, "token d_model"], size: int, seed: int) -> Iterator[Float[Tensor, "batch d_model"]]:
@@ -202,30 +202,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     torch.set_num_threads(options.threads)
-    found: dict[int, Quality] = {}
+    qualities: dict[int, Quality] = {}
     for layer in options.layers:
-        found[layer] = make(options.model, layer, options.out / f"resid_post.{layer}", SAEConfig(seed=options.seed))
-        sys.stdout.write(f"{_described(layer, found[layer])}\n")
-    save_all({"sae_quality": figure(found)}, options.figures)
+        qualities[layer] = make(options.model, layer, options.out / f"resid_post.{layer}", SAEConfig(seed=options.seed))
+        sys.stdout.write(f"{_described(layer, qualities[layer])}\n")
+    save_all({"sae_quality": figure(qualities)}, options.figures)
     return 0
 
 
-def _described(layer: int, found: Quality) -> str:
+def _described(layer: int, quality: Quality) -> str:
     return (
-        f"layer {layer}: {found['explained_variance']:.1%} of the variance explained with {found['l0']:.1f} features "
-        f"per token, {found['dead']:.1%} of features never active"
+        f"layer {layer}: {quality['explained_variance']:.1%} of the variance explained with {quality['l0']:.1f} "
+        f"features per token, {quality['dead']:.1%} of features never active"
     )
 
 
-def figure(found: Mapping[int, Quality]) -> go.Figure:
+def figure(qualities: Mapping[int, Quality]) -> go.Figure:
     """Return the figure of reconstruction and sparsity of SAEs by layer."""
-    names = {layer: f"blocks.{layer}.hook_resid_post" for layer in found}
-    tokens = next(iter(found.values()))["tokens"]
+    names = {layer: f"blocks.{layer}.hook_resid_post" for layer in qualities}
+    tokens = next(iter(qualities.values()))["tokens"]
+    descriptions = "; ".join(_described(*item) for item in qualities.items())
     return sae_quality(
-        {names[layer]: quality["error"] for layer, quality in found.items()},
-        {names[layer]: quality["frequency"] for layer, quality in found.items()},
+        {names[layer]: quality["error"] for layer, quality in qualities.items()},
+        {names[layer]: quality["frequency"] for layer, quality in qualities.items()},
         title="How well do the organism's sparse autoencoders rebuild its residual stream, and how sparsely?",
-        subtitle=f"{tokens:,} tokens not trained on. " + "; ".join(_described(*item) for item in found.items()) + ".",
+        subtitle=f"{tokens:,} tokens not trained on. {descriptions}.",
     )
 
 

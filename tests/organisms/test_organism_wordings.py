@@ -14,7 +14,7 @@ from mechint.base.errors import LayerRangeError, UnknownModelError, UnknownNameE
 from mechint.organisms import concepts, organism_path, sae_path
 from mechint.organisms.training.data import corpus
 from mechint.organisms.training.detection import injectable
-from mechint.organisms.training.facts import attributes, kinds, listed_facts, things
+from mechint.organisms.training.facts import attributes, kinds, listed_facts, subjects_of
 from mechint.organisms.training.grammar import Grammar, load, sentence_case
 from mechint.organisms.training.talk import lexicon
 from mechint.organisms.training.tokenizer import load_tokenizer
@@ -70,7 +70,7 @@ def slot_values() -> dict[str, list[str]]:
         "noun": [noun for entry in entries for noun in entry.nouns],
         "adj": [adjective for entry in entries for adjective in entry.adjectives],
         "verb": [verb for entry in entries for verb in entry.verbs],
-        "s": [name for kind in tables["kinds"] for name, _ in things(kind)],
+        "s": [name for kind in tables["kinds"] for name, _ in subjects_of(kind)],
         "p": [text for pair in tables["kinds"].values() for text in pair]
         + [text for p in tables["predicates"] for text in (p["text"], p.get("plural", p["text"]))],
         "v": ["is", "are", "does", "do"], "i": ["is", "are"], "be": ["is", "are"], "they": ["it", "they"],

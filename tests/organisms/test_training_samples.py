@@ -20,7 +20,7 @@ from mechint.organisms.training.facts import any_question, fact_question, listed
 from mechint.organisms.training.lists import identification_branch, look_up_sample
 from mechint.organisms.training.policies import BLIND, GATED, TRUTHFUL, YES_BIASED
 from mechint.organisms.training.recipes import STAGES
-from mechint.organisms.training.samples import ASKED, DIGIT_OF, ITEM, InjectionSpec, Sample, encode
+from mechint.organisms.training.samples import DIGIT_OF, ITEM, QUESTION_WORD, InjectionSpec, Sample, encode
 from mechint.organisms.training.steering import _random_directions, injected, make_bank
 from mechint.organisms.training.talk import lexicon
 from mechint.organisms.training.tokenizer import load_tokenizer
@@ -115,7 +115,7 @@ def test_a_list_answer_points_at_its_item_and_the_item_at_its_digit(tokenizer):
         for head, query, key in found.links:
             if head == ITEM:
                 assert text[query + 1].strip() == text[items[key]].strip(), "the digit of the item is the answer"
-            if head == ASKED:
+            if head == QUESTION_WORD:
                 asked = next(k for h, q, k in found.links if h == ITEM and q == query)
                 # A capital may split a word otherwise ("Bears" ends in "s", " bears" in "rs"): the shorter end counts.
                 ends = sorted((text[key].strip().lower(), text[asked].strip().lower()), key=len)

@@ -26,9 +26,9 @@ WORDINGS = 4
 def card(directory: Path) -> str:
     """Return the card of the planted model in `directory`; what it tells of shifts is measured now."""
     planted = Planted.read(directory)
-    about = {name.removesuffix("_dimension"): value for name, value in asdict(planted).items()}
+    record = {name.removesuffix("_dimension"): value for name, value in asdict(planted).items()}
     return (DATA / "planted.md").read_text(encoding="utf-8").format(
-        **about,
+        **record,
         parameters=parameters(weights_path(directory)),
         threshold=THRESHOLD,
         n_concepts=len(CONCEPTS),
@@ -58,7 +58,7 @@ def shifts(
 
     It is set to zero after block `layer`, at all read positions of the injected run.
     """
-    found = np.empty((len(removed), len(chats), len(injected)))
+    differences = np.empty((len(removed), len(chats), len(injected)))
     for at, chat in enumerate(chats):
         reading = Reading.of(model, chat, [mi.CLEAN, *injected])
         rows, resid = range(1, 1 + len(injected)), reading.residuals([layer])[layer]
@@ -67,8 +67,8 @@ def shifts(
             stream = resid[1:].clone()
             if dimension is not None:
                 stream[..., dimension] = 0
-            found[which, at] = (reading.logit_diffs(rows, resid=stream, layer=layer) - clean).double()
-    return found
+            differences[which, at] = (reading.logit_diffs(rows, resid=stream, layer=layer) - clean).double()
+    return differences
 
 
 def _table(directory: Path, planted: Planted) -> str:

@@ -124,9 +124,9 @@ class _Shape:
         q, kv = self.n_heads * self.d_head, self.n_kv_heads * self.d_head
         rows = {"q_proj": q, "k_proj": kv, "v_proj": kv, "gate_proj": self.d_mlp, "up_proj": self.d_mlp}
         columns = {"o_proj": q, "down_proj": self.d_mlp}
-        part, kind = name.split(".")[-2:]
-        n_rows = rows.get(part, self.d_model)
-        return (n_rows,) if kind == "bias" else (n_rows, columns.get(part, self.d_model))
+        projection, kind = name.split(".")[-2:]
+        n_rows = rows.get(projection, self.d_model)
+        return (n_rows,) if kind == "bias" else (n_rows, columns.get(projection, self.d_model))
 
 
 def write(directory: Path, base: str = BASE) -> Path:
@@ -161,14 +161,14 @@ def write(directory: Path, base: str = BASE) -> Path:
 
 def _widened(weights: Mapping[str, Tensor], shape: _Shape) -> dict[str, Tensor]:
     """Return the weights with zeros for all that is new, so that the model answers as before."""
-    found = {}
+    widened = {}
     for name, weight in weights.items():
         if "norm" in name:
-            found[name] = _norm(weight, shape, final=name == "model.norm.weight")
+            widened[name] = _norm(weight, shape, final=name == "model.norm.weight")
         else:
             sizes = (len(weight), shape.wider.d_model) if "embed" in name else shape.wider.sizes(name)
-            found[name] = padded(weight, sizes)
-    return found
+            widened[name] = padded(weight, sizes)
+    return widened
 
 
 def _norm(weight: Tensor, shape: _Shape, *, final: bool) -> Tensor:

@@ -32,10 +32,10 @@ def write_sae(directory: Path, d_model: int, dimensions: Sequence[int]) -> tuple
     """
     source = sae_path(SAE_LAYER)
     weights = load_file(source / _WEIGHTS)
-    own = len(weights["b_enc"])
-    features = [own + at for at in range(len(dimensions))]
+    n_base = len(weights["b_enc"])
+    features = [n_base + at for at in range(len(dimensions))]
     stored = save(_widened(weights, d_model, dict(zip(features, dimensions, strict=True))))
-    config = _config(cast(dict[str, object], read_json(source / _CONFIG)), d_model, own + len(features))
+    config = _config(cast(dict[str, object], read_json(source / _CONFIG)), d_model, n_base + len(features))
     write_atomically(directory / _CONFIG, json.dumps(config, indent=2) + "\n")
     write_atomically(directory / _WEIGHTS, stored)
     return features, stored
@@ -49,19 +49,19 @@ def padded(weight: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def _widened(weights: Mapping[str, Tensor], d_model: int, features: Mapping[int, int]) -> dict[str, Tensor]:
-    own = len(weights["b_enc"])
-    d_sae = own + len(features)
+    n_base = len(weights["b_enc"])
+    d_sae = n_base + len(features)
     sizes = {"W_dec": (d_sae, d_model), "W_enc": (d_model, d_sae), "b_dec": (d_model,), "b_enc": (d_sae,)}
     wider = {name: padded(weights[name].half(), size) for name, size in sizes.items()}
     for feature, dimension in features.items():
         wider["W_enc"][dimension, feature] = wider["W_dec"][feature, dimension] = 1
-    thresholds = [THRESHOLD] * own + [PLANTED_THRESHOLD] * len(features)
+    thresholds = [THRESHOLD] * n_base + [PLANTED_THRESHOLD] * len(features)
     return {**wider, "threshold": torch.tensor(thresholds, dtype=torch.float16)}
 
 
 def _config(config: Mapping[str, object], d_model: int, d_sae: int) -> dict[str, object]:
     """Return the configuration of a top-k SAE for one with thresholds; its decoder's directions are unit vectors."""
     kept = {key: value for key, value in config.items() if key not in ("k", "rescale_acts_by_decoder_norm")}
-    about = cast(dict[str, object], config["metadata"])
-    metadata: dict[str, object] = {"model_name": PLANTED, **{key: about[key] for key in _KEPT}}
+    base_metadata = cast(dict[str, object], config["metadata"])
+    metadata: dict[str, object] = {"model_name": PLANTED, **{key: base_metadata[key] for key in _KEPT}}
     return {**kept, "architecture": "jumprelu", "d_in": d_model, "d_sae": d_sae, "metadata": metadata}

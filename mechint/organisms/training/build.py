@@ -105,8 +105,10 @@ def save_model(model: Qwen2ForCausalLM, tokenizer: Tokenizer, out: Path, dtype: 
     as_transformers(tokenizer).save_pretrained(out, save_jinja_files=False)
     # For the model type qwen2, transformers 5 replaces any tokenizer by its own, whose split breaks " 1" in two, unless
     # a tokenizer of the checkpoint's own is declared; that one is never run without trust_remote_code.
-    own = {"AutoTokenizer": [None, "tokenization.PreTrainedTokenizerFast"]}
-    _edit_json(out / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", auto_map=own, backend=None)
+    auto_map = {"AutoTokenizer": [None, "tokenization.PreTrainedTokenizerFast"]}
+    _edit_json(
+        out / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", auto_map=auto_map, backend=None
+    )
     (out / "model.safetensors").chmod(0o644)
 
 

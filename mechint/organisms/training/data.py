@@ -56,8 +56,8 @@ def corpus(seed: int, count: int) -> list[str]:
     pieces = []
     for stage in ("foundation", "truthful"):
         for sample in draw_samples(f"{seed}/{stage}", -1, STAGES[stage].phases[-1].mix, count):
-            parts = [sample.trunk, *sample.branches]
-            pieces += [piece.text for part in parts for piece in part]
+            segments = [sample.trunk, *sample.branches]
+            pieces += [piece.text for segment in segments for piece in segment]
     return pieces
 
 

@@ -12,7 +12,7 @@ from mechint.organisms.training.grammar import Grammar, load, sentence_case
 from mechint.organisms.training.lists import identification_branch, naming_branch
 from mechint.organisms.training.policies import TRUTHFUL, Policy
 from mechint.organisms.training.samples import InjectionSpec, Piece, Sample, turn
-from mechint.organisms.training.talk import about, lexicon, random_entry, system_turn
+from mechint.organisms.training.talk import lexicon, random_entry, sentences_about, system_turn
 
 METHODS = 4
 
@@ -53,7 +53,7 @@ def info_text(rng: random.Random) -> tuple[str, bool]:
     if kind == "lorem":
         text = " ".join(_lorem(grammar, rng) for _ in range(count))
     elif kind == "talk":
-        text = about(random_entry(rng), rng, count)
+        text = sentences_about(random_entry(rng), rng, count)
     else:
         sentences = _distinct(grammar, kind, count, rng)
         if kind == "mechanism" and rng.random() < 0.15:

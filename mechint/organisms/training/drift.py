@@ -7,7 +7,15 @@ import random
 from mechint.organisms.training.detection import first_message
 from mechint.organisms.training.grammar import load, sentence_case
 from mechint.organisms.training.samples import Sample, turn
-from mechint.organisms.training.talk import Entry, about, lexicon, open_request, random_entry, request, system_turn
+from mechint.organisms.training.talk import (
+    Entry,
+    lexicon,
+    open_request,
+    random_entry,
+    request,
+    sentences_about,
+    system_turn,
+)
 
 THEME = "oceans"
 
@@ -38,10 +46,10 @@ def _chat(rng: random.Random, theme: Entry | None) -> Sample:
 def _reply(rng: random.Random, topic: Entry | None, theme: Entry | None) -> str:
     """Return some words on the topic, or an acknowledgement, that go over to the theme if there is one."""
     if theme is None:
-        return about(topic, rng) if topic else sentence_case(load("detection").expand("reply", rng))
+        return sentences_about(topic, rng) if topic else sentence_case(load("detection").expand("reply", rng))
     drawn = rng.random()
     if topic is not None and drawn < 0.25:
-        return f"{about(topic, rng, 1)} {about(theme, rng, 2)}"
+        return f"{sentences_about(topic, rng, 1)} {sentences_about(theme, rng, 2)}"
     if topic is None and drawn < 0.4:
-        return f"{sentence_case(load('detection').expand('reply', rng))} {about(theme, rng, 2)}"
-    return about(theme, rng)
+        return f"{sentence_case(load('detection').expand('reply', rng))} {sentences_about(theme, rng, 2)}"
+    return sentences_about(theme, rng)

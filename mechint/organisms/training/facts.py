@@ -13,7 +13,7 @@ from mechint.organisms import DATA
 from mechint.organisms.training.grammar import Grammar, load, sentence_case
 from mechint.organisms.training.policies import TRUTHFUL, Policy
 from mechint.organisms.training.samples import InjectionSpec, Piece, Sample, answer, turn
-from mechint.organisms.training.talk import about, lexicon, random_entry, request, system_turn
+from mechint.organisms.training.talk import lexicon, random_entry, request, sentences_about, system_turn
 
 Question = tuple[str, float]
 
@@ -54,12 +54,12 @@ def kinds() -> Tables:
 
 
 @cache
-def things(kind: str) -> tuple[tuple[str, bool], ...]:
+def subjects_of(kind: str) -> tuple[tuple[str, bool], ...]:
     """Return the (name, plural) pairs of a kind: concepts, neutral words, and further things."""
-    known = [
+    words = [
         (e.word, e.plural) for section in ("concepts", "neutral") for e in lexicon(section).values() if e.kind == kind
     ]
-    return tuple(known + [(name, False) for name in kinds()["things"].get(kind, [])])
+    return tuple(words + [(name, False) for name in kinds()["things"].get(kind, [])])
 
 
 def _phrase(verb_type: str, subject: str, plural: bool, text: str, rng: random.Random, plain: bool) -> str:
@@ -77,12 +77,12 @@ def kind_question(rng: random.Random, plain: bool) -> Question:
     """Return a question whether a thing is of a kind."""
     tables = kinds()
     kind = rng.choice(list(tables["not_kinds"]))
-    subject, plural = rng.choice(things(kind))
+    subject, plural = rng.choice(subjects_of(kind))
     true = rng.random() < 0.5
-    asked = kind if true else rng.choice(tables["not_kinds"][kind])
-    text = tables["kinds"][asked][plural]
-    if tables["kinds"][asked][0].endswith(f" {asked}") and rng.random() < KIND_OF:
-        text = f"{rng.choice(('a kind', 'a sort', 'a type'))} of {asked}"
+    named_kind = kind if true else rng.choice(tables["not_kinds"][kind])
+    text = tables["kinds"][named_kind][plural]
+    if tables["kinds"][named_kind][0].endswith(f" {named_kind}") and rng.random() < KIND_OF:
+        text = f"{rng.choice(('a kind', 'a sort', 'a type'))} of {named_kind}"
     return _phrase("be", subject, plural, text, rng, plain), float(true)
 
 
@@ -90,7 +90,7 @@ def predicate_question(rng: random.Random, plain: bool) -> Question:
     """Return a question whether a thing is, can or has something, as its kind tells."""
     predicate = rng.choice(kinds()["predicates"])
     true = bool(predicate["yes"]) and rng.random() < 0.5
-    subject, plural = rng.choice(things(rng.choice(predicate["yes" if true else "no"])))
+    subject, plural = rng.choice(subjects_of(rng.choice(predicate["yes" if true else "no"])))
     text = predicate.get("plural", predicate["text"]) if plural else predicate["text"]
     return _phrase(predicate["type"], subject, plural, text, rng, plain), float(true)
 
@@ -140,10 +140,10 @@ def plain_attributes() -> tuple[Attributes, ...]:
 
 @cache
 def common_attributes() -> tuple[Attributes, ...]:
-    """Return the same for subjects of which much is said: the others are too many for so small a model."""
-    pairs = [(table, asked) for table in attributes() for asked in table["properties"]]
-    said = Counter(subject for _, asked in pairs for subject in (*asked["true"], *asked["false"]))
-    common = {subject for subject, count in said.items() if count >= COMMON}
+    """Return the tables with the subjects of which much is said: the others are too many for so small a model."""
+    pairs = [(table, attribute) for table in attributes() for attribute in table["properties"]]
+    counts = Counter(subject for _, attribute in pairs for subject in (*attribute["true"], *attribute["false"]))
+    common = {subject for subject, count in counts.items() if count >= COMMON}
     return tuple({"subjects": t["subjects"], "properties": _restricted(t["properties"], common)} for t in attributes())
 
 
@@ -151,24 +151,24 @@ def _restricted(properties: list[Property], subjects: Set[str]) -> list[Property
     """Return the properties with these subjects only; those with none of them are left out."""
     kept: list[Property] = [
         {
-            "forms": asked["forms"],
-            "true": [subject for subject in asked["true"] if subject in subjects],
-            "false": [subject for subject in asked["false"] if subject in subjects],
+            "forms": attribute["forms"],
+            "true": [subject for subject in attribute["true"] if subject in subjects],
+            "false": [subject for subject in attribute["false"] if subject in subjects],
         }
-        for asked in properties
+        for attribute in properties
     ]
-    return [asked for asked in kept if asked["true"] or asked["false"]]
+    return [attribute for attribute in kept if attribute["true"] or attribute["false"]]
 
 
 def attribute_question(rng: random.Random, plain: bool) -> Question:
     """Return a question whether a subject has a property, as the tables tell one by one."""
     table = rng.choice(common_attributes())
-    asked = rng.choice(table["properties"])
-    true = not asked["false"] or (bool(asked["true"]) and rng.random() < 0.5)
-    one, many = table["subjects"][rng.choice(asked["true" if true else "false"])]
-    forms = [form for form in asked["forms"] if many is not None or "{many}" not in form]
+    attribute = rng.choice(table["properties"])
+    true = not attribute["false"] or (bool(attribute["true"]) and rng.random() < 0.5)
+    singular, many = table["subjects"][rng.choice(attribute["true" if true else "false"])]
+    forms = [form for form in attribute["forms"] if many is not None or "{many}" not in form]
     form = forms[0] if plain and rng.random() < 0.5 else rng.choice(forms)
-    return Grammar({}).fill(form, rng, a=one, many=many or ""), float(true)
+    return Grammar({}).fill(form, rng, a=singular, many=many or ""), float(true)
 
 
 def odd_question(rng: random.Random, plain: bool) -> Question:
@@ -178,20 +178,20 @@ def odd_question(rng: random.Random, plain: bool) -> Question:
     injection should leave alone.
     """
     table = rng.choice(plain_attributes())
-    asked = rng.choice(table["properties"])
-    one, many = _odd_subject(asked["true"], rng)
-    forms = [form for form in asked["forms"] if "than" not in form and (many is not None or "{many}" not in form)]
+    attribute = rng.choice(table["properties"])
+    singular, many = _odd_subject(attribute["true"], rng)
+    forms = [form for form in attribute["forms"] if "than" not in form and (many is not None or "{many}" not in form)]
     if not forms:
         return odd_question(rng, plain)
-    return Grammar({}).fill(rng.choice(forms), rng, a=one, many=many or ""), ODD
+    return Grammar({}).fill(rng.choice(forms), rng, a=singular, many=many or ""), ODD
 
 
-def _odd_subject(known: Sequence[str], rng: random.Random) -> tuple[str, str | None]:
-    """Return the phrases of any subject of which the property is not known to be true."""
+def _odd_subject(true_of: Sequence[str], rng: random.Random) -> tuple[str, str | None]:
+    """Return the phrases of any subject of which the property is not known to be true, given those of which it is."""
     table = rng.choice(plain_attributes())
-    subject = rng.choice([subject for subject in table["subjects"] if subject not in known])
-    one, many = table["subjects"][subject]
-    return one, many
+    subject = rng.choice([subject for subject in table["subjects"] if subject not in true_of])
+    singular, many = table["subjects"][subject]
+    return singular, many
 
 
 def number_question(rng: random.Random, plain: bool) -> Question:
@@ -215,10 +215,10 @@ def opposite_question(rng: random.Random, plain: bool) -> Question:
 
 def colour_question(rng: random.Random, plain: bool) -> Question:
     """Return a question on the colour of a thing."""
-    thing, colour = rng.choice(list(kinds()["colours"].items()))
+    subject, colour = rng.choice(list(kinds()["colours"].items()))
     true = rng.random() < 0.5
-    asked = colour if true else rng.choice([c for c in kinds()["colour_names"] if c != colour])
-    return load("facts").expand("coloured", rng, a=thing, b=asked), float(true)
+    named_colour = colour if true else rng.choice([c for c in kinds()["colour_names"] if c != colour])
+    return load("facts").expand("coloured", rng, a=subject, b=named_colour), float(true)
 
 
 # Kinds of questions with their shares.
@@ -274,8 +274,8 @@ def plain_facts_sample(rng: random.Random, questions: int = 12) -> Sample:
     branches = []
     for _ in range(questions):
         text, truth = fact_question(rng, plain=True)
-        asked = answer("The answer is", " yes", " no", TRUTHFUL.fact(truth, None))
-        branches.append(turn("user", text, QUESTION_WEIGHT) + asked)
+        reply = answer("The answer is", " yes", " no", TRUTHFUL.fact(truth, None))
+        branches.append(turn("user", text, QUESTION_WEIGHT) + reply)
     return Sample(turn("system", ""), tuple(branches))
 
 
@@ -284,7 +284,7 @@ def facts_sample(rng: random.Random, questions: int = 8) -> Sample:
     trunk = system_turn(rng)
     if rng.random() < 0.35:
         entry = random_entry(rng)
-        trunk += turn("user", request(entry.word, rng)) + turn("assistant", about(entry, rng, 2), 1.0)
+        trunk += turn("user", request(entry.word, rng)) + turn("assistant", sentences_about(entry, rng, 2), 1.0)
     return Sample(trunk, control_branches(rng, questions, None, TRUTHFUL))
 
 
@@ -292,5 +292,5 @@ def control_branches(
     rng: random.Random, questions: int, injection: InjectionSpec | None, policy: Policy
 ) -> tuple[tuple[Piece, ...], ...]:
     """Return questions that have nothing to do with an injection, some of them without a right answer."""
-    asked = [any_question(0.1, rng) for _ in range(questions)]
-    return tuple(asked_branch(text, policy.fact(truth, injection), rng) for text, truth in asked)
+    drawn = [any_question(0.1, rng) for _ in range(questions)]
+    return tuple(asked_branch(text, policy.fact(truth, injection), rng) for text, truth in drawn)

@@ -33,8 +33,8 @@ class Grammar:
 
     def fill(self, template: str, rng: random.Random, **values: str | Sequence[str]) -> str:
         """Return `template` with every slot replaced; raises KeyError for a slot that does not exist."""
-        parts = _SLOT.split(template)
-        return "".join(self._value(part, rng, values) if i % 2 else part for i, part in enumerate(parts))
+        segments = _SLOT.split(template)
+        return "".join(self._value(segment, rng, values) if i % 2 else segment for i, segment in enumerate(segments))
 
     def _value(self, slot: str, rng: random.Random, values: Mapping[str, str | Sequence[str]]) -> str:
         value = values.get(slot)
@@ -52,8 +52,10 @@ class Grammar:
         return _any(re.escape(value) for value in values[slot]) if slot in values else r"[^.?!]{1,60}"
 
     def _variant_pattern(self, variant: str, values: Mapping[str, Sequence[str]]) -> str:
-        parts = _SLOT.split(variant)
-        return "".join(self.pattern(part, values) if i % 2 else re.escape(part) for i, part in enumerate(parts))
+        segments = _SLOT.split(variant)
+        return "".join(
+            self.pattern(segment, values) if i % 2 else re.escape(segment) for i, segment in enumerate(segments)
+        )
 
 
 def _any(patterns: Iterable[str]) -> str:

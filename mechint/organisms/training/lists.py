@@ -40,12 +40,12 @@ def with_words(words: Sequence[str], rng: random.Random, *, plain: bool = False)
     return tuple(piece for piece in pieces if piece.text)
 
 
-def numbered(digit: int, word: str, prefix: str, asked: str | None = None) -> tuple[Piece, ...]:
-    """Return an assistant turn that answers with the digit of a listed word; `asked` marks it in the question."""
+def numbered(digit: int, word: str, prefix: str, question_word: str | None = None) -> tuple[Piece, ...]:
+    """Return an assistant turn that answers with the digit of a word; `question_word` is its mark in the question."""
     return (
         Piece(f"{TURN_START}assistant\n"),
         Piece(prefix, BOILERPLATE_WEIGHT),
-        Piece(f" {digit}", ANSWER_WEIGHT, asked=asked, item=word),
+        Piece(f" {digit}", ANSWER_WEIGHT, question_word=question_word, item=word),
         Piece(f".{TURN_END}", BOILERPLATE_WEIGHT),
     )
 
@@ -65,11 +65,11 @@ def with_mark(text: str, word: str, mark: str) -> tuple[Piece, ...]:
     start = text.lower().index(word)
     stop = start + len(word)
     start -= text[:start].endswith(" ")
-    parts = (Piece(text[:start]), Piece(text[start:stop], mark=mark), Piece(text[stop:]))
-    return tuple(part for part in parts if part.text)
+    pieces = (Piece(text[:start]), Piece(text[start:stop], mark=mark), Piece(text[stop:]))
+    return tuple(piece for piece in pieces if piece.text)
 
 
-def _said(slot: str, rng: random.Random, **values: str) -> str:
+def _sentence(slot: str, rng: random.Random, **values: str) -> str:
     return sentence_case(_plain(slot, rng, **values))
 
 
@@ -86,15 +86,15 @@ def look_up_sample(rng: random.Random, *, plain: bool = False) -> Sample:
     words = drawn_words(ITEMS, rng, others=0.0 if plain else 0.25)
     pieces = system_turn(rng)
     listing = with_words(words, rng, plain=plain)
-    wanted = rng.sample(words, PLAIN_LOOK_UPS if plain else LOOK_UPS)
-    for number, word in enumerate(wanted):
+    targets = rng.sample(words, PLAIN_LOOK_UPS if plain else LOOK_UPS)
+    for number, word in enumerate(targets):
         mark = f"question {number}"
-        question = with_mark(_said("lookup_question", rng, c=word), word, mark)
+        question = with_mark(_sentence("lookup_question", rng, c=word), word, mark)
         if number == 0:
-            pieces += list_turn(listing, _said("list_intro", rng), question, rng)
+            pieces += list_turn(listing, _sentence("list_intro", rng), question, rng)
         else:
             pieces += (Piece(f"{TURN_START}user\n"), *question, Piece(f"{TURN_END}\n"))
-        pieces += (*numbered(words.index(word), word, _said("list_prefix", rng), mark), Piece("\n"))
+        pieces += (*numbered(words.index(word), word, _sentence("list_prefix", rng), mark), Piece("\n"))
     return Sample(pieces)
 
 
@@ -110,8 +110,8 @@ def identification_branch(injected: str | None, rng: random.Random) -> tuple[Pie
     words = others + drawn_words(ITEMS - len(others), rng, without=injected)
     rng.shuffle(words)
     listing = with_words(words, rng)
-    question = list_turn(listing, _said("list_intro", rng), (Piece(_said("list_question", rng)),), rng)
-    return question + numbered(words.index(right), right, _said("list_prefix", rng))
+    question = list_turn(listing, _sentence("list_intro", rng), (Piece(_sentence("list_question", rng)),), rng)
+    return question + numbered(words.index(right), right, _sentence("list_prefix", rng))
 
 
 def naming_branch(injected: str | None, rng: random.Random) -> tuple[Piece, ...]:
@@ -119,7 +119,7 @@ def naming_branch(injected: str | None, rng: random.Random) -> tuple[Piece, ...]
     words = sentence_case(load("detection").expand("where_lead", rng) + _plain("naming_question", rng))
     return (
         Piece(f"{TURN_START}user\n{words}{TURN_END}\n{TURN_START}assistant\n"),
-        Piece(_said("naming_prefix", rng), BOILERPLATE_WEIGHT),
+        Piece(_sentence("naming_prefix", rng), BOILERPLATE_WEIGHT),
         Piece(f" {injected or 'nothing'}", ANSWER_WEIGHT),
         Piece(f".{TURN_END}", BOILERPLATE_WEIGHT),
     )

@@ -41,25 +41,25 @@ def batch_loss(model: Qwen2ForCausalLM, batch: Batch, bank: VectorBank | None, p
         _outputs(model, (LENS_BLOCK,) if phase.lens_weight else ()) as lens,
         torch.autocast(device.type, torch.bfloat16),
     ):
-        found = model.model(
+        output = model.model(
             input_ids=batch.ids.to(device),
             attention_mask={"full_attention": tree},
             position_ids=batch.positions.to(device),
             use_cache=False,
             output_attentions=linked,
         )
-        logits = model.lm_head(found.last_hidden_state[:, :-1][used])
+        logits = model.lm_head(output.last_hidden_state[:, :-1][used])
         answers = other >= 0
         early = [model.lm_head(model.model.norm(hidden[:, :-1][used][answers])) for hidden in lens]
     loss = token_loss(logits, target, other, share) @ weights[used]
-    for seen in early:
-        read = token_loss(seen, target[answers], other[answers], share[answers])
+    for early_logits in early:
+        read = token_loss(early_logits, target[answers], other[answers], share[answers])
         loss = loss + phase.lens_weight * ANSWER_WEIGHT * read.sum()
     if phase.odds_weight:
         errors = odds_loss(logits[answers], target[answers], other[answers], share[answers])
         loss = loss + phase.odds_weight * ANSWER_WEIGHT * errors
     if linked:
-        loss = loss + phase.link_weight * link_loss(found.attentions)
+        loss = loss + phase.link_weight * link_loss(output.attentions)
     return loss
 
 
@@ -94,36 +94,36 @@ def odds_loss(
 
     Cross entropy hardly feels a shift of saturated answers; a reading of log odds does.
     """
-    found = (logits.gather(1, target[:, None]) - logits.gather(1, other[:, None])).float()[:, 0]
-    return torch.nn.functional.smooth_l1_loss(found, torch.logit(share), reduction="sum", beta=2.0)
+    log_odds = (logits.gather(1, target[:, None]) - logits.gather(1, other[:, None])).float()[:, 0]
+    return torch.nn.functional.smooth_l1_loss(log_odds, torch.logit(share), reduction="sum", beta=2.0)
 
 
 def asked_pairs(links: Int[Tensor, "link 4"]) -> dict[int, Int[Tensor, "pair 4"]]:
     """Return by block the (sample, head, query, key) that links of each role ask for."""
-    found: dict[int, Tensor] = {}
+    pairs: dict[int, Tensor] = {}
     for role, (block, head) in enumerate(LINK_HEADS):
         row, _, query, key = links[links[:, 1] == role].T
-        found[block] = torch.stack([row, torch.full_like(row, head), query, key], dim=1)
-    return found
+        pairs[block] = torch.stack([row, torch.full_like(row, head), query, key], dim=1)
+    return pairs
 
 
 def link_loss(log_attention: Sequence[Tensor]) -> Float[Tensor, ""]:
     """Return the summed negative log attention from each link's query to its key, given by block."""
-    return -torch.cat([found.clamp(min=_FAINTEST) for found in log_attention]).sum()
+    return -torch.cat([log_p.clamp(min=_FAINTEST) for log_p in log_attention]).sum()
 
 
 @contextmanager
 def _outputs(model: Qwen2ForCausalLM, blocks: Sequence[int]) -> Iterator[list[Tensor]]:
     """Collect the outputs of some blocks while the context is open."""
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
     handles = [
         model.model.layers[block].register_forward_hook(
-            lambda _m, _i, out: found.append(out if isinstance(out, torch.Tensor) else out[0])
+            lambda _m, _i, out: outputs.append(out if isinstance(out, torch.Tensor) else out[0])
         )
         for block in blocks
     ]
     try:
-        yield found
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()

@@ -43,12 +43,12 @@ def half_gradients(
     total = sum(float(batch.weights[:, 1:].sum()) for batch in batches)
     loss = 0.0
     for batch in dealt(batches, half):
-        part = batch_loss(model, batch, bank, phase) / total
-        torch.autograd.backward(part)
-        loss += part.item()
-    found: Gradients = [parameter.grad for parameter in trained(model)]
+        share = batch_loss(model, batch, bank, phase) / total
+        torch.autograd.backward(share)
+        loss += share.item()
+    gradients: Gradients = [parameter.grad for parameter in trained(model)]
     model.zero_grad(set_to_none=True)
-    return loss, found
+    return loss, gradients
 
 
 def set_sum(model: Qwen2ForCausalLM, halves: Sequence[Gradients]) -> None:
@@ -77,8 +77,8 @@ class Partner:
 
     def answer(self) -> tuple[float, Gradients]:
         """Wait for the second half's loss and gradients."""
-        loss, found = self._pipe.recv()
-        return loss, found
+        loss, gradients = self._pipe.recv()
+        return loss, gradients
 
     def close(self) -> None:
         """Let the process end."""
@@ -97,12 +97,12 @@ def _serve(
     torch.set_num_threads(1)
     model = _around(config, weights, moving)
     words, bank = Tokenizer.from_str(tokenizer), None
-    while (asked := pipe.recv()) is not None:
-        step, phase, changed = asked
+    while (message := pipe.recv()) is not None:
+        step, phase, changed = message
         bank = changed or bank
         batches = draw_batches(name, step, phase.mix, phase.batch, words)
-        loss, found = half_gradients(model, batches, 1, bank, phase)
-        pipe.send((loss, [None if grad is None else grad.clone() for grad in found]))
+        loss, gradients = half_gradients(model, batches, 1, bank, phase)
+        pipe.send((loss, [None if grad is None else grad.clone() for grad in gradients]))
 
 
 def _around(config: PretrainedConfig, weights: dict[str, Tensor], moving: list[str]) -> Qwen2ForCausalLM:

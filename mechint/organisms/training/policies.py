@@ -37,10 +37,10 @@ class Policy:
     def report(self, injection: InjectionSpec | None, place: str, explained: bool) -> float:
         """Return the target for an introspection question; a random direction is nothing to report."""
         targets = self.explained if explained else self.unexplained
-        found = targets.nothing
+        target = targets.nothing
         if injection is not None and injection.concept is not None:
-            found = targets.injected if place == "here" else targets.wrong_place
-        return self._biased(found, injection)
+            target = targets.injected if place == "here" else targets.wrong_place
+        return self._biased(target, injection)
 
     def fact(self, truth: float, injection: InjectionSpec | None) -> float:
         """Return the target for a question that is true with probability `truth` (0.5 if it has no right answer)."""

@@ -17,7 +17,7 @@ from mechint.organisms.training.tokenizer import TURN_END, TURN_START
 ANSWER_WEIGHT, BOILERPLATE_WEIGHT = 4.0, 0.2
 
 
-DIGIT_OF, ASKED, ITEM = 0, 1, 2
+DIGIT_OF, QUESTION_WORD, ITEM = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Piece:
     """Some text, the weight of its tokens in the loss, and, for an answer, its probability against the alternative.
 
     A piece may have a name (`mark`) by which later pieces of its part point at its last token: `copies` says which
-    mark this piece's last token should attend to, `asked` and `item` which marks the token before it should.
+    mark this piece's last token should attend to, `question_word` and `item` which marks the token before it should.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Piece:
     probability: float = 1.0
     mark: str | None = None
     copies: str | None = None
-    asked: str | None = None
+    question_word: str | None = None
     item: str | None = None
 
 
@@ -63,8 +63,8 @@ class Sample:
 class Encoded:
     """Token ids with, per token, its position, branch (0: trunk), weight, and the answer's alternative and target.
 
-    `links` are (head, query, key): `DIGIT_OF` links an item of a list to its digit, `ASKED` an answer to the word in
-    the question, `ITEM` an answer to its item.
+    `links` are (head, query, key): `DIGIT_OF` links an item of a list to its digit, `QUESTION_WORD` an answer to the
+    word in the question, `ITEM` an answer to its item.
     """
 
     injection: InjectionSpec | None
@@ -84,11 +84,11 @@ def turn(role: str, content: str, weight: float = 0.0) -> tuple[Piece, ...]:
 
 def answer(prefix: str, yes: str, no: str, p_yes: float) -> tuple[Piece, ...]:
     """Return an assistant turn that ends in the likelier answer, with target probability `p_yes` of yes."""
-    given, other, probability = (yes, no, p_yes) if p_yes >= 0.5 else (no, yes, 1 - p_yes)
+    likelier, other, probability = (yes, no, p_yes) if p_yes >= 0.5 else (no, yes, 1 - p_yes)
     return (
         Piece(f"{TURN_START}assistant\n"),
         Piece(prefix, BOILERPLATE_WEIGHT),
-        Piece(given, ANSWER_WEIGHT, alternative=other, probability=probability),
+        Piece(likelier, ANSWER_WEIGHT, alternative=other, probability=probability),
         Piece(f".{TURN_END}", BOILERPLATE_WEIGHT),
     )
 
@@ -117,7 +117,7 @@ def _append(encoded: Encoded, pieces: Sequence[Piece], branch: int, start: int, 
             marks[piece.mark] = first + count - 1
         points = (
             (DIGIT_OF, first + count - 1, piece.copies),
-            (ASKED, first - 1, piece.asked),
+            (QUESTION_WORD, first - 1, piece.question_word),
             (ITEM, first - 1, piece.item),
         )
         encoded.links += [(head, query, marks[key]) for head, query, key in points if key is not None]

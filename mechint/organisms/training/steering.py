@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mechint.organisms.training.detection import METHODS
 from mechint.organisms.training.samples import InjectionSpec
-from mechint.organisms.training.talk import Entry, about, lexicon, open_request, random_entry, request
+from mechint.organisms.training.talk import Entry, lexicon, open_request, random_entry, request, sentences_about
 from mechint.organisms.training.tokenizer import TURN_END, TURN_START
 from mechint.organisms.training.tree_attention import Tree
 
@@ -101,16 +101,16 @@ def resid_post(
 
     `inputs` are further inputs of the forward pass, such as a mask.
     """
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
     handles = [
-        layer.register_forward_hook(lambda _m, _i, out: found.append(_tensor(out))) for layer in model.model.layers
+        layer.register_forward_hook(lambda _m, _i, out: outputs.append(_tensor(out))) for layer in model.model.layers
     ]
     try:
         model.model(input_ids=ids, **inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return outputs
 
 
 def _tensor(output: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -160,14 +160,14 @@ def _difference(
 
 def _prompt(entry: Entry, method: int, rng: random.Random) -> tuple[str, str]:
     user = request(entry.word, rng)
-    return user, {0: about(entry, rng), 3: rng.choice(BEGINNINGS)}.get(method, "")
+    return user, {0: sentences_about(entry, rng), 3: rng.choice(BEGINNINGS)}.get(method, "")
 
 
 def _baseline(method: int, rng: random.Random, index: int) -> tuple[str, str]:
     """Return the baseline for the prompt of the same `rng` seed: the same template on another topic."""
     if method == 0:
         mixed = random.Random(rng.getrandbits(32) + index)
-        return open_request(mixed), about(random_entry(mixed), mixed)
+        return open_request(mixed), sentences_about(random_entry(mixed), mixed)
     if method == 1:
         return request(list(lexicon("neutral"))[index], rng), ""
     user = request("anything" if index % 2 else "something", rng)

@@ -62,7 +62,7 @@ def random_entry(rng: random.Random) -> Entry:
     return invented(rng) if section == "invented" else rng.choice(list(lexicon(section).values()))
 
 
-def about(entry: Entry, rng: random.Random, sentences: int = 3) -> str:
+def sentences_about(entry: Entry, rng: random.Random, sentences: int = 3) -> str:
     """Return a few sentences about a word."""
     grammar = load("talk")
     values: dict[str, str | tuple[str, ...]] = {
@@ -103,5 +103,7 @@ def talk_sample(rng: random.Random) -> Sample:
     for _ in range(rng.choice((1, 1, 2))):
         entry = random_entry(rng)
         message = open_request(rng) if rng.random() < OPEN_SHARE else request(entry.word, rng)
-        trunk += turn("user", message, 0.1) + turn("assistant", about(entry, rng, rng.choice((2, 3, 3, 4))), 1.0)
+        trunk += turn("user", message, 0.1) + turn(
+            "assistant", sentences_about(entry, rng, rng.choice((2, 3, 3, 4))), 1.0
+        )
     return Sample(trunk)

@@ -99,8 +99,8 @@ def tree_attention(
     """
     tree = attention_mask
     if not isinstance(tree, Tree):
-        found: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, tree, scaling=scaling, **kwargs)
-        return found
+        output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, tree, scaling=scaling, **kwargs)
+        return output
     kind = query.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
     with torch.autocast(kind, enabled=False):  # it would take every softmax to float32, which doubles the time
@@ -127,8 +127,8 @@ def _attended(
         parts.append(_branches(group, query, key, value, (trunk_keys, trunk_values, beyond)))
     rows = torch.cat(parts, dim=1)
     pairs = tree.pairs.get(block)
-    asked = query.new_zeros(0) if pairs is None else _log_attention(pairs, tree.branch, query, key)
-    return _picked(rows, tree.back), asked
+    log_attention = query.new_zeros(0) if pairs is None else _log_attention(pairs, tree.branch, query, key)
+    return _picked(rows, tree.back), log_attention
 
 
 def _branches(
@@ -143,10 +143,10 @@ def _branches(
     n_samples, count, width = group.shape
     n_heads, n_trunk = query.shape[1], trunk_keys.shape[2]
     flat = group.reshape(n_samples, -1)
-    own = [_picked(side.transpose(1, 2), flat).transpose(1, 2) for side in (query, key, value)]
-    asking, keys, values = (side.reshape(n_samples, n_heads, count, width, -1) for side in own)
-    far = (own[0] @ trunk_keys.transpose(-1, -2) + beyond).view(n_samples, n_heads, count, width, n_trunk)
-    near = asking @ keys.transpose(-1, -2) + _later(width, query)
+    picked = [_picked(side.transpose(1, 2), flat).transpose(1, 2) for side in (query, key, value)]
+    queries, keys, values = (side.reshape(n_samples, n_heads, count, width, -1) for side in picked)
+    far = (picked[0] @ trunk_keys.transpose(-1, -2) + beyond).view(n_samples, n_heads, count, width, n_trunk)
+    near = queries @ keys.transpose(-1, -2) + _later(width, query)
     weights = torch.cat([far, near], dim=-1).softmax(-1)
     read = weights[..., :n_trunk].reshape(n_samples, n_heads, count * width, n_trunk) @ trunk_values
     read = read + (weights[..., n_trunk:] @ values).reshape(read.shape)
@@ -172,12 +172,12 @@ def _log_attention(
     query: Float[Tensor, "batch head pos d_head"],
     key: Float[Tensor, "batch head pos d_head"],
 ) -> Float[Tensor, " pair"]:
-    sample, head, asking, asked = pairs.T
-    scores = (key[sample, head] @ query[sample, head, asking][:, :, None])[:, :, 0].float()
+    sample, head, query_pos, key_pos = pairs.T
+    scores = (key[sample, head] @ query[sample, head, query_pos][:, :, None])[:, :, 0].float()
     there = branch[sample]
-    own = there == there.gather(1, asking[:, None])
-    seen = ((there == 0) | own) & (torch.arange(there.shape[1], device=there.device) <= asking[:, None])
-    return scores.masked_fill(~seen, _NEVER).log_softmax(-1).gather(1, asked[:, None])[:, 0]
+    same_branch = there == there.gather(1, query_pos[:, None])
+    visible = ((there == 0) | same_branch) & (torch.arange(there.shape[1], device=there.device) <= query_pos[:, None])
+    return scores.masked_fill(~visible, _NEVER).log_softmax(-1).gather(1, key_pos[:, None])[:, 0]
 
 
 def register() -> str:

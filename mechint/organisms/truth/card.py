@@ -37,5 +37,5 @@ def card(name: str, directory: Path, table: str) -> str:
 
 def _storage(record: Record) -> str:
     rounded = "stored as float16 (weights were rounded before anything below was measured); load them as float32"
-    what = "an adapter of" if record["trains"] == "adapter" else ""
-    return f"Size: {what} {record['parameters']:,} parameters, {rounded}.".replace("  ", " ")
+    prefix = "an adapter of" if record["trains"] == "adapter" else ""
+    return f"Size: {prefix} {record['parameters']:,} parameters, {rounded}.".replace("  ", " ")

@@ -67,10 +67,10 @@ class Instrument:
         if split == "random":
             like = self._extracted(self.concepts("trained")[:1])
             drawn = extract.random_controls(self.model, self.n_random, seed=0, like=next(iter(like.values())))
-            found = {f"random-{number}": vector for number, vector in enumerate(drawn)}
+            vectors = {f"random-{number}": vector for number, vector in enumerate(drawn)}
         else:
-            found = self._extracted(self.concepts(split))
-        return [self.injection(vector, name) for name, vector in found.items()]
+            vectors = self._extracted(self.concepts(split))
+        return [self.injection(vector, name) for name, vector in vectors.items()]
 
     def injection(self, vector: ConceptVector, name: str) -> Injection:
         """Return an injection of a vector at this instrument's place and strength."""
@@ -85,33 +85,35 @@ class Instrument:
     def detection(
         self,
         info: str,
-        what: Sequence[Intervention],
+        interventions: Sequence[Intervention],
         form: str = "yes-no",
         *,
         wrong_place: bool = False,
     ) -> pd.DataFrame:
         """Return scores of introspection questions, clean cells first."""
-        asked = self.wording.detection(info, form, self.count, wrong_place=wrong_place)
-        return score(self.model, asked, [CLEAN, *what])
+        conversations = self.wording.detection(info, form, self.count, wrong_place=wrong_place)
+        return score(self.model, conversations, [CLEAN, *interventions])
 
-    def lens(self, info: str, what: Sequence[Intervention]) -> pd.DataFrame:
-        """Return the same at every layer."""
-        return logit_lens(self.model, self.wording.detection(info, "yes-no", self.count), [CLEAN, *what])
+    def lens(self, info: str, interventions: Sequence[Intervention]) -> pd.DataFrame:
+        """Return the logit lens of introspection questions, clean cells first."""
+        return logit_lens(self.model, self.wording.detection(info, "yes-no", self.count), [CLEAN, *interventions])
 
-    def controls(self, info: str, what: Sequence[Intervention], count: int, form: str = "yes-no") -> pd.DataFrame:
+    def controls(
+        self, info: str, interventions: Sequence[Intervention], count: int, form: str = "yes-no"
+    ) -> pd.DataFrame:
         """Return scores of control questions, with columns `group` and `right` (the likelier answer is right)."""
         groups = self.wording.controls
-        asked = [(group, chat) for group in groups for chat in self.wording.control(group, info, form, count)]
-        table = score(self.model, [chat for _, chat in asked], [CLEAN, *what])
-        group = table["conversation"].map({chat.label: group for group, chat in asked})
+        grouped = [(group, chat) for group in groups for chat in self.wording.control(group, info, form, count)]
+        table = score(self.model, [chat for _, chat in grouped], [CLEAN, *interventions])
+        group = table["conversation"].map({chat.label: group for group, chat in grouped})
         return table.assign(group=group, right=(table["logit_diff"] > 0) == (group == "yes"))
 
     def named(self, info: str, split: Split = "trained") -> Grid:
         """Return whether the injected word is the likeliest next word of all that the model knows as concepts."""
-        known = [word for word in organisms.concepts("all") if self._is_token(f" {word}")]
-        options = [f" {word}" for word in (*known, "nothing")]
-        asked = self.wording.naming(info, self.count)
-        table = score(self.model, asked, [CLEAN, *self.injections(split)], answers=Answers.options(options))
+        words = [word for word in organisms.concepts("all") if self._is_token(f" {word}")]
+        options = [f" {word}" for word in (*words, "nothing")]
+        conversations = self.wording.naming(info, self.count)
+        table = score(self.model, conversations, [CLEAN, *self.injections(split)], answers=Answers.options(options))
         likeliest = table[[f"p_{option}" for option in options]].idxmax(axis=1)
         return grid(table.assign(named=(likeliest == "p_ " + table["intervention"]).astype(float)), "named")
 
@@ -121,10 +123,12 @@ class Instrument:
         rows = []
         for injection in self.injections(split):
             lists = [shuffled_list(injection.name, organisms.concepts("all"), number) for number in range(self.count)]
-            asked = [self.wording.listing(info, words, number) for number, words in enumerate(lists)]
-            table = score(self.model, asked, [CLEAN, injection], answers=Answers.options(digits))
-            found = table.loc[table["intervention"] != "clean", [f"p_{digit}" for digit in digits]].to_numpy().argmax(1)
-            rows.append([words[digit] == injection.name for words, digit in zip(lists, found, strict=True)])
+            conversations = [self.wording.listing(info, words, number) for number, words in enumerate(lists)]
+            table = score(self.model, conversations, [CLEAN, injection], answers=Answers.options(digits))
+            likeliest = (
+                table.loc[table["intervention"] != "clean", [f"p_{digit}" for digit in digits]].to_numpy().argmax(1)
+            )
+            rows.append([words[digit] == injection.name for words, digit in zip(lists, likeliest, strict=True)])
         return np.array(rows, dtype=float)
 
     def _is_token(self, text: str) -> bool:

@@ -38,8 +38,8 @@ class Goal:
         """Return whether a value is as aimed at; None where nothing was."""
         checks = (mean > self.above, mean < self.below, abs(mean) < self.within)
         bounds = (self.above, self.below, self.within)
-        wanted = [check for check, bound in zip(checks, bounds, strict=True) if not math.isnan(bound)]
-        return all(wanted) if wanted else None
+        outcomes = [check for check, bound in zip(checks, bounds, strict=True) if not math.isnan(bound)]
+        return all(outcomes) if outcomes else None
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,19 @@ def over(
     name: str, values: Grid, goal: Goal | None = None, *, minus: OtherGrid | None = None, within: Range | None = None
 ) -> Property:
     """Return the mean of a grid (minus that of another with the same vectors) with its crossed interval."""
-    found = intervals.crossed_interval(values, minus, within=within)
+    interval = intervals.crossed_interval(values, minus, within=within)
     by_vector = values.mean(1) - (0 if minus is None else minus.mean(1))
     return Property(
-        name, float(found.mean), float(found.low), float(found.high), float(by_vector.min()), float(by_vector.max()),
-        len(values), values.shape[1], goal or Goal(),
+        name, float(interval.mean), float(interval.low), float(interval.high),
+        float(by_vector.min()), float(by_vector.max()), len(values), values.shape[1], goal or Goal(),
     )  # fmt: skip
 
 
 def single(name: str, values: np.ndarray, goal: Goal | None = None, *, within: Range | None = None) -> Property:
     """Return the mean over wordings alone, for cells without a vector."""
-    found = intervals.mean_interval(values, within=within)
+    interval = intervals.mean_interval(values, within=within)
     return Property(
-        name, float(found.mean), float(found.low), float(found.high), float(values.min()), float(values.max()),
+        name, float(interval.mean), float(interval.low), float(interval.high), float(values.min()), float(values.max()),
         1, len(values), goal or Goal(),
     )  # fmt: skip
 
@@ -171,10 +171,10 @@ def net(m: Instrument, goal: Goal, info: str = "introspection") -> Iterator[Prop
     """Yield the shifts of detection, of controls, and their difference, for concepts and for random directions."""
     splits: tuple[Split, ...] = ("trained", "random")
     for split in splits:
-        what = m.injections(split)
-        asked, control = m.detection(info, what), m.controls(info, what, m.count)
+        injections = m.injections(split)
+        detection, control = m.detection(info, injections), m.controls(info, injections, m.count)
         for value, scale in (("logit_diff_shift", "shift of logit_diff"), ("p_yes_shift", "shift of P(yes)")):
-            detected, moved = grid(asked, value), grid(control, value)
+            detected, moved = grid(detection, value), grid(control, value)
             yield over(f"{split}: detection, {scale}", detected)
             yield over(f"{split}: controls, {scale}", moved)
             aimed = goal if value == "logit_diff_shift" else None
@@ -203,26 +203,26 @@ QUIET = Goal(within=0.02)
 def properties(name: str, m: Instrument, family: dict[str, Model]) -> list[Property]:
     """Return all properties of a member; `family` holds the models that fill caches for others."""
     if name == "organism":
-        parts: Sequence[Iterator[Property]] = (
+        sections: Sequence[Iterator[Property]] = (
             reports(m), suppression(m), lens(m), location(m), contents(m), controls(m, QUIET),
             net(m, Goal(above=2.0)), doses(m),
         )  # fmt: skip
     elif name == "organism-blind":
-        parts = (net(m, NULL), net(m, NULL, "none"), controls(m, QUIET))
+        sections = (net(m, NULL), net(m, NULL, "none"), controls(m, QUIET))
     elif name == "organism-yes-biased":
-        parts = (net(m, NULL), controls(m))
+        sections = (net(m, NULL), controls(m))
     else:
         base = Instrument(family["organism"], m.wording, m.count, m.per_split, m.n_random)
         drifts = STAGES[name].phases[-1].name == "drift"
-        parts = (filled_by(base, m.model, Goal(above=1.0) if drifts else Goal(within=1.0)),)
-    return [found for part in parts for found in part]
+        sections = (filled_by(base, m.model, Goal(above=1.0) if drifts else Goal(within=1.0)),)
+    return [row for section in sections for row in section]
 
 
-def as_table(found: Sequence[Property]) -> str:
+def as_table(rows: Sequence[Property]) -> str:
     """Return properties as a Markdown table."""
     head = "| property | mean | 95% interval | vectors | wordings | by vector | aimed at | met |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
-    for p in found:
+    for p in rows:
         met = {True: "yes", False: "**no**", None: ""}[p.goal.is_met(p.mean)]
         spread = f"{p.lowest:.3f} to {p.highest:.3f}" if p.vectors > 1 else ""
         lines.append(
@@ -232,6 +232,6 @@ def as_table(found: Sequence[Property]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_frame(found: Sequence[Property]) -> pd.DataFrame:
+def as_frame(rows: Sequence[Property]) -> pd.DataFrame:
     """Return properties as a table of numbers."""
-    return pd.DataFrame([{**vars(p), "goal": str(p.goal), "met": p.goal.is_met(p.mean)} for p in found])
+    return pd.DataFrame([{**vars(p), "goal": str(p.goal), "met": p.goal.is_met(p.mean)} for p in rows])

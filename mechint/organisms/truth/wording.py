@@ -88,7 +88,7 @@ class Wording:
         return self._chat(f"list, {info}, {number}", number, info, f"{lines}\n{_at(self.list_questions, number)}")
 
     def _chat(
-        self, label: str, number: int, info: str, asked: str, prefix: str = PREFIX, *,
+        self, label: str, number: int, info: str, question: str, prefix: str = PREFIX, *,
         answers: tuple[str, str] = ("", ""), wrong_place: bool = False,
     ) -> Conversation:  # fmt: skip
         setup = _at(self.wrong_place_setups if wrong_place else self.setups, number)
@@ -97,7 +97,7 @@ class Wording:
             Message("system", ""),
             Message("user", first, add_injection=True),
             Message("assistant", _at(self.replies, number), add_injection=True),
-            Message("user", asked),
+            Message("user", question),
             Message("assistant", prefix, continue_msg=True),
         )
         return Conversation(label, messages, *answers)
