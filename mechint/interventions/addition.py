@@ -75,12 +75,12 @@ class Steering:
         """Pairs that must change: where the terms' sum is not zero, worked out apart from the hook's own arithmetic."""
         expected = torch.zeros(self.shape[:2], dtype=torch.bool)
         for row in range(self.shape[0]):
-            mine = [term for term in self._at(layer) if term.row == row]
-            if not mine:
+            terms = [term for term in self._at(layer) if term.row == row]
+            if not terms:
                 continue
-            masks = torch.stack([term.positions for term in mine])
+            masks = torch.stack([term.positions for term in terms])
             patterns, which = torch.unique(masks, dim=1, return_inverse=True)
-            sums = [torch.stack([t.vectors[layer] for t in mine])[on].sum(0) for on in patterns.T]
+            sums = [torch.stack([term.vectors[layer] for term in terms])[on].sum(0) for on in patterns.T]
             expected[row] = torch.tensor([bool(total.ne(0).any()) for total in sums])[which]
         return expected
 
@@ -103,8 +103,11 @@ class _Addition:
     def add(self, activation: Tensor) -> Tensor:
         self.firings += 1
         if tuple(activation.shape) != self.shape:
-            found = f"activations shaped {tuple(activation.shape)}"
-            raise ReceiptError(found, f"{self.shape}", "report this architecture")
+            raise ReceiptError(
+                given=f"activations shaped {tuple(activation.shape)}",
+                allowed=f"{self.shape}",
+                advice="report this architecture",
+            )
         delta = self._delta(activation)
         changed = activation + delta.to(activation.dtype)
         self.touched = delta.ne(0).any(-1).cpu()

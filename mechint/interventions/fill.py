@@ -42,11 +42,11 @@ def fill(
     Raises ConversationError for marks that do not begin at the first message or have gaps, StaleArtefactError for a
     directory that something else has filled, OutputError, and what `prefill` raises.
     """
-    asked = [conversations] if isinstance(conversations, Conversation) else list(conversations)
-    if not asked:
+    listed = [conversations] if isinstance(conversations, Conversation) else list(conversations)
+    if not listed:
         raise UsageError("no conversations", "one or more", "pass at least one")
     check_fits(model, intervention)
-    rendered = render_all(model, asked)
+    rendered = render_all(model, listed)
     for item in rendered:
         model.backend.context.check(len(item.tokens), f"conversation {item.label!r}")
     prefixes = _distinct(rendered, intervention)
@@ -54,7 +54,7 @@ def fill(
     _check_directory(folder, filler)
     longest = max(prefixes, key=lambda prefix: len(prefix.tokens))
     fitting_rows(model, max_memory, len(longest.tokens), 1, f"conversation {prefixes[longest][0].label!r}")
-    with counted(progress, "fill", len(asked), "conversation") as tell:
+    with counted(progress, "fill", len(listed), "conversation") as tell:
         for prefix, members in prefixes.items():
             stored = StoredPrefix(folder, filler, prefix)
             missing = not stored.is_whole()
@@ -68,11 +68,11 @@ def fill(
 def _distinct(rendered: Sequence[Rendered], intervention: Intervention) -> dict[Prefix, list[Rendered]]:
     """Return the conversations by their prefix, all of them checked."""
     prefixes: dict[Prefix, list[Rendered]] = {}
-    for one in rendered:
-        prefixes.setdefault(Prefix.of(one), []).append(one)
-        check_readable(one, [intervention])
+    for item in rendered:
+        prefixes.setdefault(Prefix.of(item), []).append(item)
+        check_readable(item, [intervention])
         for term in terms_among([intervention]):
-            injected_positions(one, term)
+            injected_positions(item, term)
     return prefixes
 
 
@@ -85,10 +85,10 @@ def _check_directory(directory: Path, filler: Filler) -> None:
     check_writable(directory, "directory")
     for path in stored_files(directory):
         try:
-            found, name = read_head(path)
+            earlier, name = read_head(path)
         except StaleArtefactError:
             continue  # damaged: it is filled again if it is asked for
-        if found != filler:
+        if earlier != filler:
             raise StaleArtefactError(
                 given=f"{path} was filled by {name}",
                 allowed="an empty directory, or one that the same model has filled under the same intervention",

@@ -60,7 +60,7 @@ class Filler:
         """Return `model` as a filler under the intervention with this key."""
         backend = model.backend
         shape = f"n_layers={model.n_layers}, d_model={model.d_model}, d_vocab={backend.d_vocab}"
-        runs = [f"{len(list(run))} of {'x'.join(map(str, one))}" for one, run in groupby(model.cache_shapes)]
+        runs = [f"{len(list(run))} of {'x'.join(map(str, sizes))}" for sizes, run in groupby(model.cache_shapes)]
         done = (model.identity, intervention, causal)
         return cls(*done, backend.kind, str(backend.dtype), shape, ", ".join(runs), model.vocabulary)
 
@@ -71,12 +71,13 @@ class Filler:
     def check_fits(self, model: Model, name: str) -> None:
         """Raise CacheMismatchError unless `model` can read these caches."""
         asking = Filler.of(model, self.intervention, causal=self.causal)
-        parts = [part.name for part in fields(self) if part.name != "model"]
-        if differing := [part for part in parts if getattr(self, part) != getattr(asking, part)]:
-            found, own = ({part: getattr(one, part)[:60] for part in differing} for one in (self, asking))
+        compared = [field.name for field in fields(self) if field.name != "model"]
+        if differing := [key for key in compared if getattr(self, key) != getattr(asking, key)]:
+            filled = {key: getattr(self, key)[:60] for key in differing}
+            readable = {key: getattr(asking, key)[:60] for key in differing}
             raise CacheMismatchError(
-                given=f"{name}: caches with {found}",
-                allowed=f"those that {model.name} reads: {own}",
+                given=f"{name}: caches with {filled}",
+                allowed=f"those that {model.name} reads: {readable}",
                 advice="fill with a finetuned copy of the same model, loaded with the same backend and dtype",
             )
 
@@ -128,8 +129,8 @@ class StoredPrefix:
     @cached_property
     def identity(self) -> str:
         """Hash of what filled it: equal for files that agree wherever their tokens do."""
-        whose = self.filler.fingerprint()
-        return whose if self.filler.causal else sha256(whose.encode(), self.prefix.file_name.encode())
+        fingerprint = self.filler.fingerprint()
+        return fingerprint if self.filler.causal else sha256(fingerprint.encode(), self.prefix.file_name.encode())
 
     def write(self, cache: KVCache, model_name: str, intervention_name: str) -> Path:
         """Write the cache (one row) atomically; the names are for people, and no part of its identity."""
@@ -137,10 +138,10 @@ class StoredPrefix:
 
         tensors = {name: tensor.contiguous() for name, tensor in cache.to("cpu").tensors().items()}
         sums = {name: checksum(tensor) for name, tensor in tensors.items()}
-        about = {"format": _FORMAT, "model_name": model_name, "intervention_name": intervention_name}
-        about |= {"filler": json.dumps(asdict(self.filler)), "prefix": self.prefix._text()}
-        about["checksums"] = json.dumps(sums)
-        metadata = {**about, "seal": _seal(about)}
+        head = {"format": _FORMAT, "model_name": model_name, "intervention_name": intervention_name}
+        head |= {"filler": json.dumps(asdict(self.filler)), "prefix": self.prefix._text()}
+        head["checksums"] = json.dumps(sums)
+        metadata = {**head, "seal": _seal(head)}
         return replace_atomically(self.path, lambda path: save_file(tensors, path, metadata=metadata))
 
     def is_whole(self) -> bool:
@@ -153,8 +154,8 @@ class StoredPrefix:
 
     def cache(self) -> KVCache:
         """Return the whole cache; raises StaleArtefactError for a file that is missing, damaged or another one."""
-        with _opened(self.path) as (file, about):
-            sums = self._sums(about)
+        with _opened(self.path) as (file, head):
+            sums = self._sums(head)
             keys, values = (
                 tuple(self._tensor(file, f"{side}.{layer}", sums) for layer in range(len(sums) // 2)) for side in _SIDES
             )
@@ -162,15 +163,15 @@ class StoredPrefix:
 
     def layer(self, layer: int) -> KeyValues:
         """Return keys and values of one layer (`1 heads pos d_head`), read from the file; raises StaleArtefactError."""
-        with _opened(self.path) as (file, about):
-            sums = self._sums(about)
+        with _opened(self.path) as (file, head):
+            sums = self._sums(head)
             keys, values = (self._tensor(file, f"{side}.{layer}", sums) for side in _SIDES)
         return keys, values
 
-    def _sums(self, about: Mapping[str, str]) -> dict[str, str]:
-        if _filler(about) != self.filler or about["prefix"] != self.prefix._text():
+    def _sums(self, head: Mapping[str, str]) -> dict[str, str]:
+        if _filler(head) != self.filler or head["prefix"] != self.prefix._text():
             raise _KIND.refusal(self.path, "it was filled by something else, or from other tokens")
-        sums: dict[str, str] = json.loads(about["checksums"])
+        sums: dict[str, str] = json.loads(head["checksums"])
         return sums
 
     def _tensor(self, file: safe_open, name: str, sums: Mapping[str, str]) -> Tensor:
@@ -187,9 +188,9 @@ def stored_files(directory: Path) -> list[Path]:
 
 def read_head(path: Path) -> tuple[Filler, str]:
     """Return what filled a file, and how it was called; raises StaleArtefactError for a file that is damaged."""
-    with _opened(path) as (_, about):
-        model, intervention = about["model_name"], about["intervention_name"]
-        return _filler(about), model if intervention == "clean" else f"{model}, {intervention}"
+    with _opened(path) as (_, head):
+        model, intervention = head["model_name"], head["intervention_name"]
+        return _filler(head), model if intervention == "clean" else f"{model}, {intervention}"
 
 
 def read_fill(directory: Path) -> tuple[Filler, str]:
@@ -197,33 +198,36 @@ def read_fill(directory: Path) -> tuple[Filler, str]:
 
     Raises UsageError for a directory that holds no fill, StaleArtefactError for a damaged file and for two fillers.
     """
-    found: dict[Filler, str] = {}
+    names: dict[Filler, str] = {}
     for path in stored_files(directory):
         filler, name = read_head(path)
-        found.setdefault(filler, name)
-    if len(found) > 1:
-        given = f"{directory} holds caches of {' and of '.join(found.values())}"
-        raise StaleArtefactError(given, "caches that one model filled", "fill into separate directories")
-    if not found:
+        names.setdefault(filler, name)
+    if len(names) > 1:
+        raise StaleArtefactError(
+            given=f"{directory} holds caches of {' and of '.join(names.values())}",
+            allowed="caches that one model filled",
+            advice="fill into separate directories",
+        )
+    if not names:
         raise UsageError(f"{directory} is no fill", "a directory that mi.fill has written", "run mi.fill first")
-    return next(iter(found.items()))
+    return next(iter(names.items()))
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[safe_open, dict[str, str]]]:
     """Open a file and check its seal and its name; raises StaleArtefactError."""
-    with opened(path, _KIND) as (file, about):
-        sealed = about.pop("seal", "")
-        if about.get("format") != _FORMAT or sealed != _seal(about):
+    with opened(path, _KIND) as (file, head):
+        sealed = head.pop("seal", "")
+        if head.get("format") != _FORMAT or sealed != _seal(head):
             raise _KIND.refusal(path, "its metadata is not what mi.fill has written")
-        if path.name != Prefix(*map(tuple, json.loads(about["prefix"]))).file_name:
+        if path.name != Prefix(*map(tuple, json.loads(head["prefix"]))).file_name:
             raise _KIND.refusal(path, "it was renamed")
-        yield file, about
+        yield file, head
 
 
-def _filler(about: Mapping[str, str]) -> Filler:
-    return Filler(**json.loads(about["filler"]))
+def _filler(head: Mapping[str, str]) -> Filler:
+    return Filler(**json.loads(head["filler"]))
 
 
-def _seal(about: Mapping[str, str]) -> str:
-    return sha256(json.dumps(about, sort_keys=True).encode())
+def _seal(head: Mapping[str, str]) -> str:
+    return sha256(json.dumps(head, sort_keys=True).encode())

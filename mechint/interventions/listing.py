@@ -9,28 +9,28 @@ from mechint.chat.conversations import Conversation
 from mechint.interventions.specifications import Intervention
 
 
-def listed_conversations(given: Conversation | Sequence[Conversation]) -> tuple[Conversation, ...]:
+def listed_conversations(conversations: Conversation | Sequence[Conversation]) -> tuple[Conversation, ...]:
     """Return conversations as a tuple. Raises UsageError if there are none or two have one label."""
-    found = (given,) if isinstance(given, Conversation) else tuple(given)
-    check_each_once("conversation labels", [conversation.label for conversation in found])
-    return found
+    listed = (conversations,) if isinstance(conversations, Conversation) else tuple(conversations)
+    check_each_once("conversation labels", [conversation.label for conversation in listed])
+    return listed
 
 
-def listed_interventions(given: Intervention | Sequence[Intervention]) -> tuple[Intervention, ...]:
+def listed_interventions(interventions: Intervention | Sequence[Intervention]) -> tuple[Intervention, ...]:
     """Return interventions as a tuple. Raises UsageError if there are none or two have one name."""
-    found = (given,) if isinstance(given, Intervention) else tuple(given)
-    check_each_once("intervention names", [intervention.name for intervention in found])
-    return found
+    listed = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+    check_each_once("intervention names", [intervention.name for intervention in listed])
+    return listed
 
 
-def check_each_once(what: str, names: Sequence[str]) -> None:
+def check_each_once(kind: str, names: Sequence[str]) -> None:
     """Raise UsageError if there are no names or one occurs twice."""
     if not names:
-        raise UsageError(f"no {what}", "one or more", "pass at least one")
+        raise UsageError(f"no {kind}", "one or more", "pass at least one")
     repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if repeated:
         raise UsageError(
-            given=f"{what} that occur more than once: {repeated[:5]}",
+            given=f"{kind} that occur more than once: {repeated[:5]}",
             allowed="each once, since rows of the table are told apart by them",
             advice="rename one, or leave it out",
         )

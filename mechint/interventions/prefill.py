@@ -56,10 +56,10 @@ def prefill(model: Model, conversation: Conversation | Rendered, interventions: 
         check_fits(model, intervention)
     rows = range(len(interventions))
     steered = [row for row in rows if not isinstance(interventions[row], Swap | Filled)]
-    parts = [_fill_steered(model, rendered, [interventions[row] for row in steered])] if steered else []
-    parts += [_fill_swapped(model, rendered, swap) for swap in interventions if isinstance(swap, Swap | Filled)]
+    fills = [_fill_steered(model, rendered, [interventions[row] for row in steered])] if steered else []
+    fills += [_fill_swapped(model, rendered, swap) for swap in interventions if isinstance(swap, Swap | Filled)]
     filled = [*steered, *(row for row in rows if row not in steered)]
-    cache, receipts = _in_order(parts, [filled.index(row) for row in rows])
+    cache, receipts = _in_order(fills, [filled.index(row) for row in rows])
     return Prefilled(rendered, cache, tuple(replace(receipt, row=row) for row, receipt in enumerate(receipts)))
 
 
@@ -176,10 +176,10 @@ def _filled_in_turns(model: Model, rendered: Rendered, other: Model) -> KVCache:
     return cache
 
 
-def _in_order(parts: Sequence[tuple[KVCache, list[Receipt]]], order: Sequence[int]) -> tuple[KVCache, list[Receipt]]:
-    """Join the parts and put their rows into `order`."""
-    receipts = [receipt for _, part in parts for receipt in part]
-    cache = parts[0][0] if len(parts) == 1 else concatenate([cache for cache, _ in parts])
+def _in_order(fills: Sequence[tuple[KVCache, list[Receipt]]], order: Sequence[int]) -> tuple[KVCache, list[Receipt]]:
+    """Join filled caches and their receipts, and put the rows into `order`."""
+    receipts = [receipt for _, of_fill in fills for receipt in of_fill]
+    cache = fills[0][0] if len(fills) == 1 else concatenate([cache for cache, _ in fills])
     if list(order) != list(range(len(order))):
         cache = cache.select(torch.tensor(order))
     return cache, [receipts[row] for row in order]
@@ -193,28 +193,33 @@ def _check_swap(model: Model, swap: Swap) -> None:
             allowed="a swap that was made from the model as it is now",
             advice="make it again: mi.Swap(model)",
         )
-    ours, theirs = (
-        {
-            "backend": m.backend.kind,
-            "dtype": str(m.backend.dtype),
-            "n_layers": m.n_layers,
-            "d_model": m.d_model,
-            "d_vocab": m.backend.d_vocab,
-        }
-        for m in (model, other)
-    )
+    needed, present = _properties(model), _properties(other)
     # The words are compared as they are now: they can be added to after a model has been loaded.
     same_words = other.tokenizer is model.tokenizer or other.tokenizer.get_vocab() == model.tokenizer.get_vocab()
     alike = same_words and other.vocabulary == model.vocabulary
-    if ours != theirs or not alike:
+    if present != needed or not alike:
         raise SwapError(
-            given=f"{swap.name}: {theirs}{'' if alike else ', another tokenizer (its vocabulary or its rules)'}",
-            allowed=f"the shapes and tokenizer of {model.name}: {ours}",
+            given=f"{swap.name}: {present}{'' if alike else ', another tokenizer (its vocabulary or its rules)'}",
+            allowed=f"the shapes and tokenizer of {model.name}: {needed}",
             advice="swap with a finetuned copy of the same model, loaded with the same backend and dtype",
         )
     if model.cache_shapes != other.cache_shapes:
-        found, allowed = (f"caches shaped {shapes[0]}" for shapes in (other.cache_shapes, model.cache_shapes))
-        raise CacheMismatchError(f"{swap.name}: {found}", allowed, "swap with a finetuned copy of the same model")
+        raise CacheMismatchError(
+            given=f"{swap.name}: caches shaped {other.cache_shapes[0]}",
+            allowed=f"caches shaped {model.cache_shapes[0]}",
+            advice="swap with a finetuned copy of the same model",
+        )
+
+
+def _properties(model: Model) -> dict[str, str | int]:
+    """Return what two models must agree in to read each other's caches."""
+    return {
+        "backend": model.backend.kind,
+        "dtype": str(model.backend.dtype),
+        "n_layers": model.n_layers,
+        "d_model": model.d_model,
+        "d_vocab": model.backend.d_vocab,
+    }
 
 
 def _steered_receipt(model: Model, rendered: Rendered, intervention: Intervention, felt: Mapping[int, Felt]) -> Receipt:
@@ -224,13 +229,13 @@ def _steered_receipt(model: Model, rendered: Rendered, intervention: Interventio
         touched |= injected_positions(rendered, term)
     names, positions = (rendered.label, intervention.name), touched.nonzero()[:, 0].tolist()
     passes = {layer: [once] for layer, once in felt.items()}
-    made = Measured(model, rendered.tokens).receipt(names, kind, rendered.prefix_length, positions, passes)
-    return replace(made, reach=reach_of(model, rendered, intervention))
+    receipt = Measured(model, rendered.tokens).receipt(names, kind, rendered.prefix_length, positions, passes)
+    return replace(receipt, reach=reach_of(model, rendered, intervention))
 
 
-def _not_marked(rendered: Rendered, what: str) -> UsageError:
+def _not_marked(rendered: Rendered, place: str) -> UsageError:
     return UsageError(
-        given=f"{what} of conversation {rendered.label!r}",
+        given=f"{place} of conversation {rendered.label!r}",
         allowed="positions inside segments that are marked add_injection",
         advice="narrow the injection to marked positions",
     )

@@ -64,11 +64,12 @@ class LayerTouch:
     @classmethod
     def of(cls, layer: int, felt: Sequence[Felt], unit: float | None) -> LayerTouch:
         """Return what all passes over a row come to at one layer."""
-        places = torch.cat([torch.zeros(0, dtype=torch.long), *(one.positions for one in felt)])
+        places = torch.cat([torch.zeros(0, dtype=torch.long), *(of_pass.positions for of_pass in felt)])
         if not len(places):
             return cls(layer, 0, 0, 0.0, 0.0, 0.0, unit, None if unit is None else 0.0)
-        firings = torch.cat([torch.full_like(one.positions, one.firings) for one in felt])
-        change, before = (torch.cat([getattr(one, name) for one in felt]) for name in ("change", "before"))
+        firings = torch.cat([torch.full_like(of_pass.positions, of_pass.firings) for of_pass in felt])
+        change = torch.cat([of_pass.change for of_pass in felt])
+        before = torch.cat([of_pass.before for of_pass in felt])
         added, there = float(change.mean()), float(np.median(before.numpy()))
         return cls(
             layer=layer,
@@ -199,9 +200,9 @@ class Measured:
         most: dict[int, tuple[float, int]] = {}
         for touch in touches:
             limit = OUTLIER * touch.residual_norm
-            for one in felt[touch.layer]:
-                far = one.before > limit if limit else torch.zeros_like(one.before, dtype=torch.bool)
-                for position, norm in zip(one.positions[far].tolist(), one.before[far].tolist(), strict=True):
+            for of_pass in felt[touch.layer]:
+                far = of_pass.before > limit if limit else torch.zeros_like(of_pass.before, dtype=torch.bool)
+                for position, norm in zip(of_pass.positions[far].tolist(), of_pass.before[far].tolist(), strict=True):
                     most[position] = max(most.get(position, (0.0, 0)), (norm / touch.residual_norm, touch.layer))
         return tuple(
             OutlierToken(position, str(self.model.tokenizer.decode([self.tokens[position]])), layer, ratio)
@@ -211,9 +212,9 @@ class Measured:
 
 def _named(outliers: Sequence[OutlierToken]) -> str:
     largest = sorted(outliers, key=lambda token: -token.ratio)[:_SHOWN_OUTLIERS]
-    told = [f"{token.text!r} at {token.position} ({token.ratio:.0f}x, layer {token.layer})" for token in largest]
+    texts = [f"{token.text!r} at {token.position} ({token.ratio:.0f}x, layer {token.layer})" for token in largest]
     more = len(outliers) - len(largest)
-    return ", ".join(told) + (f", and {more} more" if more else "")
+    return ", ".join(texts) + (f", and {more} more" if more else "")
 
 
 def _range(values: Mapping[int, float]) -> str:

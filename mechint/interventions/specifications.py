@@ -90,8 +90,8 @@ class Injection(_Addable):
     @property
     def key(self) -> str:
         """Hash of what this does to a cache (its name does not count)."""
-        what = (self.layers, self.strength, self.relative_strength, self.positions, self.segments)
-        return sha256(b"injection", self.vector.fingerprint().encode(), repr(what).encode())
+        settings = (self.layers, self.strength, self.relative_strength, self.positions, self.segments)
+        return sha256(b"injection", self.vector.fingerprint().encode(), repr(settings).encode())
 
     @property
     def is_relative(self) -> bool:
@@ -193,14 +193,14 @@ class Filled:
 
     def stored(self, rendered: Rendered) -> StoredPrefix:
         """Return the file with the marked prefix of a conversation; raises ConversationError if there is none."""
-        found = StoredPrefix(Path(self.directory), self.filler, Prefix.of(rendered))
-        if not found.path.is_file():
+        prefix = StoredPrefix(Path(self.directory), self.filler, Prefix.of(rendered))
+        if not prefix.path.is_file():
             raise ConversationError(
                 given=f"{self.name} has no cache of the first turns of conversation {rendered.label!r}",
                 allowed="conversations that mi.fill was given, with the same marks and as the same tokens",
                 advice="run mi.fill with this conversation too: only what is missing is filled",
             )
-        return found
+        return prefix
 
 
 Intervention = Clean | Injection | InjectionSum | Swap | Filled

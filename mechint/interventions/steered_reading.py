@@ -112,9 +112,9 @@ def _stacked(rows: Sequence[SteeredRow], layer: int) -> Float[Tensor, "batch d_m
     return torch.stack([row.added.get(layer, nothing) for row in rows])
 
 
-def _not_as_asked(layer: int, found: str) -> ReceiptError:
+def _not_as_asked(layer: int, counted: str) -> ReceiptError:
     return ReceiptError(
-        given=f"layer {layer}: {found} in one pass of active steering",
+        given=f"layer {layer}: {counted} in one pass of active steering",
         allowed="one firing, over all rows and positions",
         advice="the model does not run its blocks once: report its architecture",
     )
