@@ -55,8 +55,11 @@ def answer_ids(
     if isinstance(answers, AnswerIds):
         return answers
     if answers is None:
-        own = rendered.conversation
-        answers = Answers(yes=(own.yes_token,) if own.yes_token else (), no=(own.no_token,) if own.no_token else ())
+        conversation = rendered.conversation
+        answers = Answers(
+            yes=(conversation.yes_token,) if conversation.yes_token else (),
+            no=(conversation.no_token,) if conversation.no_token else (),
+        )
     yes, no, choices = (
         tuple(single_token(tokenizer, text, rendered.text[-_CONTEXT:]) for text in texts)
         for texts in (answers.yes, answers.no, answers.choices)
@@ -74,10 +77,10 @@ def _check_apart(answers: Answers, yes: Sequence[int], no: Sequence[int], choice
         *((a, b, x == y) for a, x in zip(answers.yes, yes, strict=True) for b, y in zip(answers.no, no, strict=True)),
         *((a, b, x == y) for (a, x), (b, y) in combinations(options.items(), 2)),
     ]
-    for one, other, same in pairs:
+    for first, second, same in pairs:
         if same:
             raise TokenizationError(
-                given=f"the answers {one!r} and {other!r}, which are one token to this tokenizer",
+                given=f"the answers {first!r} and {second!r}, which are one token to this tokenizer",
                 allowed="yes and no, and options, that are different tokens",
                 advice="leave one of the two out, or spell it otherwise",
             )
@@ -87,14 +90,14 @@ def all_answer_ids(
     tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered], answers: Answers | AnswerIds | None
 ) -> list[AnswerIds]:
     """Return what `answer_ids` returns for each conversation; those that end alike and have like answers ask once."""
-    known: dict[tuple[str, str | None, str | None], AnswerIds] = {}
-    found = []
+    cached: dict[tuple[str, str | None, str | None], AnswerIds] = {}
+    ids = []
     for item in rendered:
         key = (item.text[-_CONTEXT:], item.conversation.yes_token, item.conversation.no_token)
-        if key not in known:
-            known[key] = answer_ids(tokenizer, item, answers)
-        found.append(known[key])
-    return found
+        if key not in cached:
+            cached[key] = answer_ids(tokenizer, item, answers)
+        ids.append(cached[key])
+    return ids
 
 
 def column_names(ids: AnswerIds) -> list[str]:
@@ -106,9 +109,9 @@ def column_names(ids: AnswerIds) -> list[str]:
 
 def read_rows(readout: Readout, resid: Float[Tensor, "n d_model"], ids: Sequence[AnswerIds]) -> list[dict[str, float]]:
     """Return the answer columns of each residual, whose answers are `ids[i]`; columns without an answer are NaN."""
-    wanted = sorted({token for item in ids for token in item.all_ids()})
-    place = {token: index for index, token in enumerate(wanted)}
-    readings = readout.read(resid, torch.tensor(wanted, dtype=torch.long))
+    tokens = sorted({token for item in ids for token in item.all_ids()})
+    place = {token: index for index, token in enumerate(tokens)}
+    readings = readout.read(resid, torch.tensor(tokens, dtype=torch.long))
     return [_columns(readings, index, item, place) for index, item in enumerate(ids)]
 
 

@@ -52,18 +52,18 @@ def build_rows(states: Sequence[Effect], start: int, stop: int, depth: int) -> B
 
     States are told apart by all that they do before `stop`: what was added before `start` is in the caches.
     """
-    added = [state.added(stop) for state in states]
+    additions = [state.added(stop) for state in states]
     levels = [_numbered([(state.filler(stop),) for state in states])]
     origin, steered = [], []
     for layer in range(depth):
         below = levels[-1]
-        keys = [(int(row), what.get(layer)) for row, what in zip(below, added, strict=True)]
-        here = _numbered(keys)
-        first = {int(row): state for state, row in reversed(list(enumerate(here)))}
+        keys = [(int(row), by_layer.get(layer)) for row, by_layer in zip(below, additions, strict=True)]
+        above = _numbered(keys)
+        first = {int(row): state for state, row in reversed(list(enumerate(above)))}
         origin.append(np.array([below[first[row]] for row in range(len(first))]))
-        here_too = {state for state, (_, what) in enumerate(keys) if what and any(bits >> start for bits, _ in what)}
-        steered.append({row: state for row, state in sorted(first.items()) if state in here_too})
-        levels.append(here)
+        adding = {state for state, (_, added) in enumerate(keys) if added and any(bits >> start for bits, _ in added)}
+        steered.append({row: state for row, state in sorted(first.items()) if state in adding})
+        levels.append(above)
     counts = tuple(int(rows.max()) + 1 for rows in levels)
     return Branches(np.stack(levels, axis=1), counts, tuple(origin), tuple(steered))
 

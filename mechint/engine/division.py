@@ -39,16 +39,16 @@ class Visit:
 
 @dataclass(frozen=True)
 class Division:
-    """How steps are divided; `room` says what is left beside caches of some bytes. What is `known` is left out."""
+    """How steps are divided; `room` says what is left beside caches of some bytes. `finished` cells are left out."""
 
     footprint: Footprint
     room: Callable[[int], Room]
-    known: Set[Cell]
+    finished: Set[Cell]
 
     def visits(self, steps: Sequence[Step], kept: int = 0) -> Iterator[Visit]:
         """Yield what is to be run, depth first: all that continues a pass before the next pass of its level."""
         for chunk, load in self._chunks(steps, kept):
-            if all_known(chunk, self.known):
+            if all_finished(chunk, self.finished):
                 continue
             within = kept + self.footprint.kept(load)
             yield Visit(chunk, load, within, begins=True)
@@ -87,8 +87,8 @@ class Division:
 
         def too_much(start: int, stop: int) -> bool:
             counts = fresh_so_far[stop] - fresh_so_far[start + 1] + 1
-            part = replace(load, counts=counts, computed=int(counts.max()), reads=load.reads and int(counts[-1]))
-            return not (self._enough(part) and self._fits(part, room))
+            part_load = replace(load, counts=counts, computed=int(counts.max()), reads=load.reads and int(counts[-1]))
+            return not (self._enough(part_load) and self._fits(part_load, room))
 
         parts, start = [], 0
         while start < n_states:
@@ -103,17 +103,17 @@ class Division:
 
 def part_of(step: Step, states: Indices) -> Step:
     """Return the part of a step, and of all below it, that some of its states are for; its parent stays the same."""
-    return _part(step, states, step.parent, step.to_parent)
+    return _restricted(step, states, step.parent, step.to_parent)
 
 
-def all_known(steps: Sequence[Step], known: Set[Cell]) -> bool:
-    """Whether every cell that some steps or the steps below them are for is known."""
-    return all(cell in known for step in steps for cell in step.cells)
+def all_finished(steps: Sequence[Step], finished: Set[Cell]) -> bool:
+    """Whether every cell that some steps or the steps below them are for is finished."""
+    return all(cell in finished for step in steps for cell in step.cells)
 
 
-def _part(step: Step, states: Indices, parent: Step | None, to_parent: Indices) -> Step:
+def _restricted(step: Step, states: Indices, parent: Step | None, to_parent: Indices) -> Step:
     place = {int(state): at for at, state in enumerate(states)}
-    part = replace(
+    restricted = replace(
         step,
         states=tuple(step.states[state] for state in states),
         rows=step.rows.of(states),
@@ -126,5 +126,5 @@ def _part(step: Step, states: Indices, parent: Step | None, to_parent: Indices) 
         below = np.flatnonzero(np.isin(child.to_parent, states))
         if len(below):
             renumbered = np.array([place.get(int(state), -1) for state in child.to_parent])
-            part.children.append(_part(child, below, part, renumbered))
-    return part
+            restricted.children.append(_restricted(child, below, restricted, renumbered))
+    return restricted

@@ -47,12 +47,12 @@ class Effect:
     def added(self, stop: int) -> dict[int, LayerKey]:
         """Return what is added before position `stop`, by layer; layers where nothing is are left out."""
         _, *touched = self.before(stop)
-        found: dict[int, list[tuple[int, str]]] = {}
+        by_layer: dict[int, list[tuple[int, str]]] = {}
         for term, bits in zip(self.terms, touched, strict=True):
             if bits:
                 for layer, key in term.keys.items():
-                    found.setdefault(layer, []).append((bits, key))
-        return {layer: tuple(sorted(keys)) for layer, keys in found.items()}
+                    by_layer.setdefault(layer, []).append((bits, key))
+        return {layer: tuple(sorted(keys)) for layer, keys in by_layer.items()}
 
     def is_stored(self, position: int) -> bool:
         """Whether keys and values at a position are in a file that was filled, so that nothing is computed there."""

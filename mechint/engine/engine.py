@@ -54,14 +54,14 @@ def run(
     layers: Sequence[int],
     *,
     cells: Sequence[Cell],
-    known: Set[Cell] = frozenset(),
+    finished: Set[Cell] = frozenset(),
     batch_size: int | None = None,
     batch_tokens: int | None = None,
     offload: bool = False,
     memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> Iterator[CellBatch]:
-    """Yield some cells once each, except where all that a pass would tell is `known` already.
+    """Yield some cells once each, except where all that a pass is for is `finished` already.
 
     Leaving passes out does not change what the others compute, so a table that is gone on with ends as if it had been
     made in one go. A block is given at most `batch_tokens` tokens and `batch_size` rows at once; with `offload`, caches
@@ -71,7 +71,7 @@ def run(
     """
     memory = memory or Memory.of(model, None, offload=offload)
     budget = make_budget(model, batch_size, batch_tokens, memory, offload=offload)
-    division = Division(Footprint(model, budget, len(layers)), memory.room, known)
+    division = Division(Footprint(model, budget, len(layers)), memory.room, finished)
     depth = depth_of(interventions, layers)
     for plan in make_plans(rendered, interventions, cells, depth):
         yield from _Run(model, plan, rendered, interventions, tuple(layers), budget, division, progress).batches()
@@ -117,7 +117,7 @@ class _Run:
 
     def _report(self, chunk: Sequence[Step], batch: CellBatch | None) -> None:
         if self.progress is not None:
-            fresh = [cell for cell in (batch.cells if batch else ()) if cell not in self.division.known]
+            fresh = [cell for cell in (batch.cells if batch else ()) if cell not in self.division.finished]
             n_pos = max(step.n_tokens for step in chunk)
             self.progress(len(fresh), n_pos * sum(max(step.computed) for step in chunk))
 
@@ -129,8 +129,10 @@ class _Run:
         if not reads:
             return None
         cells = tuple(cell for step, _ in reads for cell in step.reads)
-        found = [_residuals(reads, layer) for layer in self.layers]
-        return CellBatch(cells, tuple(resid for resid, _ in found), tuple(row for _, row in found), dict(receipts))
+        residuals = [_residuals(reads, layer) for layer in self.layers]
+        return CellBatch(
+            cells, tuple(resid for resid, _ in residuals), tuple(row for _, row in residuals), dict(receipts)
+        )
 
 
 def _residuals(reads: Sequence[tuple[Step, StepResult]], layer: int) -> tuple[Float[Tensor, "row d_model"], Indices]:

@@ -104,30 +104,31 @@ def explain(
 
 def cost_of(job: Job, options: Options) -> Explanation:
     """Return what a job will cost, but for passes all of whose cells its store has."""
-    cells, known = job.wanted(options.shard), frozenset(job.known(options.store)[0])
+    cells = job.cells_of(options.shard)
+    finished = frozenset(job.finished_in(options.store)[0])
     memory = options.memory(job.model)
     budget = make_budget(job.model, options.batch_size, options.batch_tokens, memory, offload=options.offload)
-    division = Division(Footprint(job.model, budget, len(job.all_layers)), memory.planned, known)
+    division = Division(Footprint(job.model, budget, len(job.all_layers)), memory.planned, finished)
     depth = depth_of(job.interventions, job.all_layers)
     plans = make_plans(job.rendered, job.interventions, cells, depth)
     finest = make_plans(job.rendered, job.interventions, cells, depth, min_shared=1)
     visits = [visit for plan in plans for visit in division.visits(plan.roots) if visit.begins]
-    passes = [_pass(division.footprint, visit) for visit in visits]
+    costs = [_pass(division.footprint, visit) for visit in visits]
     read = [cell for visit in visits for step in visit.steps for cell in step.reads]
     alone = sum(_alone(job.rendered[c], job.interventions[i]) for c, i in cells)
     return Explanation(
         cells=len(cells),
-        known=sum(cell in known for cell in cells),
+        known=sum(cell in finished for cell in cells),
         alone_tokens=alone,
         distinct_tokens=sum(_distinct(plan) for plan in finest),
-        passed_tokens=sum(one.tokens for one in passes),
+        passed_tokens=sum(cost.tokens for cost in costs),
         alone_blocks=alone * job.model.n_layers,
-        blocks=(blocks := sum(one.blocks for one in passes)),
+        blocks=(blocks := sum(cost.blocks for cost in costs)),
         work=blocks + job.reading_work(read),
-        passes=sum(one.tokens > 0 for one in passes),
-        cache_bytes=max((one.kept for one in passes), default=0),
-        pass_bytes=max((one.working for one in passes), default=0),
-        peak_bytes=max((one.peak for one in passes), default=0),
+        passes=sum(cost.tokens > 0 for cost in costs),
+        cache_bytes=max((cost.kept for cost in costs), default=0),
+        pass_bytes=max((cost.working for cost in costs), default=0),
+        peak_bytes=max((cost.peak for cost in costs), default=0),
     )
 
 
@@ -137,15 +138,15 @@ def _alone(rendered: Rendered, intervention: Intervention) -> int:
 
 
 def _requests(
-    given: Conversation | Sequence[Conversation] | Sequence[Request],
+    conversations: Conversation | Sequence[Conversation] | Sequence[Request],
     interventions: Intervention | Sequence[Intervention],
     layers: Sequence[int] | None,
 ) -> list[Request]:
-    several = [] if isinstance(given, Conversation) else [item for item in given if isinstance(item, Request)]
-    if several:
-        return several
-    asked = [item for item in ([given] if isinstance(given, Conversation) else given) if isinstance(item, Conversation)]
-    return [Request(asked, interventions, layers=layers)]
+    listed = [conversations] if isinstance(conversations, Conversation) else conversations
+    requests = [item for item in listed if isinstance(item, Request)]
+    if requests:
+        return requests
+    return [Request([item for item in listed if isinstance(item, Conversation)], interventions, layers=layers)]
 
 
 @dataclass(frozen=True)

@@ -85,14 +85,14 @@ class Chat:
 class RequestCells:
     """What one request asks of a job: indices of its conversations and interventions, and the layers to read.
 
-    `reference` is the index of the clean intervention that shifts are taken against; `asked` those that are shown.
+    `reference` is the index of the clean intervention that shifts are taken against; `requested` those that are shown.
     """
 
     conversations: tuple[int, ...]
     interventions: tuple[int, ...]
     layers: tuple[int, ...]
     reference: int
-    asked: frozenset[int]
+    requested: frozenset[int]
 
     @property
     def cells(self) -> list[Cell]:
@@ -108,7 +108,7 @@ class Job:
     rendered: tuple[Rendered, ...]
     answers: tuple[AnswerIds, ...]
     interventions: tuple[Intervention, ...]
-    parts: tuple[RequestCells, ...]
+    request_cells: tuple[RequestCells, ...]
 
     @classmethod
     def of(cls, model: Model, requests: Sequence[Request]) -> Job:
@@ -119,18 +119,19 @@ class Job:
         """
         if not requests:
             raise UsageError("no requests", "one or more", "pass at least one")
-        known: dict[Conversation, Rendered] = {}
+        renderings: dict[Conversation, Rendered] = {}
         chats: dict[Chat, int] = {}
         numbers: dict[tuple[str, str], int] = {}
         interventions: list[Intervention] = []
-        parts = []
+        request_cells = []
         for request in requests:
-            asked, wanted = listed_conversations(request.conversations), listed_interventions(request.interventions)
-            fresh = [conversation for conversation in asked if conversation not in known]
-            known.update(zip(fresh, render_all(model, fresh), strict=True))
-            texts = _continued(model, [known[conversation] for conversation in asked], request.after)
-            reference = next((i for i in wanted if isinstance(i, Clean)), CLEAN)
-            complete = wanted if reference in wanted else [reference, *wanted]
+            conversations = listed_conversations(request.conversations)
+            requested = listed_interventions(request.interventions)
+            fresh = [conversation for conversation in conversations if conversation not in renderings]
+            renderings.update(zip(fresh, render_all(model, fresh), strict=True))
+            texts = _continued(model, [renderings[conversation] for conversation in conversations], request.after)
+            reference = next((i for i in requested if isinstance(i, Clean)), CLEAN)
+            complete = requested if reference in requested else [reference, *requested]
             _check(model, texts, complete)
             for intervention in complete:
                 key = (intervention.name, intervention.key)
@@ -138,35 +139,36 @@ class Job:
                     interventions.append(intervention)
             layers = (model.n_layers - 1,) if request.layers is None else tuple(request.layers)
             answers = all_answer_ids(model.tokenizer, texts, request.answers)
-            same = [Chat(text, ids, layers) for text, ids in zip(texts, answers, strict=True)]
-            parts.append(
+            chats_read = [Chat(text, ids, layers) for text, ids in zip(texts, answers, strict=True)]
+            request_cells.append(
                 RequestCells(
-                    conversations=tuple(chats.setdefault(chat, len(chats)) for chat in same),
+                    conversations=tuple(chats.setdefault(chat, len(chats)) for chat in chats_read),
                     interventions=tuple(numbers[i.name, i.key] for i in complete),
                     layers=layers,
                     reference=numbers[reference.name, reference.key],
-                    asked=frozenset([numbers[i.name, i.key] for i in wanted]),
+                    requested=frozenset([numbers[i.name, i.key] for i in requested]),
                 )
             )
-        rendered, ids = (tuple(getattr(chat, name) for chat in chats) for name in ("rendered", "answers"))
-        job = cls(model, rendered, ids, tuple(interventions), tuple(parts))
+        rendered = tuple(chat.rendered for chat in chats)
+        ids = tuple(chat.answers for chat in chats)
+        job = cls(model, rendered, ids, tuple(interventions), tuple(request_cells))
         warn_unreached(model, ((rendered[c], interventions[i]) for c, i in job.cells))
         return job
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Every cell of every part, once."""
-        return list(dict.fromkeys(cell for part in self.parts for cell in part.cells))
+        """Every cell of every request, once."""
+        return list(dict.fromkeys(cell for request in self.request_cells for cell in request.cells))
 
     @cached_property
     def layers(self) -> dict[int, tuple[int, ...]]:
         """The layers at which each conversation is read."""
-        return {c: part.layers for part in self.parts for c in part.conversations}
+        return {c: request.layers for request in self.request_cells for c in request.conversations}
 
     @cached_property
     def all_layers(self) -> tuple[int, ...]:
         """Every layer at which something is read."""
-        return tuple(sorted({layer for part in self.parts for layer in part.layers}))
+        return tuple(sorted({layer for request in self.request_cells for layer in request.layers}))
 
     def rows(self, options: Options) -> list[pd.DataFrame]:
         """Return the rows of each request that are there once the job is done: all of them, unless it is a shard's.
@@ -174,36 +176,36 @@ class Job:
         A row has its place in the complete table as index, and `reference` if it is a clean one that shifts are taken
         against, `asked` if it is shown. `finish` makes a table of them.
         """
-        found: dict[Cell, Readings] = {}
+        readings: dict[Cell, Readings] = {}
         receipts: dict[Cell, ReceiptDict] = {}
-        for readings, of_those in self.run(options):
-            found |= readings
-            receipts |= of_those
-        return [self._rows(part, found, receipts) for part in self.parts]
+        for fresh, new in self.run(options):
+            readings |= fresh
+            receipts |= new
+        return [self._rows(request, readings, receipts) for request in self.request_cells]
 
     def _rows(
-        self, part: RequestCells, found: Mapping[Cell, Readings], receipts: Mapping[Cell, ReceiptDict]
+        self, request: RequestCells, readings: Mapping[Cell, Readings], receipts: Mapping[Cell, ReceiptDict]
     ) -> pd.DataFrame:
-        places = product(part.cells, part.layers)
+        places = product(request.cells, request.layers)
         rows: dict[int, Row] = {
             place: {
                 "conversation": self.rendered[c].label,
                 "intervention": self.interventions[i].name,
                 "layer": layer,
-                "asked": i in part.asked,
-                "reference": i == part.reference,
-                **found[c, i][layer],
+                "asked": i in request.requested,
+                "reference": i == request.reference,
+                **readings[c, i][layer],
             }
             for place, ((c, i), layer) in enumerate(places)
-            if (c, i) in found
+            if (c, i) in readings
         }
         table = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), dtype="int64"))
         if table.empty:
             table = pd.DataFrame(columns=["conversation", "intervention", "layer", "asked", "reference"])
-        table.attrs["receipts"] = [self._named(receipts[cell], cell) for cell in part.cells if cell in receipts]
+        table.attrs["receipts"] = [self._named(receipts[cell], cell) for cell in request.cells if cell in receipts]
         table.attrs["dtype"] = self.model.dtype_name
-        table.attrs["renderings"] = {self.rendered[c].label: str(self.rendered[c]) for c in part.conversations}
-        if terms_among([self.interventions[i] for i in part.interventions]):
+        table.attrs["renderings"] = {self.rendered[c].label: str(self.rendered[c]) for c in request.conversations}
+        if terms_among([self.interventions[i] for i in request.interventions]):
             table.attrs["unit"] = unit_record(self.model)
         return table
 
@@ -212,18 +214,20 @@ class Job:
         names = {"conversation": self.rendered[cell[0]].label, "intervention": self.interventions[cell[1]].name}
         return {key: names.get(key, value) for key, value in receipt.items() if key != "prefill"}
 
-    def wanted(self, shard: Shard | None) -> list[Cell]:
+    def cells_of(self, shard: Shard | None) -> list[Cell]:
         """Return the cells of a shard, or all."""
         return self.cells if shard is None else shard.of(self.cells, self.rendered)
 
-    def known(self, store: str | Path | None) -> tuple[dict[Cell, Readings], dict[Cell, ReceiptDict]]:
-        """Return what a store has of this job's cells, and of the receipts of their prefills."""
+    def finished_in(self, store: str | Path | None) -> tuple[dict[Cell, Readings], dict[Cell, ReceiptDict]]:
+        """Return the cells of this job that a store has, and the receipts of their prefills, as far as it has them."""
         if store is None:
             return {}, {}
         stored, receipts = CellStore(store).load()
-        known = {cell: self._of_stored(cell, stored[key]) for cell, key in self.keys.items() if self.has(stored, cell)}
+        finished = {
+            cell: self._of_stored(cell, stored[key]) for cell, key in self.keys.items() if self.has(stored, cell)
+        }
         kept = {receipt.get("prefill"): receipt for receipt in receipts}
-        return known, {cell: kept[key] for cell, key in self.prefills.items() if key in kept}
+        return finished, {cell: kept[key] for cell, key in self.prefills.items() if key in kept}
 
     def run(self, options: Options) -> Iterator[tuple[dict[Cell, Readings], dict[Cell, ReceiptDict]]]:
         """Yield finished cells with receipts: first those of the store, then each pass's, which the store then has.
@@ -233,16 +237,16 @@ class Job:
         store = None if options.store is None else CellStore(options.store)
         if store is not None and options.shard is None:
             store.compact()
-        known, receipts = self.known(options.store)
+        finished, receipts = self.finished_in(options.store)
         meter = meter_of(options.progress)
-        yield known, receipts
+        yield finished, receipts
         batches = run(
             self.model,
             self.rendered,
             self.interventions,
             self.all_layers,
-            cells=self.wanted(options.shard),
-            known=frozenset(known),
+            cells=self.cells_of(options.shard),
+            finished=frozenset(finished),
             batch_size=options.batch_size,
             batch_tokens=options.batch_tokens,
             offload=options.offload,
@@ -250,18 +254,19 @@ class Job:
             progress=options.progress,
         )
         for batch in batches:
-            fresh = {cell: found for cell, found in self._read(batch, meter).items() if cell not in known}
+            fresh = {cell: values for cell, values in self._read(batch, meter).items() if cell not in finished}
             new = {self.owners[cell]: receipt.to_dict() for cell, receipt in batch.receipts.items()}
             if store is not None and fresh:
-                store.add({self.keys[cell]: found for cell, found in fresh.items()}, self.stored(new))
+                store.add({self.keys[cell]: values for cell, values in fresh.items()}, self.stored(new))
             yield fresh, new
 
     @cached_property
     def keys(self) -> dict[Cell, str]:
         """Hashes of everything that each cell's numbers depend on, but for the layers that are read."""
-        heard = [repr((r.tokens, [(s.stop, s.add_injection) for s in r.segments])).encode() for r in self.rendered]
-        read = [repr(ids).encode() for ids in self.answers]
-        return {(c, i): sha256(self._whose, heard[c], self._done[i], read[c]) for c, i in self.cells}
+        texts = [repr((r.tokens, [(s.stop, s.add_injection) for s in r.segments])).encode() for r in self.rendered]
+        answers = [repr(ids).encode() for ids in self.answers]
+        interventions = self._intervention_keys
+        return {(c, i): sha256(self._model_key, texts[c], interventions[i], answers[c]) for c, i in self.cells}
 
     @cached_property
     def owners(self) -> dict[Cell, Cell]:
@@ -275,8 +280,10 @@ class Job:
 
         Names are no part of it. A store may hold prefills of other models, doses and chats that go by the same names.
         """
+        interventions = self._intervention_keys
         return {
-            (c, i): sha256(self._whose, self._prefixes[c].encode(), self._done[i]) for c, i in set(self.owners.values())
+            (c, i): sha256(self._model_key, self._prefixes[c].encode(), interventions[i])
+            for c, i in set(self.owners.values())
         }
 
     def stored(self, receipts: Mapping[Cell, ReceiptDict]) -> list[ReceiptDict]:
@@ -290,11 +297,11 @@ class Job:
         return [repr((r.tokens[: r.prefix_length], marked)) for r, marked in zip(self.rendered, marks, strict=True)]
 
     @cached_property
-    def _whose(self) -> bytes:
+    def _model_key(self) -> bytes:
         return f"{self.model.identity} {self.model.backend.kind} {self.model.backend.dtype}".encode()
 
     @cached_property
-    def _done(self) -> list[bytes]:
+    def _intervention_keys(self) -> list[bytes]:
         return [key_for(self.model, intervention).encode() for intervention in self.interventions]
 
     def has(self, stored: Mapping[str, Readings], cell: Cell) -> bool:
@@ -302,10 +309,10 @@ class Job:
         key = self.keys[cell]
         return key in stored and set(self.layers[cell[0]]) <= set(stored[key])
 
-    def _of_stored(self, cell: Cell, found: Readings) -> Readings:
+    def _of_stored(self, cell: Cell, readings: Readings) -> Readings:
         """Return a stored cell with the columns of its answers: a file of several kinds of answers has more."""
         names = column_names(self.answers[cell[0]])
-        return {layer: {name: found[layer][name] for name in names} for layer in self.layers[cell[0]]}
+        return {layer: {name: readings[layer][name] for name in names} for layer in self.layers[cell[0]]}
 
     def reading_work(self, cells: Iterable[Cell]) -> int:
         """Return what the readouts of some cells take, in (token x block)."""
@@ -313,19 +320,19 @@ class Job:
 
     def _read(self, batch: CellBatch, meter: Meter | None) -> dict[Cell, Readings]:
         """Return the readout of every cell of a pass, at the layers where its conversation is read."""
-        found: dict[Cell, dict[int, Mapping[str, float]]] = {cell: {} for cell in batch.cells}
+        readings: dict[Cell, dict[int, Mapping[str, float]]] = {cell: {} for cell in batch.cells}
         for layer, resid, row in zip(self.all_layers, batch.resid, batch.row, strict=True):
-            mine = [
+            rows = [
                 (cell, r) for cell, r in zip(batch.cells, row.tolist(), strict=True) if layer in self.layers[cell[0]]
             ]
-            if mine:
-                self._check_readable(layer, resid, mine)
-                pairs = [(r, self.answers[cell[0]]) for cell, r in mine]
-                for (cell, _), values in zip(mine, _read_pairs(self.model, resid, pairs), strict=True):
-                    found[cell][layer] = values
+            if rows:
+                self._check_readable(layer, resid, rows)
+                pairs = [(r, self.answers[cell[0]]) for cell, r in rows]
+                for (cell, _), values in zip(rows, _read_pairs(self.model, resid, pairs), strict=True):
+                    readings[cell][layer] = values
                 if meter is not None:
-                    meter.work(self.model.readout_work * len(mine))
-        return dict(found)
+                    meter.work(self.model.readout_work * len(rows))
+        return dict(readings)
 
     def _check_readable(
         self, layer: int, resid: Float[Tensor, "row d_model"], rows: Sequence[tuple[Cell, int]]
@@ -375,10 +382,10 @@ def _check(model: Model, rendered: Sequence[Rendered], interventions: Sequence[I
 
 
 def _read_pairs(
-    model: Model, resid: Float[Tensor, "row d_model"], wanted: Sequence[tuple[int, AnswerIds]]
+    model: Model, resid: Float[Tensor, "row d_model"], pairs: Sequence[tuple[int, AnswerIds]]
 ) -> list[dict[str, float]]:
     """Return the answer columns of some residuals with their answers; what occurs twice is read once."""
-    pairs = list(dict.fromkeys(wanted))
-    chosen = resid[torch.tensor([row for row, _ in pairs])]
-    found = dict(zip(pairs, read_rows(model.readout, chosen, [ids for _, ids in pairs]), strict=True))
-    return [found[pair] for pair in wanted]
+    distinct = list(dict.fromkeys(pairs))
+    chosen = resid[torch.tensor([row for row, _ in distinct])]
+    columns = dict(zip(distinct, read_rows(model.readout, chosen, [ids for _, ids in distinct]), strict=True))
+    return [columns[pair] for pair in pairs]

@@ -145,13 +145,13 @@ class Pass:
         self, layer: int, resid: Float[Tensor, "row pos d_model"], *, keys_only: bool
     ) -> tuple[Tensor | None, KeyValues | None]:
         """Run one block over all rows, as many at a time as the budget allows; caches are kept if they are needed."""
-        found = _Gathered(len(resid), keep=any(step.children for step in self.steps))
+        gathered = _Gathered(len(resid), keep=any(step.children for step in self.steps))
         source, fillers = self._sources(layer), self._fillers(layer) if len(self.passes) > 1 else []
         for filler, prepared in self.passes.items():
-            mine = [row for row, its in enumerate(fillers) if its == filler] if fillers else range(len(resid))
+            rows_of_filler = [row for row, its in enumerate(fillers) if its == filler] if fillers else range(len(resid))
             at = 0
-            while at < len(mine):
-                rows = mine[at : at + self.budget.rows(self.n_pos, self.longest)]
+            while at < len(rows_of_filler):
+                rows = rows_of_filler[at : at + self.budget.rows(self.n_pos, self.longest)]
                 chosen = take(resid, rows)
                 try:
                     out, cached = prepared.block(
@@ -162,11 +162,11 @@ class Pass:
                         raise
                     self.budget.halve(len(rows), self.n_pos, self.longest, error)
                     continue
-                found.put(rows, out, cached)
+                gathered.put(rows, out, cached)
                 if self.meter is not None and isinstance(filler, Model):
                     self.meter.work(len(rows) * self.n_pos)
                 at += len(rows)
-        return found.out, found.cached
+        return gathered.out, gathered.cached
 
     def _past_of(self, layer: int, rows: Sequence[int]) -> Past | None:
         """Return what some rows have cached before this pass, shorter pasts padded on the left."""
@@ -176,19 +176,19 @@ class Pass:
         padding: list[tuple[slice, int]] = []
         chosen, at = np.asarray(rows), 0
         for step, (start, stop) in zip(self.steps, self._spans(layer), strict=True):
-            mine = chosen[(chosen >= start) & (chosen < stop)] - start
-            if len(mine):
-                here = slice(at, at + len(mine))
-                at = here.stop
-                padding.append((here, self.longest - step.node.start))
-                pieces += self._pieces(step, layer, mine, here)
+            rows_of_step = chosen[(chosen >= start) & (chosen < stop)] - start
+            if len(rows_of_step):
+                places = slice(at, at + len(rows_of_step))
+                at = places.stop
+                padding.append((places, self.longest - step.node.start))
+                pieces += self._pieces(step, layer, rows_of_step, places)
         return Past(self.longest, pieces, padding)
 
-    def _pieces(self, step: Step, layer: int, rows: Indices, here: slice) -> Iterator[Piece]:
-        """Yield what all steps before a step have cached for some of its rows, which become the rows `here`."""
+    def _pieces(self, step: Step, layer: int, rows: Indices, places: slice) -> Iterator[Piece]:
+        """Yield what all steps before a step have cached for some of its rows, which become the rows `places`."""
         start = self.longest - step.node.start
         for before, there in step.past(layer):
-            yield Piece(self.done[before].stored[layer], there[rows].tolist(), here, start)
+            yield Piece(self.done[before].stored[layer], there[rows].tolist(), places, start)
             start += before.n_tokens
 
     def _keep(self, results: Sequence[StepResult], layer: int, resid: Tensor, layers: Sequence[int]) -> None:
@@ -226,10 +226,10 @@ class Pass:
         steering = Steering(len(states), step.n_tokens, self.model.d_model)
         for row, state in enumerate(states):
             for term, bits in zip(state.terms, state.positions, strict=True):
-                here = as_positions(bits >> step.node.start & ((1 << step.n_tokens) - 1))
-                if layer in term.keys and here:
+                positions = as_positions(bits >> step.node.start & ((1 << step.n_tokens) - 1))
+                if layer in term.keys and positions:
                     mask = torch.zeros(step.n_tokens, dtype=torch.bool)
-                    mask[here] = True
+                    mask[positions] = True
                     steering.add(Term(row, mask, {layer: term.injection.amount(layer, self.model)}))
         return steering
 
@@ -250,12 +250,12 @@ class _Gathered:
             keys, values = (None, None) if self.cached is None else self.cached
             self.cached = (self._with(keys, rows, cached[0]), self._with(values, rows, cached[1]))
 
-    def _with(self, whole: Tensor | None, rows: Sequence[int], part: Tensor) -> Tensor:
-        """Return the whole with a part, on the device that the first part was on."""
+    def _with(self, whole: Tensor | None, rows: Sequence[int], values: Tensor) -> Tensor:
+        """Return the whole with the values of some rows, on the device that the first of them were on."""
         if whole is None:
             if len(rows) == self.n_rows and list(rows) == list(range(self.n_rows)):
-                return part
-            whole = part.new_empty((self.n_rows, *part.shape[1:]))
+                return values
+            whole = values.new_empty((self.n_rows, *values.shape[1:]))
         contiguous = rows[-1] - rows[0] == len(rows) - 1 and all(row == rows[0] + at for at, row in enumerate(rows))
-        whole[slice(rows[0], rows[-1] + 1) if contiguous else list(rows)] = part.to(whole.device)
+        whole[slice(rows[0], rows[-1] + 1) if contiguous else list(rows)] = values.to(whole.device)
         return whole

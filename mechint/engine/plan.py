@@ -108,8 +108,8 @@ def make_plans(
     terms = [terms_of(intervention) for intervention in interventions]
     states = {(c, i): state_of(rendered[c], interventions[i], terms[i]) for c, i in cells}
     plans = []
-    for part in _parts(interventions, cells, max_states):
-        chosen = {cell: states[cell] for cell in part}
+    for planned in _parts(interventions, cells, max_states):
+        chosen = {cell: states[cell] for cell in planned}
         plans.append(_make_plan(rendered, chosen, depth, min_shared))
     return plans
 
@@ -163,19 +163,19 @@ class _Builder:
 
     def step(self, node: Node, parent: Step | None) -> Step:
         """Return the step of a node, and with it all steps below."""
-        numbers: dict[object, int] = {}
-        seen: dict[object, int] = {}
+        by_key: dict[object, int] = {}
+        by_signature: dict[object, int] = {}
         examples: list[Cell] = []
         cells: dict[Cell, int] = {}
         for cell in (cell for member in node.members for cell in self.cells[member]):
             state = self.states[cell]
-            known = (cell[1], state.before(node.stop), state.filler(node.stop))
-            if known not in seen:
-                key = (known[2], tuple(sorted(state.added(node.stop).items())))
-                seen[known] = numbers.setdefault(key, len(numbers))
-                if seen[known] == len(examples):
+            signature = (cell[1], state.before(node.stop), state.filler(node.stop))
+            if signature not in by_signature:
+                key = (signature[2], tuple(sorted(state.added(node.stop).items())))
+                by_signature[signature] = by_key.setdefault(key, len(by_key))
+                if by_signature[signature] == len(examples):
                     examples.append(cell)
-            cells[cell] = seen[known]
+            cells[cell] = by_signature[signature]
         distinct = tuple(self.states[cell] for cell in examples)
         to_parent = np.array([-1 if parent is None else parent.cells[cell] for cell in examples])
         rows = build_rows(distinct, node.start, node.stop, self.depth)

@@ -36,12 +36,12 @@ class Node:
 
     def ancestors(self) -> list[Node]:
         """Return the nodes before this one, first to last."""
-        found: list[Node] = []
+        nodes: list[Node] = []
         node = self.parent
         while node is not None:
-            found.insert(0, node)
+            nodes.insert(0, node)
             node = node.parent
-        return found
+        return nodes
 
     def walk(self) -> Iterator[Node]:
         """Yield this node and all below it, parents first."""

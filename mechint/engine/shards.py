@@ -47,9 +47,9 @@ class Shard:
             units.setdefault((prefix[cell[0]], cell[1]), []).append(cell)
         groups = list(units.values())
         start, stop = (len(groups) * at // self.count for at in (self.index, self.index + 1))
-        mine = {cell for group in groups[start:stop] for cell in group}
-        return [cell for cell in cells if cell in mine]
+        chosen = {cell for group in groups[start:stop] for cell in group}
+        return [cell for cell in cells if cell in chosen]
 
 
-def _bad(given: str) -> UsageError:
-    return UsageError(f"shard {given!r}", "i/n with 0 <= i < n, for example 0/4", "number shards from 0")
+def _bad(text: str) -> UsageError:
+    return UsageError(f"shard {text!r}", "i/n with 0 <= i < n, for example 0/4", "number shards from 0")

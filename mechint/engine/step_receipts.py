@@ -31,24 +31,24 @@ def receipts_of(
 
     Raises ReceiptError if what was touched is not what was asked for.
     """
-    made: dict[Cell, Receipt] = {}
+    receipts: dict[Cell, Receipt] = {}
     for cell in _first_of_each_prefix(step, rendered):
         item, intervention = rendered[cell[0]], interventions[cell[1]]
         reach = reach_of(model, item, intervention)
-        made[cell] = replace(_receipt(model, step, done, cell, item, intervention), reach=reach)
-    return made
+        receipts[cell] = replace(_receipt(model, step, done, cell, item, intervention), reach=reach)
+    return receipts
 
 
 def _first_of_each_prefix(step: Step, rendered: Sequence[Rendered]) -> list[Cell]:
     """Return one cell for each intervention and each set of marks, among those whose prefill ends with this step."""
-    found: dict[tuple[object, int], Cell] = {}
+    first: dict[tuple[object, int], Cell] = {}
     for cell in sorted(step.cells):
         n_pos = rendered[cell[0]].prefix_length
         ends_here = step.node.stop == n_pos if n_pos else step.node.start == 0
         if ends_here:
             marks = tuple((s.stop, s.add_injection) for s in rendered[cell[0]].segments if s.stop <= n_pos)
-            found.setdefault((marks, cell[1]), cell)
-    return sorted(found.values())
+            first.setdefault((marks, cell[1]), cell)
+    return sorted(first.values())
 
 
 def _receipt(
@@ -72,7 +72,7 @@ def _receipt(
     line = [*((before, int(states[step.cells[cell]])) for before, states in step.line), (step, int(step.cells[cell]))]
     felt = {layer: _felt(line, done, layer) for layer in layers}
     for layer in layers:
-        _check(names, layer, felt[layer], _asked(state, layer), line)
+        _check(names, layer, felt[layer], _term_bits(state, layer), line)
     passes = {layer: list(of_layer.values()) for layer, of_layer in felt.items()}
     return Measured(model, rendered.tokens).receipt(names, "injected", n_pos, as_positions(touched), passes)
 
@@ -83,7 +83,7 @@ def _felt(line: Line, done: Mapping[Step, StepResult], layer: int) -> dict[Step,
     return {step: done[step].felt[layer, row] for step, row in rows.items() if (layer, row) in done[step].felt}
 
 
-def _asked(state: Effect, layer: int) -> list[int]:
+def _term_bits(state: Effect, layer: int) -> list[int]:
     """Return the positions of each term that adds something at a layer, as bits."""
     return [bits for term, bits in zip(state.terms, state.positions, strict=True) if layer in term.keys]
 
@@ -92,7 +92,7 @@ def _check(
     names: tuple[str, str],
     layer: int,
     felt: Mapping[Step, Felt],
-    asked: Sequence[int],
+    term_bits: Sequence[int],
     line: Line,
 ) -> None:
     """Raise ReceiptError unless each position that is asked for was touched once, and no other.
@@ -100,13 +100,13 @@ def _check(
     Terms that cancel each other touch nothing. Which these are the pass itself has checked: of several terms it is
     asked here that each step to which they add something has a record, and that of nowhere else.
     """
-    places = [position for one in felt.values() for position in one.positions.tolist()]
-    wanted = {position for bits in asked for position in as_positions(bits)}
-    unseen = [step for step, _ in line if step not in felt and wanted & set(range(step.node.start, step.node.stop))]
-    wrong = set(places) != wanted if len(asked) == 1 else not set(places) <= wanted
-    if unseen or wrong or len(set(places)) != len(places) or any(one.firings != 1 for one in felt.values()):
+    places = [position for of_step in felt.values() for position in of_step.positions.tolist()]
+    expected = {position for bits in term_bits for position in as_positions(bits)}
+    unseen = [step for step, _ in line if step not in felt and expected & set(range(step.node.start, step.node.stop))]
+    wrong = set(places) != expected if len(term_bits) == 1 else not set(places) <= expected
+    if unseen or wrong or len(set(places)) != len(places) or any(of_step.firings != 1 for of_step in felt.values()):
         raise ReceiptError(
             given=f"{' of '.join(names[::-1])}: {len(places)} positions were touched at layer {layer}",
-            allowed=f"{len(wanted)} positions, each once, as it asks",
+            allowed=f"{len(expected)} positions, each once, as it asks",
             advice="report this model's architecture with this message",
         )

@@ -50,7 +50,9 @@ class CellStore:
         """Add finished cells by key in one file, with the receipts of prefills that they were read from."""
         import pandas as pd
 
-        rows = [{"key": key, "layer": layer, **row} for key, found in cells.items() for layer, row in found.items()]
+        rows = [
+            {"key": key, "layer": layer, **row} for key, readings in cells.items() for layer, row in readings.items()
+        ]
         table = pd.DataFrame(rows)
         table.attrs["receipts"] = list(receipts)
         content = BytesIO()
@@ -88,16 +90,16 @@ class CellStore:
 
     def merge(self, others: Iterable[CellStore]) -> int:
         """Add what other stores have and this one lacks; return how many cells that were."""
-        mine, known = self.load()
-        seen = {json.dumps(receipt, sort_keys=True) for receipt in known}
+        finished, kept = self.load()
+        texts = {json.dumps(receipt, sort_keys=True) for receipt in kept}
         count = 0
         for other in others:
-            theirs, receipts = other.load()
-            fresh = {key: found for key, found in theirs.items() if key not in mine}
-            new = [receipt for receipt in receipts if json.dumps(receipt, sort_keys=True) not in seen]
+            cells, receipts = other.load()
+            fresh = {key: readings for key, readings in cells.items() if key not in finished}
+            new = [receipt for receipt in receipts if json.dumps(receipt, sort_keys=True) not in texts]
             if fresh or new:
                 self.add(fresh, new)
-            mine |= fresh
+            finished |= fresh
             count += len(fresh)
         return count
 

@@ -38,5 +38,5 @@ class StoredPass:
 
     def _from(self, side: Float[Tensor, "1 heads stored d_head"], start: int) -> Float[Tensor, "1 heads pos d_head"]:
         """Return `n_pos` positions; a row that is shorter than others of the pass is padded as theirs are."""
-        found = side[:, :, start : start + self.n_pos]
-        return torch.nn.functional.pad(found, (0, 0, 0, self.n_pos - found.shape[2]))
+        stored = side[:, :, start : start + self.n_pos]
+        return torch.nn.functional.pad(stored, (0, 0, 0, self.n_pos - stored.shape[2]))
