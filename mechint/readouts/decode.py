@@ -138,12 +138,12 @@ def end_tokens(model: Model) -> frozenset[int]:
     These are the tokenizer's end-of-sequence token, those of the generation config where the model has one, and the
     special token that the chat template writes after an assistant message.
     """
-    found = {model.tokenizer.eos_token_id, _closing_token(model.tokenizer)}
+    ids = {model.tokenizer.eos_token_id, _closing_token(model.tokenizer)}
     if isinstance(model.backend, _Configured):
         config = model.backend.hf_model.generation_config
         named = None if config is None else config.eos_token_id
-        found |= set(named) if isinstance(named, list) else {named}
-    return frozenset(int(token) for token in found if token is not None)
+        ids |= set(named) if isinstance(named, list) else {named}
+    return frozenset(int(token) for token in ids if token is not None)
 
 
 @runtime_checkable
@@ -155,10 +155,12 @@ class _Configured(Protocol):
 
 def _closing_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the special token with which the chat template closes an assistant message, if it does so."""
-    asked = Message("user", "one")
-    opened, closed = (Message("assistant", "two", continue_msg=open_) for open_ in (True, False))
+    question = Message("user", "one")
+    opened = Message("assistant", "two", continue_msg=True)
+    closed = Message("assistant", "two", continue_msg=False)
     try:
-        before, after = (render(tokenizer, Conversation("end", (asked, last))).text for last in (opened, closed))
+        before = render(tokenizer, Conversation("end", (question, opened))).text
+        after = render(tokenizer, Conversation("end", (question, closed))).text
     except ChatTemplateError:
         return None
     rest = after.removeprefix(before).lstrip()
@@ -184,6 +186,7 @@ def _say(
 def _padded(cache: KVCache, n_pos: int) -> KVCache:
     """Return a cache of `n_pos` positions, the first of them empty and masked."""
     empty = n_pos - cache.n_pos
-    keys, values = (tuple(pad(tensor, (0, 0, empty, 0)) for tensor in side) for side in (cache.keys, cache.values))
-    seen = cache.keys[0].new_ones((cache.batch, cache.n_pos), dtype=torch.bool) if cache.mask is None else cache.mask
-    return KVCache(keys, values, pad(seen, (empty, 0), value=False))
+    keys = tuple(pad(tensor, (0, 0, empty, 0)) for tensor in cache.keys)
+    values = tuple(pad(tensor, (0, 0, empty, 0)) for tensor in cache.values)
+    mask = cache.keys[0].new_ones((cache.batch, cache.n_pos), dtype=torch.bool) if cache.mask is None else cache.mask
+    return KVCache(keys, values, pad(mask, (empty, 0), value=False))

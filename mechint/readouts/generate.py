@@ -68,26 +68,26 @@ def generate(
     Raises UsageError for numbers that make no sense, labels or names that occur twice, a prompt too long for the model,
     and with `steer_reply` for a narrowed injection or a `Filled`; and what `render` and `prefill` raise.
     """
-    asked, wanted = listed_conversations(conversations), listed_interventions(interventions)
+    listed, requested = listed_conversations(conversations), listed_interventions(interventions)
     sampling = Sampling(max_new_tokens, temperature, seed)
     _check_samples(n, temperature)
     check_at_least("batch_size", batch_size)
-    rendered = render_all(model, asked)
-    _check_cells(model, rendered, wanted, sampling, steer_reply=steer_reply)
+    rendered = render_all(model, listed)
+    _check_cells(model, rendered, requested, sampling, steer_reply=steer_reply)
     if not steer_reply:
-        warn_unreached(model, product(rendered, wanted))
-    rows = [_Row(*cell) for cell in product(rendered, wanted, range(n))]
-    longest = max(len(one.tokens) for one in rendered) + max_new_tokens
+        warn_unreached(model, product(rendered, requested))
+    rows = [_Row(*cell) for cell in product(rendered, requested, range(n))]
+    longest = max(len(item.tokens) for item in rendered) + max_new_tokens
     at_once = fitting_rows(model, max_memory, longest, batch_size, "replies")
     spoken: dict[int, _Spoken] = {}
     with counted(progress, "replies", len(rows), "reply") as tell:
         for reader, places in _batches(model, rows, at_once, steer_reply=steer_reply):
-            mine = [rows[place] for place in places]
-            found = _spoken(model, reader, mine, sampling, tell, steer_reply=steer_reply)
-            spoken |= dict(zip(places, found, strict=True))
+            batch = [rows[place] for place in places]
+            replies = _spoken(model, reader, batch, sampling, tell, steer_reply=steer_reply)
+            spoken |= dict(zip(places, replies, strict=True))
     table = _table(model, [spoken[place] for place in range(len(rows))])
-    table.attrs["renderings"] = {one.label: str(one) for one in rendered}
-    if terms_among(wanted):
+    table.attrs["renderings"] = {item.label: str(item) for item in rendered}
+    if terms_among(requested):
         table.attrs["unit"] = unit_record(model)
     return table
 
@@ -123,9 +123,9 @@ def _batches(
     for place, row in enumerate(rows):
         other = row.intervention.model if isinstance(row.intervention, Swap) else model
         places.setdefault(other if steer_reply else model, []).append(place)
-    for reader, mine in places.items():
-        for start in range(0, len(mine), batch_size):
-            yield reader, mine[start : start + batch_size]
+    for reader, of_reader in places.items():
+        for start in range(0, len(of_reader), batch_size):
+            yield reader, of_reader[start : start + batch_size]
 
 
 def _spoken(
@@ -142,21 +142,21 @@ def _spoken(
     together = Start.joined(starts, [order[row.cell] for row in rows])
     replies = [Reply(sampling.generator(*row.cell, row.sample)) for row in rows]
     decode(reader, together, replies, sampling, end_tokens(reader), tell)
-    found = []
+    spoken = []
     for row, reply, steered in zip(rows, replies, together.steering.rows, strict=True):
         of_prefill = receipts[row.cell]
         goes_on = steer_reply and not isinstance(row.intervention, Clean)
         of_reply = (_reply_receipt(reader, row, reply, steered, of_prefill),) if goes_on else ()
-        found.append(_Spoken(row, reply, of_reply if row.sample else (of_prefill, *of_reply)))
-    return found
+        spoken.append(_Spoken(row, reply, of_reply if row.sample else (of_prefill, *of_reply)))
+    return spoken
 
 
 def _prompts(rows: Sequence[_Row]) -> list[tuple[Rendered, list[Intervention]]]:
     """Return each conversation among the rows with its interventions, each once."""
-    found: dict[str, tuple[Rendered, dict[str, Intervention]]] = {}
+    prompts: dict[str, tuple[Rendered, dict[str, Intervention]]] = {}
     for row in rows:
-        found.setdefault(row.rendered.label, (row.rendered, {}))[1][row.intervention.name] = row.intervention
-    return [(rendered, list(interventions.values())) for rendered, interventions in found.values()]
+        prompts.setdefault(row.rendered.label, (row.rendered, {}))[1][row.intervention.name] = row.intervention
+    return [(rendered, list(interventions.values())) for rendered, interventions in prompts.values()]
 
 
 def _start(
@@ -177,25 +177,25 @@ def _start(
 def _reply_receipt(reader: Model, row: _Row, reply: Reply, steered: SteeredRow, of_prefill: Receipt) -> Receipt:
     """Return what was done to all that was read after the prefill: the rest of the prompt, the reply but its last."""
     tokens, start = [*row.rendered.tokens, *reply.tokens[:-1]], row.rendered.prefix_length
-    felt = {layer: [one.moved(start) for one in passes] for layer, passes in steered.felt.items()}
+    felt = {layer: [of_pass.moved(start) for of_pass in passes] for layer, passes in steered.felt.items()}
     kind, positions = f"{of_prefill.kind} reply", range(start, len(tokens))
     return Measured(reader, tokens).receipt(row.cell, kind, len(tokens), positions, felt, row.sample)
 
 
-def _table(model: Model, spoken: Sequence[_Spoken]) -> pd.DataFrame:
+def _table(model: Model, replies: Sequence[_Spoken]) -> pd.DataFrame:
     table = pd.DataFrame(
         {
-            "conversation": one.row.rendered.label,
-            "intervention": one.row.intervention.name,
-            "sample": one.row.sample,
-            "text": _text(model.tokenizer, one),
-            "n_tokens": len(one.reply.tokens),
-            "stopped": one.reply.stopped,
-            "log_prob": one.reply.log_prob,
+            "conversation": spoken.row.rendered.label,
+            "intervention": spoken.row.intervention.name,
+            "sample": spoken.row.sample,
+            "text": _text(model.tokenizer, spoken),
+            "n_tokens": len(spoken.reply.tokens),
+            "stopped": spoken.reply.stopped,
+            "log_prob": spoken.reply.log_prob,
         }
-        for one in spoken
+        for spoken in replies
     )
-    table.attrs["receipts"] = [receipt.to_dict() for one in spoken for receipt in one.receipts]
+    table.attrs["receipts"] = [receipt.to_dict() for spoken in replies for receipt in spoken.receipts]
     table.attrs["dtype"] = model.dtype_name
     return table
 
@@ -203,9 +203,9 @@ def _table(model: Model, spoken: Sequence[_Spoken]) -> pd.DataFrame:
 def _text(tokenizer: PreTrainedTokenizerBase, spoken: _Spoken) -> str:
     """Return a reply as text, without its end token; other special tokens are shown."""
     context = list(spoken.row.rendered.tokens[-_CONTEXT:])
-    said = spoken.reply.tokens[:-1] if spoken.reply.stopped else spoken.reply.tokens
+    tokens = spoken.reply.tokens[:-1] if spoken.reply.stopped else spoken.reply.tokens
     before, whole = (
-        str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in (context, [*context, *said])
+        str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in (context, [*context, *tokens])
     )
     return whole.removeprefix(before)
 

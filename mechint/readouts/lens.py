@@ -19,7 +19,7 @@ from mechint.engine.shards import Shard
 from mechint.interventions.specifications import Intervention
 from mechint.models.capture import EMBED, check_layers
 from mechint.models.model import Model
-from mechint.readouts.tables import told
+from mechint.readouts.tables import reporting
 
 EMBED_LABEL = "embed"
 
@@ -50,8 +50,9 @@ def logit_lens(
     chosen = (EMBED, *range(model.n_layers)) if layers is None else tuple(layers)
     check_layers(chosen, model.n_layers, lowest=EMBED)
     job = Job.of(model, [Request(conversations, interventions, answers, chosen)])
-    with told(job, Options(batch_size, batch_tokens, None, store, shard, offload, max_memory), progress) as options:
-        (rows,) = job.rows(options)
+    options = Options(batch_size, batch_tokens, None, store, shard, offload, max_memory)
+    with reporting(job, options, progress) as reported:
+        (rows,) = job.rows(reported)
     return with_labels(finish(rows))
 
 

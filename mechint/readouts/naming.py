@@ -58,12 +58,12 @@ class Naming:
         if missing := [name for name in [*_KEYS[:2], *columns] if name not in table]:
             raise UsageError(f"no column {missing[0]!r}", "the tables of all requests", "pass all of them")
         keys = [key for key in _KEYS if key in table]
-        mine = table[table["conversation"].isin(list(self.tokens))].dropna(subset=list(columns), how="all")
-        wide = mine.groupby(keys, sort=False)[list(columns)].first()
+        rows = table[table["conversation"].isin(list(self.tokens))].dropna(subset=list(columns), how="all")
+        wide = rows.groupby(keys, sort=False)[list(columns)].first()
         with np.errstate(divide="ignore"):
             logs = np.log(wide.to_numpy(dtype=np.float64))
-        asked = wide.reset_index()[keys]
-        parts = [self._of_one(label, asked, logs, columns) for label in self.tokens]
+        cells = wide.reset_index()[keys]
+        parts = [self._of_conversation(label, cells, logs, columns) for label in self.tokens]
         return pd.concat(parts, ignore_index=True)
 
     def _columns(self) -> dict[str, int]:
@@ -71,13 +71,15 @@ class Naming:
         beginnings = (
             tokens[:n] for names in self.tokens.values() for tokens in names.values() for n in _lengths(tokens)
         )
-        return {f"p_{_column(one)}": number for number, one in enumerate(dict.fromkeys(beginnings))}
+        return {f"p_{_column(beginning)}": number for number, beginning in enumerate(dict.fromkeys(beginnings))}
 
-    def _of_one(self, label: str, asked: pd.DataFrame, logs: np.ndarray, columns: Mapping[str, int]) -> pd.DataFrame:
-        rows, names = np.flatnonzero(asked["conversation"] == label), self.tokens[label]
+    def _of_conversation(
+        self, label: str, cells: pd.DataFrame, logs: np.ndarray, columns: Mapping[str, int]
+    ) -> pd.DataFrame:
+        rows, names = np.flatnonzero(cells["conversation"] == label), self.tokens[label]
         places = [[columns[f"p_{_column(tokens[:n])}"] for n in _lengths(tokens)] for tokens in names.values()]
         log_p = np.stack([logs[rows][:, of_name].sum(axis=1) for of_name in places], axis=1)
-        return asked.iloc[np.repeat(rows, len(names))].assign(
+        return cells.iloc[np.repeat(rows, len(names))].assign(
             name=np.tile(np.array(list(names), dtype=object), len(rows)),
             log_p=log_p.ravel(),
             n_tokens=np.tile([len(of_name) for of_name in places], len(rows)),
@@ -102,19 +104,19 @@ def naming_requests(
     tokenizer would write a conversation otherwise if the name followed it, and what `render` raises.
     """
     texts = _texts(names)
-    asked = [conversations] if isinstance(conversations, Conversation) else list(conversations)
-    if not asked or len({conversation.label for conversation in asked}) < len(asked):
+    listed = [conversations] if isinstance(conversations, Conversation) else list(conversations)
+    if not listed or len({conversation.label for conversation in listed}) < len(listed):
         raise UsageError(
-            f"{len(asked)} conversations, or labels that repeat", "one or more, each with its own label", "rename one"
+            f"{len(listed)} conversations, or labels that repeat", "one or more, each with its own label", "rename one"
         )
-    rendered = render_all(model, asked)
+    rendered = render_all(model, listed)
     tokens = [_tokens(model.tokenizer, item, texts) for item in rendered]
     alike: dict[tuple[Tokens, ...], list[Conversation]] = {}
-    for conversation, of_it in zip(asked, tokens, strict=True):
+    for conversation, of_it in zip(listed, tokens, strict=True):
         alike.setdefault(tuple(of_it.values()), []).append(conversation)
     requests = [
-        Request(those, interventions, answers, layers, after)
-        for of_names, those in alike.items()
+        Request(group, interventions, answers, layers, after)
+        for of_names, group in alike.items()
         for after, answers in _reads(of_names)
     ]
     return Naming(tuple(requests), {item.label: of_it for item, of_it in zip(rendered, tokens, strict=True)})
@@ -155,13 +157,13 @@ def name_log_probs(
     )
     attrs, pairs = read[0].attrs, list(zip(naming.requests, read, strict=True))
     # Of a conversation that is continued by some of a name's tokens, the text is shown as it was before.
-    shown = {k: v for request, table in pairs if not request.after for k, v in table.attrs["renderings"].items()}
+    renderings = {k: v for request, table in pairs if not request.after for k, v in table.attrs["renderings"].items()}
     receipts = each_once([receipt for table in read for receipt in table.attrs["receipts"]])
     for table in read:
         table.attrs = {}  # pandas would compare thousands of receipts to put the tables together
-    found = naming.log_probs(read)
-    found.attrs = {**attrs, "receipts": receipts, "renderings": shown}
-    return found
+    log_probs = naming.log_probs(read)
+    log_probs.attrs = {**attrs, "receipts": receipts, "renderings": renderings}
+    return log_probs
 
 
 def name_probabilities(table: pd.DataFrame, *, baseline: str | None = None) -> pd.DataFrame:
@@ -183,14 +185,14 @@ def name_probabilities(table: pd.DataFrame, *, baseline: str | None = None) -> p
 def _shift(table: pd.DataFrame, baseline: str) -> np.ndarray:
     keys = [key for key in ("conversation", "layer", "name") if key in table]
     reference = table[table["intervention"] == baseline].set_index(keys)["log_p"]
-    wanted = pd.MultiIndex.from_frame(table[keys])
-    if not wanted.isin(reference.index).all():
+    index = pd.MultiIndex.from_frame(table[keys])
+    if not index.isin(reference.index).all():
         raise UsageError(
             given=f"baseline {baseline!r}, which some rows have no counterpart under",
             allowed=f"an intervention of the table: {', '.join(map(str, table['intervention'].unique()))}",
             advice="compute it for all conversations, layers and names",
         )
-    shift: np.ndarray = table["log_p"].to_numpy() - reference.reindex(wanted).to_numpy()
+    shift: np.ndarray = table["log_p"].to_numpy() - reference.reindex(index).to_numpy()
     return shift
 
 

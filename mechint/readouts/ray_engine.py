@@ -25,7 +25,7 @@ from mechint.engine.shards import Shard
 from mechint.engine.store import CellStore
 from mechint.interventions.specifications import Intervention, Swap
 from mechint.models.model import AUTO, LoadArguments, Model
-from mechint.readouts.tables import finished_tables, told
+from mechint.readouts.tables import finished_tables, reporting
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -70,7 +70,7 @@ def ray_tables(
     options = Options(batch_size, batch_tokens, offload=offload, max_memory=max_memory)
     with TemporaryDirectory() as temporary:
         kept, job = replace(options, store=temporary if store is None else store), Job.of(model, requests)
-        with told(job, kept, progress, by_cells=True) as reported:
+        with reporting(job, kept, progress, by_cells=True) as reported:
             fill(job, requests, workers, reported)
         rows = job.rows(kept)
     return finished_tables(requests, rows)
@@ -117,9 +117,9 @@ class Worker:
         receipts: dict[Cell, ReceiptDict] = {}
         passed: list[int] = []
         options = replace(self.options, shard=shard, progress=lambda _, tokens: passed.append(tokens))
-        for found, of_those in self.job.run(options):
-            cells |= {self.job.keys[cell]: readings for cell, readings in found.items()}
-            receipts |= of_those
+        for fresh, new in self.job.run(options):
+            cells |= {self.job.keys[cell]: readings for cell, readings in fresh.items()}
+            receipts |= new
         return cells, self.job.stored(receipts), sum(passed)
 
 
@@ -157,14 +157,14 @@ class _Pool:
                 (done, *_), _ = self.ray.wait(list(running), num_returns=1)
                 worker, shard, tries = running.pop(done)
                 try:
-                    found: Finished = self.ray.get(done)
+                    finished: Finished = self.ray.get(done)
                 except self.ray.exceptions.RayError as error:
                     waiting.append((shard, _next_try(error, shard, tries)))
                     idle.append(self._start())
                     self.ray.kill(worker)
                     continue
                 idle.append(worker)
-                yield found
+                yield finished
         finally:
             for worker in (*idle, *(worker for worker, _, _ in running.values())):
                 self.ray.kill(worker)
@@ -195,9 +195,9 @@ def _next_try(error: Exception, shard: Shard, tries: int) -> int:
 
 def _missing(job: Job, store: CellStore, count: int) -> list[Shard]:
     """Return the shards of which the store lacks a cell."""
-    known, _ = store.load()
+    finished, _ = store.load()
     every = [Shard(index, count) for index in range(count)]
-    return [shard for shard in every if any(not job.has(known, cell) for cell in shard.of(job.cells, job.rendered))]
+    return [shard for shard in every if any(not job.has(finished, cell) for cell in shard.of(job.cells, job.rendered))]
 
 
 def _arguments(model: Model) -> LoadArguments:
@@ -211,14 +211,14 @@ def _arguments(model: Model) -> LoadArguments:
 
 
 def _sent(request: Request) -> Sent:
-    wanted = request.interventions
-    steers = [wanted] if isinstance(wanted, Intervention) else list(wanted)
+    interventions = request.interventions
+    steers = [interventions] if isinstance(interventions, Intervention) else list(interventions)
     sent = tuple(SwapOf(_arguments(s.model), s.name) if isinstance(s, Swap) else s for s in steers)
     return replace(request, interventions=()), sent
 
 
 def _received(request: Request, sent: Sequence[Intervention | SwapOf]) -> Request:
-    loaded = [Swap(one.arguments.load(), one.name) if isinstance(one, SwapOf) else one for one in sent]
+    loaded = [Swap(item.arguments.load(), item.name) if isinstance(item, SwapOf) else item for item in sent]
     return replace(request, interventions=loaded)
 
 

@@ -37,15 +37,16 @@ def tables(
     block 0). The other arguments are those of `score`. Raises what `score` raises.
     """
     job = Job.of(model, requests)
-    with told(job, Options(batch_size, batch_tokens, None, store, shard, offload, max_memory), progress) as options:
-        return finished_tables(requests, job.rows(options))
+    options = Options(batch_size, batch_tokens, None, store, shard, offload, max_memory)
+    with reporting(job, options, progress) as reported:
+        return finished_tables(requests, job.rows(reported))
 
 
 @contextmanager
-def told(
+def reporting(
     job: Job, options: Options, progress: Progress | bool | None, name: str = "table", *, by_cells: bool = False
 ) -> Iterator[Options]:
-    """Yield options with whom to tell: a function of the caller, or a bar over the work that the job will be.
+    """Yield options whose `progress` is a function of the caller, or a bar over the work that the job will be.
 
     Before the bar a line says what is expected. `by_cells`: a bar over cells, where the work is done elsewhere.
     """
@@ -57,15 +58,15 @@ def told(
         cost = cost_of(job, options)
         if cost.work:
             announce(f"{name}: {forecast([job], [cost], options)}")
-        with cell_bar(name, work=cost.work, cells=cost.cells, known=cost.known, by_cells=by_cells) as shown:
-            yield replace(options, progress=shown)
+        with cell_bar(name, work=cost.work, cells=cost.cells, known=cost.known, by_cells=by_cells) as bar:
+            yield replace(options, progress=bar)
 
 
 def finished_tables(requests: Sequence[Request], rows: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """Return the tables of some requests from their rows; `layer` only where more than the output was asked for."""
     tables = []
-    for request, found in zip(requests, rows, strict=True):
-        table = finish(found)
+    for request, request_rows in zip(requests, rows, strict=True):
+        table = finish(request_rows)
         if request.layers is None:
             del table["layer"]
         tables.append(table)

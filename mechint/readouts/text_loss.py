@@ -67,27 +67,27 @@ def text_loss(
     that occur twice, narrowed injections and `Filled`; VectorMismatchError or SwapError for interventions that do not
     fit; and for conversations what `render` and `positions_of` raise.
     """
-    wanted = listed_interventions(interventions)
+    requested = listed_interventions(interventions)
     check_at_least("batch_size", batch_size)
-    for intervention in wanted:
+    for intervention in requested:
         check_fits(model, intervention)
-    check_everywhere(wanted)
-    found_texts = _texts(model, [texts] if isinstance(texts, str | Conversation) else texts)
+    check_everywhere(requested)
+    tokenized = _texts(model, [texts] if isinstance(texts, str | Conversation) else texts)
     watched = _first_tokens(model.tokenizer, words)
     rows = [
-        _Row(number, intervention, found_texts[number])
-        for number, intervention in product(range(len(found_texts)), wanted)
+        _Row(number, intervention, tokenized[number])
+        for number, intervention in product(range(len(tokenized)), requested)
     ]
-    longest = max(len(text.tokens) for text in found_texts)
+    longest = max(len(text.tokens) for text in tokenized)
     at_once = fitting_rows(model, max_memory, longest, batch_size, "texts", n_logits=min(longest, _POSITIONS))
-    found: dict[int, _Means] = {}
+    means: dict[int, _Means] = {}
     with counted(progress, "loss", len(rows), "text") as tell:
         for places in _batches(model, rows, at_once):
-            found |= dict(zip(places, _means(model, [rows[place] for place in places], watched), strict=True))
+            means |= dict(zip(places, _means(model, [rows[place] for place in places], watched), strict=True))
             if tell is not None:
                 tell(len(places), sum(len(rows[place].text.tokens) for place in places))
-    table = pd.DataFrame([_columns(row, found[place], list(words)) for place, row in enumerate(rows)])
-    if terms_among(wanted):
+    table = pd.DataFrame([_columns(row, means[place], list(words)) for place, row in enumerate(rows)])
+    if terms_among(requested):
         table.attrs["unit"] = unit_record(model)
     table.attrs["dtype"] = model.dtype_name
     return table
@@ -132,19 +132,19 @@ def _texts(model: Model, texts: Sequence[str | Conversation]) -> list[_Text]:
     """Return each text as tokens."""
     if not texts:
         raise UsageError("no texts", "one or more", "pass at least one")
-    found = [
+    tokenized = [
         _of_conversation(model, text) if isinstance(text, Conversation) else _encoded(model.tokenizer, text)
         for text in texts
     ]
-    for number, (text, given) in enumerate(zip(found, texts, strict=True)):
+    for number, (text, source) in enumerate(zip(tokenized, texts, strict=True)):
         if text.start >= text.stop:
             raise UsageError(
-                given=f"text {number} ({str(given)[:40]!r}) of {len(text.tokens)} tokens",
+                given=f"text {number} ({str(source)[:40]!r}) of {len(text.tokens)} tokens",
                 allowed="two tokens or more: the first is not predicted",
                 advice="leave it out, or join it to another",
             )
         model.backend.context.check(len(text.tokens), f"text {number}")
-    return found
+    return tokenized
 
 
 def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> _Text:
@@ -154,8 +154,8 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> _Text:
 
 def _of_conversation(model: Model, conversation: Conversation) -> _Text:
     rendered, last = render(model, conversation), len(conversation.messages) - 1
-    said = positions_of(model.tokenizer, rendered, conversation.messages[last].content, message=last)
-    return _Text(torch.tensor(rendered.tokens, dtype=torch.long), max(1, said[0]), said[-1] + 1)
+    positions = positions_of(model.tokenizer, rendered, conversation.messages[last].content, message=last)
+    return _Text(torch.tensor(rendered.tokens, dtype=torch.long), max(1, positions[0]), positions[-1] + 1)
 
 
 def _first_tokens(tokenizer: PreTrainedTokenizerBase, words: Mapping[str, str]) -> list[int]:
@@ -171,9 +171,9 @@ def _batches(model: Model, rows: Sequence[_Row], batch_size: int) -> Iterator[li
     places: dict[Model, list[int]] = {}
     for place in sorted(range(len(rows)), key=lambda place: len(rows[place].text.tokens)):
         places.setdefault(rows[place].reader(model), []).append(place)
-    for mine in places.values():
-        for start in range(0, len(mine), batch_size):
-            yield mine[start : start + batch_size]
+    for of_reader in places.values():
+        for start in range(0, len(of_reader), batch_size):
+            yield of_reader[start : start + batch_size]
 
 
 def _means(model: Model, rows: Sequence[_Row], watched: Sequence[int]) -> list[_Means]:
@@ -188,17 +188,17 @@ def _means(model: Model, rows: Sequence[_Row], watched: Sequence[int]) -> list[_
 def _mean(model: Model, resid: Float[Tensor, "pos d_model"], text: _Text, watched: Sequence[int]) -> _Means:
     loss, log_p = 0.0, torch.zeros(len(watched), dtype=torch.float64)
     predicted, before = text.predicted.to(model.device), resid[text.start - 1 : text.stop - 1]
-    for here, there in zip(torch.split(before, _POSITIONS), torch.split(predicted, _POSITIONS), strict=True):
-        logits = model.readout.logits(here)
-        loss += torch.nn.functional.cross_entropy(logits, there.to(logits.device), reduction="sum").item()
+    for chunk, targets in zip(torch.split(before, _POSITIONS), torch.split(predicted, _POSITIONS), strict=True):
+        logits = model.readout.logits(chunk)
+        loss += torch.nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="sum").item()
         if watched:
             log_p += (logits[:, list(watched)] - logits.logsumexp(-1, keepdim=True)).sum(0).double().cpu()
     return _Means(loss / len(predicted), tuple((log_p / len(predicted)).tolist()))
 
 
-def _columns(row: _Row, found: _Means, words: Sequence[str]) -> dict[str, str | int | float]:
+def _columns(row: _Row, means: _Means, words: Sequence[str]) -> dict[str, str | int | float]:
     # Beyond the largest number that a float holds, e to that power is as good as infinite.
-    perplexity = math.exp(found.loss) if found.loss < 700 else math.inf
+    perplexity = math.exp(means.loss) if means.loss < 700 else math.inf
     columns: dict[str, str | int | float] = {"text": row.number, "intervention": row.intervention.name}
-    columns |= {"n_tokens": len(row.text.predicted), "loss": found.loss, "perplexity": perplexity}
-    return columns | {f"log_p_{word}": value for word, value in zip(words, found.log_p, strict=True)}
+    columns |= {"n_tokens": len(row.text.predicted), "loss": means.loss, "perplexity": perplexity}
+    return columns | {f"log_p_{word}": value for word, value in zip(words, means.log_p, strict=True)}
