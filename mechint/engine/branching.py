@@ -2,6 +2,16 @@
 
 Row `r` of level `l` is the residual stream before block `l` (level 0: the embedding). An injection at layer `l` makes a
 row of its own at level `l + 1`; below that it shares the row of what it does not differ from.
+
+Three states in blocks 0 and 1, for example, with one vector v of one strength:
+
+    level                    0 (embedding)   1 (after block 0)   2 (after block 1)
+    clean                          0                 0                   0
+    v at layer 0                   0                 1                   1
+    v at layers 0 and 1            0                 1                   2
+
+Block 0 runs one row and block 1 two; `origin` is ([0, 0], [0, 1, 1]) and `steered` ({1: 1}, {2: 2}): row 2 of level 2
+gets what state 2 adds. Later passes, where nothing is added, have the same rows, and `steered` is ({}, {}).
 """
 
 from __future__ import annotations

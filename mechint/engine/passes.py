@@ -1,4 +1,15 @@
-"""Carrying out steps of a plan: several nodes in one padded batch, block by block, with rows that part on the way."""
+"""Carrying out steps of a plan: several nodes in one padded batch, block by block, with rows that part on the way.
+
+The example in `plan` takes two passes. The first runs the tokens 0:40: block 0 one row, which then parts into rows 0
+(clean) and 1, to which the vector is added. The second runs 40:51 and 40:56 together, 16 positions a row:
+
+    level     rows of 40:51   rows of 40:56   cached rows of 0:40 that they continue
+    0         0               1               0, 0
+    1, ...    0, 1            2, 3            0, 1, 0, 1
+
+After block 0 of the second pass, rows 0, 0, 1, 1 go on as rows 0 to 3. Nothing is added to them: the vector acts
+through the cached row 1. Steps with pasts of different lengths would have the shorter padded on the left and masked.
+"""
 
 from __future__ import annotations
 
