@@ -80,7 +80,7 @@ def draw(
     from_file = config.conversations is not None
     rows = table if from_file else table[table["info"] == config.info]
     asks = "own conversations" if from_file else f"info document: {config.info}, both answer formats"
-    caption = f"{experiment.told(record)}; {asks}"
+    caption = f"{experiment.caption(record)}; {asks}"
     return figures(rows, caption), {"verdict": run.as_json(verdict(rows))}
 
 

@@ -82,7 +82,7 @@ def draw(
     from mechint.stats.bands import Marks
 
     main_format = asked.Wording.of(format=config.format).format
-    return figures(table, main_format, experiment.told(record), Marks(config.uncorrected)), {}
+    return figures(table, main_format, experiment.caption(record), Marks(config.uncorrected)), {}
 
 
 ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"format", "uncorrected"}))

@@ -203,7 +203,7 @@ def draw(
     concepts = [str(name) for name in names] if isinstance(names, list) else []
     measures = Measures.of(table, concepts, config.seed)
     layers = injected.Dose.of(record["dose"]).layers
-    drawn = figures(measures, experiment.told(record), layers, Marks(config.uncorrected))
+    drawn = figures(measures, experiment.caption(record), layers, Marks(config.uncorrected))
     return drawn, {"verdict": run.as_json(measures.verdict())}
 
 

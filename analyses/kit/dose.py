@@ -58,7 +58,7 @@ class Dose:
         assert amount is not None
         return float(amount)
 
-    def told(self) -> str:
+    def caption(self) -> str:
         """Return layers and strength as words for a subtitle."""
         return f"injected at layers {format_layers(self.layers)} in the marked turns only, {self}"
 

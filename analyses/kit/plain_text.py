@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KIND, PROSE, REPLY = "text", "prose", "reply"
 COHERENT = 2.0  # text counts as coherent while its perplexity is less than this many times the clean one
-TOLD = (
+CAPTION = (
     "Text: plain prose, and what the model says by itself, read under the same injection; the perplexity in units of "
     "the clean one is that of the kind that suffers more"
 )
@@ -54,7 +54,7 @@ class Texts:
             texts |= {chat.label: chat for chat in _replies(setup, design)}
         return cls(texts, {label: label.partition("-")[0] for label in texts})
 
-    def told(self) -> dict[str, JSON]:
+    def record(self) -> dict[str, JSON]:
         """Return what `run.json` says of the texts, by which shards of one table are known."""
         chats = {label: text for label, text in self.texts.items() if isinstance(text, Conversation)}
         return {label: chat.messages[-1].content for label, chat in chats.items()}

@@ -155,9 +155,9 @@ def ask_all(
     return tables.compute(config, name, [of]), setup.found(chats)
 
 
-def told(record: Mapping[str, JSON]) -> str:
+def caption(record: Mapping[str, JSON]) -> str:
     """Return what figures say of a run: its model, and what was injected where."""
-    return f"{run.short_name(record)}; {injected.Dose.of(record['dose']).told()}"
+    return f"{run.short_name(record)}; {injected.Dose.of(record['dose']).caption()}"
 
 
 def chats(requests: Sequence[Request]) -> list[Conversation]:

@@ -164,7 +164,7 @@ def draw(
     from analyses.kv_attribution.figures import figures, verdict
     from mechint.stats.bands import Marks
 
-    caption = f"{run.short_name(record)}; {injected.Dose.of(record['dose']).told()}"
+    caption = f"{run.short_name(record)}; {injected.Dose.of(record['dose']).caption()}"
     text = Text.of(record["text"])
     return figures(table, text, caption, Marks(config.uncorrected)), {"verdict": run.as_json(verdict(table, text))}
 

@@ -130,7 +130,7 @@ def _note(places: Places, marks: Marks) -> str:
     text = (
         "Means over concepts (random: over vectors); bold, or a sign where there is no room for numbers: places "
         f"whose {marks.told}. Hatched: text is {plain_text.COHERENT:g} times as perplexing as clean, or more (colours "
-        f"of shifts may be at the scale's end there). {plain_text.TOLD}."
+        f"of shifts may be at the scale's end there). {plain_text.CAPTION}."
     )
     if places.best() is None:
         return text
@@ -175,7 +175,7 @@ def curves(table: pd.DataFrame, places: Places, subject: Subject, caption: str) 
         lost_from=min(lost, default=None), second=None if subject.relative else _measured(table, layers, points),
         subtitle=f"{caption}. Injected at layers {layers} in the marked turns only. Bands: 95% intervals over "
         f"concepts (random: over vectors). Shaded: text is {plain_text.COHERENT:g} times as perplexing as clean, or "
-        f"more. {plain_text.TOLD}. Dashed: the dose.",
+        f"more. {plain_text.CAPTION}. Dashed: the dose.",
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def _caption(values: pd.DataFrame, record: Mapping[str, JSON]) -> str:
     finetuned = f"; cache filled by {record['finetuned']}" if "finetuned" in record else ""
     over = "; with the finetuned model over wordings and control questions" if finetuned else ""
     return (
-        f"{run.short_name(record)}{finetuned}; {Dose.of(record['dose']).told()}. {counts['injected']} concepts, "
+        f"{run.short_name(record)}{finetuned}; {Dose.of(record['dose']).caption()}. {counts['injected']} concepts, "
         f"{counts.get('random', 0)} random vectors. Controls are asked under the same intervention. Inaccurate "
         "location: with the info document, asked about turns without an injection. Bands: 95% intervals over "
         f"vectors{over}. Shaded: injected layers."

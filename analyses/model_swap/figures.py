@@ -200,7 +200,7 @@ def _caption(units: pd.DataFrame, subject: Subject) -> str:
     counts = at_output(units).groupby("series")["unit"].nunique()
     controls = counts.get("no", 0) + counts.get("yes", 0)
     return (
-        f"{subject.model}, cache filled by {subject.finetuned}; vectors {subject.dose.told()}, or as named. "
+        f"{subject.model}, cache filled by {subject.finetuned}; vectors {subject.dose.caption()}, or as named. "
         f"{counts['question']} wordings, {controls} control questions, {counts.get('random', 0)} random vectors"
     )
 

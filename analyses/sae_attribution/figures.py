@@ -65,7 +65,7 @@ class Subject:
         if n_randoms:
             counts += f", {_count(n_randoms, 'random vector')}"
         shift = f"Whole shift of {METRICS['logit_diff']} under concepts: {_with_bounds(measured.shift)} logits"
-        whose = f"{self.model}, SAE {self.sae['name']}; {self.dose.told()}; {counts}"
+        whose = f"{self.model}, SAE {self.sae['name']}; {self.dose.caption()}; {counts}"
         return f"{draw.sae_notice(self.quality)} {whose}. {shift}"
 
     def link(self, feature: int) -> str | None:
@@ -271,7 +271,7 @@ def by_component(measured: Measured, subject: Subject) -> go.Figure:
         label="part of the shift, logits",
         title=f"Directly, {writer} of layer {best['layer']} writes most into the shift: {_number(best['mean'])} of "
         f"{_number(float(measured.shift.mean))} logits",
-        subtitle=f"{subject.model}; {subject.dose.told()}. Direct logit attribution at the answer, injected {MINUS} "
+        subtitle=f"{subject.model}; {subject.dose.caption()}. Direct logit attribution at the answer, injected {MINUS} "
         "clean; bars and line: means over concepts with 95% intervals. Shaded: injected layers.",
     )  # fmt: skip
 

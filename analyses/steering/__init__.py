@@ -122,7 +122,11 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     read = plain_text.rows(setup, NAME, texts, steered, clean=CLEAN, words=words)
     read = read.assign(text="", said="", mode="", prompt="", prefix="", sample=-1, stopped=True)
     spoken["request"] = 0
-    return pieces.joined(spoken, read, 1), {**setup.found(chats), "replies": texts.told(), "vectors_are": sanity(setup)}
+    return pieces.joined(spoken, read, 1), {
+        **setup.found(chats),
+        "replies": texts.record(),
+        "vectors_are": sanity(setup),
+    }
 
 
 def replies(config: Config, setup: Setup, chats: Sequence[Conversation], steered: Sequence[Condition]) -> pd.DataFrame:

@@ -103,8 +103,8 @@ def effect(summary: pd.DataFrame, values: pd.DataFrame, caption: str) -> go.Figu
         summary, values, panels, _LOOKS, title=_finding(summary),
         subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. "
         "log P(name): of the first token of the concept's name, mean "
-        f"over the positions of texts. {plain_text.TOLD.split(';')[0]}; the larger rise of the two. Name of a random "
-        "vector: that of the concept whose norms it has.", packed=True,
+        f"over the positions of texts. {plain_text.CAPTION.split(';')[0]}; the larger rise of the two. Name of a "
+        "random vector: that of the concept whose norms it has.", packed=True,
     )  # fmt: skip
     rows = list(dict.fromkeys(summary["row"]))
     return draw.mark_rows(figure, [np.log(plain_text.COHERENT)] * len(rows), "perplexity doubles", column=3)
