@@ -218,7 +218,7 @@ def _stops_by_prefix(
 def _stops_by_turns(
     template: ChatTemplate, messages: Sequence[Message], text: str, tokens: Sequence[int]
 ) -> tuple[dict[int, int], list[str]]:
-    """Return where segments end by the place of each message in the whole text, and what is to be said of it."""
+    """Return where segments end by the place of each message in the whole text, and the notes on it."""
     message_turns = turns(template, messages, text)
     for turn, following in pairwise(message_turns):
         shared = straddling(template.tokenizer, text, turn.content, following.content)
@@ -296,7 +296,7 @@ def _knows_system(template: ChatTemplate, empty: bool) -> bool:
 
 
 def _with_system(template: ChatTemplate, content: str) -> tuple[str, str]:
-    """Return what is written of a short and a longer chat with a system message."""
+    """Return the text of a short and of a longer chat with a system message."""
     chat = [
         Message("system", content),
         Message("user", _QUESTION),

@@ -118,7 +118,7 @@ class ChatTemplate:
         return self.text(messages, add_generation_prompt=True)
 
     def facts(self) -> list[str]:
-        """Return what is to be known of this template under these options, for people."""
+        """Return the date and the state of thinking that the template writes under these options, for people."""
         day, thinking = self.options.day, {True: "on", False: "off", None: "as the template does by itself"}
         facts = [f"dates in the chat template: {day}, not today's" if _CLOCK in self.reads else ""]
         if self.switch is not None:
@@ -187,7 +187,7 @@ def _without_effect(option: str, why: str, reads: frozenset[str]) -> ChatTemplat
 
 
 def _failed(error: Exception, roles: Sequence[str]) -> ChatTemplateError:
-    """Return the error for a template that failed, told by what really happened."""
+    """Return the error for a template that failed, by the kind of exception that it raised."""
     from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError, UndefinedError
 
     from mechint.chat.sandbox import EndlessTemplateError

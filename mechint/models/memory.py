@@ -62,7 +62,7 @@ class Memory:
         store: str | Path | None = None,
         begin: bool = False,
     ) -> Memory:
-        """Return what a run of a model may take, `max_memory` being all that the process may hold.
+        """Return the memory that a run of a model may take, `max_memory` being all that the process may hold.
 
         That is its resident memory on a CPU and what torch has taken of a GPU, weights included. By default it is a
         quarter of what is free, rounded down to a power of two. A run that `store` was begun with goes on with what it
@@ -77,7 +77,7 @@ class Memory:
         return cls(limit, tuple(model.devices), _limit(_CPU, None) if elsewhere else None)
 
     def room(self, kept: int) -> Room:
-        """Return what is left beside caches of `kept` bytes, now that other programs may have taken some."""
+        """Return the room that is left beside caches of `kept` bytes, now that other programs may have taken some."""
         free = int(_OF_FREE_NOW * min(free_memory(device) for device in self.devices))
         if self.host is not None:
             on_host = min(self.host - kept, int(_OF_FREE_NOW * free_memory(_CPU)))

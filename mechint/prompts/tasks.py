@@ -108,7 +108,7 @@ class Tasks:
 
     @classmethod
     def from_dict(cls, data: JSON, where: str) -> Tasks:
-        """Return what a JSON object describes; raises UsageError."""
+        """Return the tasks of a design file, from its JSON object; raises UsageError."""
         top = as_object(data, where, field_names(cls))
         return cls(
             lists=_lists(top["lists"], f"{where}, lists"),
@@ -149,7 +149,8 @@ def _location(data: JSON, where: str) -> Location:
 
 def _place(data: JSON, where: str) -> Place:
     parts = as_object(data, where, field_names(Place))
-    question, preference = (filled_text(parts[name], f"{where}, {name}") for name in ("question", "preference"))
+    question = filled_text(parts["question"], f"{where}, question")
+    preference = filled_text(parts["preference"], f"{where}, preference")
     return Place(question, preference, as_texts(parts["options"], f"{where}, options"))
 
 

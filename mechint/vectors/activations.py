@@ -122,7 +122,7 @@ def chat(text: str, beginning: str = "") -> Conversation:
 
 
 def about_model(model: Model) -> dict[str, JSON]:
-    """Return the provenance of whatever a model has given: which model, and the versions of the software."""
+    """Return the provenance of all that is read from a model: its name and identity, and the software's versions."""
     versions: dict[str, JSON] = {name: _version(name) for name in _PACKAGES}
     return {"model": model.name, "revision": model.revision, "identity": model.identity, "versions": versions}
 

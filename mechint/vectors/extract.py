@@ -141,17 +141,17 @@ def _each(
 
 def _by_pairs(model: Model, design: PromptDesign) -> Method:
     def rows(concept: str) -> Float[Tensor, "layer d_model"]:
-        about_it, neutral = (_activations(model, side) for side in _pairs(concept, design))
-        return paired_direction(about_it - neutral)
+        concept_chats, baseline_chats = _pairs(concept, design)
+        return paired_direction(_activations(model, concept_chats) - _activations(model, baseline_chats))
 
     return rows
 
 
 def _by_difference(model: Model, design: PromptDesign) -> Method:
-    neutral = _activations(model, _about_words(design, design.extraction.baseline_words)).mean(1)
+    baseline = _activations(model, _concept_chats(design, design.extraction.baseline_words)).mean(1)
 
     def rows(concept: str) -> Float[Tensor, "layer d_model"]:
-        return _activations(model, _about_words(design, [concept])).mean(1) - neutral
+        return _activations(model, _concept_chats(design, [concept])).mean(1) - baseline
 
     return rows
 
@@ -162,14 +162,16 @@ def _activations(model: Model, chats: Sequence[Conversation]) -> Float[Tensor, "
 
 
 def _pairs(concept: str, design: PromptDesign) -> tuple[list[Conversation], list[Conversation]]:
-    """Prompts about the concept, and the neutral ones that they are paired with."""
+    """Return the chats about the concept, and the baseline chats that they are paired with."""
     prompts = design.extraction
-    sides = ([text.replace(SLOT, concept) for text in prompts.concept], prompts.baseline)
-    about_it, neutral = ([chat(text, begin) for text in side for begin in prompts.beginnings] for side in sides)
-    return about_it, neutral
+    messages = [text.replace(SLOT, concept) for text in prompts.concept]
+    concept_chats = [chat(text, beginning) for text in messages for beginning in prompts.beginnings]
+    baseline_chats = [chat(text, beginning) for text in prompts.baseline for beginning in prompts.beginnings]
+    return concept_chats, baseline_chats
 
 
-def _about_words(design: PromptDesign, words: Sequence[str]) -> list[Conversation]:
+def _concept_chats(design: PromptDesign, words: Sequence[str]) -> list[Conversation]:
+    """Return the chats about each of the words, without a beginning of the reply."""
     return [chat(text.replace(SLOT, word)) for text in design.extraction.concept for word in words]
 
 
@@ -201,7 +203,7 @@ def _key(model: Model, concept: str, method: str, design: PromptDesign) -> str:
 def _prompts(concept: str, method: str, design: PromptDesign) -> list[Conversation]:
     """Every chat that a vector is computed from, in order."""
     if method == "mean_difference":
-        return _about_words(design, [concept, *design.extraction.baseline_words])
+        return _concept_chats(design, [concept, *design.extraction.baseline_words])
     return [conversation for side in _pairs(concept, design) for conversation in side]
 
 

@@ -84,7 +84,7 @@ def tracked(resid: Tensor, past: Past | None) -> bool:
 
 
 def taken(value: object, rows: Int[Tensor, " out"], count: int) -> object:
-    """Return what a pass prepared for `count` rows, for the given ones; a single row is left to broadcast."""
+    """Return tensors that a pass prepared for `count` rows, at the rows given; a single row is left to broadcast."""
     if isinstance(value, tuple):
         return tuple(taken(item, rows, count) for item in value)
     if count > 1 and isinstance(value, Tensor) and value.ndim > 1 and len(value) == count:

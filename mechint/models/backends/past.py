@@ -38,8 +38,8 @@ class Past:
 
         A past is long and joined in every block, so it is written once, straight to where it is attended to.
         """
-        keys, values = (self._joined(side, tensor) for side, tensor in enumerate(new))
-        return keys, values
+        keys, values = new
+        return self._joined(0, keys), self._joined(1, values)
 
     def _joined(
         self, side: int, new: Float[Tensor, "row heads pos d_head"]
