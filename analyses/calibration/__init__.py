@@ -118,7 +118,7 @@ def asked_of(config: Config, family: Family, reading: Reading) -> tables.Asked:
         conditions = list(_conditions(config, family, reading))
     of = experiment.ask(model, [Group(chats, conditions)])
     columns = {"model": reading.model, "document": reading.document, "filled_by": reading.filled_by or ""}
-    return dataclasses.replace(of, about=lambda number, rows: of.about(number, rows).assign(**columns))
+    return dataclasses.replace(of, with_columns=lambda number, rows: of.with_columns(number, rows).assign(**columns))
 
 
 def _conditions(config: Config, family: Family, reading: Reading) -> Iterator[Condition]:

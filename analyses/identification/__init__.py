@@ -121,7 +121,8 @@ def conditions(setup: Setup) -> list[Condition]:
     targets = {name: name for name in concepts}
     targets |= {name: concepts[at % len(concepts)] for at, name in enumerate(setup.randoms)}
     steered = [
-        dataclasses.replace(condition, about={"target": targets[condition.vector]}) for condition in setup.conditions()
+        dataclasses.replace(condition, columns={"target": targets[condition.vector]})
+        for condition in setup.conditions()
     ]
     return [Condition(CLEAN, "", "none", {"target": NONE}), *steered]
 

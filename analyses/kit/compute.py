@@ -46,11 +46,11 @@ _SHORTENING = {
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """Requests to one model; `about` adds to the rows of one of them (its number, its rows) what each row's cell is."""
+    """Requests to one model; `with_columns` adds to the rows of one (its number, its rows) what their cells are."""
 
     model: Model
     requests: Sequence[Request]
-    about: Callable[[int, pd.DataFrame], pd.DataFrame]
+    with_columns: Callable[[int, pd.DataFrame], pd.DataFrame]
 
 
 def compute(config: Common, name: str, queries: Sequence[Asked]) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def compute(config: Common, name: str, queries: Sequence[Asked]) -> pd.DataFrame
             receipts += [
                 run.short_receipt(receipt) | {"model": query.model.name} for receipt in request_rows.attrs["receipts"]
             ]
-            frames.append(query.about(number, request_rows).assign(request=len(frames)))
+            frames.append(query.with_columns(number, request_rows).assign(request=len(frames)))
     _tell(name, costs, passed, time.monotonic() - begun)
     table = pd.concat([frame for frame in frames if len(frame)] or frames[:1])  # a shard may have nothing of a request
     table.attrs["receipts"] = each_once(receipts)

@@ -116,7 +116,7 @@ def _piece(setup: Setup, texts: Texts, conditions: Sequence[Condition], words: M
         named = named.assign(group=named["conversation"].map(texts.kinds), reference=named["intervention"] == "clean")
         return experiment.described(named, Group([], conditions))
 
-    key = pieces.key(setup.model, interventions, texts, words, [dict(condition.about) for condition in conditions])
+    key = pieces.key(setup.model, interventions, texts, words, [dict(condition.columns) for condition in conditions])
     return pieces.Piece(len(texts.texts) * len(conditions), key, compute)
 
 

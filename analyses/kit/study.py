@@ -38,16 +38,16 @@ class Condition:
     intervention: Intervention
     vector: str
     kind: str
-    about: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, Value] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Conversations, every one of which is asked under each of some conditions; `about` is said of all their rows."""
+    """Conversations, every one of which is asked under some conditions; `columns` are said of all their rows."""
 
     conversations: Sequence[Conversation]
     conditions: Sequence[Condition]
-    about: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, Value] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Setup:
     ) -> list[Condition]:
         """Return one condition for each vector of some kinds, at the dose.
 
-        `layers` are those of the dose where None; `about` is said of all, and its values are part of their names.
+        `layers` are those of the dose where None; all have `columns`, whose values are part of their names.
         Raises UnknownNameError for a kind that is neither concept nor random.
         """
         vectors = checks.select({"concept": self.concepts, "random": self.randoms}, kinds, "kind of vectors")
@@ -183,14 +183,14 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
 def described(rows: pd.DataFrame, group: Group) -> pd.DataFrame:
     """Add what a group and its conditions say: `vector`, `vector_kind`, and whatever else they name."""
     columns_of = {
-        condition.intervention.name: {"vector": condition.vector, "vector_kind": condition.kind, **condition.about}
+        condition.intervention.name: {"vector": condition.vector, "vector_kind": condition.kind, **condition.columns}
         for condition in group.conditions
     }
     names = list(dict.fromkeys(name for row in columns_of.values() for name in row))
     # The clean cells that shifts are taken against are in every request, and are not shown again.
     cells = [columns_of.get(name, {}) for name in rows["intervention"]]
     columns = {name: [row.get(name, "") for row in cells] for name in names}
-    return rows.assign(**columns, **group.about)
+    return rows.assign(**columns, **group.columns)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -139,7 +139,7 @@ def read(setup: Setup, steered: Sequence[Condition]) -> list[Condition]:
     at_dose = [
         condition
         for condition in steered
-        if (condition.about["sweep"], condition.about["injected_layers"]) == ("grid", usual)
+        if (condition.columns["sweep"], condition.columns["injected_layers"]) == ("grid", usual)
     ]
     return [condition for condition in steered if condition.kind == "concept" or condition in at_dose]
 

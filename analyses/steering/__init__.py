@@ -97,7 +97,7 @@ def conditions(config: Config, setup: Setup) -> list[Condition]:
         dose = scaled(setup.dose, factor)
         steered = dataclasses.replace(setup, dose=dose).conditions(strength=f"{dose.amount:g}")
         every += [
-            dataclasses.replace(condition, about={**condition.about, "target": targets[condition.vector]})
+            dataclasses.replace(condition, columns={**condition.columns, "target": targets[condition.vector]})
             for condition in steered
         ]
     return every
@@ -161,7 +161,7 @@ def _piece(
         table.attrs["receipts"] = [run.short_receipt(receipt) for receipt in receipts]
         return table
 
-    columns = [dict(condition.about) for condition in conditions]
+    columns = [dict(condition.columns) for condition in conditions]
     key = pieces.key(setup.model, interventions, list(chats), columns, list(setup.concepts), options)
     return pieces.Piece(len(chats) * len(conditions) * (1 + config.n_samples), key, compute)
 
