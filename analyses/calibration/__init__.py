@@ -111,7 +111,7 @@ def _count(config: Config) -> int:
     return QUESTIONS if config.limit is None else config.limit
 
 
-def asked_of(config: Config, family: Family, reading: Reading) -> tables.Asked:
+def asked_of(config: Config, family: Family, reading: Reading) -> tables.Query:
     """Return the questions of one reading under each of its interventions; rows name the reading."""
     model, chats = family[reading.model], questions(reading.document, _count(config))
     with run.sparing_threads(model):

@@ -127,7 +127,7 @@ def conditions(setup: Setup) -> list[Condition]:
     return [Condition(CLEAN, "", "none", {"target": NONE}), *steered]
 
 
-def asked_of(setup: Setup, config: Config) -> tables.Asked:
+def asked_of(setup: Setup, config: Config) -> tables.Query:
     """Return the choices, read at every layer, and the names, read at the output."""
     from mechint.engine.job import Request
     from mechint.prompts import questions as prompt_questions
@@ -152,7 +152,7 @@ def asked_of(setup: Setup, config: Config) -> tables.Asked:
             experiment.described(experiment.labelled(readouts), group), [*group.conversations, *named]
         )
 
-    return tables.Asked(setup.model, requests, with_columns)
+    return tables.Query(setup.model, requests, with_columns)
 
 
 def by_name(rows: pd.DataFrame, request: Request, naming: Naming) -> pd.DataFrame:
@@ -188,7 +188,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     named = chosen(config, checks.check_common(config, NAME).prompts)
     setup = Setup.of(dataclasses.replace(config, concepts=named or config.concepts), NAME)
     of = asked_of(setup, config)
-    record = setup.found(experiment.chats(of.requests))
+    record = setup.record(experiment.chats(of.requests))
     return tables.compute(config, NAME, [of]), {**record, "concepts": list(setup.concepts)}
 
 

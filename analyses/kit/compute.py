@@ -45,7 +45,7 @@ _SHORTENING = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class Query:
     """Requests to one model; `with_columns` adds to the rows of one (its number, its rows) what their cells are."""
 
     model: Model
@@ -53,7 +53,7 @@ class Asked:
     with_columns: Callable[[int, pd.DataFrame], pd.DataFrame]
 
 
-def compute(config: Common, name: str, queries: Sequence[Asked]) -> pd.DataFrame:
+def compute(config: Common, name: str, queries: Sequence[Query]) -> pd.DataFrame:
     """Return the rows of all requests, unfinished (see `mechint.engine.job.finish`), `request` telling them apart.
 
     `attrs["receipts"]` holds the receipts. An interrupted call leaves its finished cells for the next one.
@@ -137,7 +137,7 @@ def finished(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _computed(
-    config: Common, name: str, queries: Sequence[Asked], jobs: Sequence[Job]
+    config: Common, name: str, queries: Sequence[Query], jobs: Sequence[Job]
 ) -> tuple[list[Explanation], int, list[list[pd.DataFrame]]]:
     """Return what the jobs were to cost, how many tokens were passed, and the rows of each one's requests.
 
@@ -184,14 +184,14 @@ def _job_options(config: Common, name: str) -> JobOptions:
     )
 
 
-def _rows(config: Common, query: Asked, job: Job, options: JobOptions) -> list[pd.DataFrame]:
+def _rows(config: Common, query: Query, job: Job, options: JobOptions) -> list[pd.DataFrame]:
     """Return the rows of one model's requests."""
     if config.engine == "ray":
         _fill(job, query, config.workers, options)
     return job.rows(options)
 
 
-def _fill(job: Job, query: Asked, workers: int, options: JobOptions) -> None:
+def _fill(job: Job, query: Query, workers: int, options: JobOptions) -> None:
     from mechint.readouts.ray_engine import fill
 
     fill(job, query.requests, workers, options)

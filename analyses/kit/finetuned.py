@@ -197,7 +197,7 @@ def amount_of(dose: injected.Dose) -> float:
     return dose.amount
 
 
-def found(finetuned: Finetuned, contrast: Contrast) -> dict[str, JSON]:
+def record(finetuned: Finetuned, contrast: Contrast) -> dict[str, JSON]:
     """Return what `run.json` says of the finetuned model and of the contrast vector."""
     provenance = contrast.vector.provenance
     kept = ("method", "direction", "n_prompts", "prompts_sha256", "other_identity")

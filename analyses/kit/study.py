@@ -101,8 +101,8 @@ class Setup:
             Injection(vector, chosen, dose.strength, dose.relative_strength, name=label), name, kind, columns
         )
 
-    def found(self, conversations: Sequence[Conversation]) -> dict[str, JSON]:
-        """Return what `run.json` says of all this."""
+    def record(self, conversations: Sequence[Conversation]) -> dict[str, JSON]:
+        """Return what `run.json` says of model, dose, vectors and conversations."""
         vectors = {name: vector.fingerprint() for name, vector in {**self.concepts, **self.randoms}.items()}
         return {
             "model": run.describe_model(self.model),
@@ -118,7 +118,7 @@ def ask(
     *,
     layers: Sequence[int] | None = None,
     clean: Mapping[str, Value] | None = None,
-) -> tables.Asked:
+) -> tables.Query:
     """Return what is asked of a model: the clean cell of each conversation, once, and each group's cells.
 
     Rows get the columns `vector`, `vector_kind` and those that conditions and groups name (clean rows have there what
@@ -139,7 +139,7 @@ def ask(
         named = rows.drop(columns="layer") if layers is None else labelled(rows)
         return asked.described(described(named, every[number]), list(once.values()))
 
-    return tables.Asked(model, requests, with_columns)
+    return tables.Query(model, requests, with_columns)
 
 
 def ask_all(
@@ -152,7 +152,7 @@ def ask_all(
     setup = Setup.of(config, name)
     chats = questions(config, setup.model.prompts)
     of = ask(setup.model, [Group(chats, setup.conditions())])
-    return tables.compute(config, name, [of]), setup.found(chats)
+    return tables.compute(config, name, [of]), setup.record(chats)
 
 
 def caption(record: Mapping[str, JSON]) -> str:

@@ -114,7 +114,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
         first = pieces.compute(config, NAME, "windows", [steps.coarse(case, size) for case in every])
         second = pieces.compute(config, NAME, "cells", _second(config, every, size, first))
     rows = pieces.joined(_all_asked(first), _all_asked(second), 1).assign(request=0).reset_index(drop=True)
-    return asked.described(steps.completed(rows), chats), {**setup.found(chats), "text": _text(setup, chats)}
+    return asked.described(steps.completed(rows), chats), {**setup.record(chats), "text": _text(setup, chats)}
 
 
 def _second(config: Config, every: Sequence[steps.Case], size: steps.Size, first: pd.DataFrame) -> list[pieces.Piece]:

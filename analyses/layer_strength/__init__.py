@@ -154,7 +154,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     texts = plain_text.Texts.of(setup)
     text = plain_text.rows(setup, NAME, texts, read(setup, steered), clean=CLEAN)
     record: dict[str, JSON] = {"relative": doses(config, setup.dose)[0].strength is None, "replies": texts.record()}
-    return pieces.joined(pieces.with_ratio(cells), text, len(of.requests)), {**setup.found(chats), **record}
+    return pieces.joined(pieces.with_ratio(cells), text, len(of.requests)), {**setup.record(chats), **record}
 
 
 def draw(

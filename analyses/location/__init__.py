@@ -142,7 +142,7 @@ def conditions(setup: Setup, place: str, where: Sequence[Site]) -> list[Conditio
     return site_conditions
 
 
-def asked_of(setup: Setup, config: Config) -> tables.Asked:
+def asked_of(setup: Setup, config: Config) -> tables.Query:
     """Return the questions of each place under its conditions: one request a place, read at every layer."""
     from mechint.engine.job import Request
     from mechint.prompts import questions as prompt_questions
@@ -164,7 +164,7 @@ def asked_of(setup: Setup, config: Config) -> tables.Asked:
         readouts = choices.by_option(rows, group.conversations, digits, options(len(digits)))
         return choices.with_extra(experiment.described(experiment.labelled(readouts), group), group.conversations)
 
-    return tables.Asked(setup.model, requests, with_columns)
+    return tables.Query(setup.model, requests, with_columns)
 
 
 def options(count: int) -> list[str]:
@@ -178,7 +178,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     of = asked_of(setup, config)
     early, late = (cli.format_layers(layers) for layers in depths(setup))
     injected_at = f"halves and sentences at layers {cli.format_layers(setup.dose.layers)}, depths at {early} or {late}"
-    return tables.compute(config, NAME, [of]), {**setup.found(experiment.chats(of.requests)), "sites": injected_at}
+    return tables.compute(config, NAME, [of]), {**setup.record(experiment.chats(of.requests)), "sites": injected_at}
 
 
 def draw(

@@ -101,7 +101,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     every_layer = range(-1, setup.model.n_layers)
     clean = {"sweep": "main", "injected_layers": ""}
     requests = [experiment.ask(setup.model, groups(config, setup, conversations), layers=every_layer, clean=clean)]
-    record = setup.found(conversations)
+    record = setup.record(conversations)
     if config.conditions:
         more, finetuned_record = lens_conditions.asked_of(config, setup, config.wording.format)
         requests.append(more)

@@ -31,7 +31,7 @@ def check(config: swapped.Options, base: checks.Checkpoint) -> None:
         swapped.check(config, base)
 
 
-def asked_of(config: swapped.Options, setup: Setup, form: str) -> tuple[tables.Asked, dict[str, JSON]]:
+def asked_of(config: swapped.Options, setup: Setup, form: str) -> tuple[tables.Query, dict[str, JSON]]:
     """Return conversations in an answer format with their conditions, and what `run.json` says of a finetuned model."""
     from mechint.prompts.design import PromptDesign
 
@@ -46,7 +46,7 @@ def asked_of(config: swapped.Options, setup: Setup, form: str) -> tuple[tables.A
         finetuned = Finetuned.of(config, setup.model)
         contrast = Contrast.of(config, setup.model, finetuned)
         groups += models(finetuned, contrast, wordings(design, config.limit))
-        record = swapped.found(finetuned, contrast)
+        record = swapped.record(finetuned, contrast)
     every_layer = range(-1, setup.model.n_layers)
     clean = {"sweep": DOCUMENTS, "injected_layers": ""}
     return experiment.ask(setup.model, groups, layers=every_layer, clean=clean), record

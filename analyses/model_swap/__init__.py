@@ -145,7 +145,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
         "dose": run.as_json(contrast.dose),
         "conversations": [chat.label for chat in chats],
     }
-    return tables.compute(config, NAME, [of]), {**record, **swapped.found(finetuned, contrast)}
+    return tables.compute(config, NAME, [of]), {**record, **swapped.record(finetuned, contrast)}
 
 
 def draw(

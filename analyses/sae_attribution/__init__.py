@@ -122,7 +122,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     receipts = [*first.attrs.pop("receipts"), *second.attrs.pop("receipts")]
     rows = pd.concat([first, second], ignore_index=True)
     rows.attrs["receipts"] = receipts
-    return rows, {"sae": sae_record, **setup.found(chats), "text": text}
+    return rows, {"sae": sae_record, **setup.record(chats), "text": text}
 
 
 def _sae_record(study: Study, tables: Mapping[str, pd.DataFrame]) -> dict[str, JSON]:

@@ -123,7 +123,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     read = read.assign(text="", said="", mode="", prompt="", prefix="", sample=-1, stopped=True)
     spoken["request"] = 0
     return pieces.joined(spoken, read, 1), {
-        **setup.found(chats),
+        **setup.record(chats),
         "replies": texts.record(),
         "vectors_are": sanity(setup),
     }
