@@ -13,7 +13,7 @@ from transformers import AutoProcessor
 import mechint as mi
 from benchmarks import exactness, plain, tiny_models
 from mechint.base.errors import MechintError, ModelValidationError
-from mechint.models.backends import bridge, reasons, wrappers
+from mechint.models.backends import bridge, reasons, versions, wrappers
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +167,14 @@ def test_what_is_no_language_model_says_so_before_weights_are_read(model_type, r
     ("model_type", "special", "reason"),
     [
         ("falcon", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 2}, "FalconForCausalLM .*split"),
-        ("cohere", {"use_qk_norm": True}, "CohereForCausalLM .*q_norm"),
-        ("falcon", {"alibi": True, "multi_query": False, "num_kv_heads": 4}, "its KV cache holds 0 positions"),
+        pytest.param(
+            "cohere",
+            {"use_qk_norm": True},
+            "CohereForCausalLM .*q_norm",
+            marks=pytest.mark.skipif(not versions.has_hooked(), reason="TransformerLens 4 computes Cohere exactly"),
+        ),
+        # TransformerLens 4 fills a cache for it, and computes something else than transformers does.
+        ("falcon", {"alibi": True, "multi_query": False, "num_kv_heads": 4}, "cache holds 0 positions|differ by"),
         ("glm_moe_dsa", {}, "an indexer chooses"),
         ("bamba", {}, "recurrent or a hybrid"),
         ("jamba", {}, "recurrent or a hybrid"),
