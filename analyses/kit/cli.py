@@ -246,7 +246,7 @@ def guarded(run: Callable[[], None]) -> int:
         sys.stderr.write("\ninterrupted; what is done is kept, and the same command goes on from there\n")
         return INTERRUPTED
     except (MemoryError, RuntimeError) as error:
-        from mechint.models.model import is_out_of_memory
+        from mechint.models.device_memory import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

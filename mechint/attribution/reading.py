@@ -29,8 +29,9 @@ from mechint.models.backends.blocks import BlockPass
 from mechint.models.backends.past import Past, Piece
 from mechint.models.cache import KVCache
 from mechint.models.capture import EMBED, check_layers
+from mechint.models.device_memory import is_out_of_memory
 from mechint.models.memory import Memory
-from mechint.models.model import Model, is_out_of_memory
+from mechint.models.model import Model
 
 # Gets `resid_post` of one block (`row pos d_model`, the read positions) and the rows it belongs to; returns another.
 Edit = Callable[[Tensor, Sequence[int]], Tensor]

@@ -34,7 +34,8 @@ from mechint.interventions.specifications import Swap
 from mechint.models.backends.blocks import BlockPass, moved
 from mechint.models.backends.past import KeyValues, Past, Piece, take
 from mechint.models.capture import EMBED
-from mechint.models.model import Model, is_out_of_memory, out_of_memory
+from mechint.models.device_memory import is_out_of_memory, out_of_memory
+from mechint.models.model import Model
 
 
 @dataclass

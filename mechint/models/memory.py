@@ -12,7 +12,8 @@ import torch
 from mechint.base.errors import MemoryLimitError
 from mechint.base.files import read_json, write_atomically
 from mechint.base.sizes import format_bytes, parse_bytes
-from mechint.models.model import Model, free_memory
+from mechint.models.device_memory import free_memory
+from mechint.models.model import Model
 
 # Of what is free when a run begins; and of what is free at any moment, however much the run was allowed.
 _OF_FREE, _OF_FREE_NOW = 1 / 4, 3 / 4

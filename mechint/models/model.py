@@ -9,13 +9,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechint.base.artefacts import reason
-from mechint.base.errors import HookError, MemoryLimitError, ModelValidationError, StaleArtefactError, UsageError
+from mechint.base.errors import HookError, ModelValidationError, StaleArtefactError, UsageError
 from mechint.base.files import sha256
 from mechint.base.signatures import checked
 from mechint.chat.templates import TemplateOptions
@@ -23,6 +22,7 @@ from mechint.models.backends.base import Backend, Hook
 from mechint.models.backends.blocks import Blocks
 from mechint.models.backends.versions import require_hooked, wrappable
 from mechint.models.cache import KVCache
+from mechint.models.device_memory import out_of_memory
 from mechint.models.model_names import Source, resolve
 from mechint.models.readout import Readout
 from mechint.models.tokenizer_files import check_rows
@@ -337,31 +337,6 @@ def wrap(handle: HookedTransformer | TransformerBridge, tokenizer: PreTrainedTok
         prompts = str(getattr(engine.hf_model.config, "mechint_prompts", "full"))
     name = str(getattr(handle.cfg, "model_name", "") or type(handle).__name__)
     return _validated(Model(engine, tokenizer, name, prompts))
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device; on a CPU those that the system could give at once."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for Python's, CUDA's (torch.OutOfMemoryError) and the CPU allocator's ways of saying it."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-
-
-def out_of_memory(rows: int) -> MemoryLimitError:
-    """The error for memory that ran out in a pass over `rows` rows."""
-    smaller = max(1, rows // 2)
-    return MemoryLimitError(
-        given=f"the device ran out of memory with {rows} rows in a batch",
-        allowed="batches that fit",
-        advice=f"set the batch size to {smaller} (batch_size={smaller}, --batch-size {smaller})"
-        if rows > 1
-        else "use a larger device, a smaller model, or dtype bfloat16",
-    )
 
 
 def _engine(

@@ -27,6 +27,7 @@ from mechint.engine import job, passes
 from mechint.engine.shards import Shard
 from mechint.engine.store import CellStore
 from mechint.interventions.specifications import CLEAN, Injection, Intervention, Swap
+from mechint.models.weights import Weights
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUPS = ("Tell me about cats.", "Tell me about bread.", "Tell me about cats and the sea.")
@@ -368,3 +369,17 @@ def test_a_store_keeps_the_receipts_of_equal_names_apart(model, tiny_model, tmp_
     for _ in range(2):  # computed, then from the store
         for (whose, read, steer), receipts in zip(runs, alone, strict=True):
             assert mi.score(whose, read, steer, store=tmp_path).attrs["receipts"] == receipts
+
+
+def test_without_a_store_no_weight_is_hashed(model, monkeypatch):
+    """Of a large model that takes minutes, and a table that is kept nowhere needs no key."""
+
+    def refuse(_: Weights) -> str:
+        raise AssertionError("hashed")
+
+    steer = Injection(vector(model), strength=1.0, name="steer")
+    with monkeypatch.context() as patch:
+        patch.setattr(Weights, "hash", refuse)
+        assert len(mi.score(model, asked(0, 0, (True, True), "chat"), steer).attrs["receipts"]) == 2
+        with pytest.raises(AssertionError, match="hashed"):
+            mi.score(model, asked(0, 0, (True, True), "chat"), steer, store="never-written")

@@ -16,7 +16,7 @@ from mechint.base.errors import CacheMismatchError, LayerRangeError, UsageError
 from mechint.base.progress import counted
 from mechint.base.signatures import checked
 from mechint.models.cache import KVCache
-from mechint.models.model import free_memory
+from mechint.models.device_memory import free_memory
 
 Side = Literal["keys", "values"]
 Direction = Literal["insert", "remove"]
