@@ -59,7 +59,8 @@ def _dots(rows: pd.DataFrame, style: Series) -> go.Scatter:
 
 
 def _mean(rows: pd.DataFrame, style: Series) -> go.Scatter:
-    x, y = (intervals.mean_interval(np.asarray(rows[name], dtype=float)) for name in ("x", "y"))
+    x = intervals.mean_interval(np.asarray(rows["x"], dtype=float))
+    y = intervals.mean_interval(np.asarray(rows["y"], dtype=float))
     bars = {
         axis: {
             "type": "data", "symmetric": False, "color": style.color, "thickness": 2.5, "width": 6,

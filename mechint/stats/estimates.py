@@ -112,7 +112,9 @@ def crossed_estimate(tables: list[np.ndarray]) -> Estimate:
 def _rest(table: Float[np.ndarray, "*cells units items"]) -> Cells:
     """Return the squared error of the grand mean that what neither units nor items explain would have alone."""
     n, m = table.shape[-2:]
-    rows, columns, mean = (table.mean(axis, keepdims=True) for axis in (-1, -2, (-1, -2)))
+    rows = table.mean(-1, keepdims=True)
+    columns = table.mean(-2, keepdims=True)
+    mean = table.mean((-1, -2), keepdims=True)
     return np.asarray(((table - rows - columns + mean) ** 2).sum(axis=(-1, -2)) / ((n - 1) * (m - 1) * n * m))
 
 

@@ -147,15 +147,20 @@ def correlation_interval(coefficient: float, n: int, *, level: float = 0.95) -> 
     if n < 4 or not abs(coefficient) < 1:
         return Interval(np.array(coefficient), np.array(np.nan), np.array(np.nan), n)
     half = stats.norm.ppf((1 + level) / 2) * np.sqrt((1 + coefficient**2 / 2) / (n - 3))
-    low, high = (np.tanh(np.arctanh(coefficient) + side * half) for side in (-1, 1))
+    place = np.arctanh(coefficient)
+    low, high = np.tanh(place - half), np.tanh(place + half)
     return Interval(np.array(coefficient), np.array(low), np.array(high), n)
 
 
 def _fieller(over: Values, under: Values, quantile: float) -> tuple[Cells, Cells]:
     """Return the bounds of the ratios r for which mean(over - r under) is zero as far as t can tell."""
     n, scale = over.shape[-1], quantile**2
-    a, b = (values - mean_of(values)[..., None] for values in (over, under))
-    square, product, other = (scale * (x * y).sum(axis=-1) / (n * (n - 1)) for x, y in ((b, b), (a, b), (a, a)))
+    a = over - mean_of(over)[..., None]
+    b = under - mean_of(under)[..., None]
+    pairs = n * (n - 1)
+    square = scale * (b * b).sum(axis=-1) / pairs
+    product = scale * (a * b).sum(axis=-1) / pairs
+    other = scale * (a * a).sum(axis=-1) / pairs
     first, middle = mean_of(under) ** 2 - square, mean_of(over) * mean_of(under) - product
     root = np.sqrt(np.maximum(middle**2 - first * (mean_of(over) ** 2 - other), 0.0))
     return (middle - root) / first, (middle + root) / first
