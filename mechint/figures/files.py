@@ -70,7 +70,9 @@ def _read(path: Path) -> str | None:
 
 def _save_text(text: str, figure: go.Figure, stem: Path, script: Path) -> list[Path]:
     source = Path(os.path.relpath(script, stem.parent)).as_posix()
-    html = figure.to_html(include_plotlyjs=source, config={"responsive": True, "displaylogo": False})
+    # A name for the one element of the page, since Plotly's own is another at each call.
+    config = {"responsive": True, "displaylogo": False}
+    html = figure.to_html(include_plotlyjs=source, config=config, div_id="figure")
     return [
         write_atomically(stem.with_name(f"{stem.name}.html"), html),
         write_atomically(stem.with_name(f"{stem.name}.json"), text),

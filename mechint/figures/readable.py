@@ -10,17 +10,19 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mechint.figures.markup import drawable
+from mechint.figures.rounding import remove_noise, six_digits
 
-_EXACT = 1e15
 # What models say may hold characters that no picture may: they are shown as the symbols that stand for them.
 _UNDRAWABLE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
 _UNDRAWABLE |= dict.fromkeys([*range(0xD800, 0xE000), 0xFFFE, 0xFFFF], 0xFFFD)
 
 
 def readable_json(figure: go.Figure) -> str:
-    """Return a figure as JSON, one line for each trace, numbers with six digits: small, and readable as a diff."""
-    content = _printable(json.loads(go.Figure(figure).to_json(), object_hook=_decoded, parse_float=_six_digits))
+    """Return a figure as JSON, one line for each trace, its numbers rounded: small, and readable as a diff."""
+    written = go.Figure(figure).to_json()
+    content = _printable(json.loads(written, object_hook=_decoded, parse_float=lambda text: six_digits(float(text))))
     assert isinstance(content, dict)
+    remove_noise(content["data"], content["layout"])
     rows = ",\n".join(json.dumps(trace, ensure_ascii=False) for trace in content["data"])
     layout = json.dumps(content["layout"], ensure_ascii=False)
     return f'{{"data": [\n{rows}\n],\n"layout": {layout}}}\n'
@@ -41,13 +43,8 @@ def _rounded(value: object) -> object:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     if isinstance(value, float):
-        return _six_digits(repr(value)) if math.isfinite(value) else None
+        return six_digits(value) if math.isfinite(value) else None
     return value
-
-
-def _six_digits(number: str) -> float | int:
-    rounded = float(f"{float(number):.6g}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < _EXACT else rounded
 
 
 def _printable(value: object) -> object:
