@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -18,11 +19,14 @@ import pytest
 import mechint as mi
 from analyses import ANALYSES
 from analyses.kit import cli
+from benchmarks.common import RESULTS
 from mechint.figures.style import MINUS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRUTH = "mechint/organisms/TRUTH.md"
 RUN = re.compile(r"^<!-- run -->\n```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<told>.*?)^```$)?", re.M | re.S)
 FILE = re.compile(r"^<!-- file: (?P<name>\S+) -->\n```python\n(?P<code>.*?)^```$", re.M | re.S)
 # A block of code in the readme; commands are no Python.
@@ -126,16 +130,41 @@ def test_code_of_pages_runs_and_prints_what_they_say(page: Path, quick: None) ->
 
 
 def test_intervals_of_the_readme_are_those_of_the_gallery() -> None:
-    told = re.findall(rf"[{MINUS}\d.]+\s\[[{MINUS}\d.]+, [{MINUS}\d.]+\]", (ROOT / "README.md").read_text())
+    told = re.findall(rf"[{MINUS}\d.]+\s\[[{MINUS}\d.]+, [{MINUS}\d.]+\]", README)
     drawn = (ROOT / "figures" / "calibration" / "calibration.json").read_text()
     assert len(told) >= 4
     assert [text for text in told if " ".join(text.split()) not in drawn] == []
 
 
+def test_times_of_the_readme_are_those_of_the_benchmark() -> None:
+    suite = json.loads((RESULTS / "published_suite.json").read_text())
+    seconds, times = suite["engine_seconds"], suite["naive_seconds"] / suite["engine_seconds"]
+    for text in (README, (DOCS / "large-tables.md").read_text()):
+        assert f"{seconds:.0f} s, {times:.0f} times less" in " ".join(text.split())
+
+
+def test_architectures_of_the_readme_are_those_of_the_benchmark() -> None:
+    rows = json.loads((RESULTS / "architectures.json").read_text())["rows"]
+    exact = [row for row in rows if row["group"] != "settings" and row["status"] == "exact"]
+    largest = max(max(row["differences"].values()) for row in exact)
+    assert f"{len(exact)} architectures of transformers are exact" in README
+    assert f"to {largest:.1e} on every exact architecture" in README
+
+
+def test_truths_of_the_readme_are_those_of_the_measurement() -> None:
+    rows = re.findall(r"^\| explained(?:, yes-no)?: P\(yes\), ([^|]+) \| ([\d.]+) ", (ROOT / TRUTH).read_text(), re.M)
+    means = {}
+    for name, mean in rows:
+        means.setdefault(name, float(mean))  # the first table is that of `organism`
+    injected, clean, random = means["trained concepts"], means["clean"], means["random directions of equal norm"]
+    told = f"P(yes) is {injected:.2f} under concepts, {clean:.2f} clean, and {random:.2f} under random directions"
+    assert told in " ".join(README.split())
+
+
 def test_code_of_the_readme_runs(quick: None) -> None:
     names: dict[str, object] = {}
-    blocks = [block for block in INDENTED.findall((ROOT / "README.md").read_text()) if "mi." in block]
-    assert len(blocks) >= 3
+    blocks = [block for block in INDENTED.findall(README) if "mi." in block]
+    assert blocks
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         for block in blocks:
             exec(compile(textwrap.dedent(block), "README.md", "exec"), names)

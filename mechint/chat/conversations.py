@@ -228,5 +228,5 @@ def _malformed(where: str, fault: str) -> ConversationError:
         given=f"{where}: {fault}",
         allowed=f"label, messages (role one of {', '.join(_ROLES)}; content; add_injection; continue_msg), "
         "yes_token, no_token, extra",
-        advice="correct the conversation; the format is described in README under 'Conversation files'",
+        advice="correct the conversation; docs/conversations.md describes the format",
     )
