@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -31,6 +33,7 @@ RUN = re.compile(r"^<!-- run -->\n```python\n(?P<code>.*?)^```\n(?:\n```text\n(?
 FILE = re.compile(r"^<!-- file: (?P<name>\S+) -->\n```python\n(?P<code>.*?)^```$", re.M | re.S)
 # A block of code in the readme; commands are no Python.
 INDENTED = re.compile(r"(?:^    (?!python|make|@|#!|\{).*\n|^\n(?=    ))+", re.M)
+COMMAND = re.compile(r"^    python -m analyses\.(\w+)(.*)$", re.M)
 NUMBER = re.compile(r"-?\d+\.\d+")
 TOLERANCE = 0.02  # of printed numbers, so that another machine's last digits are no change
 # Paths of the repository, as texts name them; what stands in <> or runs over several files is none.
@@ -127,6 +130,13 @@ def test_code_of_pages_runs_and_prints_what_they_say(page: Path, quick: None) ->
             exec(compile(block["code"], page.name, "exec"), names)
         if block["told"] is not None:
             _check_same(printed.getvalue(), block["told"])
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_of_texts_are_understood(page: Path) -> None:
+    for name, options in COMMAND.findall(page.read_text().replace("\\\n", "").replace("$SLURM_ARRAY_TASK_ID", "0")):
+        if name in ANALYSES and "--help" not in options:
+            importlib.import_module(f"analyses.{name}").parser().parse_args(shlex.split(options, comments=True))
 
 
 def test_intervals_of_the_readme_are_those_of_the_gallery() -> None:
