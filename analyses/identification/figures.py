@@ -12,7 +12,7 @@ from analyses.identification import INFOS
 from analyses.identification.measures import Measures
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, GridPanel, LayerPanel
+from mechint.figures import DotPanel, GridPanel, Panel
 from mechint.figures.style import MINUS, SERIES, Series
 from mechint.stats import intervals
 from mechint.stats.bands import BANDS, Marks
@@ -88,16 +88,21 @@ def by_layer(measures: Measures, caption: str, injected_layers: Sequence[int]) -
         ("right", "right answers (line: chance)", "share right", chance),
     )
     panels = [
-        LayerPanel(f"{key} {info}", f"{DOCUMENTS[info]}: {title}", label, reference)
+        Panel(f"{key} {info}", f"{DOCUMENTS[info]}: {title}", label, references=[reference])
         for key, title, label, reference in lines
         for info in INFOS
     ]
-    return draw.layer_curves(
-        curves, panels, _BITS, title=_bits_finding(bits, measures), injected_layers=injected_layers, legend_lines=2,
+    return draw.curves(
+        curves,
+        panels,
+        _BITS,
+        injected_layers=injected_layers,
+        legend_lines=2,
+        title=_bits_finding(bits, measures),
         subtitle=f"{caption}. Bits: mutual information of injection and answer, less its mean over permutations; for "
         "random vectors, how far answers differ between them. Below zero, answers follow the digit: the orders are "
         f"balanced, permutations are not. Bands of shares: 95% intervals over vectors. {_GUESS}",
-    )  # fmt: skip
+    )
 
 
 def _bits_finding(bits: pd.DataFrame, measures: Measures) -> str:

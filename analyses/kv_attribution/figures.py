@@ -13,7 +13,7 @@ from jaxtyping import Float
 from analyses.kv_attribution.cache_map import LEAST, PLACE, Text, cache_map
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, GridPanel, StrengthPanel
+from mechint.figures import DotPanel, GridPanel, Panel
 from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PURPLE, SERIES, Series
 from mechint.stats import intervals
 from mechint.stats.bands import BANDS, Marks
@@ -258,20 +258,28 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, caption: str) -> go.
     summary = stats.group_means(
         rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="vector"
     )
-    curves = summary.rename(columns={"direction": "panel", "n_windows": "strength"}).astype({"strength": float})
+    curves = summary.rename(columns={"direction": "panel"})
     labels = _COME_AND_GO[shift.is_there]
     panels = [
-        StrengthPanel(name, title, label, 240, float(shift.is_there))
+        Panel(name, title, label, references=[float(shift.is_there)], height=280)
         for (name, title), label in zip(DIRECTIONS.items(), labels, strict=True)
     ]
     n_windows, n_cells = int(rows["of_windows"].max()), int(rows["n_cells"].max())
-    figure = draw.strength_curves(
-        curves, panels, _ORDERS, title=_together_told(curves, n_windows, shift), legend_lines=2,
-        label=f"windows replaced, of {n_windows} in which the caches differ",
-        subtitle=f"{caption} {'Shares of the mean shift under concepts. ' * shift.is_there}Each vector has its own "
+    shares = "Shares of the mean shift under concepts. " if shift.is_there else ""
+    figure = draw.curves(
+        curves,
+        panels,
+        _ORDERS,
+        x="n_windows",
+        x_label=f"windows replaced, of {n_windows} in which the caches differ",
+        log_x=True,
+        columns=1,
+        legend_lines=2,
+        title=_together_told(curves, n_windows, shift),
+        subtitle=f"{caption} {shares}Each vector has its own "
         "order: by the mean of what a window carries alone, inserted and removed. A window has "
         f"{n_cells / n_windows:.1f} cells (layer x position) on average. Bands: 95% intervals over vectors.",
-    )  # fmt: skip
+    )
     return figure.update_yaxes(tickformat=".0%") if shift.is_there else figure
 
 
@@ -290,4 +298,4 @@ def _together_told(curves: pd.DataFrame, n_windows: int, shift: Shift) -> str:
 def _half(curves: pd.DataFrame, direction: str, series: str) -> str:
     """Return how many windows it takes for half of the shift, among the numbers that were tried."""
     enough = curves[(curves["panel"] == direction) & (curves["series"] == series) & (curves["mean"] >= 0.5)]
-    return str(int(enough["strength"].min())) if len(enough) else "more"
+    return str(int(enough["n_windows"].min())) if len(enough) else "more"

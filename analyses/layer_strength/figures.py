@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,10 @@ from analyses.kit import plain_text, shifts
 from analyses.kit.cli import format_layers
 from analyses.layer_strength.measures import Places, grid, ranges
 from mechint import figures as draw
-from mechint.figures import HeatPanel, Scale, StrengthPanel
+from mechint.figures import HeatPanel, Panel, Scale
 from mechint.figures.heatmaps import SEQUENTIAL, WARNING
-from mechint.figures.style import METRICS, MINUS, SERIES
+from mechint.figures.panels import SHADE
+from mechint.figures.style import INK, METRICS, MINUS, SERIES
 from mechint.stats.bands import BANDS, Marks
 from mechint.stats.intervals import Interval
 
@@ -35,6 +36,7 @@ _PANELS = {
 }
 _CURVES = {"detection": "injected", "no": "no", "yes": "yes", "random": "random"}
 _STRETCH = 3.0  # times the largest shift where text is coherent, at which colours end
+_AXIS = 52  # pixels of an axis above a panel
 _WORST = 100.0  # times the clean perplexity, beyond which colours say no more
 
 
@@ -166,17 +168,28 @@ def curves(table: pd.DataFrame, places: Places, subject: Subject, caption: str) 
     points = points[points["strength"] > 0]
     lost = [strength for strength, gone in zip(strengths, places.lost[row], strict=True) if gone]
     panels = [
-        StrengthPanel("shift", "How far do answers move?", f"shift of {METRICS['logit_diff']}", 330, 0.0),
-        StrengthPanel("text", "Is text still likely?", "perplexity / clean", 190, plain_text.COHERENT, log=True),
+        Panel("shift", "How far do answers move?", f"shift of {METRICS['logit_diff']}", height=380),
+        Panel("text", "Is text still likely?", "perplexity / clean", "log", [plain_text.COHERENT], height=220),
     ]
-    return draw.strength_curves(
-        points, panels, {name: SERIES[name] for name in ("injected", "random", "no", "yes")},
-        title=_curves_finding(places, row), label=subject.unit, dose=subject.dose_in_unit,
-        lost_from=min(lost, default=None), second=None if subject.relative else _measured(table, layers, points),
+    figure = draw.curves(
+        points,
+        panels,
+        {name: SERIES[name] for name in ("injected", "random", "no", "yes")},
+        x="strength",
+        x_label=subject.unit,
+        log_x=True,
+        columns=1,
+        title=_curves_finding(places, row),
         subtitle=f"{caption}. Injected at layers {layers} in the marked turns only. Bands: 95% intervals over "
         f"concepts (random: over vectors). Shaded: text is {plain_text.COHERENT:g} times as perplexing as clean, or "
         f"more. {plain_text.CAPTION}. Dashed: the dose.",
-    )  # fmt: skip
+    )
+    shown = points["strength"]
+    if subject.dose_in_unit is not None and shown.min() <= subject.dose_in_unit <= shown.max():
+        figure.add_vline(subject.dose_in_unit, line={"color": INK, "width": 1.5, "dash": "dash"}, layer="below")
+    if lost:
+        figure.add_vrect(x0=min(lost), x1=2 * shown.max(), **SHADE)
+    return figure if subject.relative else _with_measured(figure, table, layers)
 
 
 def _curve(places: Places, name: str, panel: str, series: str, row: int) -> pd.DataFrame:
@@ -187,14 +200,32 @@ def _curve(places: Places, name: str, panel: str, series: str, row: int) -> pd.D
     )
 
 
-def _measured(table: pd.DataFrame, layers: str, points: pd.DataFrame) -> tuple[str, Sequence[str]]:
-    """Return what each strength comes to, as receipts have it."""
+def _with_measured(figure: go.Figure, table: pd.DataFrame, layers: str) -> go.Figure:
+    """Say at an axis above the first panel what each strength comes to, as receipts have it."""
     rows = table[
         (table["sweep"] == "grid") & (table["injected_layers"] == layers) & (table["vector_kind"] == "concept")
     ]
     ratios = rows.groupby(rows["strength"].astype(float))["added_ratio"].mean()
-    texts = [f"{ratios[strength]:.2g}" for strength in sorted(set(points["strength"]))]
-    return "|added| / model's median residual norm, as measured (mean over layers and concepts)", texts
+    below = figure.layout.xaxis
+    above = {
+        "type": "log",
+        "range": below.range,
+        "tickvals": below.tickvals,
+        "ticktext": [f"{ratios[strength]:.2g}" for strength in below.tickvals],
+        "title": {
+            "text": "|added| / model's median residual norm, as measured (mean over layers and concepts)",
+            "standoff": 4,
+        },
+        "overlaying": "x",
+        "side": "top",
+        "anchor": "y",
+        "showgrid": False,
+    }
+    figure.update_layout(xaxis99=above)
+    # An axis is drawn only where something is plotted against it.
+    figure.add_scatter(x=below.tickvals[:1], y=[None], xaxis="x99", yaxis="y", showlegend=False, hoverinfo="skip")
+    figure.layout.annotations[0].update(yshift=_AXIS)
+    return figure.update_layout(margin_t=figure.layout.margin.t + _AXIS, height=figure.layout.height + _AXIS)
 
 
 def _curves_finding(places: Places, row: int) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from analyses.location import PLACES
 from analyses.location.measures import MEASURES, Measures
 from mechint import figures as draw
-from mechint.figures import DotPanel, GridPanel, LayerPanel
+from mechint.figures import DotPanel, GridPanel, Panel
 from mechint.figures.names import only
 from mechint.figures.style import GREEN, SERIES, Series
 from mechint.stats import intervals
@@ -91,16 +91,20 @@ def by_layer(measures: Measures, caption: str) -> go.Figure:
     curves = curves.assign(panel=curves["panel"] + " " + curves["place"])
     labels = {"right": "share right", "apart": "pairs told apart"}
     panels = [
-        LayerPanel(f"{measure} {place}", LABELS[place], labels[measure], measures.chance(place, measure))
+        Panel(f"{measure} {place}", LABELS[place], labels[measure], references=[measures.chance(place, measure)])
         for measure in MEASURES
         for place in PLACES
     ]
-    return draw.layer_curves(
-        curves, panels, _LOOKS, columns=len(PLACES), legend_lines=2,
+    return draw.curves(
+        curves,
+        panels,
+        _LOOKS,
+        columns=len(PLACES),
+        legend_lines=2,
         title=_layers_finding(curves, measures),
         subtitle=f"{caption}. Above: share of answers that name the place; below: share of pairs of places whose "
         "logits differ the right way. Lines are chance; bands are 95% intervals over vectors.",
-    )  # fmt: skip
+    )
 
 
 def _layers_finding(curves: pd.DataFrame, measures: Measures) -> str:

@@ -13,7 +13,7 @@ from analyses.kit.finetuned import DESCRIPTIONS
 from analyses.logit_lens.conditions import CONTROL, DOCUMENTS, INFO, MODELS, cells
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import LayerPanel
+from mechint.figures import Panel
 from mechint.figures.style import METRICS, MINUS, SERIES, layer_position
 
 if TYPE_CHECKING:
@@ -38,11 +38,17 @@ def conditions(table: pd.DataFrame, config: Config, record: Mapping[str, JSON]) 
         values, ["panel", "series", "layer"], config.metric, unit="unit", within=stats.RANGES.get(config.metric)
     )
     label = METRICS[config.metric]
-    panels = [LayerPanel(name, _title(name), label) for name in dict.fromkeys(values["panel"])]
-    figure = draw.layer_curves(
-        curves, panels, _LOOKS, columns=_COLUMNS, legend_lines=2, injected_layers=Dose.of(record["dose"]).layers,
-        title=_finding(curves, label), subtitle=_caption(values, record),
-    )  # fmt: skip
+    panels = [Panel(name, _title(name), label) for name in dict.fromkeys(values["panel"])]
+    figure = draw.curves(
+        curves,
+        panels,
+        _LOOKS,
+        columns=_COLUMNS,
+        legend_lines=2,
+        injected_layers=Dose.of(record["dose"]).layers,
+        title=_finding(curves, label),
+        subtitle=_caption(values, record),
+    )
     return figure.update_yaxes(range=[-0.03, 1.03]) if config.metric == "p_yes" else figure.update_yaxes(matches="y")
 
 

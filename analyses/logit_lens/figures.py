@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from analyses.kit.cli import format_layers
 from analyses.kit.option_types import parse_layers
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, layer_position
+from mechint.figures import Panel
+from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, SERIES, layer_position
 from mechint.stats.bands import Marks
 
 if TYPE_CHECKING:
@@ -32,7 +34,12 @@ _PANELS = {
     "minus random": f"Introspection {MINUS} random",
     "yes": "Control questions, answer yes",
 }
-_KEYS = ["panel", "series", "concept", "layer"]
+_KEYS = ["panel", "series", "layer"]
+_CLEAN = "-clean"
+_LOOKS = {name: SERIES[name] for name in ("clean", "injected", "random", *CONTROL_GROUPS)}
+_UNIT_INTERVAL = [-0.03, 1.03]  # with room for the lines at its ends
+_INVISIBLE = 0.05  # shifts of a probability below this are not blown up to fill the panel
+_PER_PAGE = 12  # panels
 
 
 def figures(table: pd.DataFrame, config: Config, dose: Dose, model: str) -> dict[str, go.Figure]:
@@ -53,31 +60,45 @@ def figures(table: pd.DataFrame, config: Config, dose: Dose, model: str) -> dict
 def overview(main: pd.DataFrame, config: Config, dose: Dose, caption: str) -> go.Figure:
     """Return the figure with all concepts: introspection question, control questions, and shifts."""
     values = _values(main, config.metric)
-    curves = stats.group_means(
-        values, ["panel", "series", "layer"], "value", unit="concept", within=_within(config.metric)
-    )
-    lines = values[(values["series"] == "injected")]
-    subtitle = (
-        f"{caption}. Thick: mean over concepts, band: its 95% interval over concepts (random vectors: over "
-        "vectors), thin: single concepts, shaded: injected layers."
-    )
-    return draw.lens_overview(
-        curves,
-        lines,
-        metric=config.metric,
-        title=_finding(curves, config.metric),
-        subtitle=subtitle,
+    curves = stats.group_means(values, _KEYS, "value", unit="unit", within=_within(config.metric))
+    thin = curves["series"].str.endswith(_CLEAN)
+    metric = METRICS[config.metric]
+    panels = [
+        Panel("question", "Introspection question", metric, references=(), height=290),
+        Panel("control", "Control questions (thin: clean)", metric, references=(), height=290),
+        Panel(
+            "shift",
+            "Shift against clean: only this can be read as an effect of the injection",
+            f"shift of {metric}",
+            height=350,
+            wide=True,
+        ),
+    ]
+    figure = draw.curves(
+        curves.assign(low=curves["low"].mask(thin), high=curves["high"].mask(thin)),
+        panels,
+        _LOOKS | {f"{name}{_CLEAN}": replace(_LOOKS[name], width=1.0, symbol="") for name in CONTROL_GROUPS},
+        units=values[values["series"] == "injected"],
         injected_layers=dose.layers,
+        legend_lines=2,
+        title=_finding(curves, config.metric),
+        subtitle=f"{caption}. Thick: mean over concepts, band: its 95% interval over concepts (random vectors: over "
+        "vectors), thin: single concepts, shaded: injected layers.",
     )
+    if config.metric == "p_yes":
+        figure.update_yaxes(range=_UNIT_INTERVAL, row=1)
+        if values.loc[values["panel"] == "shift", "value"].abs().max() < _INVISIBLE:
+            figure.update_yaxes(range=[-_INVISIBLE, _INVISIBLE], row=2)
+    return figure
 
 
 def _values(main: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return panel, series, concept, layer, value: what the overview draws, averaged over conversations."""
+    """Return panel, series, layer, unit (the vector), value: what the overview draws, averaged over conversations."""
     introspection, control = main[main["kind"] == "introspection"], main[main["kind"] == "control"]
     series = {"none": "clean", "concept": "injected", "random": "random"}
     question = introspection.assign(panel="question", series=introspection["vector_kind"].map(series))
     controls = control.assign(
-        panel="control", series=control["group"].where(control["vector_kind"] != "none", control["group"] + "-clean")
+        panel="control", series=control["group"].where(control["vector_kind"] != "none", control["group"] + _CLEAN)
     )
     shifted = [
         question[question["series"] != "clean"].assign(panel="shift"),
@@ -85,8 +106,8 @@ def _values(main: pd.DataFrame, metric: str) -> pd.DataFrame:
     ]
     levels = pd.concat([question, controls]).assign(value=lambda rows: rows[metric])
     shifts = pd.concat(shifted).assign(value=lambda rows: rows[f"{metric}_shift"])
-    rows = pd.concat([levels, shifts]).rename(columns={"vector": "concept"})
-    return stats.strict_means(rows, _KEYS, "value").reset_index()
+    rows = pd.concat([levels, shifts]).rename(columns={"vector": "unit"})
+    return stats.strict_means(rows, ["panel", "series", "unit", "layer"], "value").reset_index()
 
 
 def _within(metric: str) -> dict[str, tuple[float, float]]:
@@ -120,24 +141,51 @@ def concept_pages(main: pd.DataFrame, config: Config, dose: Dose, caption: str) 
     concepts = list(dict.fromkeys(main.loc[main["vector_kind"] == "concept", "vector"]))
     values = _values(main, config.metric)
     values = values[values["panel"] != "shift"]
-    by_concept = values[values["concept"].isin(concepts) & values["series"].isin(["injected", "no"])]
+    by_concept = values[values["unit"].isin(concepts) & values["series"].isin(["injected", "no"])]
     clean = _everywhere(values[values["series"] == "clean"].rename(columns={"value": "mean"}), concepts)
     random = stats.group_means(
-        values[values["series"] == "random"], ["series", "layer"], "value", within=stats.RANGES.get(config.metric)
+        values[values["series"] == "random"],
+        ["series", "layer"],
+        "value",
+        unit="unit",
+        within=stats.RANGES.get(config.metric),
     )
-    parts = [clean, by_concept.rename(columns={"value": "mean"}), _everywhere(random, concepts)]
-    return draw.lens_concepts(
-        pd.concat([frame for frame in parts if not frame.empty]),
-        metric=config.metric,
-        title=f"{METRICS[config.metric]} by layer for each injected concept",
+    by_panel = by_concept.assign(panel=by_concept["unit"]).rename(columns={"value": "mean"})
+    curves = pd.concat([clean, by_panel, _everywhere(random, concepts)])
+    curves = curves.reindex(columns=["panel", "series", "layer", "mean", "low", "high"])
+    pages = [concepts[start : start + _PER_PAGE] for start in range(0, len(concepts), _PER_PAGE)]
+    which = [f" (page {number + 1} of {len(pages)})" if len(pages) > 1 else "" for number in range(len(pages))]
+    return [_concept_page(curves, page, config, dose, caption, words) for page, words in zip(pages, which, strict=True)]
+
+
+def _concept_page(
+    curves: pd.DataFrame, concepts: Sequence[str], config: Config, dose: Dose, caption: str, which: str
+) -> go.Figure:
+    metric = METRICS[config.metric]
+    figure = draw.curves(
+        curves,
+        [Panel(concept, concept, metric, references=(), height=200) for concept in concepts],
+        _LOOKS,
+        columns=4,
+        injected_layers=dose.layers,
+        title=f"{metric} by layer for each injected concept{which}",
         subtitle=f"{caption}. The clean curve and the random vectors' mean and 95% interval are the same in every "
         "panel.",
-        injected_layers=dose.layers,
     )
+    return figure.update_yaxes(range=_y_range(curves["mean"], config.metric))
+
+
+def _y_range(means: pd.Series, metric: str) -> list[float]:
+    """Return the whole unit interval for probabilities, else the range of all curves; the same on every page."""
+    if metric == "p_yes":
+        return _UNIT_INTERVAL
+    low, high = float(means.min()), float(means.max())
+    margin = 0.05 * (high - low) or 1.0
+    return [low - margin, high + margin]
 
 
 def _everywhere(rows: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
-    return pd.concat([rows.assign(concept=concept) for concept in concepts])
+    return pd.concat([rows.assign(panel=concept) for concept in concepts])
 
 
 def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, model: str) -> go.Figure:

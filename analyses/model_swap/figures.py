@@ -12,7 +12,7 @@ import pandas as pd
 from analyses.model_swap.measures import Subject, at_output, by_unit, usual_strength, verdict
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, LayerPanel, SignedPanel, published
+from mechint.figures import DotPanel, Panel, published
 from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PUBLISHED, SERIES, VERMILION, Series, layer_position
 from mechint.stats.intervals import PROBABILITY
 
@@ -137,14 +137,23 @@ def strength(units: pd.DataFrame, subject: Subject) -> go.Figure:
         "yes": dataclasses.replace(_YES, label="contrast vector, controls answered yes"),
     }
     unit = "factor on the vector" if subject.dose.strength is not None else "|added| / median |residual| at each layer"
-    panels = [SignedPanel(info, _document(info).capitalize()) for info in dict.fromkeys(last["info"])]
-    return draw.signed_curves(
-        curves, levels, panels, looks,
-        x_label=f"strength of the contrast vector, {unit}", y_label=f"{_SHIFT}, natural units", legend_lines=2,
+    panels = [
+        Panel(info, _document(info).capitalize(), f"{_SHIFT}, natural units", height=300)
+        for info in dict.fromkeys(last["info"])
+    ]
+    return draw.curves(
+        curves,
+        panels,
+        looks,
+        x="strength",
+        x_label=f"strength of the contrast vector, {unit}",
+        columns=len(panels),
+        levels=levels,
+        legend_lines=2,
         title=_strength_finding(curves, levels, subject),
         subtitle=f"{_caption(units, subject)}. Bands: {_OVER}. "
         "Below zero the vector points away from the finetuned model.",
-    )  # fmt: skip
+    )
 
 
 def _strength_finding(curves: pd.DataFrame, levels: pd.DataFrame, subject: Subject) -> str:
@@ -169,13 +178,18 @@ def lens(units: pd.DataFrame, subject: Subject) -> go.Figure:
     moved = compared[compared["of"].isin(_LENS) & (compared["series"] != "clean")]
     values = pd.concat([level, moved.assign(value=moved["logit_diff_shift"])], ignore_index=True)
     curves = _means(values.assign(panel=values["of"] + " " + values["info"]), ["panel", "series", "layer"])
-    panels = [LayerPanel(f"{of} {info}", _lens_title(of, info), _LENS[of][1]) for of in _LENS for info in infos]
-    figure = draw.layer_curves(
-        curves, panels, {name: SERIES[name] for name in ("clean", "swap", "contrast", "random")},
-        columns=len(infos), legend_lines=2, injected_layers=subject.dose.layers, title=_lens_finding(curves, infos),
+    panels = [Panel(f"{of} {info}", _lens_title(of, info), _LENS[of][1]) for of in _LENS for info in infos]
+    figure = draw.curves(
+        curves,
+        panels,
+        {name: SERIES[name] for name in ("clean", "swap", "contrast", "random")},
+        columns=len(infos),
+        legend_lines=2,
+        injected_layers=subject.dose.layers,
+        title=_lens_finding(curves, infos),
         subtitle=f"{_caption(units, subject)}. Bands: {_OVER}. "
         "Shaded: layers of the vectors; the swap fills all layers.",
-    )  # fmt: skip
+    )
     # Shifts of controls are to be seen beside those of the question, on one axis.
     return figure.update_yaxes(matches=f"y{len(infos) + 1}", row=3)
 

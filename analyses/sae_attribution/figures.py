@@ -15,6 +15,7 @@ from mechint import stats
 from mechint.attribution import components
 from mechint.attribution.features.dictionary import Quality
 from mechint.base.files import JSON
+from mechint.figures.plot.attribution import together
 from mechint.figures.style import METRICS, MINUS
 from mechint.figures.waterfall import waterfall
 from mechint.stats import intervals
@@ -156,7 +157,7 @@ def causes(measured: Measured, subject: Subject) -> go.Figure:
         f"{subject.caption(measured)}. Features in the order of their attributions under the other concepts. Only "
         "their own directions are changed, at all read positions; caches stay. Bands: 95% intervals over concepts."
     )
-    return draw.cause_curves(curves, title=title, subtitle=subtitle)
+    return together(curves, title, subtitle)
 
 
 def faithfulness(measured: Measured, subject: Subject) -> go.Figure:

@@ -4,7 +4,7 @@
 """
 
 from mechint.figures.calibration import calibration
-from mechint.figures.cause_curves import cause_curves
+from mechint.figures.curves import curves
 from mechint.figures.dots import DotPanel, dots
 from mechint.figures.feature_bars import feature_bars
 from mechint.figures.feature_scatter import attribution_scatter, discrimination_scatter
@@ -12,14 +12,11 @@ from mechint.figures.feature_text import Speaker, TextFeature, feature_text
 from mechint.figures.files import save, save_all
 from mechint.figures.grid import GridPanel, grid
 from mechint.figures.heatmaps import HeatPanel, Scale, heatmaps
-from mechint.figures.layers import LayerPanel, layer_curves
-from mechint.figures.lens import lens_concepts, lens_overview
 from mechint.figures.marks import mark_rows
 from mechint.figures.markup import literal
+from mechint.figures.panels import Panel
 from mechint.figures.plane import plane
 from mechint.figures.saes import sae_quality
-from mechint.figures.signed import SignedPanel, signed_curves
-from mechint.figures.strengths import StrengthPanel, strength_curves
 from mechint.figures.sweep import SweepPanel, lens_sweep
 from mechint.figures.texts import TextCell, text_table, wrapped_table
 from mechint.figures.tiles import Lattice, Line, TilePanel, tiles
@@ -32,28 +29,23 @@ __all__ = [
     "GridPanel",
     "HeatPanel",
     "Lattice",
-    "LayerPanel",
     "Line",
+    "Panel",
     "Scale",
-    "SignedPanel",
     "Speaker",
-    "StrengthPanel",
     "SweepPanel",
     "TextCell",
     "TextFeature",
     "TilePanel",
     "attribution_scatter",
     "calibration",
-    "cause_curves",
+    "curves",
     "discrimination_scatter",
     "dots",
     "feature_bars",
     "feature_text",
     "grid",
     "heatmaps",
-    "layer_curves",
-    "lens_concepts",
-    "lens_overview",
     "lens_sweep",
     "literal",
     "mark_rows",
@@ -62,8 +54,6 @@ __all__ = [
     "sae_quality",
     "save",
     "save_all",
-    "signed_curves",
-    "strength_curves",
     "text_table",
     "tiles",
     "waterfall",

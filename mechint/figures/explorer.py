@@ -83,15 +83,14 @@ def draw(grid: pd.DataFrame, window: tuple[int, int], strength: float, metric: s
     means = stats.group_means(rows.assign(unit=unit), ["panel", "series", "layer"], column, unit="unit", within=within)
     label, layers = METRICS.get(metric, column), f"{window[0]}:{window[1] + 1}"
     concepts = grid.loc[chosen & (grid["kind"] == "concept"), "concept"].nunique()
-    figure = figures.layer_curves(
+    figure = figures.curves(
         means,
-        [figures.LayerPanel("lens", "", label)],
+        [figures.Panel("lens", "", label)],
         {name: SERIES[name] for name in ("clean", "injected", "random") if (rows["series"] == name).any()},
         title=f"Injected at layers {layers}, |added| = {strength:g} x the model's median residual norm",
         subtitle=f"Mean over {concepts} concepts; bands: 95% intervals over vectors, of clean over "
         "conversations. Shaded: injected layers.",
         injected_layers=range(window[0], window[1] + 1),
-        columns=1,
     )
     return drawable_figure(figure.update_yaxes(range=_ends(grid, metric)).update_layout(width=WIDTH))
 

@@ -74,8 +74,8 @@ def waterfall(
         figure.add_trace(_heads(heads), row=1, col=1)
     drawn_bars = bars[bars["kind"].isin(kinds)]
     inside = cumulative["layer"].between(drawn_bars["layer"].min(), drawn_bars["layer"].max())
-    for trace in curve(cumulative[inside], "layer", _SUM, legend=False):
-        figure.add_trace(trace, row=2, col=1)
+    for trace in curve(cumulative[inside], "layer", _SUM):
+        figure.add_trace(trace.update(showlegend=False), row=2, col=1)
     _axes(figure, drawn_bars, label, injected_layers)
     return finish(figure, title, with_units(subtitle, [bars, cumulative]), height=sum(_HEIGHTS) + 60, bottom=100)
 

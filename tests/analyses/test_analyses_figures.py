@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from figure_reader import axis, bands, in_panel, legend, panel_titles, points, title
 
 from analyses import logit_lens
 from analyses.kit import cli
@@ -97,7 +98,7 @@ def test_the_band_is_the_interval_over_concepts(drawn: dict[str, go.Figure]) -> 
     figure = drawn["lens_overview"]
     shift = next(trace for trace in figure.data if trace.name == "concept injected" and trace.yaxis == "y3")
     band = next(
-        trace for trace in figure.data if trace.fill and trace.legendgroup == "injected" and trace.yaxis == "y3"
+        trace for trace in figure.data if trace.fill and trace.legendgroup == "concept injected" and trace.yaxis == "y3"
     )
     high, low = band.y[len(LAYERS) - 1], band.y[len(LAYERS)]
     assert shift.y[-1] == pytest.approx(0.4)
@@ -105,9 +106,33 @@ def test_the_band_is_the_interval_over_concepts(drawn: dict[str, go.Figure]) -> 
     assert (low, high) == pytest.approx((0.4 - half, 0.4 + half), abs=1e-3)
 
 
+def test_an_effect_of_nothing_looks_like_nothing(table: pd.DataFrame, drawn: dict[str, go.Figure]) -> None:
+    small = _figures(table.assign(p_yes_shift=table["p_yes_shift"] * 0.01))["lens_overview"]
+    assert axis(small, "y", 2).range == (-0.05, 0.05)
+    assert axis(drawn["lens_overview"], "y", 2).range is None
+
+
+def test_the_overview_draws_every_series_and_concept_where_it_belongs(drawn: dict[str, go.Figure]) -> None:
+    figure = drawn["lens_overview"]
+    assert points(figure, "concept injected", 2)[-1] == (N_LAYERS - 1, pytest.approx(0.4))
+    assert len(bands(figure, 1)) == 2, "controls under concepts; the thin clean ones have none"
+    single = [trace.hovertemplate for trace in in_panel(figure, 2) if trace.line.width == 1]
+    assert [hover.split(",")[0] for hover in single] == list(CONCEPTS)
+    assert len(legend(figure)) == len(set(legend(figure)))
+
+
+def test_many_concepts_are_pages_on_one_scale(table: pd.DataFrame) -> None:
+    more = [table[table["vector"] == "cats"].assign(vector=f"concept{number}") for number in range(11)]
+    pages = _figures(pd.concat([table, *more]))
+    first, second = pages["lens_concepts"], pages["lens_concepts_2"]
+    assert [len(panel_titles(page)) for page in (first, second)] == [12, 2]
+    assert axis(first, "y").range == axis(second, "y").range
+    assert title(second).endswith("(page 2 of 2)")
+
+
 def test_every_concept_has_a_panel_with_its_own_curve(drawn: dict[str, go.Figure]) -> None:
     figure = drawn["lens_concepts"]
-    assert [note.text for note in figure.layout.annotations] == list(CONCEPTS)
+    assert panel_titles(figure) == list(CONCEPTS)
     injected = [trace.y[-1] for trace in figure.data if trace.name == "concept injected"]
     np.testing.assert_allclose(injected, [0.1 + effect for effect in CONCEPTS.values()])
     assert len([trace for trace in figure.data if trace.name == "clean"]) == len(CONCEPTS)

@@ -19,8 +19,6 @@ from analyses.location.figures import figures
 from analyses.location.measures import Measures, told_apart
 from mechint.base.errors import UsageError
 from mechint.chat.render import render
-from mechint.figures import LayerPanel, layer_curves
-from mechint.figures.style import SERIES
 from mechint.prompts import questions as prompt_questions
 from mechint.prompts.design import PromptDesign
 
@@ -145,17 +143,6 @@ def test_the_sentences_figure_shows_shifts_in_points() -> None:
     assert np.abs(taste.z).max() == np.abs(random.z).max() == 0
     assert "•" in place.text[0][0]
     assert not any("•" in text for line in taste.text for text in line)
-
-
-def test_curves_go_from_the_first_layer_to_the_last() -> None:
-    layers = ["10", "embed", "9", "0"]
-    curve = pd.DataFrame({"layer": layers, "mean": [4.0, 1.0, 3.0, 2.0], "low": np.nan, "high": np.nan})
-    curves = pd.concat([curve.assign(panel=panel, series="clean") for panel in "ab"])
-    panels = [LayerPanel(panel, panel, "y") for panel in "ab"]
-    drawn = layer_curves(curves, panels, {"clean": SERIES["clean"]}, title="t", subtitle="s", injected_layers=[9])
-    assert [list(trace.x) for trace in drawn.data] == [[-1, 0, 9, 10]] * 2
-    assert [list(trace.y) for trace in drawn.data] == [[1, 2, 3, 4]] * 2
-    assert [trace.showlegend for trace in drawn.data] == [True, False]
 
 
 def test_rows_are_marked_from_the_top() -> None:

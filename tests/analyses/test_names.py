@@ -22,7 +22,7 @@ TEXTS = {"title": "t", "subtitle": "s"}
 
 def _rows(series: list[object]) -> pd.DataFrame:
     numbers = dict.fromkeys(("mean", "low", "high", "value"), 1.0)
-    return pd.DataFrame({"series": series}).assign(panel="p", row="r", unit="u", layer="0", strength=1.0, **numbers)
+    return pd.DataFrame({"series": series}).assign(panel="p", row="r", unit="u", **numbers)
 
 
 def _dots(rows: pd.DataFrame) -> go.Figure:
@@ -33,19 +33,7 @@ def _small_dots(rows: pd.DataFrame) -> go.Figure:
     return figures.dots(rows[:1], rows, [figures.DotPanel("p", "", "")], LOOKS, **TEXTS)
 
 
-def _layers(rows: pd.DataFrame) -> go.Figure:
-    return figures.layer_curves(rows, [figures.LayerPanel("p", "", "", 0.0)], LOOKS, **TEXTS)
-
-
-def _strengths(rows: pd.DataFrame) -> go.Figure:
-    return figures.strength_curves(rows, [figures.StrengthPanel("p", "", "", 100, 0.0)], LOOKS, label="", **TEXTS)
-
-
-def _signed(rows: pd.DataFrame) -> go.Figure:
-    return figures.signed_curves(rows, rows, [figures.SignedPanel("p", "")], LOOKS, x_label="", y_label="", **TEXTS)
-
-
-@pytest.mark.parametrize("draw", [_dots, _small_dots, _layers, _strengths, _signed])
+@pytest.mark.parametrize("draw", [_dots, _small_dots])
 @pytest.mark.parametrize("name", ["negated", "Injected", float("nan"), None])
 def test_a_series_without_a_look_is_no_figure_without_it(
     draw: Callable[[pd.DataFrame], go.Figure], name: object

@@ -6,121 +6,22 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 import plotly.io
 import pytest
 
-from mechint import figures, stats
+from mechint import figures
 from mechint.base.errors import OutputError, PrerequisiteError
 from mechint.figures import pictures
 from mechint.figures.files import _compact
-from mechint.figures.lens import _runs
 from mechint.figures.readable import readable_json
-from mechint.figures.style import MINUS, SERIES, layer_ticks
+from mechint.figures.style import MINUS, finish, layer_ticks
 from mechint.stats import intervals
 
-LAYERS = ["embed", *map(str, range(6))]
 # The smallest picture there is.
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
-
-
-def _long(panel: str, series: str, concepts: list[str], height: float) -> pd.DataFrame:
-    rows = [
-        {
-            "panel": panel,
-            "series": series,
-            "concept": concept,
-            "layer": layer,
-            "value": height * step + number / 10,
-        }
-        for number, concept in enumerate(concepts)
-        for step, layer in enumerate(LAYERS)
-    ]
-    return pd.DataFrame(rows)
-
-
-def _frames(concepts: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    parts = [
-        _long("question", "clean", concepts, 0.0),
-        _long("question", "injected", concepts, 0.1),
-        _long("control", "no", concepts, 0.0),
-        _long("control", "no-clean", concepts, 0.0),
-        _long("shift", "injected", concepts, 0.1),
-        _long("shift", "random", ["random-0"], 0.05),
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    return stats.group_means(table, ["panel", "series", "layer"], "value"), table[table["series"] == "injected"]
-
-
-def _overview(**options: object) -> go.Figure:
-    curves, lines = _frames(["cats", "bread", "rain"])
-    return figures.lens_overview(
-        curves, lines, metric="p_yes", title="a question", subtitle="n = 3", injected_layers=[2, 3], **options
-    )
-
-
-def test_overview_draws_every_series_and_concept_where_it_belongs() -> None:
-    figure = _overview()
-    means = {(trace.name, trace.yaxis): trace for trace in figure.data if trace.name}
-    assert set(means) == {
-        ("clean", "y"),
-        ("concept injected", "y"),
-        ("control, answer no", "y2"),
-        ("concept injected", "y3"),
-        ("random vector of equal norm injected", "y3"),
-    }
-    injected = means["concept injected", "y3"]
-    np.testing.assert_allclose(injected.y, [0.1 * step + 0.1 for step in range(7)])
-    assert list(injected.x) == [-1, 0, 1, 2, 3, 4, 5]
-    faint = [trace for trace in figure.data if trace.hovertemplate and "rain" in trace.hovertemplate]
-    assert len(faint) == 2
-
-
-def test_overview_shows_each_series_once_in_the_legend_and_bands_only_with_an_interval() -> None:
-    figure = _overview()
-    shown = [trace.name for trace in figure.data if trace.showlegend]
-    assert len(shown) == len(set(shown))
-    bands = [trace.legendgroup for trace in figure.data if trace.fill == "toself"]
-    assert "injected" in bands
-    assert "random" not in bands
-
-
-def test_an_effect_of_nothing_looks_like_nothing() -> None:
-    curves, lines = _frames(["cats", "bread"])
-    small = {"mean": curves["mean"] * 0.01, "low": curves["low"] * 0.01, "high": curves["high"] * 0.01}
-    options = {"metric": "p_yes", "title": "t", "subtitle": "s"}
-    figure = figures.lens_overview(curves.assign(**small), lines.assign(value=lines["value"] * 0.01), **options)
-    assert figure.layout.yaxis3.range == (-0.05, 0.05)
-    assert figures.lens_overview(curves, lines, **options).layout.yaxis3.range is None
-
-
-def test_series_differ_without_colour() -> None:
-    assert len({(style.dash, style.symbol) for style in SERIES.values()}) == len(SERIES)
-    assert len({style.color for style in SERIES.values()}) == len(SERIES)
-
-
-def test_long_titles_are_wrapped_into_a_higher_margin() -> None:
-    curves, lines = _frames(["cats", "bread"])
-    short, long = (
-        figures.lens_overview(curves, lines, metric="p_yes", title="word " * words, subtitle="s") for words in (3, 60)
-    )
-    assert "<br>" not in short.layout.title.text
-    assert long.layout.title.text.count("<br>") == 2
-    assert long.layout.margin.t - short.layout.margin.t == 46 == long.layout.height - short.layout.height
-
-
-def test_concept_pages_hold_every_concept_once() -> None:
-    concepts = [f"concept{number}" for number in range(14)]
-    curves = _long("question", "injected", concepts, 0.1).rename(columns={"value": "mean"})
-    pages = figures.lens_concepts(curves, metric="logit_diff", title="t", subtitle="s", per_page=12)
-    shown = [note.text for page in pages for note in page.layout.annotations]
-    assert [len(page.layout.annotations) for page in pages] == [12, 2]
-    assert shown == concepts
-    assert pages[0].layout.yaxis.range == pages[1].layout.yaxis.range
-    assert "page 2 of 2" in pages[1].layout.title.text
 
 
 def _panel(value: float, size: int = 6, spread: float = 0.01) -> figures.SweepPanel:
@@ -176,12 +77,14 @@ def test_layer_ticks_keep_the_ends_and_do_not_crowd() -> None:
     assert ticks["ticktext"][0] == "embed"
     assert ticks["ticktext"][-1] == "63"
     assert len(ticks["ticktext"]) <= 19
-    assert layer_ticks(range(-1, 6))["ticktext"] == LAYERS
+    assert layer_ticks(range(-1, 6))["ticktext"] == ["embed", *map(str, range(6))]
 
 
-def test_injected_layers_become_runs() -> None:
-    assert _runs([4, 2, 3, 7]) == [(2, 4), (7, 7)]
-    assert _runs([]) == []
+def test_long_titles_are_wrapped_into_a_higher_margin() -> None:
+    short, long = (finish(go.Figure(), "word " * words, "s", height=100) for words in (3, 60))
+    assert "<br>" not in short.layout.title.text
+    assert long.layout.title.text.count("<br>") == 2
+    assert long.layout.margin.t - short.layout.margin.t == 46 == long.layout.height - short.layout.height
 
 
 def _plain() -> go.Figure:
@@ -299,12 +202,12 @@ def test_png_is_drawn_with_the_size_of_the_figure(tmp_path: Path, monkeypatch: p
             file.write_bytes(_PIXEL)
 
     monkeypatch.setattr(pictures, "write_images", draw)
-    figure = _overview()
+    figure = _plain().update_layout(width=700, height=300)
     paths = figures.save(figure, tmp_path / "lens")
     assert [path.name for path in paths] == ["lens.html", "lens.json", "lens.png"]
     assert paths[2].read_bytes().startswith(b"\x89PNG")
     assert paths[2].stat().st_mode & 0o777 == 0o644
-    assert (seen["width"], seen["height"]) == ([figure.layout.width], [figure.layout.height])
+    assert (seen["width"], seen["height"]) == ([700], [300])
 
 
 def test_save_into_a_file_instead_of_a_folder_is_one_clear_error(tmp_path: Path) -> None:

@@ -162,42 +162,6 @@ def test_discrimination_is_shaded_where_it_is_not_significant() -> None:
         figures.attribution_scatter(_points().assign(measured=np.nan), correlation=None, **TITLES)
 
 
-def _curves(fraction: float = 0.5) -> pd.DataFrame:
-    cells = [(test, kind, k) for test in ("necessity", "sufficiency") for kind in ("top", "random") for k in (0, 1, 10)]
-    rows = pd.DataFrame(cells, columns=["test", "kind", "k"])
-    rows["fraction"] = fraction * rows["k"] / 10
-    rows["effect"] = 4.0 * rows["k"] / 10
-    for name in ("fraction", "effect"):
-        rows[f"{name}_low"], rows[f"{name}_high"] = rows[name] - 0.1, rows[name] + 0.1
-    return rows
-
-
-def test_curves_are_shares_over_a_logarithmic_axis() -> None:
-    figure = figures.cause_curves(_curves(), **TITLES)
-    assert figure.layout.xaxis.type == "log"
-    assert "share of the shift" in figure.layout.yaxis.title.text
-    (top, _) = [trace for trace in figure.data if trace.name == "features with the largest attributions"]
-    assert (list(top.x), list(top.y)) == ([1, 10], [0.05, 0.5]), "k = 0 has no place on this axis"
-    band = next(trace for trace in figure.data if trace.fill == "toself")
-    assert list(band.y) == pytest.approx([0.15, 0.6, 0.4, -0.05])
-    assert [trace.name for trace in figure.data if trace.showlegend] == list(
-        dict.fromkeys(trace.name for trace in figure.data if trace.name)
-    )
-    looks = {(trace.line.dash, trace.marker.symbol) for trace in figure.data if trace.name}
-    assert len(looks) == 2
-
-
-def test_curves_without_a_shift_are_in_logits_and_without_intervals_have_no_bands() -> None:
-    nothing = _curves(np.nan)
-    figure = figures.cause_curves(nothing, **TITLES)
-    assert "logits of the shift" in figure.layout.yaxis.title.text
-    assert next(list(trace.y) for trace in figure.data if trace.name) == pytest.approx([0.4, 4.0])
-    bare = _curves().assign(fraction_low=np.nan, fraction_high=np.nan)
-    assert not [trace for trace in figures.cause_curves(bare, **TITLES).data if trace.fill]
-    with pytest.raises(UsageError, match="no curves"):
-        figures.cause_curves(_curves()[:0], **TITLES)
-
-
 TOKENS = ["<|im_start|>", "user", "\n", " Is", " it", "a<b", "<|im_start|>", " The", " answer", " is"]
 SPEAKERS = [Speaker("user", 0, 6), Speaker("assistant", 6, 10)]
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mechint import figures
+from mechint.figures.plot.attribution import together
 from mechint.figures.style import BLUE, Series
 from mechint.figures.units import with_units
 from mechint.stats.intervals import mean_interval
@@ -46,6 +47,6 @@ def test_planes_waterfalls_and_curves_of_causes_say_so_too(units: int, told: boo
     drawn = [
         figures.plane(points, look, x_label="", y_label="", diagonals=("", ""), title="t", subtitle="s"),
         figures.waterfall(bars, bars.drop(columns="kind"), title="t", subtitle="s", label=""),
-        figures.cause_curves(curves, title="t", subtitle="s"),
+        together(curves, "t", "s"),
     ]
     assert [("Few units" in figure.layout.title.subtitle.text) for figure in drawn] == [told] * 3

@@ -7,11 +7,13 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from conftest import conversation, vector
+from figure_reader import axis, bands, legend, points
 from small_saes import dictionary
 
 import mechint as mi
 from mechint.attribution.features.feature_reading import FeatureReading
 from mechint.base.errors import FeatureWarning, UsageError
+from mechint.figures.plot.attribution import together
 
 NAMES = [" the sea", " a cat"]
 
@@ -156,3 +158,31 @@ def test_attributions_are_drawn_whole(tables: dict[str, pd.DataFrame], asked: di
 def test_a_table_without_rows_is_refused(tables: dict[str, pd.DataFrame]):
     with pytest.raises(UsageError, match="without rows"):
         mi.plot(tables["one"].iloc[:0])
+
+
+def _sets(fraction: float = 0.5) -> pd.DataFrame:
+    cells = [(test, kind, k) for test in ("necessity", "sufficiency") for kind in ("top", "random") for k in (0, 1, 10)]
+    rows = pd.DataFrame(cells, columns=["test", "kind", "k"])
+    rows["fraction"] = fraction * rows["k"] / 10
+    rows["effect"] = 4.0 * rows["k"] / 10
+    for name in ("fraction", "effect"):
+        rows[f"{name}_low"], rows[f"{name}_high"] = rows[name] - 0.1, rows[name] + 0.1
+    return rows
+
+
+def test_sets_of_features_are_shares_over_a_logarithmic_axis() -> None:
+    figure = together(_sets(), "t", "s")
+    assert axis(figure, "x").type == "log"
+    assert axis(figure, "y").title.text == "share of the shift that goes"
+    assert points(figure, "features with the largest attributions") == [(1, 0.05), (10, 0.5)], "k = 0 has no place"
+    np.testing.assert_allclose(bands(figure)[0], [(-0.05, 0.15), (0.4, 0.6)])
+    assert len(legend(figure)) == 2
+
+
+def test_sets_without_a_shift_are_in_logits_and_without_intervals_have_no_bands() -> None:
+    figure = together(_sets(np.nan), "t", "s")
+    assert axis(figure, "y", 1).title.text == "logits of the shift that comes"
+    np.testing.assert_allclose(points(figure, "random sets of equal size"), [(1, 0.4), (10, 4.0)])
+    assert not bands(together(_sets().assign(fraction_low=np.nan, fraction_high=np.nan), "t", "s"))
+    with pytest.raises(UsageError, match="no curves"):
+        together(_sets()[:0], "t", "s")

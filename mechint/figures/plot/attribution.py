@@ -13,7 +13,7 @@ from mechint.attribution import components
 from mechint.attribution.features import faithfulness
 from mechint.attribution.kv import DIRECTIONS
 from mechint.base.errors import UsageError
-from mechint.figures.style import METRICS, MINUS
+from mechint.figures.style import BLUE, GREEN, METRICS, MINUS, VERMILION, Series
 from mechint.stats import bands, intervals
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ _COMPONENTS = {"embed", "head", "attn", "mlp", "bias", "scale", "rest"}
 _LAYER_TITLES = {
     False: f"Which layers write the shift of logit(yes) {MINUS} logit(no)?",
     True: "What do later layers do to the shift that the lens shows?",
+}
+_SETS = {
+    "top": Series("features with the largest attributions", VERMILION, "solid", "diamond", 3.0),
+    "mass-matched": Series("random sets of equal size and activation mass", BLUE, "dash", "square"),
+    "random": Series("random sets of equal size", GREEN, "dot", "triangle-up-open"),
+}
+_TESTS = {
+    "necessity": ("Necessity: features set back to clean", "that goes"),
+    "sufficiency": ("Sufficiency: features set to injected", "that comes"),
 }
 _ALL = ("both", -1)  # keys and values, all heads
 _DIRECTIONS = {"insert": "inserted into clean", "remove": "removed from injected"}
@@ -65,13 +74,36 @@ def judged(table: pd.DataFrame, title: str) -> go.Figure:
     )
 
 
-def together(table: pd.DataFrame, title: str) -> go.Figure:
-    """Return necessity and sufficiency of more and more features, of a table of `mi.sae.curves`."""
-    return figures.cause_curves(
-        table,
+def together(table: pd.DataFrame, title: str, subtitle: str = "") -> go.Figure:
+    """Return necessity and sufficiency of more and more features, of a table of `mi.sae.curves`.
+
+    Shares of the shift where it is there, else logits. Raises UsageError for a table without sets of features.
+    """
+    rows = table[table["k"] >= 1] if len(table) else table  # none changes nothing, and has no place on the axis
+    tests = [test for test in _TESTS if len(rows) and (rows["test"] == test).any()]
+    if not tests:
+        advice = "see whether any feature is active"
+        raise UsageError("no curves", "rows of necessity or sufficiency with k from 1", advice)
+    shares = not rows["fraction"].isna().all()
+    value = "fraction" if shares else "effect"
+    names = {"test": "panel", "kind": "series", value: "mean", f"{value}_low": "low", f"{value}_high": "high"}
+    unit, references = ("share", (0.0, 1.0)) if shares else ("logits", (0.0,))
+    panels = [
+        figures.Panel(test, heading, f"{unit} of the shift {what}", references=references, height=320)
+        for test, (heading, what) in _TESTS.items()
+        if test in tests
+    ]
+    figure = figures.curves(
+        rows.rename(columns=names),
+        panels,
+        _SETS,
+        x="k",
+        x_label="number of features",
+        log_x=True,
         title=title or "How many features does it take?",
-        subtitle=f"Means over {int(table['n'].max())} concepts with 95% intervals.",
+        subtitle=subtitle or f"Means over {int(table['n'].max())} concepts with 95% intervals.",
     )
+    return figure.update_yaxes(tickformat=".0%") if shares else figure
 
 
 def cache(table: pd.DataFrame, title: str) -> go.Figure:

@@ -58,14 +58,14 @@ def curves(table: pd.DataFrame, request: Request) -> go.Figure:
         points.assign(panel="all"), ["panel", "series", "layer"], column, unit="unit", within=stats.RANGES.get(column)
     )
     label = _label(column)
-    return figures.layer_curves(
+    layers = _injected(table)
+    return figures.curves(
         means,
-        [figures.LayerPanel("all", "", label)],
+        [figures.Panel("all", "", label)],
         _looks(points["series"]),
         title=request.title or f"{_sentence(label)} by layer",
-        subtitle=_units(points) + (" Shaded: injected layers." if (layers := _injected(table)) else ""),
+        subtitle=_units(points) + (" Shaded: injected layers." if layers else ""),
         injected_layers=layers,
-        columns=1,
     )
 
 
@@ -88,14 +88,16 @@ def _strengths(table: pd.DataFrame, request: Request) -> go.Figure:
     label, log = _label(column), column == "perplexity"
     clean = _clean_mean(table, points, column)
     reference = (1.0 if log else 0.0) if clean is None else clean
-    panel = figures.StrengthPanel("all", "", label, 300, reference, log=log)
-    return figures.strength_curves(
+    panel = figures.Panel("all", "", label, "log" if log else "linear", [reference], height=310)
+    return figures.curves(
         means,
         [panel],
         _looks(points["series"]),
+        x="strength",
+        x_label="strength",
+        log_x=True,
         title=request.title or f"{_sentence(label)} by strength",
         subtitle=_units(points) + ("" if clean is None else " Dotted: clean."),
-        label="strength",
     )
 
 
