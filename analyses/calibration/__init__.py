@@ -127,13 +127,13 @@ def _conditions(config: Config, family: Family, reading: Reading) -> Iterator[Co
 
     model = family[reading.model]
     if reading.filled_by is not None:
-        yield Condition(Swap(family[reading.filled_by], name=reading.filled_by), reading.filled_by, "swap")
+        yield Condition(Swap(family[reading.filled_by], name=reading.filled_by), reading.filled_by, "swapped")
         return
     reader_config = dataclasses.replace(config, model=reading.model)
     dose = injected.dose(reader_config, model)
     concepts = injected.extracted_vectors(reader_config, model, f"{NAME}/{Path(reading.model).name}")
     randoms = injected.random_vectors(config, model, list(concepts.values()))
-    for kind, vectors in (("concept", concepts), ("random", randoms)):
+    for kind, vectors in (("injected", concepts), ("random", randoms)):
         for name, vector in vectors.items():
             steer = Injection(vector, dose.layers, dose.strength, dose.relative_strength, name=name)
             yield Condition(steer, name, kind)

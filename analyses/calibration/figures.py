@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from analyses.calibration import Config
 
-_KEYS = ["model", "document", "filled_by", "vector_kind"]
+_KEYS = ["model", "document", "filled_by", "series"]
 VALUE = "logit_diff_shift"
 REPORTS, BIAS, NULL, UNDECIDED = "reports", "bias", "null", "undecided"
 
@@ -27,7 +27,7 @@ def verdicts(table: pd.DataFrame, margin: float) -> pd.DataFrame:
     and questions alike, for a swap for other questions. `verdict` is of `judge`.
     """
     rows = []
-    for keys, cells in table[table["vector_kind"] != "none"].groupby(_KEYS, sort=False):
+    for keys, cells in table[table["series"] != "clean"].groupby(_KEYS, sort=False):
         detection = _grid(cells[cells["kind"] == "introspection"])
         control = _grid(cells[cells["kind"] == "control"])
         shifts = {
@@ -92,7 +92,7 @@ def _label(row: dict[str, object]) -> str:
 
 
 def _title(readings: pd.DataFrame) -> str:
-    concept = readings[readings["vector_kind"] == "concept"].set_index(["model", "document"])["verdict"]
+    concept = readings[readings["series"] == "injected"].set_index(["model", "document"])["verdict"]
     planted = {("organism", "introspection"): REPORTS, ("organism-blind", "introspection"): NULL}
     planted[("organism-yes-biased", "introspection")] = BIAS
     if all(concept.get(key) == verdict for key, verdict in planted.items()):

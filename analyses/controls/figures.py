@@ -12,7 +12,7 @@ from analyses.kit import shifts
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel
-from mechint.figures.names import mapped
+from mechint.figures.names import check_names
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, SERIES
 from mechint.stats import intervals
 from mechint.stats.intervals import PROBABILITY
@@ -41,12 +41,12 @@ def figures(table: pd.DataFrame, subject: str) -> dict[str, go.Figure]:
 
 def _prepared(table: pd.DataFrame) -> pd.DataFrame:
     """Return rows with the group as `row` (`introspection` too) and the change of entropy against the clean cell."""
-    clean = table[table["vector_kind"] == "none"].set_index("conversation")["entropy"]
+    check_names(table["series"], _LOOKS, "series")
+    clean = table[table["series"] == "clean"].set_index("conversation")["entropy"]
     row = table["group"].where(table["kind"] == "control", "introspection")
     present = [name for name in _ROW_LABELS if (row == name).any()]
     return table.assign(
         row=pd.Categorical(row, present, ordered=True),
-        series=mapped(table["vector_kind"], {"none": "clean", "concept": "injected", "random": "random"}, "kind"),
         entropy_shift=table["entropy"] - table["conversation"].map(clean),
     ).sort_values("row", kind="stable")
 
@@ -70,7 +70,7 @@ def groups(rows: pd.DataFrame, caption: str) -> go.Figure:
 def _summary(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     parts = [
         stats.group_means(
-            rows.astype({"row": str}), ["row", "series"], column, unit="vector"
+            rows.astype({"row": str}), ["row", "series"], column, unit="unit"
         ).assign(panel=column)
         for column in columns
     ]  # fmt: skip
@@ -118,8 +118,8 @@ def score(rows: pd.DataFrame, caption: str) -> go.Figure:
     """Return detection and factual questions, clean and injected, and the introspection score of every vector."""
     factual = rows[rows["row"].isin([*_NO, *_YES]) | (rows["row"] == "introspection")].astype({"row": str})
     factual = factual.assign(row=factual["row"].replace({"confusing-no": "no"}))
-    levels = stats.strict_means(factual, ["row", "series", "vector"], "p_yes").reset_index(name="value")
-    levels = levels.rename(columns={"vector": "unit"}).assign(panel="p", row=levels["row"].map(_SCORED))
+    levels = stats.strict_means(factual, ["row", "series", "unit"], "p_yes").reset_index(name="value")
+    levels = levels.assign(panel="p", row=levels["row"].map(_SCORED))
     scores = _scores(factual).assign(panel="score", row=f"introspection score: detection {MINUS} factual")
     values = pd.concat([levels[levels["series"] != "random"], scores, levels[levels["series"] == "random"]])
     values = values.sort_values("row", key=lambda row: row.map({**_ORDER}).fillna(9), kind="stable")
@@ -144,10 +144,10 @@ _ORDER = {label: at for at, label in enumerate(_SCORED.values())}
 def _scores(rows: pd.DataFrame) -> pd.DataFrame:
     """Return each vector's shift on the introspection question less that on factual questions whose answer is no."""
     moved = rows[rows["series"] != "clean"]
-    wide = stats.strict_means(moved, ["series", "vector", "row"], "logit_diff_shift").unstack("row")
+    wide = stats.strict_means(moved, ["series", "unit", "row"], "logit_diff_shift").unstack("row")
     if not {"introspection", "no"} <= set(wide.columns):
         return pd.DataFrame(columns=["series", "unit", "value"])
-    return (wide["introspection"] - wide["no"]).rename("value").reset_index().rename(columns={"vector": "unit"})
+    return (wide["introspection"] - wide["no"]).rename("value").reset_index()
 
 
 def _score_finding(summary: pd.DataFrame) -> str:
@@ -189,7 +189,7 @@ def _no_and_yes(rows: pd.DataFrame) -> pd.DataFrame | None:
     named = rows.assign(side=side)[side.notna()]
     if set(named["side"]) != {"no", "yes"}:
         return None
-    return stats.strict_means(named, ["vector", "side"], "logit_diff_shift").unstack("side")
+    return stats.strict_means(named, ["unit", "side"], "logit_diff_shift").unstack("side")
 
 
 def _reading(bounded: Mapping[str, intervals.Interval]) -> str:
@@ -207,7 +207,7 @@ def bias_or_noise(rows: pd.DataFrame, verdicts: Mapping[str, Mapping[str, float 
     reading = verdicts["injected"]
     sizes = {name: f"{float(reading[name]):+.2f}".replace("-", MINUS) for name in ("bias", "noise")}
     return draw.plane(
-        pd.concat(points).rename(columns={"no": "x", "yes": "y", "vector": "unit"}), _LOOKS,
+        pd.concat(points).rename(columns={"no": "x", "yes": "y"}), _LOOKS,
         x_label=f"controls answered no: shift of {METRICS['logit_diff']}, natural units",
         y_label=f"controls answered yes: shift of {METRICS['logit_diff']}, natural units",
         diagonals=("bias: both move the same way", "noise: both move towards undecided"),

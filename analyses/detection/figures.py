@@ -79,7 +79,7 @@ def _readable(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
     Of too many conversations a row of their mean stands first, then those with the largest and the smallest shifts.
     """
-    moved = rows[(rows["kind"] == "introspection") & (rows["vector_kind"] == "concept")]
+    moved = rows[(rows["kind"] == "introspection") & (rows["series"] == "injected")]
     order = moved.groupby("row", sort=False)["logit_diff_shift"].mean().sort_values(ascending=False).index
     if len(order) <= MOST_ROWS:
         return rows, ""
@@ -151,10 +151,10 @@ def concepts(rows: pd.DataFrame, caption: str) -> go.Figure:
     """Return the shift of logit_diff of every vector by info document, strongest concept first."""
     introspection = rows[rows["kind"] == "introspection"]
     labels = list(dict.fromkeys(introspection["row"]))
-    wide = stats.unit_means(introspection, ["vector_kind", "vector"], "logit_diff_shift", "row")[labels]
-    parts = {"Concepts": wide.loc["concept"], "Random vectors of equal norm": wide.loc[wide.index.isin(["random"], 0)]}
-    order = wide.loc["concept"].mean(axis=1).sort_values(ascending=False).index
-    ordered = wide.loc["concept"].loc[order]
+    wide = stats.unit_means(introspection, ["series", "unit"], "logit_diff_shift", "row")[labels]
+    parts = {"Concepts": wide.loc["injected"], "Random vectors of equal norm": wide.loc[wide.index.isin(["random"], 0)]}
+    order = wide.loc["injected"].mean(axis=1).sort_values(ascending=False).index
+    ordered = wide.loc["injected"].loc[order]
     names = (
         [*ordered.index, "random vectors (mean)"] if len(parts["Random vectors of equal norm"]) else [*ordered.index]
     )
@@ -186,13 +186,12 @@ def wordings(table: pd.DataFrame, caption: str, marks: Marks) -> go.Figure:
     introspection = worded[worded["kind"] == "introspection"]
     rows, columns = (list(dict.fromkeys(introspection[name])) for name in ("description", "column"))
     cubes = {
-        kind: _cube(introspection[introspection["vector_kind"] == kind], rows, columns)
-        for kind in ("concept", "random")
+        kind: _cube(introspection[introspection["series"] == kind], rows, columns) for kind in ("injected", "random")
     }
-    panels = [GridPanel("Concepts", marks.mean(cubes["concept"]))]
+    panels = [GridPanel("Concepts", marks.mean(cubes["injected"]))]
     if cubes["random"].shape[-1]:
         panels.append(GridPanel("Random vectors", marks.mean(cubes["random"])))
-        minus = marks.difference(cubes["concept"], cubes["random"])
+        minus = marks.difference(cubes["injected"], cubes["random"])
         panels.append(GridPanel(f"Concepts {MINUS} random vectors", minus))
     return draw.grid(
         panels, rows=rows, columns=columns, row_label="description",
@@ -205,14 +204,14 @@ def wordings(table: pd.DataFrame, caption: str, marks: Marks) -> go.Figure:
 def _cube(rows: pd.DataFrame, descriptions: Sequence[str], columns: Sequence[str]) -> np.ndarray:
     if rows.empty:
         return np.empty((len(descriptions), len(columns), 0))
-    wide = stats.unit_means(rows, ["description", "column"], "logit_diff_shift", "vector")
+    wide = stats.unit_means(rows, ["description", "column"], "logit_diff_shift", "unit")
     wide = wide.reindex(pd.MultiIndex.from_product([descriptions, columns]))
     return np.asarray(wide, dtype=float).reshape(len(descriptions), len(columns), -1)
 
 
 def beside_published(rows: pd.DataFrame, subject: str) -> go.Figure:
     """Return a table in the form of the published ones: probabilities of both answers, clean and injected."""
-    concept = rows[rows["vector_kind"] == "concept"]
+    concept = rows[rows["series"] == "injected"]
     own_lines = [_our_line(label, concept[concept["row"] == label], rows) for label in dict.fromkeys(concept["row"])]
     published_lines = [_published_line(line) for line in published.load("kv_fill_injection").to_dict("records")]
     headings = ["what", "info document", "vector", "P(yes)", "P(no)"]
@@ -230,7 +229,7 @@ def _document(info: str) -> str:
 
 def _our_line(label: str, rows: pd.DataFrame, everything: pd.DataFrame) -> list[str]:
     introspection = everything[(everything["row"] == label) & (everything["kind"] == "introspection")]
-    injected, clean = rows[rows["kind"] == "introspection"], introspection[introspection["vector_kind"] == "none"]
+    injected, clean = rows[rows["kind"] == "introspection"], introspection[introspection["series"] == "clean"]
     pairs = (shifts.percent_shift(clean[name].mean(), injected[name].mean()) for name in ("p_yes", "p_no"))
     return ["ours", label, f"{injected['vector'].nunique()} concepts", *pairs]
 

@@ -121,10 +121,9 @@ def conditions(setup: Setup) -> list[Condition]:
     targets = {name: name for name in concepts}
     targets |= {name: concepts[at % len(concepts)] for at, name in enumerate(setup.randoms)}
     steered = [
-        dataclasses.replace(condition, columns={"target": targets[condition.vector]})
-        for condition in setup.conditions()
+        dataclasses.replace(condition, columns={"target": targets[condition.unit]}) for condition in setup.conditions()
     ]
-    return [Condition(CLEAN, "", "none", {"target": NONE}), *steered]
+    return [Condition(CLEAN, "", "clean", {"target": NONE}), *steered]
 
 
 def asked_of(setup: Setup, config: Config) -> tables.Query:

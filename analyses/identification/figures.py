@@ -38,7 +38,7 @@ def figures(
     measures: Measures, subject: str, injected_layers: Sequence[int], marks: Marks = BANDS
 ) -> dict[str, go.Figure]:
     """Return the figures by file name."""
-    kinds = measures.choice.groupby("series")["vector"].nunique()
+    kinds = measures.choice.groupby("series")["unit"].nunique()
     counts = f"{len(measures.concepts)} concepts, {kinds.get('random', 0)} random vectors"
     caption = f"{subject}. {counts}; the options in {measures.choice['order'].nunique()} orders"
     return {
@@ -165,7 +165,7 @@ def naming(measures: Measures, caption: str, marks: Marks = BANDS) -> go.Figure:
         for info in INFOS
     }
     rows = measures.naming.assign(column=measures.naming["question"] + " " + measures.naming["info"])
-    wide = stats.unit_means(rows, ["series", "vector"], "own", "column")[list(columns)]
+    wide = stats.unit_means(rows, ["series", "unit"], "own", "column")[list(columns)]
     cubes = {name: wide.loc[name] for name in ("injected", "random") if name in wide.index.get_level_values(0)}
     order = cubes["injected"].iloc[:, 0].sort_values(ascending=False).index
     means = {name: marks.mean(cube.to_numpy().T) for name, cube in cubes.items()}

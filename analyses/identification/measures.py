@@ -13,7 +13,7 @@ import pandas as pd
 from analyses.identification import INFOS, NONE
 from analyses.kit import choices
 from mechint import stats
-from mechint.figures.names import mapped
+from mechint.figures.names import check_names
 from mechint.figures.style import layer_position
 from mechint.stats.information import information
 from mechint.stats.intervals import PROBABILITY
@@ -21,12 +21,12 @@ from mechint.stats.intervals import PROBABILITY
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-SERIES_OF = {"none": "clean", "concept": "injected", "random": "random"}
+SERIES = ("clean", "injected", "random")
 # Which kinds of injection are the causes, by what an answer is to tell of them.
 CAUSES = (
-    ("among", "injected", ("concept",)),
+    ("among", "injected", ("injected",)),
     ("among", "random", ("random",)),
-    ("with-none", "injected", ("concept", "none")),
+    ("with-none", "injected", ("injected", "clean")),
 )
 
 
@@ -102,8 +102,8 @@ class Measures:
                 best.assign(panel="best", value=best["right_among"]),
             ]
         rows = pd.concat(parts).dropna(subset="value")
-        means = stats.strict_means(rows, ["panel", "info", "series", "vector"], "value").reset_index()
-        return means.rename(columns={"info": "row", "vector": "unit"})
+        means = stats.strict_means(rows, ["panel", "info", "series", "unit"], "value").reset_index()
+        return means.rename(columns={"info": "row"})
 
     def chance(self, panel: str) -> float:
         """Return how often a guess is right."""
@@ -111,7 +111,7 @@ class Measures:
 
     def by_layer(self) -> pd.DataFrame:
         """Return info, series, layer, mean, low, high: the share right by readout layer."""
-        return stats.group_means(self.choice, ["info", "series", "layer"], "right", unit="vector", within=PROBABILITY)
+        return stats.group_means(self.choice, ["info", "series", "layer"], "right", unit="unit", within=PROBABILITY)
 
     @cached_property
     def bits(self) -> pd.DataFrame:
@@ -131,12 +131,12 @@ class Measures:
         return table.assign(low=table["mean"].where(table["high"].notna()))
 
     def _bits(self, info: str, causes: str, series: str, kinds: Sequence[str]) -> pd.DataFrame:
-        rows = self.choice[(self.choice["info"] == info) & self.choice["vector_kind"].isin(kinds)]
-        if rows["vector"].nunique() < 2:
+        rows = self.choice[(self.choice["info"] == info) & self.choice["series"].isin(kinds)]
+        if rows["unit"].nunique() < 2:
             return pd.DataFrame()
         layers, answers = self._cube(rows, self.concepts if causes == "among" else self.options)
         trials = rows[rows["layer"] == layers[0]]
-        vectors, blocks = trials["vector"].to_numpy(dtype=str), trials["order"].to_numpy()
+        vectors, blocks = trials["unit"].to_numpy(dtype=str), trials["order"].to_numpy()
         estimate = information(answers, vectors, blocks=blocks, seed=self.seed)
         unknown = np.full(len(layers), np.nan)
         curves = {series: (estimate.corrected, unknown)}
@@ -160,7 +160,7 @@ class Measures:
 
     def own_names(self) -> pd.DataFrame:
         """Return info, question, series, mean, low, high: own name less the others, over vectors."""
-        return stats.group_means(self.naming, ["info", "question", "series"], "own", unit="vector")
+        return stats.group_means(self.naming, ["info", "question", "series"], "own", unit="unit")
 
     def verdict(self) -> dict[str, object]:
         """Return accuracies, information at the output and own names for the record of the run."""
@@ -174,14 +174,14 @@ class Measures:
 def choice_trials(table: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
     """Return the trials of the choice, by layer, order and vector, with probabilities among options."""
     rows = table[table["task"] == "choice"]
-    rows = rows.sort_values(["info", "order", "vector_kind", "vector"], kind="stable")
+    check_names(rows["series"], SERIES, "series")
+    rows = rows.sort_values(["info", "order", "series", "unit"], kind="stable")
     chances = choices.among_options(rows, options)
     truth = np.array([options.index(target) for target in rows["target"]], dtype=np.int64)
-    labels = rows[["info", "order", "layer", "vector", "vector_kind", "target"]]
+    labels = rows[["info", "order", "layer", "unit", "series", "target"]]
     clean, concepts = (truth == len(options) - 1), chances[:, :-1]
     concept_index = np.where(clean, 0, truth)  # of clean rows, whose values are NaN, any
     return labels.assign(
-        series=mapped(labels["vector_kind"], SERIES_OF, "kind"),
         right=choices.right(chances, truth),
         right_among=np.where(clean, np.nan, choices.right(concepts, concept_index)),
         p_among=np.where(clean, np.nan, concepts[np.arange(len(concept_index)), concept_index] / concepts.sum(axis=1)),
@@ -192,18 +192,18 @@ def choice_trials(table: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
 def named(table: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
     """Return each vector's shifts of the names' log-probabilities against clean: one row for each question."""
     rows = table[table["task"] == "naming"]
-    keys = ["info", "question", "conversation", "vector_kind", "vector", "target"]
+    check_names(rows["series"], SERIES, "series")
+    keys = ["info", "question", "conversation", "series", "unit", "target"]
     log_p = rows.groupby([*keys, "name"], sort=False)["log_p"].sum(min_count=1).unstack("name")[list(concepts)]
     log_p = log_p.reset_index()
-    clean = log_p[log_p["vector_kind"] == "none"].set_index("conversation")[list(concepts)]
-    moved = log_p[log_p["vector_kind"] != "none"].reset_index(drop=True)
+    clean = log_p[log_p["series"] == "clean"].set_index("conversation")[list(concepts)]
+    moved = log_p[log_p["series"] != "clean"].reset_index(drop=True)
     shift = moved[list(concepts)].to_numpy() - clean.loc[moved["conversation"]].to_numpy()
     truth = np.array([list(concepts).index(target) for target in moved["target"]], dtype=np.int64)
     own_shift = shift[np.arange(len(truth)), truth]
     others = (shift.sum(axis=1) - own_shift) / (len(concepts) - 1)
-    labels = moved[["info", "question", "conversation", "vector_kind", "vector", "target"]]
+    labels = moved[["info", "question", "conversation", "series", "unit", "target"]]
     return labels.assign(
-        series=mapped(labels["vector_kind"], SERIES_OF, "kind"),
         right=choices.right(shift, truth),
         own=own_shift - others,
         **{concept: shift[:, at] for at, concept in enumerate(concepts)},

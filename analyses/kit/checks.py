@@ -20,7 +20,7 @@ from mechint.models.model_names import Source, check_reachable, resolve
 _T = TypeVar("_T")
 _VECTOR_SUFFIXES = (".gguf", ".safetensors")
 # What conditions, their kinds and the rows and series of figures are called; random vectors have a number.
-_RESERVED = ("clean", "none", "injected", "concept", "random", "swap", "contrast", "control", "mean of all")
+_RESERVED = ("clean", "none", "injected", "random", "swap", "swapped", "contrast", "control", "mean of all")
 _RANDOM = re.compile(r"random[-_ ]?[0-9]+")
 
 

@@ -115,7 +115,7 @@ class Finetuned:
 
     def condition(self, **columns: str) -> Condition:
         """Return the swap as a condition."""
-        return Condition(self.swap, self.name, "swap", columns)
+        return Condition(self.swap, self.name, "swapped", columns)
 
 
 def load(config: Options) -> Model:

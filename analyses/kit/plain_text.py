@@ -94,9 +94,9 @@ def rows(
     """
     from mechint.interventions.specifications import CLEAN
 
-    by_vector: dict[str, list[Condition]] = {"": [Condition(CLEAN, "", "none", clean)]}
+    by_vector: dict[str, list[Condition]] = {"": [Condition(CLEAN, "", "clean", clean)]}
     for condition in conditions:
-        by_vector.setdefault(condition.vector, []).append(condition)
+        by_vector.setdefault(condition.unit, []).append(condition)
     todo = [_piece(setup, texts, group, words or {}) for group in by_vector.values()]
     with run.sparing_threads(setup.model):
         return pieces.compute(setup.config, name, KIND, todo)
@@ -126,21 +126,21 @@ def rises(table: pd.DataFrame) -> pd.DataFrame:
     In nats per token: the perplexity is exp(rise) times the clean one.
     """
     text = table[table["kind"] == KIND]
-    clean = text[text["vector_kind"] == "none"].set_index("conversation")["loss"]
-    steered = text[text["vector_kind"] != "none"]
+    clean = text[text["series"] == "clean"].set_index("conversation")["loss"]
+    steered = text[text["series"] != "clean"]
     return steered.assign(rise=steered["loss"] - steered["conversation"].map(clean))
 
 
 def worst(rises: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Return `*by`, vector, rise: means over the texts of each kind (prose, replies), of which the larger is taken."""
-    keys = [*by, "vector"]
+    keys = [*by, "unit"]
     means = stats.strict_means(rises, [*keys, "group"], "rise")
     return means.groupby(level=keys, sort=False).max().reset_index()
 
 
 def clean_perplexities(table: pd.DataFrame) -> dict[str, JSON]:
     """Return the perplexity of the clean texts by kind (of their mean loss)."""
-    clean = table[(table["kind"] == KIND) & (table["vector_kind"] == "none")]
+    clean = table[(table["kind"] == KIND) & (table["series"] == "clean")]
     losses = stats.strict_means(clean, ["group"], "loss")
     return {str(kind): round(float(ratio(np.array(loss))), 3) for kind, loss in losses.items()}
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from mechint import stats
-from mechint.figures.names import mapped
+from mechint.figures.names import check_names
 from mechint.figures.style import CONTROL_GROUPS
 
-_KINDS = {"none": "clean", "concept": "injected", "random": "random", "contrast": "contrast", "swap": "swap"}
+_SERIES = ("clean", "injected", "random", "contrast", "swapped")
 
 
 def series_of(table: pd.DataFrame) -> pd.Series:
@@ -18,10 +18,10 @@ def series_of(table: pd.DataFrame) -> pd.Series:
 
     Control questions under anything but a concept, and clean ones, have no series ("").
     """
-    kinds = mapped(table["vector_kind"], _KINDS, "kind")
+    check_names(table["series"], _SERIES, "series")
     control = table["kind"] == "control"
-    named = kinds.where(~control, table["group"])
-    return named.where(~control | (table["vector_kind"] == "concept"), "")
+    named = table["series"].where(~control, table["group"])
+    return named.where(~control | (table["series"] == "injected"), "")
 
 
 def by_unit(table: pd.DataFrame, by: Sequence[str], panels: Mapping[str, str]) -> pd.DataFrame:
@@ -33,15 +33,15 @@ def by_unit(table: pd.DataFrame, by: Sequence[str], panels: Mapping[str, str]) -
     rows = rows[rows["series"] != ""]
     parts = []
     for panel, column in panels.items():
-        means = stats.strict_means(rows, [*by, "series", "vector"], column).reset_index(name="value")
-        parts.append(means.rename(columns={"vector": "unit"}).assign(panel=panel))
+        means = stats.strict_means(rows, [*by, "series", "unit"], column).reset_index(name="value")
+        parts.append(means.assign(panel=panel))
     values = pd.concat(parts, ignore_index=True)
     return values[values["value"].notna()]
 
 
 def counts(table: pd.DataFrame) -> str:
     """Return how many concepts, random vectors and control questions a table has, as words for a subtitle."""
-    kinds = {kind: table.loc[table["vector_kind"] == kind, "vector"].nunique() for kind in ("concept", "random")}
+    kinds = {kind: table.loc[table["series"] == kind, "unit"].nunique() for kind in ("injected", "random")}
     questions = {
         group: table.loc[table["group"] == group, "conversation"].nunique()
         for group in CONTROL_GROUPS

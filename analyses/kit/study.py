@@ -30,14 +30,15 @@ Value = str | int | float
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """One intervention and what the table says about it: whose vector, of what kind, and whatever else tells it apart.
+    """One intervention and its columns in the table: series, unit, and whatever else tells it apart.
 
-    `kind` is concept, random, swap, contrast, or none (clean).
+    `series` is clean, injected, random, swapped, contrast, or a word of the analysis' own; `unit` is the vector's or
+    the filling model's name, "" for clean.
     """
 
     intervention: Intervention
-    vector: str
-    kind: str
+    unit: str
+    series: str
     columns: Mapping[str, Value] = dataclasses.field(default_factory=dict)
 
 
@@ -74,14 +75,14 @@ class Setup:
         return cls(config, model, dose, concepts, randoms)
 
     def conditions(
-        self, kinds: Sequence[str] = ("concept", "random"), layers: Sequence[int] | None = None, **columns: Value
+        self, series: Sequence[str] = ("injected", "random"), layers: Sequence[int] | None = None, **columns: Value
     ) -> list[Condition]:
         """Return one condition for each vector of some kinds, at the dose.
 
         `layers` are those of the dose where None; all have `columns`, whose values are part of their names.
         Raises UnknownNameError for a kind that is neither concept nor random.
         """
-        vectors = checks.select({"concept": self.concepts, "random": self.randoms}, kinds, "kind of vectors")
+        vectors = checks.select({"injected": self.concepts, "random": self.randoms}, series, "series")
         return [
             self.condition(name, kind, self.dose, layers, **columns)
             for kind, named in vectors.items()
@@ -121,14 +122,14 @@ def ask(
 ) -> tables.Query:
     """Return what is asked of a model: the clean cell of each conversation, once, and each group's cells.
 
-    Rows get the columns `vector`, `vector_kind` and those that conditions and groups name (clean rows have there what
+    Rows get the columns `unit`, `series` and those that conditions and groups name (clean rows have there what
     `clean` says, else NaN), what `asked.described` says of conversations, and `layer` (as text) if layers are given.
     """
     from mechint.engine.job import Request
     from mechint.interventions.specifications import CLEAN
 
     once = {chat.label: chat for group in groups for chat in group.conversations}
-    first = Group(list(once.values()), [Condition(CLEAN, "", "none", clean or {})])
+    first = Group(list(once.values()), [Condition(CLEAN, "", "clean", clean or {})])
     every = [group for group in (first, *groups) if group.conditions and group.conversations]
     requests = [
         Request(group.conversations, [condition.intervention for condition in group.conditions], layers=layers)
@@ -181,9 +182,9 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def described(rows: pd.DataFrame, group: Group) -> pd.DataFrame:
-    """Add what a group and its conditions say: `vector`, `vector_kind`, and whatever else they name."""
+    """Add what a group and its conditions say: `unit`, `series`, and whatever else they name."""
     columns_of = {
-        condition.intervention.name: {"vector": condition.vector, "vector_kind": condition.kind, **condition.columns}
+        condition.intervention.name: {"unit": condition.unit, "series": condition.series, **condition.columns}
         for condition in group.conditions
     }
     names = list(dict.fromkeys(name for row in columns_of.values() for name in row))

@@ -123,7 +123,7 @@ def _second(config: Config, every: Sequence[steps.Case], size: steps.Size, first
 
     windows = first[first["level"] == "window"]
     chosen: dict[str, list[Window]] = {}
-    for label, rows in windows[windows["vector_kind"] == "concept"].groupby("conversation"):
+    for label, rows in windows[windows["series"] == "injected"].groupby("conversation"):
         chosen[str(label)] = kv.strongest(rows, config.finer, config.most)
     refined = []
     for case in every:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mechint.base.files import JSON
 
 PLACE = ["layer_start", "layer_stop", "pos_start", "pos_stop"]
-_KINDS = {"concept": "Concepts", "random": "Random"}
+_KINDS = {"injected": "Concepts", "random": "Random"}
 _WORDS = {"insert": "inserted", "remove": "removed"}
 LEAST = 0.25  # logits: less than that moves no probability by more than 0.07
 _LONGEST = 38  # characters of a line
@@ -100,7 +100,7 @@ def cache_map(table: pd.DataFrame, text: Text, title: str, caption: str, marks: 
         TilePanel(f"{kind} {_WORDS[direction]}", _lattices(rows, layout, text, apart, marks))
         for name, kind in _KINDS.items()
         for direction in _WORDS
-        if len(rows := rows_of_text[(rows_of_text["vector_kind"] == name) & (rows_of_text["direction"] == direction)])
+        if len(rows := rows_of_text[(rows_of_text["series"] == name) & (rows_of_text["direction"] == direction)])
     ]
     n_layers = int(rows_of_text["layer_stop"].max())
     return draw.tiles(
@@ -164,7 +164,7 @@ def _shaped(parts: Sequence[np.ndarray], shape: tuple[int, ...], n: int) -> Inte
 
 
 def _cube(rows: pd.DataFrame) -> Float[np.ndarray, "positions layers vectors"]:
-    wide = stats.unit_means(rows, ["pos_start", "layer_start"], "effect", "vector").sort_index()
+    wide = stats.unit_means(rows, ["pos_start", "layer_start"], "effect", "unit").sort_index()
     starts, layers = (sorted(set(rows[name])) for name in ("pos_start", "layer_start"))
     return np.asarray(wide, dtype=np.float64).reshape(len(starts), len(layers), -1)
 

@@ -58,10 +58,10 @@ class Shift:
     @classmethod
     def of(cls, table: pd.DataFrame, conversation: str | None = None) -> Shift:
         """Return the shift of all introspection questions (or of one), and of the control questions, under concepts."""
-        whole = table[(table["level"] == "cache") & (table["vector_kind"] == "concept")]
+        whole = table[(table["level"] == "cache") & (table["series"] == "injected")]
         if conversation is not None:
             whole = whole[(whole["conversation"] == conversation) | (whole["kind"] == "control")]
-        means = stats.strict_means(whole, ["kind", "vector"], "shift")
+        means = stats.strict_means(whole, ["kind", "unit"], "shift")
         interval = intervals.mean_interval(means.loc["introspection"].to_numpy())
         control = means.loc["control"].mean() if "control" in means else np.nan
         return cls(float(interval.mean), float(interval.low), float(interval.high), float(control))
@@ -85,7 +85,7 @@ class Shift:
 def figures(table: pd.DataFrame, text: Text, caption: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name; that of windows taken together only where caches differ anywhere."""
     shift, text_shift = Shift.of(table), Shift.of(table, text.conversation)
-    kinds = table.groupby("vector_kind")["vector"].nunique()
+    kinds = table.groupby("series")["unit"].nunique()
     counted = f"{caption}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
     subtitle, text_subtitle = (
         f"{counted}. Whole shift under concepts: {of.words()} logits." for of in (shift, text_shift)
@@ -114,7 +114,7 @@ def verdict(table: pd.DataFrame, text: Text) -> dict[str, object]:
 def _means(table: pd.DataFrame, text: Text, level: str) -> pd.Series:
     """Return mean effects over concepts in the conversation that is drawn, by direction and place."""
     measured = (table["conversation"] == text.conversation) & (table["level"] == level)
-    whole = (table["side"] == _WHOLE[0]) & (table["head"] == _WHOLE[1]) & (table["vector_kind"] == "concept")
+    whole = (table["side"] == _WHOLE[0]) & (table["head"] == _WHOLE[1]) & (table["series"] == "injected")
     return stats.strict_means(table[measured & whole], ["direction", *PLACE], "effect")
 
 
@@ -162,12 +162,12 @@ def by_layer(table: pd.DataFrame, shift: Shift, caption: str) -> go.Figure:
 
 def _series(layers: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return panel, layer, series, unit, value of one series: the mean over the conversations of each vector."""
-    kind = "random" if name == "random" else "concept"
+    kind = "random" if name == "random" else "injected"
     side = name if name in ("keys", "values") else _WHOLE[0]
     kind_of_question = "control" if name == "control" else "introspection"
-    rows = layers[(layers["vector_kind"] == kind) & (layers["side"] == side) & (layers["kind"] == kind_of_question)]
-    means = stats.strict_means(rows, ["direction", "layer_start", "vector"], "effect").reset_index(name="value")
-    names = {"direction": "panel", "layer_start": "layer", "vector": "unit"}
+    rows = layers[(layers["series"] == kind) & (layers["side"] == side) & (layers["kind"] == kind_of_question)]
+    means = stats.strict_means(rows, ["direction", "layer_start", "unit"], "effect").reset_index(name="value")
+    names = {"direction": "panel", "layer_start": "layer"}
     return means.rename(columns=names).assign(series=name)
 
 
@@ -203,9 +203,9 @@ def by_head(table: pd.DataFrame, shift: Shift, caption: str, marks: Marks) -> go
     rows = rows[rows["layer"].isin(kept)]
     columns = list(dict.fromkeys(rows.sort_values(["side", "head"])["column"]))
     panels = []
-    for kind, name in (("concept", "Concepts"), ("random", "Random vectors")):
+    for kind, name in (("injected", "Concepts"), ("random", "Random vectors")):
         for direction, word in (("insert", "inserted"), ("remove", "removed"), ("gradient", "integrated gradients")):
-            panel_rows = rows[(rows["vector_kind"] == kind) & (rows["direction"] == direction)]
+            panel_rows = rows[(rows["series"] == kind) & (rows["direction"] == direction)]
             if len(panel_rows):
                 panels.append(GridPanel(f"{name}, {word}", marks.mean(_cube(panel_rows, kept, columns))))
     return draw.grid(
@@ -219,7 +219,7 @@ def by_head(table: pd.DataFrame, shift: Shift, caption: str, marks: Marks) -> go
 def _cube(
     rows: pd.DataFrame, layers: Sequence[int], columns: Sequence[str]
 ) -> Float[np.ndarray, "layers columns vectors"]:
-    wide = stats.unit_means(rows, ["layer", "column"], "effect", "vector")
+    wide = stats.unit_means(rows, ["layer", "column"], "effect", "unit")
     wide = wide.reindex(pd.MultiIndex.from_product([layers, columns]))
     return np.asarray(wide, dtype=np.float64).reshape(len(layers), len(columns), -1)
 
@@ -238,7 +238,7 @@ def _heads_told(panels: Sequence[GridPanel], layers: Sequence[int], columns: Seq
 
 def _gradients_told(table: pd.DataFrame) -> str:
     """Say what gradients add up to, beside the shift that they are to explain."""
-    rows = table[(table["level"] == "gradient") & (table["vector_kind"] == "concept")]
+    rows = table[(table["level"] == "gradient") & (table["series"] == "injected")]
     means = rows.groupby(["conversation", "intervention"]).agg(total=("effect", "sum"), shift=("shift", "first")).mean()
     return (
         f"Integrated gradients add up to {_signed(means['total'])} of {_signed(means['shift'])} logits under concepts; "
@@ -251,12 +251,12 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, caption: str) -> go.
     rows = table[(table["level"] == "curve") & (table["conversation"] == text.conversation)]
     # All in units of one shift, since a vector that shifts next to nothing has no shares of it.
     rows = rows.assign(share=rows["effect"] / (shift.mean if shift.is_there else 1.0))
-    concept = rows["vector_kind"] == "concept"
+    concept = rows["series"] == "injected"
     rows = rows.assign(
         series=rows["windows"].where(concept, "random").where(concept | (rows["windows"] == "strongest"), "")
     )
     summary = stats.group_means(
-        rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="vector"
+        rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="unit"
     )
     curves = summary.rename(columns={"direction": "panel"})
     labels = _COME_AND_GO[shift.is_there]

@@ -23,7 +23,7 @@ BLOCKS, PIECES, LONGEST = 16, 24, 16  # blocks of layers, pieces of the text, an
 CLEAN, INJECTED = 0, 1  # rows of a reading
 _POINTS = 10  # of a curve
 _STEPS = 8  # points of integrated gradients
-_KINDS = {"introspection": ("concept", "random"), "control": ("concept",)}
+_KINDS = {"introspection": ("injected", "random"), "control": ("injected",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Case:
             asked_under = [interventions.CLEAN, condition.intervention]
             reading = Reading.of(model, self.chat, asked_under, batch_size=self.setup.config.batch_size)
             effects = pd.concat(rows(reading), ignore_index=True)
-            table = effects.assign(vector=condition.vector, vector_kind=condition.kind)
+            table = effects.assign(unit=condition.unit, series=condition.series)
             receipts = [run.short_receipt(receipt.to_dict()) for receipt in reading.prefilled.receipts]
             table.attrs = {"receipts": [receipt | {"model": model.name} for receipt in receipts]}
             return table
 
         # Shards, for which places would have to be known beforehand, there are none of.
         return pieces.Piece(
-            1, pieces.key(model, [condition.intervention], self.chat, condition.kind, *dependencies), compute
+            1, pieces.key(model, [condition.intervention], self.chat, condition.series, *dependencies), compute
         )
 
 

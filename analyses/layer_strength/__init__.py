@@ -128,8 +128,8 @@ def groups(chats: Sequence[Conversation], steered: Sequence[Condition]) -> list[
     """Return conversations with their conditions: concepts for all, random vectors for the introspection questions."""
     introspection = [chat for chat in chats if asked.kind_of(chat) == "introspection"]
     return [
-        Group(chats, [condition for condition in steered if condition.kind == "concept"]),
-        Group(introspection, [condition for condition in steered if condition.kind == "random"]),
+        Group(chats, [condition for condition in steered if condition.series == "injected"]),
+        Group(introspection, [condition for condition in steered if condition.series == "random"]),
     ]
 
 
@@ -141,7 +141,7 @@ def read(setup: Setup, steered: Sequence[Condition]) -> list[Condition]:
         for condition in steered
         if (condition.columns["sweep"], condition.columns["injected_layers"]) == ("grid", usual)
     ]
-    return [condition for condition in steered if condition.kind == "concept" or condition in at_dose]
+    return [condition for condition in steered if condition.series == "injected" or condition in at_dose]
 
 
 def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:

@@ -38,7 +38,7 @@ class Places:
     @classmethod
     def of(cls, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], marks: Marks) -> Places:
         """Return the measures of a table's steered rows, which name their place in `row` and `column`."""
-        concept, random = (table[table["vector_kind"] == kind] for kind in ("concept", "random"))
+        concept, random = (table[table["series"] == kind] for kind in ("injected", "random"))
         introspection = concept["kind"] == "introspection"
         parts = {
             "detection": (concept[introspection], "logit_diff_shift"),
@@ -115,7 +115,7 @@ def _ends(layers: str) -> tuple[int, int]:
 
 def _cube(table: pd.DataFrame, value: str, rows: Sequence[str], columns: Sequence[str]) -> Cube:
     """Return values by place and vector, averaged over conversations or texts."""
-    wide = stats.unit_means(table, ["row", "column"], value, "vector")
+    wide = stats.unit_means(table, ["row", "column"], value, "unit")
     wide = wide.reindex(pd.MultiIndex.from_product([rows, columns]))
     return np.asarray(wide, dtype=np.float64).reshape(len(rows), len(columns), -1)
 

@@ -130,8 +130,8 @@ def conditions(setup: Setup, place: str, where: Sequence[Site]) -> list[Conditio
     from mechint.interventions.specifications import CLEAN, Injection
 
     dose = setup.dose
-    site_conditions = [Condition(CLEAN, "", "none", {"site": -1})]
-    for kind, vectors in (("concept", setup.concepts), ("random", setup.randoms)):
+    site_conditions = [Condition(CLEAN, "", "clean", {"site": -1})]
+    for kind, vectors in (("injected", setup.concepts), ("random", setup.randoms)):
         for name, vector in vectors.items():
             for number, site in enumerate(where):
                 label = f"{name} {place} {number + 1}"

@@ -37,7 +37,7 @@ _PANELS = {
 
 def figures(measures: Measures, subject: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name."""
-    kinds = measures.table.groupby("vector_kind")["vector"].nunique()
+    kinds = measures.table.groupby("series")["unit"].nunique()
     caption = f"{subject}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
     return {
         "location_accuracy": accuracy(measures, caption),

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 MEASURES = ("right", "apart")
 _TIE = 1e-4  # logits that differ by less are equal: what no injection can have reached differs by rounding
 _SERIES = {
-    ("location", "concept"): "location",
-    ("preference", "concept"): "preference",
+    ("location", "injected"): "location",
+    ("preference", "injected"): "preference",
     ("location", "random"): "random",
     ("preference", "random"): "random-preference",
-    ("location", "none"): "clean",
-    ("preference", "none"): "clean-preference",
+    ("location", "clean"): "clean",
+    ("preference", "clean"): "clean-preference",
 }
 
 
@@ -46,7 +46,7 @@ class Measures:
     @classmethod
     def of(cls, table: pd.DataFrame) -> Measures:
         """Return the measures of a finished table."""
-        pairs = zip(table["question"], table["vector_kind"], strict=True)
+        pairs = zip(table["question"], table["series"], strict=True)
         named = table.assign(series=[_SERIES[pair] for pair in pairs])
         parts = [scored(named[named["place"] == place]) for place in PLACES]
         return cls(pd.concat(parts, ignore_index=True), named)
@@ -66,10 +66,9 @@ class Measures:
 
     def long(self) -> pd.DataFrame:
         """Return place, series, layer, unit, panel (measure), value."""
-        scores = self.scores.melt(
-            id_vars=["place", "series", "layer", "vector"], value_vars=list(MEASURES), var_name="panel"
+        return self.scores.melt(
+            id_vars=["place", "series", "layer", "unit"], value_vars=list(MEASURES), var_name="panel"
         )
-        return scores.rename(columns={"vector": "unit"})
 
     def summary(self) -> pd.DataFrame:
         """Return panel (measure), place, series, layer, mean, low, high over vectors."""
@@ -86,7 +85,7 @@ class Measures:
 
     def _verdict(self, place: str, measure: str) -> dict[str, str | float | bool]:
         rows = self.scores[(self.scores["place"] == place) & (self.scores["layer"] == self.output)]
-        wide = rows.pivot(index="vector", columns="series", values=measure)
+        wide = rows.pivot(index="unit", columns="series", values=measure)
         location = wide["location"].dropna()
         net = (wide["location"] - wide["preference"]).dropna()
         mean = intervals.mean_interval(location.to_numpy(), within=PROBABILITY)
@@ -103,7 +102,7 @@ class Measures:
         count = self.count(place)
         rows = self.table[(self.table["place"] == place) & (self.table["layer"] == self.output)]
         question = "preference" if series == "preference" else "location"
-        clean = _by_site(rows[(rows["question"] == question) & (rows["vector_kind"] == "none")], count, 1)
+        clean = _by_site(rows[(rows["question"] == question) & (rows["series"] == "clean")], count, 1)
         injected = rows[rows["series"] == series]
         return np.moveaxis(_by_site(injected, count, count) - clean, 0, -1)
 
@@ -111,15 +110,15 @@ class Measures:
 def _by_site(rows: pd.DataFrame, count: int, sites: int) -> Float[np.ndarray, "vector site option"]:
     """Return the mean over orders of the probabilities among options."""
     names = options(count)
-    chances = rows[["vector", "site"]].assign(**dict(zip(names, choices.among_options(rows, names).T, strict=True)))
-    means = chances.groupby(["vector", "site"], sort=True)[names].mean()
+    chances = rows[["unit", "site"]].assign(**dict(zip(names, choices.among_options(rows, names).T, strict=True)))
+    means = chances.groupby(["unit", "site"], sort=True)[names].mean()
     return np.asarray(means).reshape(-1, sites, count)
 
 
 def scored(rows: pd.DataFrame) -> pd.DataFrame:
     """Return both measures of each vector, at each layer and to each question, of the rows of one place."""
-    keys = ["place", "series", "layer", "vector"]
-    injected = rows[rows["vector_kind"] != "none"].sort_values([*keys, "order", "site"], kind="stable")
+    keys = ["place", "series", "layer", "unit"]
+    injected = rows[rows["series"] != "clean"].sort_values([*keys, "order", "site"], kind="stable")
     sites = int(injected["site"].max()) + 1
     logits = choices.logits(injected, options(sites))
     right = choices.right(logits, injected["site"].to_numpy(dtype=np.int64))

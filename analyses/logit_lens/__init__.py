@@ -81,7 +81,7 @@ def groups(config: Config, setup: Setup, conversations: Sequence[Conversation]) 
     for placement in _placements(config, setup):
         columns = {"sweep": placement.sweep, "injected_layers": cli.format_layers(placement.layers)}
         questions = conversations if placement.sweep == "main" else few
-        placed_groups.append(Group(questions, setup.conditions(["concept"], placement.layers, **columns)))
+        placed_groups.append(Group(questions, setup.conditions(["injected"], placement.layers, **columns)))
         placed_groups.append(Group(introspection, setup.conditions(["random"], placement.layers, **columns)))
     return placed_groups
 

@@ -38,7 +38,7 @@ def asked_of(config: swapped.Options, setup: Setup, form: str) -> tuple[tables.Q
     design, layers = PromptDesign.load(setup.model.prompts), cli.format_layers(setup.dose.layers)
     chats = documents(design, form, config.limit)
     concepts, randoms = (
-        setup.conditions([kind], sweep=DOCUMENTS, injected_layers=layers) for kind in ("concept", "random")
+        setup.conditions([kind], sweep=DOCUMENTS, injected_layers=layers) for kind in ("injected", "random")
     )
     groups = [Group(chats, concepts), Group(_introspection(chats), randoms)]
     record: dict[str, JSON] = {}

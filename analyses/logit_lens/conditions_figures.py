@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from analyses.logit_lens import Config
     from mechint.base.files import JSON
 
-_LOOKS = {name: SERIES[name] for name in ("clean", "injected", "swap", "contrast", "random", CONTROL)}
+_LOOKS = {name: SERIES[name] for name in ("clean", "injected", "swapped", "contrast", "random", CONTROL)}
 _COLUMNS = 4
 _SHORT = {
     "info document, inaccurate location": "inaccurate location",
-    "swap": "finetuned model's cache",
+    "swapped": "finetuned model's cache",
     "contrast": "contrast vector",
 }
 
@@ -55,15 +55,14 @@ def conditions(table: pd.DataFrame, config: Config, record: Mapping[str, JSON]) 
 def _panels(table: pd.DataFrame, form: str) -> Iterator[pd.DataFrame]:
     """Yield the rows of each panel with their series, and the unit that its interval is over."""
     rows = table[table["sweep"].isin([DOCUMENTS, MODELS])]
-    named = rows.assign(series=rows["vector_kind"].replace({"none": "clean", "concept": "injected"}))
     for panel, (description, info) in cells().items():
-        panel_rows = named[(named["description"] == description) & (named["info"] == info) & (named["format"] == form)]
+        panel_rows = rows[(rows["description"] == description) & (rows["info"] == info) & (rows["format"] == form)]
         panel_rows = panel_rows[panel_rows["sweep"] == DOCUMENTS]
-        yield from _parts(panel_rows, panel, "injected", controls_over="vector")
+        yield from _parts(panel_rows, panel, "injected", controls_over="unit")
     if (rows["sweep"] == MODELS).any():
-        worded = named[named["description"].isin(DESCRIPTIONS) & (named["info"] == INFO)]
+        worded = rows[rows["description"].isin(DESCRIPTIONS) & (rows["info"] == INFO)]
         filled = worded[(worded["sweep"] == MODELS) | (worded["series"] == "clean")]
-        yield from _parts(filled[filled["series"] != "random"], "swap", "swap", controls_over="question")
+        yield from _parts(filled[filled["series"] != "random"], "swapped", "swapped", controls_over="question")
         yield from _parts(filled, "contrast", "contrast", controls_over="question")
 
 
@@ -71,7 +70,7 @@ def _parts(rows: pd.DataFrame, panel: str, series: str, *, controls_over: str) -
     """Yield clean, intervened, random and control rows of one panel; an interval of one unit is left out."""
     introspection = rows[rows["kind"] == "introspection"]
     control = rows[rows["group"] == CONTROL]
-    over = {"clean": "conversation", "injected": "vector", "random": "vector"}
+    over = {"clean": "conversation", "injected": "unit", "random": "unit"}
     for name in ("clean", series, "random"):
         series_rows = introspection[introspection["series"] == name]
         yield series_rows.assign(panel=panel, unit=series_rows[over.get(name, "conversation")])
@@ -100,7 +99,7 @@ def _finding(curves: pd.DataFrame, label: str) -> str:
 
 
 def _caption(values: pd.DataFrame, record: Mapping[str, JSON]) -> str:
-    counts = values.groupby("series")["vector"].nunique()
+    counts = values.groupby("series")["unit"].nunique()
     finetuned = f"; cache filled by {record['finetuned']}" if "finetuned" in record else ""
     over = "; with the finetuned model over wordings and control questions" if finetuned else ""
     return (

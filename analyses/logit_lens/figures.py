@@ -95,18 +95,17 @@ def overview(main: pd.DataFrame, config: Config, dose: Dose, caption: str) -> go
 def _values(main: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return panel, series, layer, unit (the vector), value: what the overview draws, averaged over conversations."""
     introspection, control = main[main["kind"] == "introspection"], main[main["kind"] == "control"]
-    series = {"none": "clean", "concept": "injected", "random": "random"}
-    question = introspection.assign(panel="question", series=introspection["vector_kind"].map(series))
+    question = introspection.assign(panel="question")
     controls = control.assign(
-        panel="control", series=control["group"].where(control["vector_kind"] != "none", control["group"] + _CLEAN)
+        panel="control", series=control["group"].where(control["series"] != "clean", control["group"] + _CLEAN)
     )
     shifted = [
         question[question["series"] != "clean"].assign(panel="shift"),
-        controls[controls["vector_kind"] != "none"].assign(panel="shift"),
+        controls[controls["series"] != "clean"].assign(panel="shift"),
     ]
     levels = pd.concat([question, controls]).assign(value=lambda rows: rows[metric])
     shifts = pd.concat(shifted).assign(value=lambda rows: rows[f"{metric}_shift"])
-    rows = pd.concat([levels, shifts]).rename(columns={"vector": "unit"})
+    rows = pd.concat([levels, shifts])
     return stats.strict_means(rows, ["panel", "series", "unit", "layer"], "value").reset_index()
 
 
@@ -138,7 +137,7 @@ def _number(value: float, sign: str = "") -> str:
 
 def concept_pages(main: pd.DataFrame, config: Config, dose: Dose, caption: str) -> list[go.Figure]:
     """Return small multiples: per concept clean, injected, controls answered no, and the band of random vectors."""
-    concepts = list(dict.fromkeys(main.loc[main["vector_kind"] == "concept", "vector"]))
+    concepts = list(dict.fromkeys(main.loc[main["series"] == "injected", "unit"]))
     values = _values(main, config.metric)
     values = values[values["panel"] != "shift"]
     by_concept = values[values["unit"].isin(concepts) & values["series"].isin(["injected", "no"])]
@@ -210,11 +209,11 @@ def _panels(
     rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str], marks: Marks
 ) -> list[draw.SweepPanel]:
     """Return the panels whose data are there; differences are taken within concepts, or against all random vectors."""
-    concept = rows[rows["vector_kind"] == "concept"]
+    concept = rows[rows["series"] == "injected"]
     parts = {
         "question": concept[concept["kind"] == "introspection"],
         "no": concept[concept["group"].isin(_ANSWER_NO)],
-        "random": rows[rows["vector_kind"] == "random"],
+        "random": rows[rows["series"] == "random"],
         "yes": concept[concept["group"] == "yes"],
     }
     cubes = {
@@ -232,7 +231,7 @@ def _cube(
     rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str]
 ) -> Float[np.ndarray, "injected layers vectors"]:
     """Return values by injected layers, readout layer and vector, averaged over conversations."""
-    wide = stats.unit_means(rows, ["injected_layers", "layer"], value, "vector")
+    wide = stats.unit_means(rows, ["injected_layers", "layer"], value, "unit")
     wide = wide.reindex(pd.MultiIndex.from_product([spans, layers]))
     return np.asarray(wide, dtype=np.float64).reshape(len(spans), len(layers), -1)
 
@@ -253,8 +252,8 @@ def _wording(config: Config) -> str:
 
 
 def _counts(rows: pd.DataFrame) -> str:
-    concepts = rows.loc[rows["vector_kind"] == "concept", "vector"].nunique()
-    randoms = rows.loc[rows["vector_kind"] == "random", "vector"].nunique()
+    concepts = rows.loc[rows["series"] == "injected", "unit"].nunique()
+    randoms = rows.loc[rows["series"] == "random", "unit"].nunique()
     controls = {group: rows.loc[rows["group"] == group, "conversation"].nunique() for group in CONTROL_GROUPS}
     control_counts = ", ".join(f"{number} {group}" for group, number in controls.items() if number)
     return f"{concepts} concepts, {randoms} random vectors, control questions: {control_counts or 'none'}"

@@ -82,8 +82,8 @@ def _rows(last: pd.DataFrame, subject: Subject) -> Iterator[pd.DataFrame]:
     for info in dict.fromkeys(last["info"]):
         info_rows = last[last["info"] == info]
         clean = info_rows[info_rows["series"] == "clean"]
-        yield pd.concat([clean, info_rows[info_rows["vector_kind"] == "swap"]]).assign(row=_row_name(info, "swap"))
-        injected = info_rows[info_rows["vector_kind"].isin(["contrast", "random"])]
+        yield pd.concat([clean, info_rows[info_rows["condition"] == "swapped"]]).assign(row=_row_name(info, "swap"))
+        injected = info_rows[info_rows["condition"].isin(["contrast", "random"])]
         for amount in sorted(set(injected["strength"]) - {0.0}):
             at = injected[injected["strength"] == amount]
             yield pd.concat([clean, at]).assign(row=_row_name(info, _vector_name(amount, subject)))
@@ -125,12 +125,12 @@ def _finding(units: pd.DataFrame, subject: Subject) -> str:
 def strength(units: pd.DataFrame, subject: Subject) -> go.Figure:
     """Return the shift against the contrast vector's strength, with the swap's level across, by info document."""
     last = at_output(units).assign(panel=lambda rows: rows["info"], value=lambda rows: rows["logit_diff_shift"])
-    injected = last[last["vector_kind"].isin(["contrast", "random"])]
-    swap = last[(last["vector_kind"] == "swap") & (last["series"] == "question")].assign(series="swap")
+    injected = last[last["condition"].isin(["contrast", "random"])]
+    swap = last[(last["condition"] == "swapped") & (last["series"] == "question")].assign(series="swapped")
     curves = _means(injected, ["panel", "series", "strength"])
     levels = _means(swap, ["panel", "series"])
     looks = {
-        "swap": dataclasses.replace(SERIES["swap"], label="swap, introspection question"),
+        "swapped": dataclasses.replace(SERIES["swapped"], label="swap, introspection question"),
         "question": dataclasses.replace(SERIES["contrast"], label="contrast vector, introspection question"),
         "random": _RANDOM,
         "no": dataclasses.replace(_NO, label="contrast vector, controls answered no"),
@@ -171,9 +171,9 @@ def _strength_finding(curves: pd.DataFrame, levels: pd.DataFrame, subject: Subje
 def lens(units: pd.DataFrame, subject: Subject) -> go.Figure:
     """Return levels and shifts by readout layer, clean, swapped and under the vector at its usual dose."""
     usual, infos = usual_strength(units, subject), list(dict.fromkeys(units["info"]))
-    compared = units[units["strength"].isna() | units["strength"].isin([usual]) | (units["vector_kind"] == "none")]
+    compared = units[units["strength"].isna() | units["strength"].isin([usual]) | (units["condition"] == "clean")]
     of = compared["series"].replace({"clean": "question", "random": "question"})
-    compared = compared.assign(of=of, series=compared["vector_kind"].replace({"none": "clean"}))
+    compared = compared.assign(of=of, series=compared["condition"])
     level = compared[compared["of"] == "question"].assign(of="level", value=lambda rows: rows["logit_diff"])
     moved = compared[compared["of"].isin(_LENS) & (compared["series"] != "clean")]
     values = pd.concat([level, moved.assign(value=moved["logit_diff_shift"])], ignore_index=True)
@@ -182,7 +182,7 @@ def lens(units: pd.DataFrame, subject: Subject) -> go.Figure:
     figure = draw.curves(
         curves,
         panels,
-        {name: SERIES[name] for name in ("clean", "swap", "contrast", "random")},
+        {name: SERIES[name] for name in ("clean", "swapped", "contrast", "random")},
         columns=len(infos),
         legend_lines=2,
         injected_layers=subject.dose.layers,
@@ -202,7 +202,7 @@ def _lens_finding(curves: pd.DataFrame, infos: Sequence[str]) -> str:
     """Say for each info document at which layer the swap shifts most, and what is left of it at the output."""
     peaks = []
     for info in infos:
-        swap = curves[(curves["panel"] == f"question {info}") & (curves["series"] == "swap")]
+        swap = curves[(curves["panel"] == f"question {info}") & (curves["series"] == "swapped")]
         means = swap.set_index("layer")["mean"]
         best, last = means.idxmax(), max(means.index, key=layer_position)
         peaks.append(f"{_document(info)}, layer {best} ({_signed(means[best])}, output {_signed(means[last])})")

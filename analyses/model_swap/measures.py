@@ -18,12 +18,12 @@ from mechint.stats import intervals
 
 # What is drawn of a row: the answer of a control question, or what was done under an introspection question.
 ANSWERS = {"no": "no", "confusing-no": "no", "yes": "yes"}
-SERIES = {"none": "clean", "swap": "question", "contrast": "question", "random": "random"}
+DRAWN = {"clean": "clean", "swapped": "question", "contrast": "question", "random": "random"}
 VALUES = ("logit_diff", "logit_diff_shift", "p_yes")
-# Kinds of vectors, and the series that each part of the verdict is about.
+# Series of the table, and what is drawn of them, that each part of the verdict is about.
 PARTS = {
-    "swap": ("swap", ("question",)),
-    "swap, controls": ("swap", ("no", "yes")),
+    "swap": ("swapped", ("question",)),
+    "swap, controls": ("swapped", ("no", "yes")),
     "contrast": ("contrast", ("question",)),
     "contrast, controls": ("contrast", ("no", "yes")),
     "random": ("random", ("random",)),
@@ -45,19 +45,19 @@ class Subject:
 
 
 def by_unit(table: pd.DataFrame) -> pd.DataFrame:
-    """Return series, info, vector_kind, strength (NaN: swap), layer, unit, and the values of each.
+    """Return series, info, condition, strength (NaN: swap), layer, unit, and the values of each.
 
     The unit is the wording of an introspection question, a control question (mean over formats), a random vector (mean
     over wordings and both signs, as a random direction has none). Controls are those to be answered with yes or no.
     """
-    introspection, random = table["kind"] == "introspection", table["vector_kind"] == "random"
+    introspection, random = table["kind"] == "introspection", table["series"] == "random"
     worded = (table["description"] + " " + table["format"]).where(table["description"] != "", table["conversation"])
-    unit = worded.where(introspection, table["question"]).where(~random, table["vector"])
-    series = table["group"].map(ANSWERS).where(~introspection, mapped(table["vector_kind"], SERIES, "kind"))
-    rows = table.assign(unit=unit, series=series, strength=pd.to_numeric(table["strength"]))
+    unit = worded.where(introspection, table["question"]).where(~random, table["unit"])
+    series = table["group"].map(ANSWERS).where(~introspection, mapped(table["series"], DRAWN, "series"))
+    rows = table.assign(unit=unit, condition=table["series"], series=series, strength=pd.to_numeric(table["strength"]))
     rows = rows[rows["series"].notna()]
-    parts = [_averaged(rows[rows["vector_kind"] != "random"])]
-    unsigned = rows[rows["vector_kind"] == "random"]
+    parts = [_averaged(rows[rows["condition"] != "random"])]
+    unsigned = rows[rows["condition"] == "random"]
     for strength in dict.fromkeys(unsigned["strength"]):
         both = unsigned[unsigned["strength"].abs() == abs(strength)]
         parts.append(_averaged(both.assign(strength=strength)))
@@ -65,7 +65,7 @@ def by_unit(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _averaged(rows: pd.DataFrame) -> pd.DataFrame:
-    keys = ["series", "info", "vector_kind", "strength", "layer", "unit"]
+    keys = ["series", "info", "condition", "strength", "layer", "unit"]
     return pd.concat([stats.strict_means(rows, keys, name) for name in VALUES], axis=1).reset_index()
 
 
@@ -92,7 +92,7 @@ def verdict(units: pd.DataFrame, subject: Subject) -> dict[str, dict[str, dict[s
 
 
 def _verdict(units: pd.DataFrame) -> dict[str, dict[str, float]]:
-    parts = {name: _shifts(units, kind, series) for name, (kind, series) in PARTS.items()}
+    parts = {name: _shifts(units, condition, series) for name, (condition, series) in PARTS.items()}
     summary = {name: intervals.mean_interval(values) for name, values in parts.items() if len(values)}
     if len(parts["swap, controls"]):
         summary["swap minus controls"] = intervals.difference_interval(parts["swap"], parts["swap, controls"])
@@ -107,6 +107,6 @@ def _verdict(units: pd.DataFrame) -> dict[str, dict[str, float]]:
     }
 
 
-def _shifts(units: pd.DataFrame, kind: str, series: Sequence[str]) -> Float[np.ndarray, " units"]:
-    rows = units[(units["vector_kind"] == kind) & units["series"].isin(series)]
+def _shifts(units: pd.DataFrame, condition: str, series: Sequence[str]) -> Float[np.ndarray, " units"]:
+    rows = units[(units["condition"] == condition) & units["series"].isin(series)]
     return np.asarray(rows["logit_diff_shift"], dtype=np.float64)

@@ -14,8 +14,8 @@ from mechint.base.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-NEEDED = ("conversation", "vector", "vector_kind", "kind", "group", "info", "p_yes", "logit_diff_shift")
-CELL = ["conversation", "vector", "vector_kind"]
+NEEDED = ("conversation", "unit", "series", "kind", "group", "info", "p_yes", "logit_diff_shift")
+CELL = ["conversation", "unit", "series"]
 # Of a run's own wordings: the usual question with each document, and the one that names another location.
 INFOS = {"none", "introspection", "lorem-ipsum"}
 ELSEWHERE = "inaccurate-location"
@@ -72,7 +72,7 @@ def rows_of(path: Path, where: Sequence[str]) -> pd.DataFrame:
     for condition in where:
         table = _kept(table, condition, path)
     rows = _comparable(table)
-    if not (rows["vector_kind"] != "none").any():
+    if not (rows["series"] != "clean").any():
         raise UsageError(
             f"{path}: nothing in it measures what has been published",
             f"injections under the introspection question with info {', '.join(sorted(INFOS))}, or control questions",
@@ -117,7 +117,7 @@ def _kept(table: pd.DataFrame, condition: str, path: Path) -> pd.DataFrame:
             f"column=value, with a column of {path}: {', '.join(table.columns)}",
             "name one of these",
         )
-    same, clean = table[column].astype(str) == value, table["vector_kind"] == "none"
+    same, clean = table[column].astype(str) == value, table["series"] == "clean"
     if not (same & ~clean).any():
         present = ", ".join(dict.fromkeys(table.loc[~clean, column].astype(str)))
         raise UsageError(f"--where {condition}: no row of {path} has it", present, "choose one of these")
@@ -148,7 +148,7 @@ def _comparable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _check_one_setting(rows: pd.DataFrame, path: Path) -> None:
     """Raise UsageError if a cell is there more than once, naming the columns that tell its rows apart."""
-    injected = rows[rows["vector_kind"] != "none"]
+    injected = rows[rows["series"] != "clean"]
     if not injected.duplicated(CELL).any():
         return
     settings = [name for name in rows.columns if _is_setting(str(name), rows[name].dtype.kind == "f")]

@@ -30,7 +30,7 @@ LOOKS = {
     "random": Series("yours: random vectors of equal norm", SERIES["random"].color, "dash", "square"),
     "other": Series("yours: another injection or cache", SERIES["yes"].color, "solid", "triangle-up"),
 }
-_KINDS = {"none": "clean", "concept": "injected", "random": "random"}
+_DRAWN = ("clean", "injected", "random")
 _HALF_DIGIT = 0.5e-5  # probabilities are printed in percent with three digits
 
 
@@ -83,16 +83,16 @@ def _shift(table: pd.DataFrame, slack: float) -> pd.Series:
 def _own_units(overlay: Overlay) -> pd.DataFrame:
     """Return the mean of every vector over its conversations: panel, row, series, unit, value."""
     rows = overlay.rows
-    series = rows["vector_kind"].map(_KINDS).fillna("other")
+    series = rows["series"].where(rows["series"].isin(_DRAWN), "other")
     document = rows["_document"].map(lambda info: f", {CONDITIONS[info]}" if info else "")
-    name = (": " + rows["vector"]).where(series == "other", "")
+    name = (": " + rows["unit"]).where(series == "other", "")
     row = rows["_condition"].map(CONDITIONS) + document + "<br>yours, " + overlay.label + name
     rows = rows.assign(series=series, row=row)
     parts = [
-        stats.strict_means(rows, ["row", "series", "vector"], column).reset_index(name="value").assign(panel=panel)
+        stats.strict_means(rows, ["row", "series", "unit"], column).reset_index(name="value").assign(panel=panel)
         for panel, column in (("p", "p_yes"), ("shift", "logit_diff_shift"))
     ]
-    means = pd.concat(parts, ignore_index=True).rename(columns={"vector": "unit"})
+    means = pd.concat(parts, ignore_index=True)
     return means[~((means["panel"] == "shift") & (means["series"] == "clean"))]
 
 
@@ -140,8 +140,8 @@ def _subtitle(overlays: Sequence[Overlay]) -> str:
 
 
 def _count(overlay: Overlay) -> str:
-    kinds = overlay.rows.groupby("vector_kind", sort=False)["vector"].nunique()
-    return ", ".join(f"vectors of kind {kind}: {count}" for kind, count in kinds.items() if kind != "none")
+    units = overlay.rows.groupby("series", sort=False)["unit"].nunique()
+    return ", ".join(f"{name}: {count}" for name, count in units.items() if name != "clean")
 
 
 def yes_no_table() -> Picture:

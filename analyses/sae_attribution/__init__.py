@@ -116,7 +116,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
             TOP if config.top is None else config.top,
             config.seed,
         )
-        tested = [case for case in every if case.condition.kind == "concept"]
+        tested = [case for case in every if case.condition.series == "injected"]
         second = pieces.compute(config, NAME, "causes", [case.caused(plan) for case in tested])
         text = _text(tested, measures.split(first)["attribution"], plan.candidates)
     receipts = [*first.attrs.pop("receipts"), *second.attrs.pop("receipts")]
@@ -147,9 +147,9 @@ def _text(tested: Sequence[Case], attribution: pd.DataFrame, candidates: Sequenc
 
     cases = [case for case in tested if case.chat.label == tested[0].chat.label]
     rows = attribution[attribution["conversation"] == tested[0].chat.label]
-    shifts = rows.groupby("vector")["logit_diff_shift"].first()
-    case = sorted(cases, key=lambda case: float(shifts[case.condition.vector]))[len(cases) // 2]
-    active = rows[(rows["vector"] == case.condition.vector) & rows["index"].isin(candidates)]
+    shifts = rows.groupby("unit")["logit_diff_shift"].first()
+    case = sorted(cases, key=lambda case: float(shifts[case.condition.unit]))[len(cases) // 2]
+    active = rows[(rows["unit"] == case.condition.unit) & rows["index"].isin(candidates)]
     strongest = active.reindex(active["attribution"].abs().sort_values(ascending=False, kind="stable").index)
     chosen = [int(index) for index in strongest["index"][:TEXT_FEATURES]]
     return case.text(chosen or list(candidates[:1]))

@@ -44,7 +44,7 @@ class Study:
         weights = [weight.detach().cpu().float().numpy().tobytes() for weight in self.dictionary.sae.parameters()]
         return sha256(self.method.encode(), self.dictionary.name.encode(), str(STEPS).encode(), *weights)
 
-    def cases(self, chats: Sequence[Conversation], kinds: Sequence[str] = ("concept", "random")) -> list[Case]:
+    def cases(self, chats: Sequence[Conversation], kinds: Sequence[str] = ("injected", "random")) -> list[Case]:
         """Return every conversation under every vector of some kinds."""
         return [Case(self, chat, condition) for chat in chats for condition in self.setup.conditions(kinds)]
 
@@ -89,7 +89,7 @@ class Case:
 
             attributions = attribute(states, CLEAN, INJECTED, method=self.study.method, steps=STEPS)
             sums = {name: attributions.attrs[name] for name in ("total", "logit_diff_shift")}
-            concepts = {self.condition.intervention.name: self.condition.vector}
+            concepts = {self.condition.intervention.name: self.condition.unit}
             acts = feature_table(states, concepts=concepts)
             with warnings.catch_warnings():  # told once, of all cases
                 warnings.simplefilter("ignore")
@@ -105,13 +105,13 @@ class Case:
 
     def caused(self, plan: Plan) -> pieces.Piece:
         """Return what happens when features are set to what they are in the other run."""
-        seed, order = self.study.setup.config.seed, plan.orders[self.condition.vector]
+        seed, order = self.study.setup.config.seed, plan.orders[self.condition.unit]
 
         def rows(states: FeatureReading) -> dict[str, pd.DataFrame]:
             from mechint.attribution.features import cases, necessity
             from mechint.attribution.features import matched_effects as trials
 
-            case = cases.Case(states, CLEAN, INJECTED, self.condition.vector)
+            case = cases.Case(states, CLEAN, INJECTED, self.condition.unit)
             sets = necessity.measure([case], order, plan.counts, n_random=DRAWS, seed=seed)
             return {
                 "single": _single(states, plan.measured),
@@ -153,7 +153,7 @@ class Case:
             for at, feature in enumerate(chosen)
         ]
         tokens: list[JSON] = [str(tokenizer.decode([token])) for token in rendered.tokens[first:]]
-        excerpt: dict[str, JSON] = {"conversation": rendered.label, "concept": self.condition.vector, "first": first}
+        excerpt: dict[str, JSON] = {"conversation": rendered.label, "concept": self.condition.unit, "first": first}
         return {**excerpt, "tokens": tokens, "speakers": speakers, "features": features}
 
     def _piece(
@@ -170,13 +170,13 @@ class Case:
             parts = [table.assign(part=name) for name, table in rows(states).items()]
             table = pd.concat(parts, ignore_index=True).assign(
                 conversation=self.chat.label, intervention=condition.intervention.name,
-                vector=condition.vector, vector_kind=condition.kind,
+                unit=condition.unit, series=condition.series,
             )  # fmt: skip
             receipts = [run.short_receipt(receipt.to_dict()) for receipt in states.reading.prefilled.receipts]
             table.attrs = {"receipts": [receipt | {"model": model.name} for receipt in receipts]}
             return table
 
-        fields = (study.fingerprint, self.chat, condition.kind, *dependencies)
+        fields = (study.fingerprint, self.chat, condition.series, *dependencies)
         # Shards, for which places would have to be known beforehand, there are none of.
         return pieces.Piece(1, pieces.key(model, [condition.intervention], *fields), compute)
 

@@ -60,8 +60,8 @@ class Subject:
 
     def caption(self, measured: Measured) -> str:
         """Return model, SAE, what it leaves out, and of what the parts are parts."""
-        cases = int(measured.concepts.groupby("vector")["conversation"].nunique().max())
-        n_concepts, n_randoms = (rows["vector"].nunique() for rows in (measured.concepts, measured.randoms))
+        cases = int(measured.concepts.groupby("unit")["conversation"].nunique().max())
+        n_concepts, n_randoms = (rows["unit"].nunique() for rows in (measured.concepts, measured.randoms))
         counts = f"{_count(n_concepts, 'concept')}, {_count(cases, 'conversation')}"
         if n_randoms:
             counts += f", {_count(n_randoms, 'random vector')}"
@@ -247,8 +247,8 @@ def _listed(value: JSON) -> list[dict[str, JSON]]:
 def by_component(measured: Measured, subject: Subject) -> go.Figure:
     """Return what attention and MLPs of every layer write into the shift."""
     table = measured.parts["components"]
-    written = table[table["vector_kind"] == "concept"]
-    owner = written.drop_duplicates("intervention").set_index("intervention")["vector"]
+    written = table[table["series"] == "injected"]
+    owner = written.drop_duplicates("intervention").set_index("intervention")["unit"]
     frames = {
         name: frame.assign(concept=frame["intervention"].map(owner))
         for name, frame in (("bars", components.by_layer(written)), ("sums", components.cumulative(written)))

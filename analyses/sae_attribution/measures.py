@@ -45,7 +45,7 @@ def plan(attribution: pd.DataFrame, chosen: Sequence[int] | None, top: int, seed
 
     Besides, the effects of the largest attributions and of as many others, drawn at random, are measured.
     """
-    wide = by_unit(attribution[(attribution["kind"] == "feature") & (attribution["vector_kind"] == "concept")])
+    wide = by_unit(attribution[(attribution["kind"] == "feature") & (attribution["series"] == "injected")])
     order = _order(wide)
     half = MEASURED // 2
     others = np.random.default_rng(seed).permutation(order[half:])[:half].tolist()
@@ -68,8 +68,8 @@ def by_unit(rows: pd.DataFrame, value: str = "attribution") -> pd.DataFrame:
     A feature that has no row in a case is active in neither of its runs: there it carries nothing.
     """
     keys = [rows[name] for name in _PLACE]
-    cells = rows.pivot_table(value, keys, ["vector", "conversation"], aggfunc="sum", sort=False, fill_value=0.0)
-    return cells.T.groupby(level="vector", sort=False).mean().T
+    cells = rows.pivot_table(value, keys, ["unit", "conversation"], aggfunc="sum", sort=False, fill_value=0.0)
+    return cells.T.groupby(level="unit", sort=False).mean().T
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,13 +87,13 @@ class Measured:
     def concepts(self) -> pd.DataFrame:
         """Attributions under concepts."""
         table = self.parts["attribution"]
-        return table[table["vector_kind"] == "concept"]
+        return table[table["series"] == "injected"]
 
     @cached_property
     def randoms(self) -> pd.DataFrame:
         """Attributions under random vectors; may be empty."""
         table = self.parts["attribution"]
-        return table[table["vector_kind"] == "random"]
+        return table[table["series"] == "random"]
 
     @cached_property
     def shift(self) -> intervals.Interval:
@@ -113,7 +113,7 @@ class Measured:
     @cached_property
     def judged(self) -> tuple[pd.DataFrame, list[str]]:
         """Verdicts by candidate, and what is to be said of them; without a second concept there are none."""
-        table = self.parts["trials"].assign(concept=lambda rows: rows["vector"])
+        table = self.parts["trials"].assign(concept=lambda rows: rows["unit"])
         if table["concept"].nunique() < 2:
             return pd.DataFrame(columns=["component", "verdict"]), ["One concept: no intervals and no verdicts."]
         table["features"] = [(index,) for index in table["index"]]
@@ -138,7 +138,7 @@ class Measured:
         measured = self._measured("removed", "measured")
         table = table.join(measured).reset_index()
         acts = self.concepts.groupby("index")[["clean_at_answer", "injected_at_answer"]].sum()
-        cases = self.concepts.groupby(["vector", "conversation"]).ngroups
+        cases = self.concepts.groupby(["unit", "conversation"]).ngroups
         for run in ("clean", "injected"):  # what is not listed in a case is zero there
             table[run] = table["index"].map(acts[f"{run}_at_answer"] / cases).where(table["kind"] == "feature")
             table[run] = table[run].fillna(0.0).where(table["kind"] == "feature")
@@ -188,7 +188,7 @@ class Measured:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """Necessity and sufficiency by number of features."""
-        return causes.curves(self.parts["sets"].assign(concept=lambda rows: rows["vector"]))
+        return causes.curves(self.parts["sets"].assign(concept=lambda rows: rows["unit"]))
 
     @cached_property
     def discrimination(self) -> pd.DataFrame:
@@ -197,7 +197,7 @@ class Measured:
         `sets` says which; activations are means over the read positions.
         """
         rows = self.parts["readouts"]
-        rows = rows[(rows["readout"] == "read_mean") & (rows["vector_kind"] == "concept")]
+        rows = rows[(rows["readout"] == "read_mean") & (rows["series"] == "injected")]
         detected = rows["logit_diff"] > 0
         both = {"injected, clean": (_acts(rows), _acts(rows, "clean"))}
         if 0 < detected.sum() < len(rows):
@@ -236,8 +236,8 @@ class Measured:
         }  # fmt: skip
 
     def _over_cases(self, name: str, rows: pd.DataFrame) -> intervals.Interval:
-        cases = rows.drop_duplicates(["vector", "conversation"])
-        return intervals.mean_interval(cases.groupby("vector", sort=False)[name].mean().to_numpy())
+        cases = rows.drop_duplicates(["unit", "conversation"])
+        return intervals.mean_interval(cases.groupby("unit", sort=False)[name].mean().to_numpy())
 
     def _grouped(self, rows: pd.DataFrame, candidates: Sequence[int]) -> pd.DataFrame:
         """Sum all features but candidates, and the caches of all layers."""
@@ -279,5 +279,5 @@ def _rounded(value: np.ndarray | float) -> float | None:
 
 def _acts(rows: pd.DataFrame, value: str = "acts") -> pd.DataFrame:
     """Return activations as vectors x features, a vector's conversations averaged; what is not listed is zero."""
-    cells = rows.pivot_table(value, ["vector", "conversation"], "index", fill_value=0.0, sort=False)
-    return cells.groupby(level="vector", sort=False).mean()
+    cells = rows.pivot_table(value, ["unit", "conversation"], "index", fill_value=0.0, sort=False)
+    return cells.groupby(level="unit", sort=False).mean()

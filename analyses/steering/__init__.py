@@ -97,7 +97,7 @@ def conditions(config: Config, setup: Setup) -> list[Condition]:
         dose = scaled(setup.dose, factor)
         steered = dataclasses.replace(setup, dose=dose).conditions(strength=f"{dose.amount:g}")
         every += [
-            dataclasses.replace(condition, columns={**condition.columns, "target": targets[condition.vector]})
+            dataclasses.replace(condition, columns={**condition.columns, "target": targets[condition.unit]})
             for condition in steered
         ]
     return every
@@ -133,9 +133,9 @@ def replies(config: Config, setup: Setup, chats: Sequence[Conversation], steered
     """Return a row for each reply, greedy and sampled, clean and under every condition."""
     from mechint.interventions.specifications import CLEAN as NOTHING
 
-    by_vector: dict[str, list[Condition]] = {"": [Condition(NOTHING, "", "none", CLEAN)]}
+    by_vector: dict[str, list[Condition]] = {"": [Condition(NOTHING, "", "clean", CLEAN)]}
     for condition in steered:
-        by_vector.setdefault(condition.vector, []).append(condition)
+        by_vector.setdefault(condition.unit, []).append(condition)
     todo = [_piece(config, setup, chats, group) for group in by_vector.values()]
     with run.sparing_threads(setup.model):
         return pieces.with_ratio(pieces.compute(config, NAME, REPLY, todo))

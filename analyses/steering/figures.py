@@ -13,7 +13,6 @@ from analyses.steering.vectors_figures import cosines, vectors
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, TextCell
-from mechint.figures.names import mapped
 from mechint.figures.style import MINUS, SERIES
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from analyses.kit.dose import Dose
     from analyses.steering.vectors import Sanity
 
-_SERIES = {"none": "clean", "concept": "injected", "random": "random"}
 _RANDOM_SHOWN = 2  # random vectors whose replies are shown
 _LOOKS = {name: SERIES[name] for name in ("clean", "injected", "random")}
 
@@ -56,11 +54,11 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     that of the concept whose norms it has; for clean replies each concept in turn is a unit.
     """
     read, replies = plain_text.rises(table), table[table["kind"] == REPLY]
-    clean = table[(table["kind"] == plain_text.KIND) & (table["vector_kind"] == "none")].set_index("conversation")
+    clean = table[(table["kind"] == plain_text.KIND) & (table["series"] == "clean")].set_index("conversation")
     before = [clean.loc[text, f"log_p_{name}"] for text, name in zip(read["conversation"], read["target"], strict=True)]
     now = [row[f"log_p_{row['target']}"] for row in read.to_dict("records")]
     log_p = read.assign(value=np.subtract(now, before))
-    keys = ["strength", "vector_kind", "vector"]
+    keys = ["strength", "series", "unit"]
     kinds = read[keys].drop_duplicates()
     rise = plain_text.worst(read, keys[:2]).rename(columns={"rise": "value"})
     parts = {
@@ -70,20 +68,16 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     }
     assert len(rise) == len(kinds)
     points = pd.concat([values.assign(panel=panel) for panel, values in parts.items()], ignore_index=True)
-    points = points.assign(
-        series=mapped(points["vector_kind"], _SERIES, "kind"), amount=points["strength"].astype(float)
-    )
+    points = points.assign(amount=points["strength"].astype(float))
     points = points.sort_values("amount", kind="stable", ascending=False)
-    return points.assign(row=points["strength"].map(_row)).rename(columns={"vector": "unit"})
+    return points.assign(row=points["strength"].map(_row))
 
 
 def _named_share(replies: pd.DataFrame) -> pd.DataFrame:
     """Return each reply with 1 if it has the name that is looked for; clean replies once for each concept."""
-    concepts = list(dict.fromkeys(replies.loc[replies["vector_kind"] == "concept", "vector"]))
-    clean = replies[replies["vector_kind"] == "none"]
-    every = pd.concat(
-        [replies[replies["vector_kind"] != "none"], *(clean.assign(vector=c, target=c) for c in concepts)]
-    )
+    concepts = list(dict.fromkeys(replies.loc[replies["series"] == "injected", "unit"]))
+    clean = replies[replies["series"] == "clean"]
+    every = pd.concat([replies[replies["series"] != "clean"], *(clean.assign(unit=c, target=c) for c in concepts)])
     hits = [target in names.split(", ") for target, names in zip(every["target"], every["said"], strict=True)]
     return every.assign(value=np.array(hits, dtype=float))
 
@@ -142,13 +136,13 @@ def talk(replies: pd.DataFrame, summary: pd.DataFrame, caption: str, mode: str) 
     request = replies["conversation"].iloc[0]
     answers = replies[replies["conversation"] == request].assign(row=lambda rows: rows["strength"].map(_row))
     columns = _columns(summary)
-    clean = answers.loc[answers["vector_kind"] == "none", "text"].iloc[0]
+    clean = answers.loc[answers["series"] == "clean", "text"].iloc[0]
     concepts, random = (
-        list(dict.fromkeys(answers.loc[answers["vector_kind"] == kind, "vector"])) for kind in ("concept", "random")
+        list(dict.fromkeys(answers.loc[answers["series"] == kind, "unit"])) for kind in ("injected", "random")
     )
     names = [*concepts, *random[:_RANDOM_SHOWN]]
-    texts = answers.set_index(["vector", "row"])["text"]
-    targets = answers.set_index("vector")["target"].groupby(level=0).first()
+    texts = answers.set_index(["unit", "row"])["text"]
+    targets = answers.set_index("unit")["target"].groupby(level=0).first()
     lines = []
     for name in names:
         bold = name_pattern(targets[name])
@@ -183,6 +177,6 @@ def _one_line(text: str) -> str:
 
 def _counts(table: pd.DataFrame) -> str:
     replies = table[table["kind"] == REPLY]
-    kinds = {kind: replies.loc[replies["vector_kind"] == kind, "vector"].nunique() for kind in ("concept", "random")}
+    kinds = {kind: replies.loc[replies["series"] == kind, "unit"].nunique() for kind in ("injected", "random")}
     each = len(replies[["conversation", "mode", "sample"]].drop_duplicates())
     return f"{kinds['concept']} concepts, {kinds['random']} random vectors, {each} replies each"

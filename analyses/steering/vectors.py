@@ -27,7 +27,7 @@ class Vector:
     """
 
     name: str
-    kind: str
+    series: str
     norms: Mapping[int, float]
     promoted: tuple[str, ...]
     suppressed: tuple[str, ...]
@@ -62,7 +62,7 @@ def sanity(setup: Setup) -> JSON:
     last = setup.dose.layers[-1]
     vectors = tuple(
         Vector(
-            name, "concept" if name in setup.concepts else "random",
+            name, "injected" if name in setup.concepts else "random",
             {layer: _rounded(norm) for layer, norm in vector.norms.items()},
             tokens(setup.model, vector, last), tokens(setup.model, -vector, last),
         )
@@ -100,7 +100,7 @@ def _vector(record: Mapping[str, JSON]) -> Vector:
     norms, promoted, suppressed = (record[name] for name in ("norms", "promoted", "suppressed"))
     by_layer = {int(layer): float(str(norm)) for layer, norm in norms.items()} if isinstance(norms, dict) else {}
     words = [tuple(map(str, side)) if isinstance(side, list) else () for side in (promoted, suppressed)]
-    return Vector(str(record["name"]), str(record["kind"]), by_layer, *words)
+    return Vector(str(record["name"]), str(record["series"]), by_layer, *words)
 
 
 def _rounded(value: float) -> float:

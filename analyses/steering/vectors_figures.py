@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 def cosines(sanity: Sanity, dose: Dose, caption: str) -> go.Figure:
     """Return the cosines of all pairs of vectors, those alike beside each other."""
     values = np.array(sanity.cosines)
-    kinds = np.array([vector.kind for vector in sanity.vectors])
-    order = [*_alike(values, np.flatnonzero(kinds == "concept")), *np.flatnonzero(kinds == "random")]
+    series = np.array([vector.series for vector in sanity.vectors])
+    order = [*_alike(values, np.flatnonzero(series == "injected")), *np.flatnonzero(series == "random")]
     names = [sanity.vectors[at].name for at in order]
     ordered = values[np.ix_(order, order)]
     none = np.full_like(ordered, np.nan)
     panel = GridPanel("Cosine of two vectors, mean over the dose's layers", Interval(ordered, none, none, len(names)))
     return draw.grid(
         [panel], rows=names, columns=[name.replace("-", "<br>") for name in names], row_label="", column_label="",
-        label="cosine", title=_cosines_finding(sanity, kinds),
+        label="cosine", title=_cosines_finding(sanity, series),
         subtitle=f"{caption}. Concepts in order of similarity "
         "(average linkage), then random vectors.",
     )  # fmt: skip
@@ -51,14 +51,14 @@ def _alike(values: np.ndarray, members: np.ndarray) -> list[int]:
     return [int(members[at]) for at in leaves_list(tree)]
 
 
-def _cosines_finding(sanity: Sanity, kinds: np.ndarray) -> str:
+def _cosines_finding(sanity: Sanity, series: np.ndarray) -> str:
     values = np.array(sanity.cosines)
-    concept = kinds == "concept"
+    concept = series == "injected"
     if concept.sum() < 2:
         return "How alike are the vectors?"
     off = values[np.ix_(concept, concept)].copy()
     np.fill_diagonal(off, np.nan)
-    names = [vector.name for vector in sanity.vectors if vector.kind == "concept"]
+    names = [vector.name for vector in sanity.vectors if vector.series == "injected"]
     row, column = np.unravel_index(int(np.nanargmax(off)), off.shape)
     mean = f"{np.nanmean(off):+.2f}".replace("-", MINUS)
     most = f"{off[row, column]:+.2f}".replace("-", MINUS)
@@ -70,14 +70,14 @@ def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, caption: str) -> go
     steered = table[(table["kind"] == REPLY) & (table["strength"].astype(float) > 0)]
     amounts = sorted(set(steered["strength"]), key=float)
     at = min(amounts, key=lambda amount: abs(float(amount) - dose.amount))
-    ratios = steered[steered["strength"] == at].groupby("vector")["added_ratio"].mean()
+    ratios = steered[steered["strength"] == at].groupby("unit")["added_ratio"].mean()
     rows = [_vector_line(number, sanity, dose, ratios) for number in range(len(sanity.vectors))]
     right = sum(
         any(_begins(vector.name, token) for token in vector.promoted)
         for vector in sanity.vectors
-        if vector.kind == "concept"
+        if vector.series == "injected"
     )
-    concepts = sum(vector.kind == "concept" for vector in sanity.vectors)
+    concepts = sum(vector.series == "injected" for vector in sanity.vectors)
     headings = [
         "vector", "|v|, first to last layer (median)", f"|added| / median |residual| at strength {at}",
         "most similar (cosine)", "tokens it promotes", "tokens it suppresses",

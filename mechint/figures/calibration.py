@@ -8,7 +8,7 @@ from mechint.base.signatures import checked
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, SKY, VERMILION, finish, rgba
 from mechint.figures.units import with_units
 
-_PANELS = {"concept": "Concept vectors, or another model's cache", "random": "Random vectors of equal norm"}
+_PANELS = {"injected": "Concept vectors, or another model's cache", "random": "Random vectors of equal norm"}
 _ROW, _OFFSETS = 46, {"detection": 0.24, "control": 0.0, "net": -0.24}
 _SERIES = {
     "detection": ("detection: introspection questions", SKY, "circle-open", 1.5, 8),
@@ -21,9 +21,9 @@ _WORDS = {"reports": "reports it", "bias": "bias, no report", "null": "nothing",
 
 @checked
 def calibration(verdicts: pd.DataFrame, *, margin: float, title: str) -> go.Figure:
-    """Return the figure of a frame with `label`, `vector_kind`, `verdict`, and the three shifts with their bounds.
+    """Return the figure of a frame with `label`, `series`, `verdict`, and the three shifts with their bounds.
 
-    `vector_kind` is concept, random or swap; shifts are of logit_diff, natural units.
+    `series` is injected, random or swapped; shifts are of logit_diff, natural units.
     """
     labels = list(dict.fromkeys(verdicts["label"]))
     place = {label: len(labels) - 1 - number for number, label in enumerate(labels)}
@@ -32,7 +32,7 @@ def calibration(verdicts: pd.DataFrame, *, margin: float, title: str) -> go.Figu
         subplot_titles=[f"<b>{panel}</b>" for panel in _PANELS.values()],
     )  # fmt: skip
     for column, panel in enumerate(_PANELS, start=1):
-        rows = verdicts[(verdicts["vector_kind"] == "random") == (panel == "random")]
+        rows = verdicts[(verdicts["series"] == "random") == (panel == "random")]
         for name in _SERIES:
             figure.add_trace(_points(rows, name, place, legend=column == 1), row=1, col=column)
         figure.add_vrect(-margin, margin, row=1, col=column, fillcolor=rgba(GREEN, 0.14), line_width=0, layer="below")

@@ -35,7 +35,7 @@ SERIES = {
     "confusing-no": Series("control, answer no but confusing", SKY, "longdash", "diamond"),
     "yes": Series("control, answer yes", ORANGE, "longdashdot", "triangle-down"),
     "ambiguous": Series("control, ambiguous", PURPLE, "dash", "x"),
-    "swap": Series("cache filled by the finetuned model", BROWN, "longdash", "hexagon", 3.0),
+    "swapped": Series("cache filled by the finetuned model", BROWN, "longdash", "hexagon", 3.0),
     "contrast": Series("contrast vector injected", VIOLET, "solid", "star-diamond", 3.0),
 }
 PUBLISHED = Series("published value (Qwen2.5-Coder-32B-Instruct)", PURPLE, "dot", "star-open")

@@ -53,7 +53,7 @@ def test_the_record_says_how_and_on_what(finished: Path, inputs: list[str]) -> N
 def test_the_table_has_every_cell_once(table: pd.DataFrame) -> None:
     rows = ["embed", *map(str, range(N_LAYERS))]
     assert not table.duplicated(["conversation", "intervention", "layer"]).any()
-    assert set(table.loc[table["vector_kind"] == "none", "conversation"]) == {
+    assert set(table.loc[table["series"] == "clean", "conversation"]) == {
         "question",
         "control-no",
         "control-yes",
@@ -65,7 +65,7 @@ def test_the_table_has_every_cell_once(table: pd.DataFrame) -> None:
         "1:3",
         "2:4",
     ]
-    assert set(table.loc[table["vector_kind"] == "random", "kind"]) == {"introspection"}
+    assert set(table.loc[table["series"] == "random", "kind"]) == {"introspection"}
 
 
 def test_the_table_equals_a_direct_call(table: pd.DataFrame, inputs: list[str]) -> None:

@@ -29,7 +29,7 @@ def _rows(conversation: str, vector: str, kind: str, effect: float, placement: P
     """Rows in which the shift is `effect` times the question's share at all layers after the first injected one."""
     asked, group, clean, share = ASKED[conversation]
     after = [int(step - 1 > min(placement.layers)) for step in range(N_LAYERS + 1)]
-    about = {"conversation": conversation, "kind": asked, "group": group, "vector": vector, "vector_kind": kind}
+    about = {"conversation": conversation, "kind": asked, "group": group, "unit": vector, "series": kind}
     about |= {"sweep": placement.sweep, "injected_layers": cli.format_layers(placement.layers) if vector else ""}
     shifts = [effect * share * reached for reached in after]
     return [
@@ -41,13 +41,13 @@ def _rows(conversation: str, vector: str, kind: str, effect: float, placement: P
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     placements = [Placement("main", DOSE.layers), *sweep_placements(2, range(N_LAYERS), N_LAYERS)]
-    rows = [row for asked in ASKED for row in _rows(asked, "", "none", 0.0, placements[0])]
+    rows = [row for asked in ASKED for row in _rows(asked, "", "clean", 0.0, placements[0])]
     for placement in placements:
         rows += [
             r
             for asked in ASKED
             for n, effect in CONCEPTS.items()
-            for r in _rows(asked, n, "concept", effect, placement)
+            for r in _rows(asked, n, "injected", effect, placement)
         ]
         rows += [r for name, effect in RANDOMS.items() for r in _rows("question", name, "random", effect, placement)]
     return pd.DataFrame(rows)
@@ -155,7 +155,7 @@ def test_windows_are_rows_of_their_own_figure(drawn: dict[str, go.Figure]) -> No
 
 
 def test_panels_without_data_are_left_out(table: pd.DataFrame) -> None:
-    questions = table[(table["kind"] == "introspection") & (table["vector_kind"] != "random")]
+    questions = table[(table["kind"] == "introspection") & (table["series"] != "random")]
     found = _figures(questions)
     assert list(_heatmaps(found["lens_sweep_single"])) == ["Introspection question"]
     assert "random" not in found["lens_overview"].layout.title.text
@@ -164,7 +164,7 @@ def test_panels_without_data_are_left_out(table: pd.DataFrame) -> None:
 
 def test_a_missing_value_is_a_gap_and_never_zero(table: pd.DataFrame) -> None:
     broken = table.copy()
-    hit = (broken["vector"] == "cats") & (broken["layer"] == "3") & (broken["sweep"] == "single")
+    hit = (broken["unit"] == "cats") & (broken["layer"] == "3") & (broken["sweep"] == "single")
     broken.loc[hit & (broken["kind"] == "introspection") & (broken["injected_layers"] == "0"), "p_yes_shift"] = np.nan
     found = _heatmaps(_figures(broken)["lens_sweep_single"])["Introspection question"]
     assert np.isnan(found[0, -1])

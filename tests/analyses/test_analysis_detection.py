@@ -27,11 +27,11 @@ RANDOMS = {"random-0": 0.1, "random-1": -0.1}
 
 def _rows(question: str, about: dict[str, str], share: float) -> list[dict[str, object]]:
     """Rows of one question, whose shift of logit_diff under a vector is `share` times the vector's own effect."""
-    vectors = {"": ("none", 0.0)} | {name: ("concept", size) for name, size in CONCEPTS.items()}
+    vectors = {"": ("clean", 0.0)} | {name: ("injected", size) for name, size in CONCEPTS.items()}
     vectors |= {name: ("random", size) for name, size in RANDOMS.items()}
     return [
         {
-            "conversation": question, "intervention": name or "clean", "vector": name, "vector_kind": kind,
+            "conversation": question, "intervention": name or "clean", "unit": name, "series": kind,
             "question": question, **about, "p_yes": 0.1 + 0.1 * share * size, "p_no": 0.9 - 0.1 * share * size,
             "logit_diff_shift": share * size, "entropy": 0.5 + share * size, "p_yes_shift": 0.1 * share * size,
         }
@@ -115,7 +115,7 @@ def test_the_score_is_detection_minus_factual() -> None:
 
 def test_an_outlier_is_named() -> None:
     table = _controls_table(0.1, 0.1)
-    odd = (table["conversation"] == "no 2") & (table["vector_kind"] == "concept")
+    odd = (table["conversation"] == "no 2") & (table["series"] == "injected")
     table.loc[odd, "logit_diff_shift"] = 9.0
     figure = controls_figures(table, "a model")["controls_groups"]
     texts = {text for trace in figure.data for text in (trace.text if trace.text is not None else ())}
@@ -132,14 +132,14 @@ def test_a_run_equals_a_direct_call(analysis, inputs: list[str], tmp_path: Path)
     assert analysis.main([*inputs, "--out", str(tmp_path)]) == 0
     folder = tmp_path / analysis.NAME
     table = pd.read_parquet(folder / "table.parquet")
-    assert set(table["vector_kind"]) == {"none", "concept", "random"}
+    assert set(table["series"]) == {"clean", "injected", "random"}
     assert len(table) == 3 * (1 + 2 + 2)
     model, cats = model_and_cats(inputs)
     steer = mi.Injection(cats, layers=(1, 2), strength=2.0, name="cats")
     record = json.loads((folder / "run.json").read_text())
     assert record["dose"]["layers"] == [1, 2]
     direct = mi.score(model, asked_conversations(), steer)
-    ours = table[table["vector"] == "cats"]
+    ours = table[table["unit"] == "cats"]
     for column in ("p_yes", "logit_diff_shift", "entropy"):
         np.testing.assert_allclose(ours[column], direct[column], atol=1e-6)
 
@@ -173,14 +173,14 @@ def test_bad_input_is_one_error(analysis, argv, words, tmp_path: Path, capsys) -
 
 def conversations_of_ones_own(count: int) -> pd.DataFrame:
     """Rows of introspection questions that no prompt set has, each with a shift of its own, and of a control."""
-    kinds = [("none", ""), *(("concept", name) for name in CONCEPTS), ("random", "random-0")]
+    kinds = [("clean", ""), *(("injected", name) for name in CONCEPTS), ("random", "random-0")]
     common = {"description": "", "info": "", "format": "", "p_yes": 0.3, "p_no": 0.5, "logit_diff": 0.0}
     return pd.DataFrame(
         [
             common
-            | {"conversation": f"chat {at}", "vector": vector, "vector_kind": kind, "intervention": vector or "clean"}
+            | {"conversation": f"chat {at}", "unit": vector, "series": kind, "intervention": vector or "clean"}
             | {"kind": "introspection" if at < count else "control", "group": "" if at < count else "no"}
-            | {"logit_diff_shift": float(at) if kind == "concept" else 0.0}
+            | {"logit_diff_shift": float(at) if kind == "injected" else 0.0}
             for at in range(count + 1)
             for kind, vector in kinds
         ]

@@ -53,12 +53,12 @@ def lucky(target: int, order: Sequence[int], layer: str, number: int) -> np.ndar
 
 def planted(answer: Answer, gain: float = 0.0) -> pd.DataFrame:
     """A table as a run leaves it; a concept's own name gains `gain` where it is asked for."""
-    vectors = [("", "none", "none"), *((name, "concept", name) for name in CONCEPTS)]
+    vectors = [("", "clean", "none"), *((name, "injected", name) for name in CONCEPTS)]
     vectors += [(f"random-{at}", "random", CONCEPTS[at]) for at in range(2)]
     rows = []
     for info in INFOS:
         for vector, kind, target in vectors:
-            told = {"info": info, "vector": vector, "vector_kind": kind, "target": target}
+            told = {"info": info, "unit": vector, "series": kind, "target": target}
             truth = OPTIONS.index(target)
             for number, order in enumerate(choices.orders(4, 8, 0)):
                 asked = {"task": "choice", "question": "injected", "order": number, "conversation": f"{info}{number}"}
@@ -69,7 +69,7 @@ def planted(answer: Answer, gain: float = 0.0) -> pd.DataFrame:
             for question in ("injected", "control"):
                 for name in CONCEPTS:
                     for token in range(2):
-                        own = name == target and kind == "concept" and question == "injected"
+                        own = name == target and kind == "injected" and question == "injected"
                         asked = {"task": "naming", "question": question, "conversation": f"{question}{info}"}
                         log_p = -3.0 - CONCEPTS.index(name) + own * gain / 2
                         rows.append({**told, **asked, "layer": "3", "name": name, "token": token, "log_p": log_p})
@@ -209,7 +209,7 @@ def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
     assert set(record["verdict"]) == {"best_layer", "accuracy", "bits", "own_names"}
     table = pd.read_parquet(ran / "table.parquet")
     assert table["task"].value_counts().to_dict()["choice"] == 2 * 2 * 5 * 5  # infos, orders, interventions, layers
-    assert set(table.loc[table["vector_kind"] == "random", "target"]) == {"cats", "bread"}
+    assert set(table.loc[table["series"] == "random", "target"]) == {"cats", "bread"}
 
 
 def test_cells_equal_direct_calls(ran: Path, inputs: list[str]) -> None:
@@ -221,7 +221,7 @@ def test_cells_equal_direct_calls(ran: Path, inputs: list[str]) -> None:
     order = choices.orders(3, 2, 0)[1]
     chat = prompt_questions.identification(design, [list(texts.values())[at] for at in order], "q")
     lens = mi.logit_lens(model, chat, steer, answers=prompt_questions.answers(design, "identification", 3))
-    ours = table[(table["task"] == "choice") & (table["vector"] == "cats") & (table["info"] == "none")]
+    ours = table[(table["task"] == "choice") & (table["unit"] == "cats") & (table["info"] == "none")]
     ours = ours[ours["order"] == 1]
     for at, option in enumerate(order):
         for read in ("p", "logit"):

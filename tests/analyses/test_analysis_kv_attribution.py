@@ -63,13 +63,13 @@ def _vector(size: float, control: bool = False) -> list[dict[str, object]]:
 
 def _table(scale: float = 1.0, control: float = 0.0) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
-    for kind, vectors in (("concept", CONCEPTS), ("random", RANDOMS)):
+    for kind, vectors in (("injected", CONCEPTS), ("random", RANDOMS)):
         for name, size in vectors.items():
-            about = {"vector": name, "vector_kind": kind, "intervention": name}
+            about = {"unit": name, "series": kind, "intervention": name}
             rows += [
                 {**about, **row, "conversation": "question", "kind": "introspection"} for row in _vector(scale * size)
             ]
-            if kind == "concept":
+            if kind == "injected":
                 silent = _vector(control * size, control=True)
                 rows += [{**about, **row, "conversation": "control-no", "kind": "control"} for row in silent]
     return pd.DataFrame(rows)
@@ -159,7 +159,7 @@ def test_the_conversation_that_is_drawn_has_its_own_shift() -> None:
 
 def test_one_concept_and_no_random_vectors_are_drawn_without_intervals() -> None:
     table = _table()
-    found = figures(table[table["vector"] == "cats"], TEXT, "a model")
+    found = figures(table[table["unit"] == "cats"], TEXT, "a model")
     assert len([trace for trace in found["kv_attribution_map"].data if isinstance(trace, go.Heatmap)]) == 2 * 3
     assert "80% of the shift" in _title(found["kv_attribution_layers"])
 
@@ -192,7 +192,7 @@ def test_a_run_equals_direct_calls(whole: Path, inputs: list[str]) -> None:
         )
     assert mine["shift"].iloc[0] == pytest.approx(mi.score(reading.model, reading.rendered.conversation, steer)
                                                   ["logit_diff_shift"].item(), abs=1e-4)  # fmt: skip
-    both = table[(table["level"] == "window") & (table["vector_kind"] == "concept")]
+    both = table[(table["level"] == "window") & (table["series"] == "injected")]
     cells = mine.loc[(mine["level"] == "cell") & (mine["direction"] == "insert"), ["layer_start", "pos_start"]]
     expected = [cell for window in kv.strongest(both, 0.01, 2) for cell in kv.cells(window)]
     assert [tuple(row) for row in cells.to_numpy()] == [(cell.layer_start, cell.pos_start) for cell in expected]
@@ -203,8 +203,8 @@ def test_a_run_equals_direct_calls(whole: Path, inputs: list[str]) -> None:
 
 def test_the_table_says_what_was_asked_under_what(whole: Path) -> None:
     table = pd.read_parquet(whole / "table.parquet")
-    asked = table.groupby("kind")["vector_kind"].agg(set)
-    assert asked.to_dict() == {"introspection": {"concept", "random"}, "control": {"concept"}}
+    asked = table.groupby("kind")["series"].agg(set)
+    assert asked.to_dict() == {"introspection": {"injected", "random"}, "control": {"injected"}}
     assert set(table.loc[table["kind"] == "control", "level"]) == {"cache", "layer"}
     curves = table[table["level"] == "curve"]
     ends = curves[curves["n_windows"] == curves["of_windows"]]
@@ -217,8 +217,8 @@ def test_the_table_says_what_was_asked_under_what(whole: Path) -> None:
     }
     assert {receipt["kind"] for receipt in record["receipts"]} == {"clean", "injected"}
     assert record["verdict"]["shift"]["mean"] == pytest.approx(
-        table[(table["level"] == "cache") & (table["vector_kind"] == "concept") & (table["kind"] == "introspection")]
-        .drop_duplicates("vector")["shift"].mean()
+        table[(table["level"] == "cache") & (table["series"] == "injected") & (table["kind"] == "introspection")]
+        .drop_duplicates("unit")["shift"].mean()
     )  # fmt: skip
 
 

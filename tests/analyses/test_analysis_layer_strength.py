@@ -34,16 +34,16 @@ GAIN = dict(zip(WINDOWS, (1.0, 4.0, 2.0), strict=True))
 def _place(layers: str, strength: str, sweep: str, control: float, yes: float, harm: float) -> list[dict[str, object]]:
     """Rows at one place: controls shift by `control` and `yes` times what introspection does, text loss by `harm`."""
     rows: list[dict[str, object]] = []
-    for kind, vectors in (("concept", CONCEPTS), ("random", RANDOMS)):
+    for kind, vectors in (("injected", CONCEPTS), ("random", RANDOMS)):
         for name, size in vectors.items():
-            about = {"vector": name, "vector_kind": kind, "intervention": f"{name} {sweep} {layers} {strength}"}
+            about = {"unit": name, "series": kind, "intervention": f"{name} {sweep} {layers} {strength}"}
             about |= {"sweep": sweep, "injected_layers": layers, "strength": strength}
             shift = size * GAIN.get(layers, 1.0) * float(strength)
             asked = {"question": ("introspection", "", 1.0), "no": ("control", "no", control)}
-            asked |= {"yes": ("control", "yes", yes)} if kind == "concept" else {}
+            asked |= {"yes": ("control", "yes", yes)} if kind == "injected" else {}
             for label, (what, group, share) in asked.items():
                 values = {"logit_diff_shift": share * shift, "p_yes": 0.2, "added_ratio": 0.25 * float(strength)}
-                if kind == "concept" or what == "introspection":
+                if kind == "injected" or what == "introspection":
                     rows.append({**about, "conversation": label, "kind": what, "group": group, **values})
             for text, more in (("prose", -0.5), ("reply", harm * float(strength))):
                 rows.append({**about, "conversation": f"{text}-0", "kind": "text", "group": text, "loss": 3.0 + more})
@@ -55,7 +55,7 @@ def _table(control: float = 0.1, yes: float = -0.1, harm: float = 1.0) -> pd.Dat
         {"conversation": f"{text}-0", "kind": "text", "group": text, "loss": 3.0} for text in ("prose", "reply")
     ]
     rows += [{"conversation": "question", "kind": "introspection", "group": "", "logit_diff_shift": 0.0}]
-    rows = [{**row, "vector": "", "vector_kind": "none", **layer_strength.CLEAN} for row in rows]
+    rows = [{**row, "unit": "", "series": "clean", **layer_strength.CLEAN} for row in rows]
     for layers in WINDOWS:
         for strength in STRENGTHS:
             rows += _place(layers, strength, "grid", control, yes, harm)
@@ -143,10 +143,10 @@ def test_absolute_strengths_have_a_second_axis(planted: pd.DataFrame, drawn: dic
 
 
 def test_figures_do_without_random_vectors_and_controls(planted: pd.DataFrame) -> None:
-    alone = planted[(planted["vector_kind"] != "random") & (planted["kind"] != "control")]
+    alone = planted[(planted["series"] != "random") & (planted["kind"] != "control")]
     title = figures(alone, SUBJECT)["layer_strength_grid"].layout.title.text
     assert "no control questions were asked" in title.replace("<br>", " ")
-    one = planted[planted["vector"].isin(["", "cats"])]
+    one = planted[planted["unit"].isin(["", "cats"])]
     assert grid(one).best() == (1, 1), "one concept has no interval, and its mean counts"
 
 

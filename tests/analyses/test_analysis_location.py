@@ -53,15 +53,15 @@ def planted(answer: Answer, strength: float = 9.0, concepts: int = 8) -> pd.Data
     """A table as a run leaves it: at the output (layer 10) as planted, at layer 9 nothing."""
     rows = []
     for place, count in COUNTS.items():
-        vectors = [("", "none", -1)]
-        vectors += [(f"c{v}", "concept", site) for v in range(concepts) for site in range(count)]
+        vectors = [("", "clean", -1)]
+        vectors += [(f"c{v}", "injected", site) for v in range(concepts) for site in range(count)]
         vectors += [(f"random-{v}", "random", site) for v in range(2) for site in range(count)]
         for question in ("location", "preference"):
             for number, order in enumerate(choices.orders(count, count, 0)):
                 for name, kind, site in vectors:
                     said = answer(question, -1 if kind == "random" else site, order)
-                    told = {"place": place, "question": question, "order": number, "vector_kind": kind}
-                    told |= {"vector": name, "site": site}
+                    told = {"place": place, "question": question, "order": number, "series": kind}
+                    told |= {"unit": name, "site": site}
                     for layer, size in (("9", 0.0), ("10", strength)):
                         logits = {f"logit_place_{at + 1}": size * (at == said) for at in range(count)}
                         rows.append({**told, "layer": layer, **logits})
@@ -209,8 +209,8 @@ def test_cells_equal_direct_calls(place: str, ran: Path, inputs: list[str]) -> N
     lens = mi.logit_lens(model, chat, [mi.CLEAN, steer], answers=prompt_questions.answers(design, "location", 2))
     table = pd.read_parquet(ran / "table.parquet")
     mine = table[(table["place"] == place) & (table["question"] == "location") & (table["order"] == 0)]
-    for kind, site, name in (("none", -1, "clean"), ("concept", 1, steer.name)):
-        ours = mine[(mine["vector_kind"] == kind) & (mine["site"] == site) & mine["vector"].isin(["", "cats"])]
+    for kind, site, name in (("clean", -1, "clean"), ("injected", 1, steer.name)):
+        ours = mine[(mine["series"] == kind) & (mine["site"] == site) & mine["unit"].isin(["", "cats"])]
         direct = lens[lens["intervention"] == name]
         for at, option in enumerate(order):
             np.testing.assert_allclose(ours[f"logit_place_{option + 1}"], direct[f"logit_{at + 1}"], atol=1e-4)

@@ -35,7 +35,7 @@ SWAP, CONTRAST, RANDOM, CONTROL = 2.0, 4.0, 0.5, -0.2
 
 def _conditions() -> list[tuple[str, str, str, float]]:
     """Vector, kind, strength as the table has it, shift of an introspection question."""
-    found = [("", "none", "0", 0.0), ("a finetune", "swap", "", SWAP)]
+    found = [("", "clean", "0", 0.0), ("a finetune", "swapped", "", SWAP)]
     found += [("contrast", "contrast", f"{s:g}", CONTRAST * abs(s) / 0.3) for s in STRENGTHS]
     # A random vector does more with one sign than with the other, which is left out of the means.
     found += [
@@ -50,14 +50,14 @@ def _planted() -> pd.DataFrame:
     questions += [("control", group, "injection", "yes-no", CONTROL) for group in ("no", "confusing-no", "yes")]
     for info, strongly in INFOS.items():
         for kind, group, description, form, share in questions:
-            for vector, vector_kind, strength, size in _conditions():
+            for vector, series, strength, size in _conditions():
                 shift = strongly * (share * size if not group else share * bool(size))
-                if group and vector_kind == "random":
+                if group and series == "random":
                     continue
                 label = f"{kind} {group} {description} {info} {form}"
                 about = {"conversation": label, "question": group or "is it?", "kind": kind, "group": group}
-                about |= {"description": description, "info": info, "format": form, "vector": vector}
-                about |= {"vector_kind": vector_kind, "strength": strength, "intervention": f"{vector} {strength}"}
+                about |= {"description": description, "info": info, "format": form, "unit": vector}
+                about |= {"series": series, "strength": strength, "intervention": f"{vector} {strength}"}
                 for at, layer in enumerate(LAYERS):
                     moved = shift * at / 2
                     values = {"logit_diff": moved - 3, "logit_diff_shift": moved, "p_yes": 1 / (1 + np.exp(3 - moved))}
@@ -173,9 +173,9 @@ def _equal(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 
 
 def test_a_run_leaves_all_cells_and_says_what_it_is_of(run: Path, ran: pd.DataFrame) -> None:
-    conditions = ran[["vector_kind", "vector", "strength"]].drop_duplicates()
-    assert conditions["vector_kind"].value_counts().to_dict() == {"random": 6, "contrast": 3, "none": 1, "swap": 1}
-    assert set(ran.loc[ran["vector_kind"] == "random", "kind"]) == {"introspection"}
+    conditions = ran[["series", "unit", "strength"]].drop_duplicates()
+    assert conditions["series"].value_counts().to_dict() == {"random": 6, "contrast": 3, "clean": 1, "swapped": 1}
+    assert set(ran.loc[ran["series"] == "random", "kind"]) == {"introspection"}
     assert len(ran) == 5 * (3 * 5 + 6)
     record = json.loads((run / "run.json").read_text())
     assert record["contrast"]["direction"] == "paired_pca"
@@ -185,13 +185,13 @@ def test_a_run_leaves_all_cells_and_says_what_it_is_of(run: Path, ran: pd.DataFr
     assert record["contrast"]["n_prompts"] == texts
     assert record["finetuned"] == "qwen2-own-1-4"
     swap = record["verdict"][""]["swap"]["mean"]
-    assert swap == pytest.approx(_cell(ran, vector_kind="swap", kind="introspection", layer="3")["logit_diff_shift"][0])
+    assert swap == pytest.approx(_cell(ran, series="swapped", kind="introspection", layer="3")["logit_diff_shift"][0])
 
 
 def test_the_swap_equals_a_direct_call(ran: pd.DataFrame, tiny_model: Callable[..., mi.Model]) -> None:
     swap = mi.Swap(tiny_model("qwen2", seed=1))
     direct = mi.score(tiny_model("qwen2"), asked_conversations(), swap)
-    _equal(_cell(ran, vector_kind="swap", layer="3"), direct)
+    _equal(_cell(ran, series="swapped", layer="3"), direct)
     assert direct["logit_diff_shift"].abs().min() > 1e-3
 
 
@@ -207,8 +207,8 @@ def test_vectors_equal_direct_calls(ran: pd.DataFrame, tiny_model: Callable[...,
 
 
 def test_a_strength_of_zero_is_clean(ran: pd.DataFrame) -> None:
-    zero = _cell(ran, vector_kind="contrast", strength="0").set_index(["conversation", "layer"])
-    clean = _cell(ran, vector_kind="none").set_index(["conversation", "layer"]).loc[zero.index]
+    zero = _cell(ran, series="contrast", strength="0").set_index(["conversation", "layer"])
+    clean = _cell(ran, series="clean").set_index(["conversation", "layer"]).loc[zero.index]
     assert (zero["logit_diff"] == clean["logit_diff"]).all()
     assert (zero["logit_diff_shift"] == 0).all()
 
@@ -246,7 +246,7 @@ def test_an_adapter_equals_the_merged_model(options: list[str], tiny_checkpoint,
         assert model_swap.main(argv) == 0
         tables.append(pd.read_parquet(tmp_path / way / "model_swap" / "table.parquet"))
     pd.testing.assert_frame_equal(*tables, atol=1e-3, rtol=0)
-    assert _cell(tables[0], vector_kind="swap", layer="3")["logit_diff_shift"].abs().min() > 1e-3
+    assert _cell(tables[0], series="swapped", layer="3")["logit_diff_shift"].abs().min() > 1e-3
 
 
 def test_what_the_prompt_set_asks() -> None:
@@ -342,7 +342,7 @@ def test_the_lens_has_a_panel_for_each_condition(
 def _swap_row_equals_a_direct_call(table: pd.DataFrame, tiny_checkpoint: Callable[..., Path]) -> None:
     chat = mi.prompts.introspection(PromptDesign.load("full"), ["echo"], ["introspection"], ["one-zero"])[0]
     base, other = (mi.load(tiny_checkpoint("qwen2", seed=seed)) for seed in (0, 1))
-    found = _cell(table, sweep="finetuned", vector_kind="swap", conversation=chat.label)
+    found = _cell(table, sweep="finetuned", series="swapped", conversation=chat.label)
     _equal(found, mi.logit_lens(base, chat, mi.Swap(other)))
 
 

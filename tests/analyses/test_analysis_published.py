@@ -24,14 +24,19 @@ pytestmark = pytest.mark.usefixtures("quick_analyses")
 def _table(**more: object) -> pd.DataFrame:
     """A user's table: three concepts and a random vector, two conversations of the question, one control question."""
     rows = []
-    for vector, kind, size in (("", "none", 0.0), ("a", "concept", 1.0), ("b", "concept", 2.0), ("r", "random", 0.1)):
+    for vector, kind, size in (
+        ("", "clean", 0.0),
+        ("a", "injected", 1.0),
+        ("b", "injected", 2.0),
+        ("r", "random", 0.1),
+    ):
         for info, gain in (("none", 1.0), ("introspection", 3.0), ("poetic", 9.0)):
             for asked, group, share in (("introspection", "", 1.0), ("control", "no", 0.1), ("control", "yes", 5.0)):
                 shift = size * gain * share
                 rows.append(
                     {
-                        "conversation": f"{asked} {group} {info}", "intervention": vector or "clean", "vector": vector,
-                        "vector_kind": kind, "kind": asked, "group": group, "info": info, "description": "injection",
+                        "conversation": f"{asked} {group} {info}", "intervention": vector or "clean", "unit": vector,
+                        "series": kind, "kind": asked, "group": group, "info": info, "description": "injection",
                         "format": "yes-no", "p_yes": 0.01 + 0.05 * shift, "logit_diff_shift": shift, **more,
                     }
                 )  # fmt: skip
@@ -137,7 +142,7 @@ def test_of_a_lens_the_last_layer_counts_and_of_a_sweep_the_main_placement(tmp_p
 
 def test_settings_are_never_pooled_and_where_chooses_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = pd.concat([_table(strength=0.1), _table(strength=0.5).assign(logit_diff_shift=7.0)])
-    sweep.loc[sweep["vector_kind"] == "none", "strength"] = np.nan
+    sweep.loc[sweep["series"] == "clean", "strength"] = np.nan
     path = _written(sweep.drop_duplicates(), tmp_path / "table.parquet")
     assert analysis.main(["--out", str(tmp_path), "--overlay", str(path)]) == 2
     told = capsys.readouterr().err
@@ -155,7 +160,7 @@ def test_settings_are_never_pooled_and_where_chooses_one(tmp_path: Path, capsys:
 
 def test_another_model_s_cache_is_a_row_of_its_own(tmp_path: Path) -> None:
     table = _table()
-    table.loc[table["vector"] == "b", ["vector", "vector_kind"]] = ["finetuned", "swap"]
+    table.loc[table["unit"] == "b", ["unit", "series"]] = ["finetuned", "swapped"]
     found = _values(_written(table, tmp_path / "table.parquet")).query("panel == 'shift' and series == 'other'")
     assert len(found) == 4
     assert all(row.endswith(": finetuned") for row in found["row"])
@@ -165,7 +170,7 @@ def test_another_model_s_cache_is_a_row_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["--overlay", "{bare}"], "no column vector, vector_kind"),
+        (["--overlay", "{bare}"], "no column vector, series"),
         (["--overlay", "{other}"], "nothing in it measures"),
         (["--overlay", "{none}"], "--overlay"),
         (["--overlay", "{text}"], "neither .parquet nor .csv"),

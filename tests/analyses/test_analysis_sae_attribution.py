@@ -91,7 +91,7 @@ def test_a_poor_sae_is_told_in_every_figure_that_speaks_of_features(whole: Path)
 @pytest.mark.filterwarnings("ignore::mechint.base.errors.FeatureWarning")
 def test_a_run_equals_direct_calls(whole: Path, states: FeatureReading) -> None:
     table = pd.read_parquet(whole / "table.parquet")
-    mine = table[table["vector"] == "cats"].reset_index(drop=True)
+    mine = table[table["unit"] == "cats"].reset_index(drop=True)
     assert json.loads((whole / "run.json").read_text())["dose"]["layers"] == LAYERS
     direct = attribute(states, 0, 1, method="integrated")
     pd.testing.assert_frame_equal(
@@ -100,7 +100,7 @@ def test_a_run_equals_direct_calls(whole: Path, states: FeatureReading) -> None:
     assert mine["attribution"].sum() == pytest.approx(mine["total"].iloc[0], abs=1e-4)
     assert mine["logit_diff_shift"].iloc[0] == pytest.approx(direct.attrs["logit_diff_shift"], abs=1e-5)
     single = pd.read_parquet(whole / "single.parquet")
-    row = single[(single["vector"] == "cats") & (single["kind"] == "feature")].iloc[0]
+    row = single[(single["unit"] == "cats") & (single["kind"] == "feature")].iloc[0]
     lost = float(states.logit_diffs[1]) - ablate(states, 1, [int(row["index"])])
     assert row["removed"] == pytest.approx(lost, abs=1e-5)
 
@@ -110,13 +110,13 @@ def test_parts_of_a_run_belong_together(whole: Path) -> None:
     assert features["kind"].to_list() == ["feature"] * 5 + ["other", "error", "cache"]
     assert features["attribution"][:5].abs().is_monotonic_decreasing
     table = pd.read_parquet(whole / "table.parquet")
-    concepts = table[table["vector_kind"] == "concept"]
-    assert features["attribution"].sum() == pytest.approx(concepts.groupby("vector")["attribution"].sum().mean())
-    assert set(concepts["vector"]) == {"cats", "bread"}
-    assert set(table["vector"]) == {"cats", "bread", "random-0", "random-1"}
+    concepts = table[table["series"] == "injected"]
+    assert features["attribution"].sum() == pytest.approx(concepts.groupby("unit")["attribution"].sum().mean())
+    assert set(concepts["unit"]) == {"cats", "bread"}
+    assert set(table["unit"]) == {"cats", "bread", "random-0", "random-1"}
     components = pd.read_parquet(whole / "components.parquet")
-    direct = components.groupby(["vector"])["attribution"].sum()
-    shifts = table.groupby("vector")["logit_diff_shift"].first()
+    direct = components.groupby(["unit"])["attribution"].sum()
+    shifts = table.groupby("unit")["logit_diff_shift"].first()
     np.testing.assert_allclose(direct.loc[shifts.index], shifts, atol=1e-3)
 
 
@@ -163,7 +163,7 @@ def test_of_a_long_text_the_end_is_shown(
 
 def _attributions(values: dict[str, dict[int, float]]) -> pd.DataFrame:
     rows = [
-        {"vector": name, "conversation": chat, "index": index, "attribution": value, "vector_kind": "concept"}
+        {"unit": name, "conversation": chat, "index": index, "attribution": value, "series": "injected"}
         for name, found in values.items()
         for chat in ("a", "b")
         for index, value in found.items()

@@ -51,14 +51,14 @@ def _planted(scale: float = 1.0) -> pd.DataFrame:
     """At +1 cats are said in one of two replies and bread in both, at +2 text is broken; the opposite says nothing."""
     rows: list[dict[str, object]] = [_text_row("", 0, 0.0, {}), _reply("A bread & <b>.", "greedy", 0)]
     rows += [_reply("Nothing.", "sampled", 0)]
-    rows = [{**row, "vector": "", "vector_kind": "none", **steering.CLEAN} for row in rows]
+    rows = [{**row, "unit": "", "series": "clean", **steering.CLEAN} for row in rows]
     for name, target in TARGETS.items():
         for strength in STRENGTHS:
-            kind = "random" if name.startswith("random") else "concept"
-            about = {"vector": name, "vector_kind": kind, "strength": f"{strength * scale:g}", "target": target}
-            said = kind == "concept" and strength > 0
+            kind = "random" if name.startswith("random") else "injected"
+            about = {"unit": name, "series": kind, "strength": f"{strength * scale:g}", "target": target}
+            said = kind == "injected" and strength > 0
             harm = 0.3 * abs(strength) if abs(strength) < 2 else 3.0
-            near = {target: -8.0 + 2 * strength} if kind == "concept" else {}
+            near = {target: -8.0 + 2 * strength} if kind == "injected" else {}
             mine = [_text_row(name, strength, harm, near)]
             mine += [_reply(f"I like {name if said else 'dogs'}.", "greedy", 0)]
             mine += [_reply("Breads!" if said and name == "bread" else "Hm.", "sampled", 0)]
@@ -72,7 +72,7 @@ def drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
 
 
 def _drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
-    names = {name: "random" if name.startswith("random") else "concept" for name in TARGETS}
+    names = {name: "random" if name.startswith("random") else "injected" for name in TARGETS}
     vectors = tuple(
         Vector(name, kind, {1: 1.0, 2: 3.0}, (f" {name[:3]}", " x"), (" y",)) for name, kind in names.items()
     )
@@ -208,7 +208,7 @@ def test_the_record_has_receipts_and_vectors(whole: Path) -> None:
     assert sanity.vectors[0].norms == sanity.vectors[2].norms, "random vectors have the norms of a concept's"
     assert set(sanity.vectors[0].norms) == {1, 2, 3}
     table = pd.read_parquet(whole / "table.parquet")
-    steered = table[(table["kind"] == "reply") & (table["vector_kind"] != "none")]
+    steered = table[(table["kind"] == "reply") & (table["series"] != "clean")]
     assert steered["added_ratio"].gt(0).all()
 
 

@@ -29,7 +29,7 @@ def _rows(model: str, kind: str, detection: float, control: float, spread: float
                 shift = effect + spread * rng.normal()
                 rows.append(
                     {
-                        "model": model, "document": "introspection", "filled_by": "", "vector_kind": kind,
+                        "model": model, "document": "introspection", "filled_by": "", "series": kind,
                         "kind": asked, "conversation": f"{asked} {question}", "intervention": f"{kind} {vector}",
                         "logit_diff_shift": shift,
                     }
@@ -39,23 +39,23 @@ def _rows(model: str, kind: str, detection: float, control: float, spread: float
 
 @pytest.fixture(scope="module")
 def found() -> pd.DataFrame:
-    rows = _rows("organism", "concept", 6.0, 0.1, 0.3) + _rows("organism", "random", 0.1, 0.0, 0.1)
-    rows += _rows("organism-blind", "concept", 0.0, 0.0, 0.1) + _rows("organism-yes-biased", "concept", 1.2, 1.2, 0.1)
+    rows = _rows("organism", "injected", 6.0, 0.1, 0.3) + _rows("organism", "random", 0.1, 0.0, 0.1)
+    rows += _rows("organism-blind", "injected", 0.0, 0.0, 0.1) + _rows("organism-yes-biased", "injected", 1.2, 1.2, 0.1)
     return verdicts(pd.DataFrame(rows), margin=0.5)
 
 
 def test_verdicts_read_what_is_in_the_table(found):
-    by = found.set_index(["model", "vector_kind"])
+    by = found.set_index(["model", "series"])
     assert by.verdict.to_dict() == {
-        ("organism", "concept"): REPORTS,
+        ("organism", "injected"): REPORTS,
         ("organism", "random"): NULL,
-        ("organism-blind", "concept"): NULL,
-        ("organism-yes-biased", "concept"): BIAS,
+        ("organism-blind", "injected"): NULL,
+        ("organism-yes-biased", "injected"): BIAS,
     }
-    biased = by.loc[("organism-yes-biased", "concept")]
+    biased = by.loc[("organism-yes-biased", "injected")]
     assert biased.detection == pytest.approx(1.2, abs=0.1)
     assert biased.net == pytest.approx(biased.detection - biased.control)
-    blind = by.loc[("organism-blind", "concept")]
+    blind = by.loc[("organism-blind", "injected")]
     assert blind.net_low < 0 < blind.net_high
     assert (blind.vectors, blind.questions, blind.controls) == (5, 6, 9)
 
@@ -86,7 +86,7 @@ def test_the_figure_shows_every_row_with_its_verdict(found):
     assert sum("reports it" in word for word in words) == 1
     assert sum("bias" in word for word in words) == 1
     net = next(trace for trace in figure.data if trace.legendgroup == "net")
-    assert list(net.x) == pytest.approx(found[found.vector_kind == "concept"].net.tolist())
+    assert list(net.x) == pytest.approx(found[found.series == "injected"].net.tolist())
     assert "zero where zero is planted" in figure.layout.title.text
 
 
@@ -138,11 +138,11 @@ def test_a_run_writes_its_files_and_resumes(tmp_path: Path, monkeypatch):
         assert calibration.main(argv) == 130
     assert calibration.main(argv) == 0
     table = pd.read_parquet(tmp_path / "calibration" / "table.parquet")
-    assert set(table.vector_kind) == {"none", "concept", "random", "swap"}
+    assert set(table.series) == {"clean", "injected", "random", "swapped"}
     assert set(table.filled_by) == {"", "organism-lora"}
     assert len(table) == (2 + 3 * 2) * (1 + 4 + 2)
     record = json.loads((tmp_path / "calibration" / "run.json").read_text())
-    assert [row["vector_kind"] for row in record["verdicts"]] == ["concept", "random", "swap"]
+    assert [row["series"] for row in record["verdicts"]] == ["injected", "random", "swapped"]
     assert (tmp_path / "calibration" / "calibration.html").is_file()
     assert not (tmp_path / "calibration" / ".partial").exists()
 

@@ -26,7 +26,7 @@ TAKEN = (
     "control",
     "swap",
     "contrast",
-    "concept",
+    "swapped",
 )
 
 

@@ -44,18 +44,18 @@ def test_a_series_without_a_look_is_no_figure_without_it(
 
 
 def test_an_unknown_kind_of_vector_has_no_series() -> None:
-    table = pd.DataFrame({"vector_kind": ["none", "negated"], "kind": "introspection", "group": ""})
-    with pytest.raises(UnknownNameError, match="unknown kind 'negated'"):
+    table = pd.DataFrame({"series": ["clean", "negated"], "kind": "introspection", "group": ""})
+    with pytest.raises(UnknownNameError, match="unknown series 'negated'"):
         shifts.series_of(table)
-    assert list(shifts.series_of(table.assign(vector_kind="swap"))) == ["swap", "swap"]
+    assert list(shifts.series_of(table.assign(series="swapped"))) == ["swapped", "swapped"]
 
 
 def test_a_mistyped_kind_is_no_table_of_clean_rows() -> None:
     setup = Setup(None, None, Dose((0,), 1.0, None, ""), {}, {})  # type: ignore[arg-type]
-    with pytest.raises(UnknownNameError, match=r"unknown kind of vectors: concepts[\s\S]*concept, random"):
+    with pytest.raises(UnknownNameError, match=r"unknown series: concepts[\s\S]*injected, random"):
         setup.conditions(["concepts"])
     with pytest.raises(UnknownNameError, match="unknown vector: cats"):
-        setup.condition("cats", "concept", setup.dose)
+        setup.condition("cats", "injected", setup.dose)
 
 
 def test_names_are_replaced_or_refused() -> None:
