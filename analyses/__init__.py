@@ -1,9 +1,16 @@
-"""One module per question: frozen Config -> compute() -> table -> figures(). `python -m analyses` lists them."""
+"""One folder for each question; `python -m analyses` lists them.
+
+python -m analyses.detection --concepts cats,bread              # writes figures, table and record
+
+import analyses
+results = analyses.detection.run(concepts=("cats", "bread"))    # results.table, .figures, .facts
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 # By module: the options with which `python -m analyses.all` runs it for the gallery.
 ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -24,3 +31,14 @@ ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 # These need no model: of the options that all others share they have --out.
 WITHOUT_MODEL = frozenset({"published"})
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import an analysis when it is first named."""
+    if name in ANALYSES:
+        return importlib.import_module(f"analyses.{name}")
+    raise AttributeError(f"module 'analyses' has no analysis {name!r}; there are {', '.join(ANALYSES)}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *ANALYSES]

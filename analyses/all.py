@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import shlex
@@ -15,7 +14,8 @@ from types import ModuleType
 
 from analyses import ANALYSES, WITHOUT_MODEL
 from analyses.gallery import page as gallery
-from analyses.kit import cli, earlier, inputs
+from analyses.kit import cli, declarations, earlier, inputs
+from analyses.kit.options import Common, Out
 from mechint.base.errors import MechintError, UsageError
 from mechint.base.files import read_json, sha256, write_atomically
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code have changed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    common: list[argparse.Namespace] = []
+    common: list[Common] = []
     if code := cli.guarded(lambda: common.append(_parsed(argv))):
         return code
     steps = [_Step.of(name, options, common[0], argv) for name, options in ANALYSES.items()]
@@ -57,7 +57,7 @@ class _Step:
     problem: MechintError | None
 
     @classmethod
-    def of(cls, name: str, options: Sequence[str], common: argparse.Namespace, argv: Sequence[str]) -> _Step:
+    def of(cls, name: str, options: Sequence[str], common: Common, argv: Sequence[str]) -> _Step:
         """Return an analysis with the options of the command line and those of the gallery."""
         arguments = [*(_without_model(common) if name in WITHOUT_MODEL else argv), *options]
         return cls(name, arguments, _problem(_module(name), arguments))
@@ -93,7 +93,7 @@ def _module(name: str) -> ModuleType:
 class _Done:
     """The analyses that a run with these options, models and code has finished, kept in its output directory."""
 
-    def __init__(self, options: argparse.Namespace, argv: Sequence[str]) -> None:
+    def __init__(self, options: Common, argv: Sequence[str]) -> None:
         self._path, self._key = options.out / _UNFINISHED, _key(options, argv)
         self.names = self._read()
 
@@ -117,7 +117,7 @@ class _Done:
         self._path.unlink(missing_ok=True)
 
 
-def _key(options: argparse.Namespace, argv: Sequence[str]) -> str:
+def _key(options: Common, argv: Sequence[str]) -> str:
     """Return a hash of options, the files behind them, and all source files: nothing old is taken for finished."""
     files = sorted(file for folder in ("analyses", "mechint") for file in (_ROOT / folder).rglob("*.py"))
     dependencies = [[argument for argument in argv if argument != earlier.OVERWRITE], inputs.digest(options)]
@@ -135,18 +135,18 @@ def _problem(module: ModuleType, arguments: Sequence[str]) -> MechintError | Non
     return None
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> declarations.Parser:
     """Return the command line's parser."""
-    return cli.common_parser("analyses.all", __doc__ or "")
+    return declarations.parser(Common, "analyses.all", __doc__ or "")
 
 
-def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+def _parsed(argv: Sequence[str]) -> Common:
     """Check the options, which are passed on to every analysis."""
-    return parser().parse_args(argv)
+    return declarations.parse(Common, parser(), argv)
 
 
-def _without_model(common: argparse.Namespace) -> list[str]:
-    return ["--out", str(common.out), *[earlier.OVERWRITE] * common.overwrite]
+def _without_model(common: Common) -> list[str]:
+    return declarations.command_line(Out, {"out": common.out, "overwrite": common.overwrite})
 
 
 def _write_index(out: Path, done: _Done) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib
 import sys
@@ -10,32 +9,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analyses import ANALYSES
-from analyses.kit import cli, option_types
+from analyses.kit import cli, declarations, option_types
 from analyses.kit import record as run
 from analyses.kit import shard_files as parts
+from analyses.kit.analysis import Run
+from analyses.kit.options import Out
 from mechint.base.errors import UsageError
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> declarations.Parser:
     """Return the command line's parser."""
-    options = cli.Parser(prog="python -m analyses.merge", description=__doc__, allow_abbrev=False)
-    options.add_argument(
+    made = declarations.parser(Out, "analyses.merge", __doc__ or "")
+    made.add_argument(
         "paths",
         type=option_types.path,
         nargs="*",
         default=[Path("figures")],
         help="part files, or directories below which they are",
     )
-    options.add_argument("--out", type=option_types.path, default=Path("figures"), help="where results are written")
-    cli.add_overwrite(options)
-    return options
+    return made
 
 
 def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[Path]:
     """Write the results of every analysis with parts at `paths`, and remove parts below `out`; returns their paths."""
-    from analyses.kit import compute as tables
-
-    clock, files = run.Clock(), parts.files(paths)
+    clock = run.Clock()
+    files = parts.files(paths)
     written: list[Path] = []
     for name, (rows, record) in parts.read(files).items():
         if name not in ANALYSES:
@@ -48,7 +46,8 @@ def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[
             )
         analysis = importlib.import_module(f"analyses.{name}").ANALYSIS
         config = dataclasses.replace(analysis.parsed(record.argv), out=out, shard=None, overwrite=overwrite)
-        written += tables.conclude(analysis.run_of(config, record.argv, clock, record.found), rows)
+        started = Run(config, record.argv, clock)
+        written += analysis.conclude(started, rows, analysis.facts_of(record.facts)).paths
     for file in files:
         if file.resolve().is_relative_to(out.resolve()):
             file.unlink()
@@ -57,13 +56,12 @@ def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
 
-    def task() -> None:
+    def joined(arguments: Sequence[str]) -> Sequence[Path]:
         options = parser().parse_args(arguments)
-        cli.list_figures(merge(options.paths, options.out, overwrite=options.overwrite))
+        return merge(options.paths, options.out, overwrite=options.overwrite)
 
-    return cli.guarded(task)
+    return cli.run(argv, joined)
 
 
 if __name__ == "__main__":

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from analyses.kit import cli, option_types
+from analyses.kit import cli, declarations, option_types
+from analyses.kit.declarations import option
+from analyses.kit.options import TemplateUse
 from mechint.chat.conversations import load_conversations
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    options = cli.Parser(prog="python -m analyses.rendering", description=__doc__, allow_abbrev=False)
-    options.add_argument("conversations", type=option_types.path, help="a conversation file or a directory of them")
-    options.add_argument(
-        "--model",
-        type=option_types.location,
-        default="organism",
-        help="whose chat template; only its tokenizer is loaded",
+@dataclass(frozen=True, kw_only=True)
+class Config(TemplateUse):
+    """The options of this command; its conversations are its one argument."""
+
+    model: str = option(
+        "whose chat template; only its tokenizer is loaded", default="organism", parse=option_types.location
     )
-    options.add_argument("--limit", type=option_types.whole_number(1), help="how many conversations (default: all)")
-    cli.add_template_options(options)
-    return options
+    limit: int | None = option("how many conversations (default: all)", parse=option_types.whole_number(1))
+
+
+def parser() -> declarations.Parser:
+    """Return the command line's parser."""
+    made = declarations.parser(Config, "analyses.rendering", __doc__ or "")
+    made.add_argument("conversations", type=option_types.path, help="a conversation file or a directory of them")
+    return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the texts; returns the exit code."""
 
     def write() -> None:
-        config = parser().parse_args(argv)
-        chats = load_conversations(config.conversations)[: config.limit]
+        given = vars(parser().parse_args(argv))
+        chats = load_conversations(given.pop("conversations"))
+        config = Config(**given)
         from mechint.chat.render import render_all
         from mechint.models.loading import load_tokenizer
         from mechint.models.model_names import resolve
 
         tokenizer, _ = load_tokenizer(resolve(config.model))
-        for rendered in render_all(tokenizer, chats, cli.template_options(config)):
+        for rendered in render_all(tokenizer, chats[: config.limit], config.template):
             sys.stdout.write(f"{rendered}\n\n")
 
     return cli.guarded(write)

@@ -2,62 +2,60 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from analyses.kit import checks, cli
-from analyses.kit import questions as asked
-from analyses.kit import record as run
-from analyses.kit import study as experiment
+from analyses.kit import checks, questions
+from analyses.kit.analysis import Analysis, Drawn
+from analyses.kit.declarations import option
+from analyses.kit.facts import RunFacts
+from analyses.kit.options import Common
+from analyses.kit.record import as_json
+from analyses.kit.study import Inputs
+from analyses.kit.subject import ask_all
+from mechint.base.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
-    from mechint.base.files import JSON
     from mechint.chat.conversations import Conversation
 
 NAME = "controls"
 INFOS = ("none", "introspection")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Common):
+@dataclass(frozen=True, kw_only=True)
+class Config(Common):
     """All options of this analysis."""
 
-    info: str
+    GROUP: ClassVar[str] = "controls"
+
+    info: Literal["none", "introspection"] = option(
+        "info document that the figures show", default="introspection", drawing=True
+    )
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
-    group = options.add_argument_group("controls")
-    group.add_argument("--info", choices=INFOS, default=INFOS[1], help="info document that the figures show")
-    return options
+def check(config: Config) -> Inputs:
+    """Return the files and conversations of a run; raises for all bad input that can be known without a model."""
+    files = checks.check_common(config, NAME)
+    return Inputs(files, conversations(config, files))
 
 
-def check(config: Config) -> None:
-    """Raise for all bad input that can be known without a model."""
-    questions(config, checks.check_common(config, NAME).prompts)
-
-
-def questions(config: Config, prompt_set: str) -> list[Conversation]:
+def conversations(config: Config, files: checks.Files) -> list[Conversation]:
     """Return introspection questions and all control questions, with and without the info document, in both formats.
 
     Or those of `--conversations`, among which there must be control questions. Raises UsageError.
     """
     from mechint import prompts
-    from mechint.base.errors import UsageError
     from mechint.prompts.design import PromptDesign
 
-    if config.conversations is None:
-        design, usual = PromptDesign.load(prompt_set), asked.Wording()
+    usual = questions.Wording()
+    if files.conversations is None:
+        design = PromptDesign.load(files.prompts)
         cell = {"descriptions": [usual.description], "infos": list(INFOS)}
         return prompts.introspection(design, **cell) + prompts.controls(design, **cell, limit=config.limit)
-    chats = asked.conversations(config, asked.Wording(), prompt_set)
-    if not any(asked.kind_of(chat) == "control" for chat in chats):
+    chats = questions.conversations(config, usual, files)
+    if not any(questions.kind_of(chat) == "control" for chat in chats):
         raise UsageError(
             given=f"{config.conversations}: no control questions",
             allowed="conversations with extra.kind control, or a label that begins with `control`",
@@ -66,23 +64,21 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
     return chats
 
 
-def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
+def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, RunFacts]:
     """Return the rows of every question, clean and under every concept and random vector."""
-    return experiment.ask_all(config, NAME, questions)
+    return ask_all(config, NAME, inputs)
 
 
-def draw(
-    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
-) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
-    """Return the figures of a finished table, and the verdict on bias and noise for the record."""
+def draw(table: pd.DataFrame, config: Config, facts: RunFacts) -> Drawn:
+    """Return the figures of a finished table, and the verdict on bias and noise."""
     from analyses.controls.figures import figures, verdict
 
     from_file = config.conversations is not None
     rows = table if from_file else table[table["info"] == config.info]
-    asks = "own conversations" if from_file else f"info document: {config.info}, both answer formats"
-    caption = f"{experiment.caption(record)}; {asks}"
-    return figures(rows, caption), {"verdict": run.as_json(verdict(rows))}
+    wording = "own conversations" if from_file else f"info document: {config.info}, both answer formats"
+    return figures(rows, f"{facts.caption}; {wording}"), {"verdict": as_json(verdict(rows))}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"info"}))
+ANALYSIS = Analysis(NAME, __doc__ or "", Config, RunFacts, check, compute, draw)
 main = ANALYSIS.main
+run = ANALYSIS.run

@@ -14,6 +14,7 @@ from mechint import stats
 from mechint.figures import DotPanel
 from mechint.figures.names import check_names
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, SERIES
+from mechint.figures.words import bounded, signed
 from mechint.stats import intervals
 from mechint.stats.intervals import PROBABILITY
 
@@ -107,10 +108,10 @@ def _groups_finding(summary: pd.DataFrame) -> str:
     controls = shift.drop("introspection", errors="ignore")
     worst = controls.abs().idxmax()
     if "introspection" not in shift.index:
-        return f"Control questions move by {_signed(controls[worst])} at most ({_ROW_LABELS[worst]})"
+        return f"Control questions move by {signed(controls[worst])} at most ({_ROW_LABELS[worst]})"
     return (
-        f"An injected concept moves the introspection answer by {_signed(shift['introspection'])}, control answers by "
-        f"{_signed(controls[worst])} at most ({_ROW_LABELS[worst]})"
+        f"An injected concept moves the introspection answer by {signed(shift['introspection'])}, control answers by "
+        f"{signed(controls[worst])} at most ({_ROW_LABELS[worst]})"
     )
 
 
@@ -155,9 +156,9 @@ def _score_finding(summary: pd.DataFrame) -> str:
     if "injected" not in scores.index:
         return "Detection and factual questions, clean and injected"
     injected = scores.loc["injected"]
-    text = f"Introspection score of concepts {_interval(injected)}"
+    text = f"Introspection score of concepts {bounded(*injected[['mean', 'low', 'high']])}"
     if "random" in scores.index:
-        text += f"; of random vectors {_interval(scores.loc['random'])}"
+        text += f"; of random vectors {bounded(*scores.loc['random', ['mean', 'low', 'high']])}"
     return text
 
 
@@ -205,7 +206,7 @@ def bias_or_noise(rows: pd.DataFrame, verdicts: Mapping[str, Mapping[str, float 
         if wide is not None:
             points.append(wide.reset_index().assign(series=series))
     reading = verdicts["injected"]
-    sizes = {name: f"{float(reading[name]):+.2f}".replace("-", MINUS) for name in ("bias", "noise")}
+    sizes = {name: signed(float(reading[name])) for name in ("bias", "noise")}
     return draw.plane(
         pd.concat(points).rename(columns={"no": "x", "yes": "y"}), _LOOKS,
         x_label=f"controls answered no: shift of {METRICS['logit_diff']}, natural units",
@@ -216,11 +217,3 @@ def bias_or_noise(rows: pd.DataFrame, verdicts: Mapping[str, Mapping[str, float 
         subtitle=f"{caption}. Small: single vectors; large: means with 95% intervals over vectors. Bias: "
         "half the sum of both shifts; noise: half of what they differ by.",
     )  # fmt: skip
-
-
-def _interval(row: pd.Series) -> str:
-    return f"{_signed(row['mean'])} [{_signed(row['low'])}, {_signed(row['high'])}]"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS)

@@ -2,55 +2,46 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from analyses.kit import checks, cli, option_types
-from analyses.kit import questions as asked
-from analyses.kit import study as experiment
+from analyses.kit import checks, option_types, questions
+from analyses.kit.analysis import Analysis, Drawn
+from analyses.kit.declarations import option
+from analyses.kit.facts import RunFacts
+from analyses.kit.options import Common, Marked
+from analyses.kit.questions import Wording
+from analyses.kit.study import Inputs
+from analyses.kit.subject import ask_all
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
-    from mechint.base.files import JSON
     from mechint.chat.conversations import Conversation
 
 NAME = "detection"
 CONTROLS = 2  # of each group, for each info document and format: all of them are for analyses.controls
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Common):
+@dataclass(frozen=True, kw_only=True)
+class Config(Common, Marked):
     """All options of this analysis."""
 
-    format: str | None
-    uncorrected: bool
+    GROUP: ClassVar[str] = "detection"
 
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
-    group = options.add_argument_group("detection")
-    group.add_argument(
-        "--format",
-        type=option_types.words,
-        help=f"answer format of the main figure (default: {asked.Wording().format})",
+    format: str | None = option(
+        f"answer format of the main figure (default: {Wording.format})", parse=option_types.words, drawing=True
     )
-    cli.add_marks(group)
-    return options
 
 
-def check(config: Config) -> None:
-    """Raise for all bad input that can be known without a model."""
+def check(config: Config) -> Inputs:
+    """Return the files and conversations of a run; raises for all bad input that can be known without a model."""
     checks.check_effect(config.conversations is not None, "--conversations", config, ("format", "uncorrected"))
-    checkpoint = checks.check_common(config, NAME)
-    questions(config, checkpoint.prompts)
+    files = checks.check_common(config, NAME)
+    return Inputs(files, conversations(config, files))
 
 
-def questions(config: Config, prompt_set: str) -> list[Conversation]:
+def conversations(config: Config, files: checks.Files) -> list[Conversation]:
     """Return the introspection question in every wording, and some control questions with the accurate description.
 
     Or those of `--conversations`. Raises UnknownNameError for a format that the set does not have.
@@ -58,10 +49,10 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
     from mechint import prompts
     from mechint.prompts.design import PromptDesign
 
-    usual = asked.Wording.of(format=config.format)
-    if config.conversations is not None:
-        return asked.conversations(config, usual, prompt_set)
-    design = PromptDesign.load(prompt_set)
+    usual = Wording.of(format=config.format)
+    if files.conversations is not None:
+        return questions.conversations(config, usual, files)
+    design = PromptDesign.load(files.prompts)
     prompts.introspection(design, formats=[usual.format])
     controls = prompts.controls(
         design, descriptions=[usual.description], limit=CONTROLS if config.limit is None else config.limit
@@ -69,21 +60,20 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
     return prompts.introspection(design) + controls
 
 
-def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
+def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, RunFacts]:
     """Return the rows of every question, clean and under every concept and random vector."""
-    return experiment.ask_all(config, NAME, questions)
+    return ask_all(config, NAME, inputs)
 
 
-def draw(
-    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
-) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
-    """Return the figures of a finished table; nothing is added to the record."""
+def draw(table: pd.DataFrame, config: Config, facts: RunFacts) -> Drawn:
+    """Return the figures of a finished table; they find nothing that the record should have."""
     from analyses.detection.figures import figures
     from mechint.stats.bands import Marks
 
-    main_format = asked.Wording.of(format=config.format).format
-    return figures(table, main_format, experiment.caption(record), Marks(config.uncorrected)), {}
+    main_format = Wording.of(format=config.format).format
+    return figures(table, main_format, facts.caption, Marks(config.uncorrected)), {}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"format", "uncorrected"}))
+ANALYSIS = Analysis(NAME, __doc__ or "", Config, RunFacts, check, compute, draw)
 main = ANALYSIS.main
+run = ANALYSIS.run

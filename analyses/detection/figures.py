@@ -14,6 +14,7 @@ from mechint import stats
 from mechint.figures import DotPanel, GridPanel, published
 from mechint.figures.names import only
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, PUBLISHED, SERIES
+from mechint.figures.words import signed
 from mechint.stats import intervals
 from mechint.stats.bands import BANDS, Marks
 from mechint.stats.intervals import PROBABILITY
@@ -135,16 +136,12 @@ def _finding(summary: pd.DataFrame) -> str:
     moved = [key for key in overall or injected if shift.loc[key, "low"] > 0]
     best = max(overall or injected, key=lambda key: shift.loc[key, "mean"])
     where = f", {best[0]}" if overall else f" most with: {best[0]}"
-    text = f"An injected concept shifts logit(yes) {MINUS} logit(no){where} ({_signed(shift, best)})"
+    text = f"An injected concept shifts logit(yes) {MINUS} logit(no){where} ({signed(shift.loc[best, 'mean'])})"
     if (best[0], "random") in shift.index:
-        text += f"; random vectors {_signed(shift, (best[0], 'random'))}"
+        text += f"; random vectors {signed(shift.loc[(best[0], 'random'), 'mean'])}"
     if (best[0], "no") in shift.index:
-        text += f", control questions {_signed(shift, (best[0], 'no'))}"
+        text += f", control questions {signed(shift.loc[(best[0], 'no'), 'mean'])}"
     return text if moved else "No info document makes an injected concept shift yes over no"
-
-
-def _signed(shift: pd.DataFrame, key: tuple[str, str]) -> str:
-    return f"{shift.loc[key, 'mean']:+.2f}".replace("-", MINUS)
 
 
 def concepts(rows: pd.DataFrame, caption: str) -> go.Figure:
@@ -231,7 +228,7 @@ def _our_line(label: str, rows: pd.DataFrame, everything: pd.DataFrame) -> list[
     introspection = everything[(everything["row"] == label) & (everything["kind"] == "introspection")]
     injected, clean = rows[rows["kind"] == "introspection"], introspection[introspection["series"] == "clean"]
     pairs = (shifts.percent_shift(clean[name].mean(), injected[name].mean()) for name in ("p_yes", "p_no"))
-    return ["ours", label, f"{injected['vector'].nunique()} concepts", *pairs]
+    return ["ours", label, f"{injected['unit'].nunique()} concepts", *pairs]
 
 
 def _published_line(line: Mapping[str, object]) -> list[str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from analyses.kit.cli import Common, format_layers, template_options
+from analyses.kit.declarations import flag, values
+from analyses.kit.option_types import format_layers
+from analyses.kit.options import Common
 from mechint import organisms
 from mechint.base.errors import LayerRangeError, UnknownConceptError, UnknownNameError, UsageError
 from mechint.base.files import check_writable
 from mechint.chat.conversations import Conversation, load_conversations
 from mechint.models.model_names import Source, check_reachable, resolve
+
+if TYPE_CHECKING:
+    from mechint.models.model import Model
+    from mechint.vectors.concept_vectors import ConceptVector
 
 _T = TypeVar("_T")
 _VECTOR_SUFFIXES = (".gguf", ".safetensors")
@@ -26,32 +31,75 @@ _RANDOM = re.compile(r"random[-_ ]?[0-9]+")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What can be known of a model before it is loaded; sizes are None if its configuration is not here."""
+    """What can be known of a model before it is loaded; sizes are None if its configuration is not to be had."""
 
     n_layers: int | None
     prompts: str
     d_model: int | None = None
 
 
-def check_common(config: Common, analysis: str) -> Checkpoint:
-    """Raise for every bad common option that can be known without a model, and for an --out that cannot be written."""
+@dataclass(frozen=True)
+class Files:
+    """What was read of the files that options name: the model's configuration, `--vectors` by name, `--conversations`.
+
+    Without these options there are no vectors, and conversations are None.
+    """
+
+    checkpoint: Checkpoint
+    vectors: Mapping[str, ConceptVector]
+    conversations: Sequence[Conversation] | None
+
+    @property
+    def n_layers(self) -> int | None:
+        """How many blocks the model has, where that is known."""
+        return self.checkpoint.n_layers
+
+    @property
+    def prompts(self) -> str:
+        """The name of the model's prompt set."""
+        return self.checkpoint.prompts
+
+    def check_prompts(self, model: Model) -> None:
+        """Raise UsageError for a model that reads other prompts than its configuration, as far as it was read, said."""
+        if model.prompts != self.prompts:
+            raise UsageError(
+                given=f"{model.name}, which reads the prompt set {model.prompts!r}; its config.json could not be read",
+                allowed=f"a model of the prompt set {self.prompts!r}, or one whose config.json can be read first",
+                advice="download the model, and name its directory",
+            )
+
+
+def check_common(config: Common, analysis: str) -> Files:
+    """Return what files hold; raises for every bad common option that can be known without a model.
+
+    Among these is an --out that cannot be written.
+    """
     if config.engine == "ray" and config.shard is not None:
         raise UsageError("--engine ray with --shard", "one of them: Ray divides the table itself", "leave one out")
     check_effect(config.device == "cpu", "--device cpu, whose memory is the computer's", config, ("offload",))
-    template_options(config)
-    checkpoint = check_model(config.model)
+    _ = config.template  # raises for a date that is none
+    loaded = config.loaded
+    checkpoint = (
+        check_model(config.model) if loaded is None else Checkpoint(loaded.n_layers, loaded.prompts, loaded.d_model)
+    )
     if checkpoint.n_layers is not None:
         check_layers(config.layers, checkpoint.n_layers)
-    if config.conversations is not None:
-        load_conversations(config.conversations)
+    conversations = None if config.conversations is None else load_conversations(config.conversations)
     check_concepts(config.concepts or (), "--concepts")
+    if config.vectors is None and checkpoint.prompts == "small":
+        select(dict.fromkeys(organisms.concepts("all")), config.concepts, "concept", UnknownConceptError)
+    vectors: dict[str, ConceptVector] = {}
     if config.vectors is not None:
         check_effect(True, "--vectors", config, ("method",))
-        vector_files(config.vectors, config.concepts)
-    elif checkpoint.prompts == "small":
-        select(dict.fromkeys(organisms.concepts("all")), config.concepts, "concept", UnknownConceptError)
+        vectors = _read(vector_files(config.vectors, config.concepts))
     check_writable(config.out / analysis, "--out")
-    return checkpoint
+    return Files(checkpoint, vectors, conversations)
+
+
+def _read(files: Mapping[str, Path]) -> dict[str, ConceptVector]:
+    from mechint.vectors.concept_vectors import ConceptVector
+
+    return {name: ConceptVector.load(file) for name, file in files.items()}
 
 
 def check_model(name: str) -> Checkpoint:
@@ -61,22 +109,16 @@ def check_model(name: str) -> Checkpoint:
     return _checkpoint(source)
 
 
-def check_effect(without: bool, because: str, config: Common, options: Sequence[str]) -> None:
-    """Raise UsageError if an option was given that can have no effect, rather than ignore it."""
-    kinds = {field.name: str(field.type) for field in dataclasses.fields(config)}
-    flags = [flag for name in options if (flag := _flag(name, getattr(config, name), kinds[name]))]
+def check_effect(without: bool, because: str, config: object, options: Sequence[str]) -> None:
+    """Raise UsageError if an option was given that can have no effect, rather than ignore it.
+
+    One is given unless its value is None, or that of a switch that is off.
+    """
+    defaults = {name: getattr(type(config), name) for name in options}
+    given = {name: value for name, value in values(config).items() if name in options}
+    flags = [flag(name, value) for name, value in given.items() if value is not None and value is not defaults[name]]
     if without and flags:
         raise UsageError(f"{', '.join(flags)} with {because}", "one or the other", "leave one of them out")
-
-
-def _flag(name: str, value: object, kind: str) -> str:
-    """Return how an option was given; "" if it was not: a switch that is off, or anything that is None.
-
-    One that can be switched off too (`bool | None`) is not given as long as it is None.
-    """
-    if value is None or (value is False and kind == "bool"):
-        return ""
-    return f"--{'no-' * (value is False)}{name.replace('_', '-')}"
 
 
 def vector_files(path: Path, concepts: Sequence[str] | None = None) -> dict[str, Path]:
@@ -135,7 +177,7 @@ def check_layers(layers: Sequence[int] | None, n_layers: int) -> None:
 
 
 def _checkpoint(source: Source) -> Checkpoint:
-    """Read a local checkpoint's config.json, or what a GGUF file declares, without loading anything."""
+    """Read a checkpoint's config.json, or what a GGUF file declares, without loading anything."""
     if source.is_gguf:
         from mechint.models.gguf_configs import config_of
         from mechint.models.gguf_models import reading_model
@@ -144,16 +186,25 @@ def _checkpoint(source: Source) -> Checkpoint:
             declared = config_of(model)
         return Checkpoint(declared.num_hidden_layers, "full", declared.hidden_size)
     try:
-        config = json.loads((Path(source.location) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a hub id, or a directory whose problem the loader reports
+        config = json.loads(_configuration(source).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the loader reports what is wrong with it
         config = {}
-    declarations = config if isinstance(config, dict) else {}
+    declared = config if isinstance(config, dict) else {}
     sizes = [
-        declarations.get(name, declarations.get(old))
+        declared.get(name, declared.get(old))
         for name, old in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
     ]
     n_layers, d_model = (size if isinstance(size, int) else None for size in sizes)
-    return Checkpoint(n_layers, str(declarations.get("mechint_prompts", "full")), d_model)
+    return Checkpoint(n_layers, str(declared.get("mechint_prompts", "full")), d_model)
+
+
+def _configuration(source: Source) -> Path:
+    """Return the path of a checkpoint's configuration; that of a model from the hub is downloaded, if it is not yet."""
+    if source.is_local:
+        return Path(source.location) / "config.json"
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(source.location, "config.json"))
 
 
 def check_whole(config: Common, why: str) -> None:

@@ -5,30 +5,21 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from analyses.kit import record as run
-from analyses.kit import shard_files as parts
-from analyses.kit.cli import Common
+from analyses.kit.options import Common
 from mechint.engine.store import each_once
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
     from mechint.base.files import JSON
     from mechint.engine.explain import Explanation
     from mechint.engine.job import Job, Request
     from mechint.engine.job import Options as JobOptions
     from mechint.models.model import Model
-
-Options = TypeVar("Options", bound=Common)
-# Figures, and what `run.json` says besides.
-Drawn = tuple[Mapping[str, "go.Figure"], Mapping[str, "JSON"]]
-# Draws a finished table, from what the run has found besides.
-Draw = Callable[["pd.DataFrame", Options, Mapping[str, "JSON"]], Drawn]
 
 # A run that is expected to take longer than this, in seconds, says by which of its options it would take less.
 _LONG = 600.0
@@ -77,49 +68,6 @@ def compute(config: Common, name: str, queries: Sequence[Query]) -> pd.DataFrame
     table = pd.concat([frame for frame in frames if len(frame)] or frames[:1])  # a shard may have nothing of a request
     table.attrs["receipts"] = each_once(receipts)
     return table
-
-
-@dataclasses.dataclass(frozen=True)
-class Run(Generic[Options]):
-    """A run of an analysis: what was asked for, when it began, what it has found besides rows, and how it is drawn."""
-
-    name: str
-    draw: Draw[Options]
-    config: Options
-    argv: Sequence[str]
-    clock: run.Clock
-    record: Mapping[str, JSON]
-    drawing: frozenset[str] = frozenset()
-
-
-def complete(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
-    """Write the results of a run, or the part that a shard leaves for `analyses.merge`; returns the paths."""
-    directory, shard = of.config.out / of.name, of.config.shard
-    if shard is not None:
-        record = parts.Record(of.name, tuple(of.argv), run.key(of.config, of.record), of.record, run.source_hash())
-        written = [parts.write(rows, directory, shard, record)]
-    else:
-        written = conclude(of, rows)
-    run.discard_store(directory, shard)
-    return written
-
-
-def conclude(of: Run[Options], rows: pd.DataFrame) -> list[Path]:
-    """Finish a complete table and write it with its figures and its record; returns the paths."""
-    import mechint as mi
-    from mechint.figures.markup import literal, plain
-
-    directory = of.config.out / of.name
-    run.check_place(directory, of.config, of.record, of.drawing)
-    table = finished(rows)
-    receipts = table.attrs.pop("receipts")
-    table.attrs["units"] = run.units_in(of.record)
-    paths = run.write_table(table, directory)
-    # What users and models have written may not be read as markup.
-    figures, more = of.draw(literal(table), literal(of.config), literal(of.record))
-    paths += mi.figures.save_all(figures, directory, script_in=of.config.out)
-    record = {**of.record, **{name: run.as_json(plain(value)) for name, value in more.items()}, "receipts": receipts}
-    return run.finish(directory, paths, config=of.config, argv=of.argv, clock=of.clock, record=record)
 
 
 def finished(rows: pd.DataFrame) -> pd.DataFrame:

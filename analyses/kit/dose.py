@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from analyses.kit.checks import check_layers, vector_files
-from analyses.kit.cli import METHODS, Common, format_layers
+from analyses.kit.checks import check_layers
+from analyses.kit.option_types import format_layers
+from analyses.kit.options import Common
 from mechint import organisms
 from mechint.base.errors import LayerRangeError
 from mechint.vectors import presets
 
 if TYPE_CHECKING:
-    from mechint.base.files import JSON
+    from mechint.interventions.specifications import Injection
     from mechint.models.model import Model
     from mechint.vectors.concept_vectors import ConceptVector
 
@@ -28,23 +29,17 @@ CONCEPTS = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "mone
 
 @dataclass(frozen=True)
 class Dose:
-    """Where and how strongly to inject, and who says so; exactly one of the two strengths is given."""
+    """Where and how strongly to inject, and who says so; exactly one of the two strengths is given.
+
+    dose.times(2)               # twice as strong, in the same unit
+    dose.at((3, 4))             # the same strength at other layers
+    dose.inject(vector)         # the injection itself
+    """
 
     layers: tuple[int, ...]
     strength: float | None
     relative_strength: float | None
     source: str
-
-    @classmethod
-    def of(cls, record: JSON) -> Dose:
-        """Return the dose that a record tells of."""
-        fields = record if isinstance(record, dict) else {}
-        layers = fields["layers"]
-        strength, relative = (
-            None if fields[name] is None else float(str(fields[name])) for name in ("strength", "relative_strength")
-        )
-        chosen = tuple(int(str(layer)) for layer in layers) if isinstance(layers, list) else ()
-        return cls(chosen, strength, relative, str(fields["source"]))
 
     def __str__(self) -> str:
         if self.strength is not None:
@@ -52,11 +47,36 @@ class Dose:
         return f"|added| = {self.relative_strength:g} x the model's median residual norm at each layer"
 
     @property
+    def is_relative(self) -> bool:
+        """Whether the amount is in units of the model's median residual norm, not a factor on vectors."""
+        return self.strength is None
+
+    @property
     def amount(self) -> float:
         """The strength, in whichever unit it is given."""
         amount = self.relative_strength if self.strength is None else self.strength
         assert amount is not None
         return float(amount)
+
+    def with_amount(self, amount: float) -> Dose:
+        """Return a dose of another strength, in the same unit."""
+        if self.is_relative:
+            return replace(self, relative_strength=amount)
+        return replace(self, strength=amount)
+
+    def times(self, factor: float) -> Dose:
+        """Return a dose that is so many times as strong."""
+        return self.with_amount(self.amount * factor)
+
+    def at(self, layers: Sequence[int]) -> Dose:
+        """Return the same strength at other layers."""
+        return replace(self, layers=tuple(layers))
+
+    def inject(self, vector: ConceptVector, *, positions: Sequence[int] | None = None, name: str = "") -> Injection:
+        """Return the injection of a vector at this dose; `positions` narrow it (None: all marked ones)."""
+        from mechint.interventions.specifications import Injection
+
+        return Injection(vector, self.layers, self.strength, self.relative_strength, name=name, positions=positions)
 
     def caption(self) -> str:
         """Return layers and strength as words for a subtitle."""
@@ -93,7 +113,7 @@ def dose(config: Common, model: Model) -> Dose:
 
 def method_of(config: Common, model: Model) -> str:
     """Return how vectors are made where the options do not say: as published; an embedded model's as it was trained."""
-    usual = "mean_difference" if model.prompts == "small" else METHODS[0]
+    usual = "mean_difference" if model.prompts == "small" else "paired_pca"
     return usual if config.method is None else config.method
 
 
@@ -101,15 +121,6 @@ def _usual_layers(preset: presets.Preset | None, model: Model) -> tuple[int, ...
     if preset is not None:
         return tuple(preset.layers)
     return EMBEDDED_LAYERS if model.prompts == "small" else tuple(presets.middle_third(model.n_layers))
-
-
-def stored_vectors(config: Common) -> dict[str, ConceptVector]:
-    """Return the concept vectors of `--vectors` by name; empty without the option. Needs no model."""
-    if config.vectors is None:
-        return {}
-    from mechint.vectors.concept_vectors import ConceptVector
-
-    return {name: ConceptVector.load(file) for name, file in vector_files(config.vectors, config.concepts).items()}
 
 
 def extracted_vectors(config: Common, model: Model, analysis: str) -> dict[str, ConceptVector]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses.kit import checks, cli, option_types
-from analyses.kit import dose as injected
+from analyses.kit import checks, option_types
+from analyses.kit import dose as doses
 from analyses.kit import record as run
+from analyses.kit.declarations import option
+from analyses.kit.dose import Dose
+from analyses.kit.options import Common
 from analyses.kit.study import Condition
 from mechint.base.errors import SwapError, UsageError
 from mechint.models.model_names import ADAPTER_CONFIG, adapter_location, check_reachable, resolve
 from mechint.vectors import presets
 
 if TYPE_CHECKING:
-    from mechint.base.files import JSON
     from mechint.chat.conversations import Conversation
     from mechint.interventions.specifications import Filled, Swap
     from mechint.models.model import Model
@@ -33,28 +34,22 @@ _READ = "activations.safetensors"  # beside the caches of a fill
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(cli.Common):
+class Options(Common):
     """The options of analyses with a finetuned model; at most one of the three is given."""
 
-    finetuned: str | None
-    adapter: str | None
-    filled: Path | None
-
-
-def add_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options that name a finetuned model."""
-    usual = ", ".join(f"{name} for {model}" for model, name in EMBEDDED.items())
-    ways = group.add_mutually_exclusive_group()
-    ways.add_argument(
-        "--finetuned",
-        type=option_types.location,
-        help=f"finetuned copy of --model: name, directory or hub id (default: {usual})",
+    finetuned: str | None = option(
+        "finetuned copy of --model: name, directory or hub id (default: "
+        f"{', '.join(f'{name} for {model}' for model, name in EMBEDDED.items())})",
+        parse=option_types.location,
+        alternatives="finetuned",
     )
-    ways.add_argument(
-        "--adapter", type=option_types.location, help="LoRA adapter that is run on top of --model's own weights"
+    adapter: str | None = option(
+        "LoRA adapter that is run on top of --model's own weights",
+        parse=option_types.location,
+        alternatives="finetuned",
     )
-    ways.add_argument(
-        "--filled", type=option_types.path, help="directory that `analyses.model_swap --fill` has written"
+    filled: Path | None = option(
+        "directory that `analyses.model_swap --fill` has written", parse=option_types.path, alternatives="finetuned"
     )
 
 
@@ -72,8 +67,19 @@ def _way(config: Options) -> str | None:
     return next((way for way in WAYS if getattr(config, way) is not None), None)
 
 
-def check(config: Options, base: checks.Checkpoint) -> None:
-    """Raise for no finetuned model, one that is not to be had or of another depth, and for what is no fill."""
+@dataclasses.dataclass(frozen=True)
+class Fill:
+    """What a finetuned model has left in a directory: its name, and its activations on prompts of its own."""
+
+    name: str
+    activations: Activations
+
+
+def check(config: Options, base: checks.Checkpoint) -> Fill | None:
+    """Return what `--filled` holds, where that is given.
+
+    Raises for no finetuned model, one that is not to be had or of another depth, and for what is no fill.
+    """
     if not named(config):
         raise UsageError(
             given=f"--model {config.model} without a finetuned copy of it",
@@ -90,8 +96,7 @@ def check(config: Options, base: checks.Checkpoint) -> None:
             )
     if config.adapter is not None and not (Path(adapter_location(config.adapter)) / ADAPTER_CONFIG).is_file():
         check_reachable(resolve(config.adapter))
-    if config.filled is not None:
-        _read_fill(config.filled)
+    return None if config.filled is None else _read_fill(config.filled)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +108,12 @@ class Finetuned:
     activations: Activations
 
     @classmethod
-    def of(cls, config: Options, model: Model) -> Finetuned:
-        """Load the model that the options name, or what it has left in a directory."""
+    def of(cls, config: Options, model: Model, filled: Fill | None) -> Finetuned:
+        """Load the model that the options name, unless it has left its caches in a directory."""
         import mechint as mi
 
-        if config.filled is not None:
-            name, read = _read_fill(config.filled)
-            return cls(name, mi.Filled(config.filled, name="swap"), read)
+        if config.filled is not None and filled is not None:
+            return cls(filled.name, mi.Filled(config.filled, name="swap"), filled.activations)
         other = model.with_adapter(config.adapter) if config.adapter is not None else load(config)
         return cls(_short(other.name), mi.Swap(other, name="swap"), read_prompts(other))
 
@@ -155,7 +159,7 @@ class Contrast:
     """The contrast vector between a finetuned model and its base, its usual dose, and random vectors of equal norm."""
 
     vector: ConceptVector
-    dose: injected.Dose
+    dose: Dose
     randoms: Mapping[str, ConceptVector]
 
     @classmethod
@@ -164,55 +168,58 @@ class Contrast:
         from mechint.vectors.extract import contrast_of
 
         vector = contrast_of(finetuned.activations, read_prompts(model))
-        return cls(vector, contrast_dose(config, model), injected.random_vectors(config, model, [vector]))
+        return cls(vector, contrast_dose(config, model), doses.random_vectors(config, model, [vector]))
 
-    def conditions(self, kind: str, amount: float | None = None, /, **columns: str) -> list[Condition]:
-        """Return conditions of one kind (contrast, random) at a strength in the dose's unit (None: the dose's own)."""
-        from mechint.interventions.specifications import Injection
-
-        vectors = {"contrast": self.vector} if kind == "contrast" else self.randoms
-        amount = amount_of(self.dose) if amount is None else amount
-        absolute, relative = (amount, None) if self.dose.strength is not None else (None, amount)
-        label = " ".join(columns.values()) or f"{amount:g}"
+    def conditions(self, series: str, amount: float | None = None, /, **columns: str) -> list[Condition]:
+        """Return conditions of a series (contrast, random) at a strength in the dose's unit (None: the dose's own)."""
+        vectors = {"contrast": self.vector} if series == "contrast" else self.randoms
+        dose = self.dose if amount is None else self.dose.with_amount(amount)
+        label = " ".join(columns.values()) or f"{dose.amount:g}"
         return [
-            Condition(
-                Injection(vector, self.dose.layers, absolute, relative, name=f"{name} {label}"),
-                name, kind, columns,
-            )
+            Condition(dose.inject(vector, name=f"{name} {label}"), name, series, columns)
             for name, vector in vectors.items()
-        ]  # fmt: skip
+        ]
 
 
-def contrast_dose(config: cli.Common, model: Model) -> injected.Dose:
+def contrast_dose(config: Common, model: Model) -> Dose:
     """Return where and how strongly a contrast vector is injected: as concepts are, or as a preset says of it."""
-    usual, preset = injected.dose(config, model), presets.preset_for(config.model)
+    usual, preset = doses.dose(config, model), presets.preset_for(config.model)
     from_options = config.strength is not None or config.relative_strength is not None
     if from_options or preset is None or preset.contrast_strength is None:
         return usual
     return dataclasses.replace(usual, strength=preset.contrast_strength, relative_strength=None, source=preset.source)
 
 
-def amount_of(dose: injected.Dose) -> float:
-    """Return a dose's strength, in whichever unit it has."""
-    return dose.amount
+@dataclasses.dataclass(frozen=True)
+class ContrastFacts:
+    """The contrast vector: how it was made, of which prompts, for which model, its dose, and its hash."""
+
+    method: str
+    direction: str
+    n_prompts: int
+    prompts_sha256: str
+    other_identity: str
+    prompts: str
+    dose: Dose
+    vector: str
+
+    @classmethod
+    def of(cls, contrast: Contrast) -> ContrastFacts:
+        """Return the facts of a contrast vector."""
+        provenance = contrast.vector.provenance
+        return cls(
+            method=str(provenance["method"]),
+            direction=str(provenance["direction"]),
+            n_prompts=int(str(provenance["n_prompts"])),
+            prompts_sha256=str(provenance["prompts_sha256"]),
+            other_identity=str(provenance["other_identity"]),
+            prompts="baseline messages with every beginning of a reply, and top-of-mind requests, of the prompt set",
+            dose=contrast.dose,
+            vector=contrast.vector.fingerprint(),
+        )
 
 
-def record(finetuned: Finetuned, contrast: Contrast) -> dict[str, JSON]:
-    """Return what `run.json` says of the finetuned model and of the contrast vector."""
-    provenance = contrast.vector.provenance
-    kept = ("method", "direction", "n_prompts", "prompts_sha256", "other_identity")
-    return {
-        "finetuned": finetuned.name,
-        "contrast": {
-            **{name: provenance[name] for name in kept},
-            "prompts": "baseline messages with every beginning of a reply, and top-of-mind requests, of the prompt set",
-            "dose": run.as_json(contrast.dose),
-            "vector": contrast.vector.fingerprint(),
-        },
-    }
-
-
-def _read_fill(directory: Path) -> tuple[str, Activations]:
+def _read_fill(directory: Path) -> Fill:
     """Return who has filled a directory, and its activations; raises UsageError and StaleArtefactError."""
     from mechint.interventions.fill_files import read_fill
     from mechint.vectors.activations import Activations
@@ -225,7 +232,7 @@ def _read_fill(directory: Path) -> tuple[str, Activations]:
             allowed="both of one model",
             advice="fill into another directory",
         )
-    return _short(name), read
+    return Fill(_short(name), read)
 
 
 def _short(name: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from analyses.kit.options import Common
 from mechint.base.artefacts import FileKind, reading
 from mechint.base.files import sha256
 from mechint.models.model_names import resolve
@@ -16,7 +16,7 @@ _KIND = FileKind("a file of a model, a vector or conversations", "files that can
 _CODE = (".py", ".pyc")
 
 
-def digest(options: argparse.Namespace) -> str:
+def digest(options: Common) -> str:
     """Return a hash of every byte of the model, vectors and conversations that options name, and of embedded models.
 
     Of a model from the hub they are those that are cached: its name alone where it has not been downloaded yet.

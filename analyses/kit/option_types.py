@@ -210,6 +210,13 @@ def parse_layers(text: str) -> tuple[int, ...]:
     return tuple(sorted(layers))
 
 
+def format_layers(layers: Sequence[int]) -> str:
+    """Return layers as `parse_layers` reads them: 2:5, 3, or 2,4,6."""
+    if len(layers) > 1 and layers[-1] - layers[0] == len(layers) - 1:
+        return f"{layers[0]}:{layers[-1] + 1}"
+    return ",".join(map(str, layers))
+
+
 def _range(text: str, term: str) -> range:
     match = re.fullmatch(r"(?P<first>[0-9]{1,30})(?P<colon>:(?P<last>[0-9]{1,30}))?", term)
     if match is None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyses.kit import record as run
-from analyses.kit import resume as pieces
-from analyses.kit import study as experiment
-from analyses.kit.study import Condition, Group, Setup
+from analyses.kit import resume
+from analyses.kit.study import Condition, Group, Value, described
+from analyses.kit.subject import Subject
 from mechint import stats
 from mechint.chat.conversations import Conversation, Message
 from mechint.prompts.design import PromptDesign
@@ -43,15 +43,15 @@ class Texts:
     kinds: Mapping[str, str]
 
     @classmethod
-    def of(cls, setup: Setup) -> Texts:
+    def of(cls, subject: Subject) -> Texts:
         """Return the plain prose of the model's prompt set, and replies of the clean model to its first open request.
 
         Replies are drawn at temperature 1; those of less than two tokens, or with special tokens, are left out.
         """
-        design = PromptDesign.load(setup.model.prompts)
+        design = PromptDesign.load(subject.model.prompts)
         texts: dict[str, str | Conversation] = {f"{PROSE}-{at}": text for at, text in enumerate(design.tasks.plain)}
-        with run.sparing_threads(setup.model):
-            texts |= {chat.label: chat for chat in _replies(setup, design)}
+        with run.sparing_threads(subject.model):
+            texts |= {chat.label: chat for chat in _replies(subject, design)}
         return cls(texts, {label: label.partition("-")[0] for label in texts})
 
     def record(self) -> dict[str, JSON]:
@@ -60,16 +60,16 @@ class Texts:
         return {label: chat.messages[-1].content for label, chat in chats.items()}
 
 
-def _replies(setup: Setup, design: PromptDesign) -> list[Conversation]:
+def _replies(subject: Subject, design: PromptDesign) -> list[Conversation]:
     from mechint.interventions.specifications import CLEAN
     from mechint.prompts import questions as prompt_questions
     from mechint.readouts.generate import generate
 
     chat = next(chat for chat in prompt_questions.top_of_mind(design) if not chat.messages[-1].continue_msg)
     generated = generate(
-        setup.model, chat, CLEAN, n=_REPLIES, temperature=1.0, seed=setup.config.seed, max_new_tokens=_REPLY_TOKENS
+        subject.model, chat, CLEAN, n=_REPLIES, temperature=1.0, seed=subject.config.seed, max_new_tokens=_REPLY_TOKENS
     )
-    special = [str(token) for token in setup.model.tokenizer.added_tokens_decoder.values() if token.special]
+    special = [str(token) for token in subject.model.tokenizer.added_tokens_decoder.values() if token.special]
     long = generated[generated["n_tokens"] > 2]["text"].str.strip()
     texts = [text for text in dict.fromkeys(long) if text and not any(token in text for token in special)]
     return [
@@ -79,12 +79,12 @@ def _replies(setup: Setup, design: PromptDesign) -> list[Conversation]:
 
 
 def rows(
-    setup: Setup,
+    subject: Subject,
     name: str,
     texts: Texts,
     conditions: Sequence[Condition],
     *,
-    clean: Mapping[str, experiment.Value],
+    clean: Mapping[str, Value],
     words: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Return the rows of all texts, clean and under every condition (see `mi.text_loss`).
@@ -97,27 +97,27 @@ def rows(
     by_vector: dict[str, list[Condition]] = {"": [Condition(CLEAN, "", "clean", clean)]}
     for condition in conditions:
         by_vector.setdefault(condition.unit, []).append(condition)
-    todo = [_piece(setup, texts, group, words or {}) for group in by_vector.values()]
-    with run.sparing_threads(setup.model):
-        return pieces.compute(setup.config, name, KIND, todo)
+    todo = [_chunk(subject, texts, group, words or {}) for group in by_vector.values()]
+    with run.sparing_threads(subject.model):
+        return resume.compute(subject.config, name, KIND, todo)
 
 
-def _piece(setup: Setup, texts: Texts, conditions: Sequence[Condition], words: Mapping[str, str]) -> pieces.Piece:
+def _chunk(subject: Subject, texts: Texts, conditions: Sequence[Condition], words: Mapping[str, str]) -> resume.Chunk:
     interventions = [condition.intervention for condition in conditions]
 
     def compute() -> pd.DataFrame:
         from mechint.readouts.text_loss import text_loss
 
-        batch = _BATCH if setup.config.batch_size is None else setup.config.batch_size
-        memory, passages = setup.config.max_memory, list(texts.texts.values())
-        losses = text_loss(setup.model, passages, interventions, words=words, batch_size=batch, max_memory=memory)
+        batch = _BATCH if subject.config.batch_size is None else subject.config.batch_size
+        memory, passages = subject.config.max_memory, list(texts.texts.values())
+        losses = text_loss(subject.model, passages, interventions, words=words, batch_size=batch, max_memory=memory)
         labels = list(texts.texts)
         named = losses.assign(conversation=[labels[number] for number in losses.pop("text")], kind=KIND, asked=True)
         named = named.assign(group=named["conversation"].map(texts.kinds), reference=named["intervention"] == "clean")
-        return experiment.described(named, Group([], conditions))
+        return described(named, Group([], conditions))
 
-    key = pieces.key(setup.model, interventions, texts, words, [dict(condition.columns) for condition in conditions])
-    return pieces.Piece(len(texts.texts) * len(conditions), key, compute)
+    key = resume.key(subject.model, interventions, texts, words, [dict(condition.columns) for condition in conditions])
+    return resume.Chunk(len(texts.texts) * len(conditions), key, compute)
 
 
 def rises(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analyses.kit import option_types
-from analyses.kit.cli import Common
+from analyses.kit.checks import Files
+from analyses.kit.declarations import option
+from analyses.kit.options import Common
 from mechint import prompts
 from mechint.base.errors import UsageError
-from mechint.chat.conversations import Conversation, load_conversations
+from mechint.chat.conversations import Conversation
 from mechint.prompts.design import GROUPS, PromptDesign
 
 if TYPE_CHECKING:
@@ -45,9 +46,13 @@ class Wording:
 class Options(Common):
     """The options of analyses that ask one cell of the prompt set; None: the usual."""
 
-    description: str | None
-    info: str | None
-    format: str | None
+    description: str | None = option(
+        f"what the prompt says was done (default: {Wording.description})", parse=option_types.words
+    )
+    info: str | None = option(
+        f"info document that the prompt starts with (default: {Wording.info})", parse=option_types.words
+    )
+    format: str | None = option(f"answer format (default: {Wording.format})", parse=option_types.words)
 
     @property
     def wording(self) -> Wording:
@@ -55,29 +60,17 @@ class Options(Common):
         return Wording.of(description=self.description, info=self.info, format=self.format)
 
 
-def add_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options that choose a cell of the prompt set."""
-    usual = Wording()
-    group.add_argument(
-        "--description", type=option_types.words, help=f"what the prompt says was done (default: {usual.description})"
-    )
-    group.add_argument(
-        "--info", type=option_types.words, help=f"info document that the prompt starts with (default: {usual.info})"
-    )
-    group.add_argument("--format", type=option_types.words, help=f"answer format (default: {usual.format})")
-
-
-def conversations(config: Common, wording: Wording, prompt_set: str) -> list[Conversation]:
+def conversations(config: Common, wording: Wording, files: Files) -> list[Conversation]:
     """Return those of `--conversations` (the first `--limit`), or the introspection question and its controls.
 
     Raises UnknownNameError for names the prompt set does not have, UsageError if no introspection question is left or
     a conversation names no answer tokens, since there is nothing to draw then.
     """
-    if config.conversations is None:
-        design = PromptDesign.load(prompt_set)
+    if files.conversations is None:
+        design = PromptDesign.load(files.prompts)
         cell = {"descriptions": [wording.description], "infos": [wording.info], "formats": [wording.format]}
         return prompts.introspection(design, **cell) + prompts.controls(design, **cell, limit=config.limit)
-    chats = load_conversations(config.conversations)[: config.limit]
+    chats = list(files.conversations[: config.limit])
     _check_said(config, chats)
     if not any(kind_of(conversation) == "introspection" for conversation in chats):
         raise UsageError(

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mechint
-from analyses.kit import earlier
-from analyses.kit.cli import template_options
+from analyses.kit import declarations, earlier
 from mechint.base.files import JSON, remove_file, replace_atomically, sha256, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analyses.kit.cli import Common
+    from analyses.kit.options import Common
     from mechint.engine.shards import Shard
     from mechint.models.model import Model
 
@@ -146,17 +145,15 @@ def finish(
 
 def recorded(config: object) -> dict[str, JSON]:
     """Return the options of a run as its record has them."""
-    options = as_json(config)
+    options = as_json(declarations.values(config))
     assert isinstance(options, dict)
     return {name: value for name, value in options.items() if name != "overwrite"}
 
 
-def check_place(
-    directory: Path, config: object, record: Mapping[str, JSON] | None, drawing: Collection[str] = ()
-) -> None:
+def check_place(directory: Path, config: object, record: Mapping[str, JSON] | None) -> None:
     """Raise OutputError where a folder holds the results of another run, unless it may be overwritten."""
     if not getattr(config, "overwrite", False):
-        earlier.check(directory, recorded(config), record, drawing)
+        earlier.check(directory, recorded(config), record, declarations.drawing(type(config)))
 
 
 def load_model(config: Common, name: str | None = None) -> Model:
@@ -166,35 +163,14 @@ def load_model(config: Common, name: str | None = None) -> Model:
     """
     from mechint.chat.render import chat_template
 
+    if config.loaded is not None and name in (None, config.model):
+        return config.loaded
     model = mechint.load(name or config.model, backend=config.backend, device=config.device, dtype=config.dtype)
-    model.template = template_options(config)
+    model.template = config.template
     facts = chat_template(model).facts()
     for fact in facts if name is None else ():
         _LOG.warning("%s", fact)
     return model
-
-
-def describe_model(model: Model) -> dict[str, JSON]:
-    """Return what `run.json` says of a model, with the unit of relative strengths."""
-    from mechint.models.residual_scale import unit_record
-
-    shape: dict[str, JSON] = {"n_layers": model.n_layers, "d_model": model.d_model}
-    words: dict[str, JSON] = {"tokenizer": model.tokenizer_source, "template": model.template.to_dict()}
-    named: dict[str, JSON] = {"name": model.name, "identity": model.identity, "revision": model.revision}
-    return {**named, **words, **shape, "unit": unit_record(model)}
-
-
-def model_name(record: Mapping[str, JSON]) -> str:
-    """Return the name of the model that `describe_model` has described in a record."""
-    model = record["model"]
-    return str(model["name"]) if isinstance(model, Mapping) else str(model)
-
-
-def short_name(record: Mapping[str, JSON]) -> str:
-    """Return a model's name for a figure: a directory by its last part, any other model by its whole name."""
-    name = model_name(record)
-    path = Path(name)
-    return path.resolve().name if path.is_dir() else name
 
 
 def short_receipt(receipt: dict[str, JSON]) -> dict[str, JSON]:

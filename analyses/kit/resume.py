@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analyses.kit import kept_tables
 from analyses.kit import record as run
-from analyses.kit.cli import Common
+from analyses.kit.options import Common
 from mechint.base.artefacts import FileKind
 from mechint.base.errors import StaleArtefactError
 from mechint.base.files import sha256
@@ -31,7 +31,7 @@ _KIND = FileKind(
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """Some rows: how many they are, the key of all that they depend on, and how they are computed."""
 
     n_rows: int
@@ -48,7 +48,7 @@ def key(model: Model, interventions: Sequence[Intervention], *dependencies: obje
     return sha256(*(repr(field).encode() for field in (identity, doses, *dependencies)))
 
 
-def compute(config: Common, name: str, kind: str, pieces: Sequence[Piece]) -> pd.DataFrame:
+def compute(config: Common, name: str, kind: str, chunks: Sequence[Chunk]) -> pd.DataFrame:
     """Return the rows of all pieces, or of a shard's; their index is their place in the whole.
 
     `attrs["receipts"]` holds the receipts that the pieces have in theirs. Finished pieces are read where an
@@ -59,11 +59,11 @@ def compute(config: Common, name: str, kind: str, pieces: Sequence[Piece]) -> pd
     from mechint.base.progress import tracked
 
     store = run.store_directory(config.out / name, config.shard)
-    starts = [sum(piece.n_rows for piece in pieces[:number]) for number in range(len(pieces))]
-    numbers = range(len(pieces)) if config.shard is None else range(config.shard.index, len(pieces), config.shard.count)
+    starts = [sum(chunk.n_rows for chunk in chunks[:number]) for number in range(len(chunks))]
+    numbers = range(len(chunks)) if config.shard is None else range(config.shard.index, len(chunks), config.shard.count)
     tables = []
     for number in tracked(numbers, f"{name}: {kind}", "vector", shown=True):
-        rows = _kept(store / f"{kind}-{pieces[number].key}.parquet", pieces[number].compute)
+        rows = _kept(store / f"{kind}-{chunks[number].key}.parquet", chunks[number].compute)
         tables.append(rows.set_index(pd.RangeIndex(starts[number], starts[number] + len(rows))))
     receipts = each_once([receipt for rows in tables for receipt in rows.attrs.pop("receipts", [])])
     table = (

@@ -31,7 +31,7 @@ class Record:
     analysis: str
     argv: tuple[str, ...]
     key: str
-    found: Mapping[str, JSON]
+    facts: Mapping[str, JSON]
     code: str  # a hash of the source that has computed its rows
 
 
@@ -82,7 +82,7 @@ def _check_part(table: pd.DataFrame) -> None:
     description, shard = table.attrs["part"], table.attrs["part"]["shard"]
     texts = [description["analysis"], description["key"], description["code"], *description["argv"]]
     whole = len(shard) == 2 and all(isinstance(number, int) for number in shard)
-    if not (whole and all(isinstance(text, str) for text in texts) and isinstance(description["found"], dict)):
+    if not (whole and all(isinstance(text, str) for text in texts) and isinstance(description["facts"], dict)):
         raise ValueError("what it says of itself is not what parts say")
     if not isinstance(table.attrs["receipts"], list) or PLACE not in table.columns:
         raise ValueError("it has no receipts, or no places of rows")
@@ -103,7 +103,7 @@ def _joined(parts: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, R
         description["analysis"],
         tuple(description["argv"]),
         description["key"],
-        description["found"],
+        description["facts"],
         description["code"],
     )
 
@@ -124,7 +124,7 @@ def _check(
                 advice="remove those that are out of date",
             )
         for unit, other in zip(
-            *(run.units_in(description["found"]) for description in (descriptions[0], description)), strict=True
+            *(run.units_in(description["facts"]) for description in (descriptions[0], description)), strict=True
         ):
             check_same_unit(unit, other, f"{first} and {file}")
     count = shards[0][1]

@@ -48,7 +48,7 @@ def counts(table: pd.DataFrame) -> str:
         if (table["group"] == group).any()
     }
     controls = ", ".join(f"{number} {group}" for group, number in questions.items()) or "none"
-    return f"{kinds['concept']} concepts, {kinds['random']} random vectors, control questions: {controls}"
+    return f"{kinds['injected']} concepts, {kinds['random']} random vectors, control questions: {controls}"
 
 
 def percent_shift(clean: float, injected: float, shift: float | None = None) -> str:

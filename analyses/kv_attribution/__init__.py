@@ -11,7 +11,7 @@ from analyses.kit import checks, cli, option_types
 from analyses.kit import dose as injected
 from analyses.kit import questions as asked
 from analyses.kit import record as run
-from analyses.kit import resume as pieces
+from analyses.kit import resume
 from analyses.kit import study as experiment
 from analyses.kit.study import Setup
 from analyses.kv_attribution import steps
@@ -111,13 +111,13 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     chats = questions(config, setup.model.prompts)
     every, size = steps.cases(setup, chats), steps.Size(config.window_layers, config.window_positions)
     with run.sparing_threads(setup.model):
-        first = pieces.compute(config, NAME, "windows", [steps.coarse(case, size) for case in every])
-        second = pieces.compute(config, NAME, "cells", _second(config, every, size, first))
-    rows = pieces.joined(_all_asked(first), _all_asked(second), 1).assign(request=0).reset_index(drop=True)
+        first = resume.compute(config, NAME, "windows", [steps.coarse(case, size) for case in every])
+        second = resume.compute(config, NAME, "cells", _second(config, every, size, first))
+    rows = resume.joined(_all_asked(first), _all_asked(second), 1).assign(request=0).reset_index(drop=True)
     return asked.described(steps.completed(rows), chats), {**setup.record(chats), "text": _text(setup, chats)}
 
 
-def _second(config: Config, every: Sequence[steps.Case], size: steps.Size, first: pd.DataFrame) -> list[pieces.Piece]:
+def _second(config: Config, every: Sequence[steps.Case], size: steps.Size, first: pd.DataFrame) -> list[resume.Chunk]:
     """Return the second step: the same cells under all vectors, those of the windows that matter to concepts."""
     from mechint.attribution import kv
 

@@ -78,7 +78,7 @@ class Layout:
                 if first <= start < last:
                     small = (start, stop) in taken_apart
                     pieces = [(at, at + 1) for at in range(start, stop)] if small else [(start, stop)]
-                    for piece in pieces:
+                    for chunk in chunks:
                         edges[piece[0]] = len(lines)
                         lines.append(Line(text.piece(*piece), detail=small))
         return cls(lines, edges)

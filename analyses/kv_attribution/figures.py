@@ -86,7 +86,7 @@ def figures(table: pd.DataFrame, text: Text, caption: str, marks: Marks = BANDS)
     """Return the figures by file name; that of windows taken together only where caches differ anywhere."""
     shift, text_shift = Shift.of(table), Shift.of(table, text.conversation)
     kinds = table.groupby("series")["unit"].nunique()
-    counted = f"{caption}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
+    counted = f"{caption}. {kinds['injected']} concepts, {kinds.get('random', 0)} random vectors"
     subtitle, text_subtitle = (
         f"{counted}. Whole shift under concepts: {of.words()} logits." for of in (shift, text_shift)
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from analyses.kit import questions as asked
 from analyses.kit import record as run
-from analyses.kit import resume as pieces
+from analyses.kit import resume
 from analyses.kit.study import Condition, Setup
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Case:
         """Whether it is a control question, of which no more than layers are asked."""
         return asked.kind_of(self.chat) == "control"
 
-    def piece(self, rows: Callable[[Reading], Sequence[pd.DataFrame]], *dependencies: object) -> pieces.Piece:
+    def piece(self, rows: Callable[[Reading], Sequence[pd.DataFrame]], *dependencies: object) -> resume.Chunk:
         """Return what `rows` finds in its cache, filled clean and injected, as a piece with its `dependencies`."""
         condition, model = self.condition, self.setup.model
 
@@ -75,8 +75,8 @@ class Case:
             return table
 
         # Shards, for which places would have to be known beforehand, there are none of.
-        return pieces.Piece(
-            1, pieces.key(model, [condition.intervention], self.chat, condition.series, *dependencies), compute
+        return resume.Chunk(
+            1, resume.key(model, [condition.intervention], self.chat, condition.series, *dependencies), compute
         )
 
 
@@ -87,7 +87,7 @@ def cases(setup: Setup, chats: Sequence[Conversation]) -> list[Case]:
     ]
 
 
-def coarse(case: Case, size: Size) -> pieces.Piece:
+def coarse(case: Case, size: Size) -> resume.Chunk:
     """Return what the whole cache carries, every layer of it (keys, values, heads too) and every window."""
 
     def rows(reading: Reading) -> list[pd.DataFrame]:
@@ -106,7 +106,7 @@ def coarse(case: Case, size: Size) -> pieces.Piece:
     return case.piece(rows, size)
 
 
-def fine(case: Case, size: Size, chosen: Sequence[Window], carried: Mapping[Window, float]) -> pieces.Piece:
+def fine(case: Case, size: Size, chosen: Sequence[Window], carried: Mapping[Window, float]) -> resume.Chunk:
     """Return what the cells of some windows carry, and the first so many windows together, strongest first.
 
     `carried` says what each window carries alone; a second curve takes them in random order.

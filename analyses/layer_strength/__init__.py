@@ -12,7 +12,7 @@ from analyses.kit import compute as tables
 from analyses.kit import dose as injected
 from analyses.kit import questions as asked
 from analyses.kit import record as run
-from analyses.kit import resume as pieces
+from analyses.kit import resume
 from analyses.kit import study as experiment
 from analyses.kit.dose import Dose
 from analyses.kit.study import Condition, Group, Setup
@@ -154,7 +154,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     texts = plain_text.Texts.of(setup)
     text = plain_text.rows(setup, NAME, texts, read(setup, steered), clean=CLEAN)
     record: dict[str, JSON] = {"relative": doses(config, setup.dose)[0].strength is None, "replies": texts.record()}
-    return pieces.joined(pieces.with_ratio(cells), text, len(of.requests)), {**setup.record(chats), **record}
+    return resume.joined(resume.with_ratio(cells), text, len(of.requests)), {**setup.record(chats), **record}
 
 
 def draw(

@@ -38,7 +38,7 @@ _PANELS = {
 def figures(measures: Measures, subject: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     kinds = measures.table.groupby("series")["unit"].nunique()
-    caption = f"{subject}. {kinds['concept']} concepts, {kinds.get('random', 0)} random vectors"
+    caption = f"{subject}. {kinds['injected']} concepts, {kinds.get('random', 0)} random vectors"
     return {
         "location_accuracy": accuracy(measures, caption),
         "location_layers": by_layer(measures, caption),

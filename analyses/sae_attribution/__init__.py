@@ -14,7 +14,7 @@ from analyses.kit import checks, cli, option_types
 from analyses.kit import dose as injected
 from analyses.kit import questions as asked
 from analyses.kit import record as run
-from analyses.kit import resume as pieces
+from analyses.kit import resume
 from analyses.kit import study as experiment
 from analyses.kit.study import Setup
 from analyses.sae_attribution import source as sae_source
@@ -108,7 +108,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     study, chats = Study(setup, dictionary, config.attribution), questions(config, setup.model.prompts)
     every = study.cases(chats)
     with run.sparing_threads(setup.model):
-        first = pieces.compute(config, NAME, "attribution", [case.attributed() for case in every])
+        first = resume.compute(config, NAME, "attribution", [case.attributed() for case in every])
         sae_record = _sae_record(study, measures.split(first))
         plan = measures.plan(
             measures.split(first)["attribution"],
@@ -117,7 +117,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
             config.seed,
         )
         tested = [case for case in every if case.condition.series == "injected"]
-        second = pieces.compute(config, NAME, "causes", [case.caused(plan) for case in tested])
+        second = resume.compute(config, NAME, "causes", [case.caused(plan) for case in tested])
         text = _text(tested, measures.split(first)["attribution"], plan.candidates)
     receipts = [*first.attrs.pop("receipts"), *second.attrs.pop("receipts")]
     rows = pd.concat([first, second], ignore_index=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from analyses.kit import record as run
-from analyses.kit import resume as pieces
+from analyses.kit import resume
 from analyses.kit.study import Condition, Setup
 from mechint.base.files import JSON
 
@@ -77,7 +77,7 @@ class Case:
         reading = Reading.of(setup.model, self.chat, under, batch_size=setup.config.batch_size)
         return FeatureReading.of(reading, self.study.dictionary)
 
-    def attributed(self) -> pieces.Piece:
+    def attributed(self) -> resume.Chunk:
         """Return what is attributed to features and to components, activations, and how well the SAE rebuilds."""
 
         def rows(states: FeatureReading) -> dict[str, pd.DataFrame]:
@@ -101,9 +101,9 @@ class Case:
                 "quality": quality,
             }
 
-        return self._piece(rows)
+        return self._chunk(rows)
 
-    def caused(self, plan: Plan) -> pieces.Piece:
+    def caused(self, plan: Plan) -> resume.Chunk:
         """Return what happens when features are set to what they are in the other run."""
         seed, order = self.study.setup.config.seed, plan.orders[self.condition.unit]
 
@@ -119,7 +119,7 @@ class Case:
                 "trials": trials.trials([case], plan.candidates, seed=seed).drop(columns=["concept", "features"]),
             }
 
-        return self._piece(rows, plan.candidates, plan.measured, plan.counts, order, seed)
+        return self._chunk(rows, plan.candidates, plan.measured, plan.counts, order, seed)
 
     def text(self, chosen: Sequence[int]) -> JSON:
         """Return tokens, speakers, and activations of some features at every position, clean and injected.
@@ -156,9 +156,9 @@ class Case:
         excerpt: dict[str, JSON] = {"conversation": rendered.label, "concept": self.condition.unit, "first": first}
         return {**excerpt, "tokens": tokens, "speakers": speakers, "features": features}
 
-    def _piece(
+    def _chunk(
         self, rows: Callable[[FeatureReading], Mapping[str, pd.DataFrame]], *dependencies: object
-    ) -> pieces.Piece:
+    ) -> resume.Chunk:
         """Return parts as one table, of which `part` says what each row is, that depends on `dependencies`."""
         study, condition = self.study, self.condition
         model = study.setup.model
@@ -178,7 +178,7 @@ class Case:
 
         fields = (study.fingerprint, self.chat, condition.series, *dependencies)
         # Shards, for which places would have to be known beforehand, there are none of.
-        return pieces.Piece(1, pieces.key(model, [condition.intervention], *fields), compute)
+        return resume.Chunk(1, resume.key(model, [condition.intervention], *fields), compute)
 
 
 def _single(states: FeatureReading, features: Sequence[int]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from analyses.kit import checks, cli, option_types, plain_text
 from analyses.kit import dose as injected
 from analyses.kit import record as run
-from analyses.kit import resume as pieces
+from analyses.kit import resume
 from analyses.kit import study as experiment
 from analyses.kit.study import Condition, Group, Setup
 from mechint.base.errors import UsageError
@@ -122,7 +122,7 @@ def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
     read = plain_text.rows(setup, NAME, texts, steered, clean=CLEAN, words=words)
     read = read.assign(text="", said="", mode="", prompt="", prefix="", sample=-1, stopped=True)
     spoken["request"] = 0
-    return pieces.joined(spoken, read, 1), {
+    return resume.joined(spoken, read, 1), {
         **setup.record(chats),
         "replies": texts.record(),
         "vectors_are": sanity(setup),
@@ -136,14 +136,14 @@ def replies(config: Config, setup: Setup, chats: Sequence[Conversation], steered
     by_vector: dict[str, list[Condition]] = {"": [Condition(NOTHING, "", "clean", CLEAN)]}
     for condition in steered:
         by_vector.setdefault(condition.unit, []).append(condition)
-    todo = [_piece(config, setup, chats, group) for group in by_vector.values()]
+    todo = [_chunk(config, setup, chats, group) for group in by_vector.values()]
     with run.sparing_threads(setup.model):
-        return pieces.with_ratio(pieces.compute(config, NAME, REPLY, todo))
+        return resume.with_ratio(resume.compute(config, NAME, REPLY, todo))
 
 
-def _piece(
+def _chunk(
     config: Config, setup: Setup, chats: Sequence[Conversation], conditions: Sequence[Condition]
-) -> pieces.Piece:
+) -> resume.Chunk:
     interventions = [condition.intervention for condition in conditions]
     prompts = {chat.label: [m.content for m in chat.messages if m.role == "user"][-1] for chat in chats}
     prefixes = {chat.label: chat.messages[-1].content * chat.messages[-1].continue_msg for chat in chats}
@@ -162,8 +162,8 @@ def _piece(
         return table
 
     columns = [dict(condition.columns) for condition in conditions]
-    key = pieces.key(setup.model, interventions, list(chats), columns, list(setup.concepts), options)
-    return pieces.Piece(len(chats) * len(conditions) * (1 + config.n_samples), key, compute)
+    key = resume.key(setup.model, interventions, list(chats), columns, list(setup.concepts), options)
+    return resume.Chunk(len(chats) * len(conditions) * (1 + config.n_samples), key, compute)
 
 
 def _generated(

@@ -179,4 +179,4 @@ def _counts(table: pd.DataFrame) -> str:
     replies = table[table["kind"] == REPLY]
     kinds = {kind: replies.loc[replies["series"] == kind, "unit"].nunique() for kind in ("injected", "random")}
     each = len(replies[["conversation", "mode", "sample"]].drop_duplicates())
-    return f"{kinds['concept']} concepts, {kinds['random']} random vectors, {each} replies each"
+    return f"{kinds['injected']} concepts, {kinds['random']} random vectors, {each} replies each"

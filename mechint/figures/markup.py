@@ -62,7 +62,7 @@ def _drawable(value: object) -> object:
 
 
 def _each_text(value: object, change: Callable[[str], str]) -> object:
-    """Return mappings, lists, tuples and arrays with each text changed."""
+    """Return mappings, lists, tuples, arrays and dataclasses with each text changed."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
@@ -71,6 +71,9 @@ def _each_text(value: object, change: Callable[[str], str]) -> object:
         return type(value)(_each_text(item, change) for item in value)
     if isinstance(value, np.ndarray) and value.dtype == object:
         return np.array([_each_text(item, change) for item in value.ravel()], dtype=object).reshape(value.shape)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        return dataclasses.replace(value, **{name: _each_text(getattr(value, name), change) for name in names})
     return value
 
 
@@ -83,9 +86,6 @@ def _plain_text(text: str) -> str:
 def _literal(value: object) -> object:
     if isinstance(value, pd.DataFrame):
         return _literal_table(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _literal(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
-        return dataclasses.replace(value, **fields)
     return _each_text(value, _literal_text)
 
 

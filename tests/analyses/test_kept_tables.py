@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from analyses import merge
 from analyses.kit import kept_tables
 from analyses.kit import record as run
-from analyses.kit import resume as pieces
+from analyses.kit import resume
 from analyses.kit import shard_files as parts
 from analyses.kit.cli import Common
 from mechint.base.artefacts import FileKind
@@ -157,15 +157,15 @@ def test_rows_of_an_interrupted_run_that_were_altered_are_refused(
 ) -> None:
     monkeypatch.setattr(run, "store_directory", lambda *_: tmp_path)
     config = _Config(out=tmp_path, shard=None)
-    made = [pieces.Piece(1, "key", lambda: pd.DataFrame({"value": [1.5]}))]
-    whole = pieces.compute(config, "steering", "reply", made)
+    made = [resume.Chunk(1, "key", lambda: pd.DataFrame({"value": [1.5]}))]
+    whole = resume.compute(config, "steering", "reply", made)
     assert list(whole["value"]) == [1.5]
     never = [dataclasses.replace(made[0], compute=lambda: pytest.fail("computed again"))]
-    pd.testing.assert_frame_equal(pieces.compute(config, "steering", "reply", never), whole)
+    pd.testing.assert_frame_equal(resume.compute(config, "steering", "reply", never), whole)
     file = tmp_path / "reply-key.parquet"
     pd.DataFrame({"value": [2.5]}).to_parquet(file, index=False)
     with pytest.raises(StaleArtefactError, match="remove the file"):
-        pieces.compute(config, "steering", "reply", never)
+        resume.compute(config, "steering", "reply", never)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

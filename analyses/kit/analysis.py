@@ -1,0 +1,179 @@
+"""An analysis: its options, checks, rows and figures; run from a command line, from Python, or from parts of shards."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from analyses.kit import cli, declarations, facts
+from analyses.kit import compute as computing
+from analyses.kit import record as running
+from analyses.kit import shard_files as parts
+from analyses.kit.options import TEMPLATE, Common
+from mechint.base.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from mechint.base.files import JSON
+    from mechint.models.model import Model
+
+Options = TypeVar("Options", bound=Common)
+Inputs = TypeVar("Inputs")
+Facts = TypeVar("Facts")
+# Figures by file name, and what they say of the table, for `run.json`.
+Drawn = tuple[Mapping[str, "go.Figure"], Mapping[str, "JSON"]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run has left: its table, figures by name, facts as `run.json` has them, and the paths of files.
+
+    Of a run in shards, `table` holds the rows of one, and there are no figures.
+    """
+
+    table: pd.DataFrame
+    figures: Mapping[str, go.Figure]
+    facts: Mapping[str, JSON]
+    paths: Sequence[Path]
+
+
+def one_table(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
+    """Return a table under the name of its file."""
+    return {"table": table}
+
+
+@dataclass(frozen=True)
+class Analysis(Generic[Options, Inputs, Facts]):
+    """One question.
+
+    `check` raises for all bad input that can be known without a model, and returns what it has read; `compute` returns
+    rows and facts; `draw` returns figures of a finished table by file name, and what they say, for `run.json`.
+    `finish` makes the table of the rows, `tables` the files of it.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    facts: type[Facts]
+    check: Callable[[Options], Inputs]
+    compute: Callable[[Options, Inputs], tuple[pd.DataFrame, Facts]]
+    draw: Callable[[pd.DataFrame, Options, Facts], Drawn]
+    finish: Callable[[pd.DataFrame], pd.DataFrame] = computing.finished
+    tables: Callable[[pd.DataFrame], Mapping[str, pd.DataFrame]] = one_table
+
+    def parser(self, kind: type[declarations.Parser] = declarations.Parser) -> declarations.Parser:
+        """Return the command line's parser."""
+        return declarations.parser(self.options, f"analyses.{self.name}", self.description, kind)
+
+    def parsed(self, argv: Sequence[str]) -> Options:
+        """Return the options of a command line."""
+        return declarations.parse(self.options, self.parser(), argv)
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command line (None: the process's); returns its exit code."""
+        return cli.run(argv, lambda arguments: self.execute(self.parsed(arguments), arguments).paths)
+
+    def run(self, *, model: str | Path | Model = "organism", **options: object) -> Results:
+        """Run the analysis from Python; options have the names of the command line's, with underscores.
+
+            detection.run(model="organism", concepts=("cats", "bread"), relative_strength=0.4).table
+
+        `model` is a name, or a model that is loaded already. With `out` results are written, and an interrupted run is
+        gone on with, as on the command line; without it nothing is left on disk. Raises MechintError for bad input.
+        """
+        with tempfile.TemporaryDirectory(prefix="mechint-") as directory:
+            kept = options.get("out") is not None
+            given = options if kept else {**options, "out": directory}
+            config, argv = self._called(model, given)
+            if config.shard is not None and not kept:
+                raise UsageError("shard without out", "both: parts are files", "say with out where they go")
+            results = self.execute(config, argv)
+        return results if kept else replace(results, paths=())
+
+    def _called(self, model: str | Path | Model, options: Mapping[str, object]) -> tuple[Options, list[str]]:
+        """Return the options of a call, and the command line that stands for them."""
+        if isinstance(model, str | Path):
+            argv = declarations.command_line(self.options, {"model": model, **options})
+            return declarations.parse(self.options, self.parser(declarations.CallParser), argv), argv
+        of_loading = ("backend", "device", "dtype", *TEMPLATE)
+        if named := [name for name in of_loading if options.get(name) is not None]:
+            raise UsageError(
+                given=f"{', '.join(named)} with a model that is loaded",
+                allowed="the model as it is, or its name with these options",
+                advice="load the model so, or set its template",
+            )
+        loaded = {
+            "model": model.name,
+            "backend": model.backend.kind,
+            "device": model.device.type,
+            "dtype": str(model.backend.dtype).removeprefix("torch."),
+        }
+        argv = declarations.command_line(self.options, {**loaded, **options})
+        config = declarations.parse(self.options, self.parser(declarations.CallParser), argv)
+        return replace(config, loaded=model), argv
+
+    def execute(self, config: Options, argv: Sequence[str]) -> Results:
+        """Run the analysis and write its results, or the part that a shard leaves for `analyses.merge`."""
+        clock = running.Clock()
+        inputs = self.check(config)
+        directory = config.out / self.name
+        running.check_place(directory, config, None)
+        rows, run_facts = self.compute(config, inputs)
+        if config.shard is None:
+            results = self.conclude(Run(config, argv, clock), rows, run_facts)
+        else:
+            results = self._part(config, argv, rows, run_facts)
+        running.discard_store(directory, config.shard)
+        return results
+
+    def _part(self, config: Options, argv: Sequence[str], rows: pd.DataFrame, run_facts: Facts) -> Results:
+        assert config.shard is not None
+        record = as_record(run_facts)
+        part = parts.Record(self.name, tuple(argv), running.key(config, record), record, running.source_hash())
+        path = parts.write(rows, config.out / self.name, config.shard, part)
+        return Results(rows, {}, record, [path])
+
+    def conclude(self, run: Run[Options], rows: pd.DataFrame, run_facts: Facts) -> Results:
+        """Finish a complete table and write it with its figures and its record."""
+        import mechint as mi
+        from mechint.figures.markup import drawable_figure, literal, plain
+
+        directory, record = run.config.out / self.name, as_record(run_facts)
+        running.check_place(directory, run.config, record)
+        table = self.finish(rows)
+        receipts = table.attrs.pop("receipts")
+        table.attrs["units"] = running.units_in(record)
+        tables = self.tables(table)
+        paths = [path for name, part in tables.items() for path in running.write_table(part, directory, name)]
+        # What users and models have written may not be read as markup.
+        figures, findings = self.draw(literal(table), literal(run.config), literal(run_facts))
+        paths += mi.figures.save_all(figures, directory, script_in=run.config.out)
+        plain_findings = {name: running.as_json(plain(value)) for name, value in findings.items()}
+        complete = {**record, **plain_findings, "receipts": receipts}
+        paths = running.finish(directory, paths, config=run.config, argv=run.argv, clock=run.clock, record=complete)
+        return Results(table, {name: drawable_figure(figure) for name, figure in figures.items()}, complete, paths)
+
+    def facts_of(self, record: JSON) -> Facts:
+        """Return facts from what a part says of its run; raises ValueError for anything else."""
+        return facts.read(self.facts, record)
+
+
+@dataclass(frozen=True)
+class Run(Generic[Options]):
+    """How a run was started: its options, the command line that stands for them, and when."""
+
+    config: Options
+    argv: Sequence[str]
+    clock: running.Clock = field(default_factory=running.Clock)
+
+
+def as_record(run_facts: object) -> dict[str, JSON]:
+    """Return facts as `run.json` has them; those that are None are left out."""
+    record = running.as_json(run_facts)
+    assert isinstance(record, dict)
+    return {name: value for name, value in record.items() if value is not None}

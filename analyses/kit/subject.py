@@ -1,0 +1,99 @@
+"""The subject of a run: the model, how strongly and where is injected, and the vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from analyses.kit import checks
+from analyses.kit import dose as doses
+from analyses.kit import record as run
+from analyses.kit.compute import compute
+from analyses.kit.dose import Dose
+from analyses.kit.facts import ModelFacts, RunFacts
+from analyses.kit.study import Condition, Group, Inputs, Value, ask
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analyses.kit.options import Common
+    from mechint.chat.conversations import Conversation
+    from mechint.interventions.specifications import Injection
+    from mechint.models.model import Model
+    from mechint.vectors.concept_vectors import ConceptVector
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model of a run, how strongly and where is injected, concept vectors and random ones."""
+
+    config: Common
+    model: Model
+    dose: Dose
+    concepts: Mapping[str, ConceptVector]
+    randoms: Mapping[str, ConceptVector]
+
+    @classmethod
+    def of(cls, config: Common, files: checks.Files, analysis: str) -> Subject:
+        """Load the model and find dose and vectors: those of files, else vectors that are made from the model."""
+        model = run.load_model(config)
+        files.check_prompts(model)
+        with run.sparing_threads(model):
+            dose = doses.dose(config, model)
+            concepts = files.vectors or doses.extracted_vectors(config, model, analysis)
+            for vector in concepts.values():
+                vector.check_fits(model.d_model, model.n_layers)
+            randoms = doses.random_vectors(config, model, list(concepts.values()))
+        return cls(config, model, dose, concepts, randoms)
+
+    def inject(
+        self,
+        vector: ConceptVector,
+        *,
+        layers: Sequence[int] | None = None,
+        positions: Sequence[int] | None = None,
+        dose: Dose | None = None,
+        name: str = "",
+    ) -> Injection:
+        """Return the injection of a vector at a dose (None: the run's), its layers (None: the dose's) and positions."""
+        used = self.dose if dose is None else dose
+        return (used if layers is None else used.at(layers)).inject(vector, positions=positions, name=name)
+
+    def conditions(
+        self,
+        series: Sequence[str] = ("injected", "random"),
+        *,
+        layers: Sequence[int] | None = None,
+        dose: Dose | None = None,
+        **columns: Value,
+    ) -> list[Condition]:
+        """Return one condition for each vector of some series, at the run's dose and its layers where these are None.
+
+        All have `columns`, whose values are part of their names. Raises UnknownNameError for other series.
+        """
+        vectors = checks.select({"injected": self.concepts, "random": self.randoms}, series, "series")
+        conditions = []
+        for name_of_series, named in vectors.items():
+            for unit, vector in named.items():
+                label = " ".join([unit, *(str(value) for value in columns.values())])
+                injection = self.inject(vector, layers=layers, dose=dose, name=label)
+                conditions.append(Condition(injection, unit, name_of_series, columns))
+        return conditions
+
+    def facts(self, conversations: Sequence[Conversation]) -> RunFacts:
+        """Return what `run.json` says of model, dose, vectors and conversations."""
+        vectors = {**self.concepts, **self.randoms}
+        return RunFacts(
+            model=ModelFacts.of(self.model),
+            dose=self.dose,
+            vectors={name: vector.fingerprint() for name, vector in vectors.items()},
+            conversations=tuple(dict.fromkeys(chat.label for chat in conversations)),
+        )
+
+
+def ask_all(config: Common, analysis: str, inputs: Inputs) -> tuple[pd.DataFrame, RunFacts]:
+    """Return the rows of every conversation, clean and under every concept and random vector, and the run's facts."""
+    subject = Subject.of(config, inputs.files, analysis)
+    query = ask(subject.model, [Group(inputs.conversations, subject.conditions())])
+    return compute(config, analysis, [query]), subject.facts(inputs.conversations)
