@@ -255,9 +255,7 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, caption: str) -> go.
     rows = rows.assign(
         series=rows["windows"].where(concept, "random").where(concept | (rows["windows"] == "strongest"), "")
     )
-    summary = stats.group_means(
-        rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="unit"
-    )
+    summary = stats.group_means(rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="unit")
     curves = summary.rename(columns={"direction": "panel"})
     labels = _COME_AND_GO[shift.is_there]
     panels = [

@@ -202,9 +202,7 @@ def _curve(places: Places, name: str, panel: str, series: str, row: int) -> pd.D
 
 def _with_measured(figure: go.Figure, table: pd.DataFrame, layers: str) -> go.Figure:
     """Say at an axis above the first panel what each strength comes to, as receipts have it."""
-    rows = table[
-        (table["sweep"] == "grid") & (table["injected_layers"] == layers) & (table["series"] == "injected")
-    ]
+    rows = table[(table["sweep"] == "grid") & (table["injected_layers"] == layers) & (table["series"] == "injected")]
     ratios = rows.groupby(rows["strength"].astype(float))["added_ratio"].mean()
     below = figure.layout.xaxis
     above = {
