@@ -84,7 +84,8 @@ class Analysis(Generic[Options, Inputs, Facts]):
             detection.run(model="organism", concepts=("cats", "bread"), relative_strength=0.4).table
 
         `model` is a name, or a model that is loaded already. With `out` results are written, and an interrupted run is
-        gone on with, as on the command line; without it nothing is left on disk. Raises MechintError for bad input.
+        gone on with, as on the command line; without it nothing but what another option names (a `fill`) is left on
+        disk. Raises MechintError for bad input.
         """
         with tempfile.TemporaryDirectory(prefix="mechint-") as directory:
             kept = options.get("out") is not None
@@ -93,7 +94,7 @@ class Analysis(Generic[Options, Inputs, Facts]):
             if config.shard is not None and not kept:
                 raise UsageError("shard without out", "both: parts are files", "say with out where they go")
             results = self.execute(config, argv)
-        return results if kept else replace(results, paths=())
+        return replace(results, paths=[path for path in results.paths if path.exists()])
 
     def _called(self, model: str | Path | Model, options: Mapping[str, object]) -> tuple[Options, list[str]]:
         """Return the options of a call, and the command line that stands for them."""

@@ -72,7 +72,7 @@ def conversations(config: Common, wording: Wording, files: Files) -> list[Conver
         return prompts.introspection(design, **cell) + prompts.controls(design, **cell, limit=config.limit)
     chats = list(files.conversations[: config.limit])
     _check_said(config, chats)
-    if not any(kind_of(conversation) == "introspection" for conversation in chats):
+    if not introspection(chats):
         raise UsageError(
             given=f"{config.conversations}: only control questions",
             allowed="at least one introspection question (extra.kind, or a label that does not begin with `control`)",
@@ -112,6 +112,11 @@ def for_sweep(config: Common, chats: Sequence[Conversation]) -> list[Conversatio
         if not group or counts[group] <= CONTROLS_IN_SWEEP:
             few.append(conversation)
     return few
+
+
+def introspection(chats: Sequence[Conversation]) -> list[Conversation]:
+    """Return the introspection questions among some conversations."""
+    return [chat for chat in chats if kind_of(chat) == "introspection"]
 
 
 def kind_of(conversation: Conversation) -> str:

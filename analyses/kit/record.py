@@ -159,14 +159,15 @@ def check_place(directory: Path, config: object, record: Mapping[str, JSON] | No
 def load_model(config: Common, name: str | None = None) -> Model:
     """Return a model of a run, `--model` or another, with its chat template used as the options say.
 
-    What that means for the text that is read is said once, of the run's own model.
+    Beside a model that the caller has loaded, another's is used as that one's is. What that means for the text that is
+    read is said once, of the run's own model.
     """
     from mechint.chat.render import chat_template
 
     if config.loaded is not None and name in (None, config.model):
         return config.loaded
     model = mechint.load(name or config.model, backend=config.backend, device=config.device, dtype=config.dtype)
-    model.template = config.template
+    model.template = config.template if config.loaded is None else config.loaded.template
     facts = chat_template(model).facts()
     for fact in facts if name is None else ():
         _LOG.warning("%s", fact)
