@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyses import merge
-from analyses.kit import kept_tables
+from analyses.kit import kept_tables, resume
 from analyses.kit import record as run
-from analyses.kit import resume
 from analyses.kit import shard_files as parts
 from analyses.kit.cli import Common
 from mechint.base.artefacts import FileKind
