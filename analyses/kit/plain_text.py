@@ -14,6 +14,7 @@ import numpy as np
 
 from analyses.kit import record as run
 from analyses.kit import resume
+from analyses.kit.facts import RunFacts
 from analyses.kit.study import Condition, Group, Value, described
 from analyses.kit.subject import Subject
 from mechint import stats
@@ -35,6 +36,13 @@ _REPLIES, _REPLY_TOKENS = 4, 40
 _BATCH = 64  # texts read at once: they are short
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextFacts(RunFacts):
+    """A run that reads texts: besides, what the clean model says by itself, by the label of the text."""
+
+    replies: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class Texts:
     """Texts by label, with their kind (prose, reply) in `kinds`."""
@@ -54,8 +62,9 @@ class Texts:
             texts |= {chat.label: chat for chat in _replies(subject, design)}
         return cls(texts, {label: label.partition("-")[0] for label in texts})
 
-    def record(self) -> dict[str, JSON]:
-        """Return what `run.json` says of the texts, by which shards of one table are known."""
+    @property
+    def replies(self) -> dict[str, str]:
+        """What the clean model says by itself, by label; shards of one table are known by it."""
         chats = {label: text for label, text in self.texts.items() if isinstance(text, Conversation)}
         return {label: chat.messages[-1].content for label, chat in chats.items()}
 

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from analyses.kit import plain_text, shifts
-from analyses.kit.cli import format_layers
+from analyses.kit.option_types import format_layers
 from analyses.layer_strength.measures import Places, grid, ranges
 from mechint import figures as draw
 from mechint.figures import HeatPanel, Panel, Scale
 from mechint.figures.heatmaps import SEQUENTIAL, WARNING
 from mechint.figures.panels import SHADE
 from mechint.figures.style import INK, METRICS, MINUS, SERIES
+from mechint.figures.words import bounded, signed
 from mechint.stats.bands import BANDS, Marks
 from mechint.stats.intervals import Interval
 
@@ -34,15 +35,22 @@ _PANELS = {
     "p_yes": ("P(yes), introspection questions", "p"),
     "text": ("Perplexity of text / clean", "text"),
 }
-_CURVES = {"detection": "injected", "no": "no", "yes": "yes", "random": "random"}
+_CURVES = {  # panel and series
+    "detection": ("shift", "injected"),
+    "no": ("shift", "no"),
+    "yes": ("shift", "yes"),
+    "random": ("shift", "random"),
+    "text": ("text", "injected"),
+    "random_text": ("text", "random"),
+}
 _STRETCH = 3.0  # times the largest shift where text is coherent, at which colours end
 _AXIS = 52  # pixels of an axis above a panel
 _WORST = 100.0  # times the clean perplexity, beyond which colours say no more
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What subtitles say of a run, and what figures need to know of it."""
+class Setting:
+    """What subtitles say of a run, its dose, the unit of the grid's strengths, and what marks a place."""
 
     caption: str
     dose: Dose
@@ -60,44 +68,50 @@ class Subject:
         return self.dose.relative_strength if self.relative else self.dose.strength
 
 
-def figures(table: pd.DataFrame, subject: Subject) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, setting: Setting) -> dict[str, go.Figure]:
     """Return the figures by file name."""
-    places = grid(table, subject.marks)
-    caption = f"{subject.caption}; {shifts.counts(table)}"
+    places = grid(table, setting.marks)
+    caption = f"{setting.caption}; {shifts.counts(table)}"
     drawn = {
         "layer_strength_grid": _heatmaps(
-            places, f"{caption}. {_note(places, subject.marks)}",
+            places,
+            f"{caption}. {_note(places, setting.marks)}",
             title=_finding(places, lambda row, column: f"layers {row}, strength {column}"),
-            labels=("injected layers", subject.unit),
+            labels=("injected layers", setting.unit),
         ),
-        "layer_strength_curves": curves(table, places, subject, caption),
-    }  # fmt: skip
+        "layer_strength_curves": curves(table, places, setting, caption),
+    }
     if (table["sweep"] == "range").any():
-        every = ranges(table, subject.marks)
+        every = ranges(table, setting.marks)
         title = _finding(every, lambda first, last: f"layers {first} to {last}" if first != last else f"layer {first}")
-        subtitle = f"{caption}; all ranges, {subject.dose}. {_note(every, subject.marks)}"
+        subtitle = f"{caption}; all ranges, {setting.dose}. {_note(every, setting.marks)}"
         labels = ("first injected layer", "last injected layer")
         drawn["layer_strength_ranges"] = _heatmaps(every, subtitle, title=title, labels=labels)
     return drawn
 
 
-def verdict(table: pd.DataFrame, subject: Subject) -> dict[str, JSON]:
+def verdict(table: pd.DataFrame, setting: Setting) -> dict[str, JSON]:
     """Return for grid and ranges where detection exceeds control most while text is coherent; None where nowhere."""
-    sweeps = {"grid": grid} | ({"ranges": ranges} if (table["sweep"] == "range").any() else {})
+    sweeps = {"grid": grid}
+    if (table["sweep"] == "range").any():
+        sweeps["ranges"] = ranges
     verdicts: dict[str, JSON] = {"clean_perplexity": plain_text.clean_perplexities(table)}
     for name, measured in sweeps.items():
-        places = measured(table, subject.marks)
-        best = places.best()
-        verdicts[name] = None if best is None else {
-            "row": places.rows[best[0]], "column": places.columns[best[1]],
-            **{
-                f"{measure}{end}": round(float(getattr(of, bound)[best]), 4)
-                for measure, of in places.measures.items()
-                for bound, end in (("mean", ""), ("low", "_low"), ("high", "_high"))
-                if np.isfinite(getattr(of, bound)[best])
-            },
-        }  # fmt: skip
+        verdicts[name] = _best(measured(table, setting.marks))
     return verdicts
+
+
+def _best(places: Places) -> dict[str, JSON] | None:
+    """Return the best place with its measures and their intervals, if there is one."""
+    best = places.best()
+    if best is None:
+        return None
+    verdict: dict[str, JSON] = {"row": places.rows[best[0]], "column": places.columns[best[1]]}
+    for measure, of in places.measures.items():
+        for end, bound in (("", of.mean), ("_low", of.low), ("_high", of.high)):
+            if np.isfinite(bound[best]):
+                verdict[f"{measure}{end}"] = round(float(bound[best]), 4)
+    return verdict
 
 
 def _heatmaps(places: Places, subtitle: str, *, title: str, labels: tuple[str, str]) -> go.Figure:
@@ -108,9 +122,17 @@ def _heatmaps(places: Places, subtitle: str, *, title: str, labels: tuple[str, s
         if name in measures
     ]
     return draw.heatmaps(
-        panels, _scales(places), rows=places.rows, columns=places.columns, row_label=labels[0],
-        column_label=labels[1], hatched=places.lost, framed=places.best(), title=title, subtitle=subtitle,
-    )  # fmt: skip
+        panels,
+        _scales(places),
+        rows=places.rows,
+        columns=places.columns,
+        row_label=labels[0],
+        column_label=labels[1],
+        hatched=places.lost,
+        framed=places.best(),
+        title=title,
+        subtitle=subtitle,
+    )
 
 
 def _scales(places: Places) -> dict[str, Scale]:
@@ -149,20 +171,17 @@ def _finding(places: Places, where: Callable[[str, str], str]) -> str:
     place = where(places.rows[best[0]], places.columns[best[1]])
     text = f"While text is coherent, detection exceeds control most at {place}: by {_interval(measures['net'], best)}"
     if "random" in measures:
-        text += f" (random vectors shift detection by {_signed(measures['random'].mean[best])} there)"
+        text += f" (random vectors shift detection by {signed(measures['random'].mean[best])} there)"
     return text
 
 
-def curves(table: pd.DataFrame, places: Places, subject: Subject, caption: str) -> go.Figure:
+def curves(table: pd.DataFrame, places: Places, setting: Setting, caption: str) -> go.Figure:
     """Return shifts and perplexity against strength at the dose's layers."""
-    layers = format_layers(subject.dose.layers)
+    layers = format_layers(setting.dose.layers)
     row = places.rows.index(layers)
     strengths = [float(column) for column in places.columns]
-    parts = [_curve(places, name, "shift", series, row) for name, series in _CURVES.items() if name in places.measures]
-    parts += [
-        _curve(places, name, "text", series, row)
-        for name, series in (("text", "injected"), ("random_text", "random"))
-        if name in places.measures
+    parts = [
+        _curve(places, name, panel, series, row) for name, (panel, series) in _CURVES.items() if name in places.measures
     ]
     points = pd.concat(parts, ignore_index=True)
     points = points[points["strength"] > 0]
@@ -176,7 +195,7 @@ def curves(table: pd.DataFrame, places: Places, subject: Subject, caption: str) 
         panels,
         {name: SERIES[name] for name in ("injected", "random", "no", "yes")},
         x="strength",
-        x_label=subject.unit,
+        x_label=setting.unit,
         log_x=True,
         columns=1,
         title=_curves_finding(places, row),
@@ -185,11 +204,11 @@ def curves(table: pd.DataFrame, places: Places, subject: Subject, caption: str) 
         f"more. {plain_text.CAPTION}. Dashed: the dose.",
     )
     shown = points["strength"]
-    if subject.dose_in_unit is not None and shown.min() <= subject.dose_in_unit <= shown.max():
-        figure.add_vline(subject.dose_in_unit, line={"color": INK, "width": 1.5, "dash": "dash"}, layer="below")
+    if setting.dose_in_unit is not None and shown.min() <= setting.dose_in_unit <= shown.max():
+        figure.add_vline(setting.dose_in_unit, line={"color": INK, "width": 1.5, "dash": "dash"}, layer="below")
     if lost:
         figure.add_vrect(x0=min(lost), x1=2 * shown.max(), **SHADE)
-    return figure if subject.relative else _with_measured(figure, table, layers)
+    return figure if setting.relative else _with_measured(figure, table, layers)
 
 
 def _curve(places: Places, name: str, panel: str, series: str, row: int) -> pd.DataFrame:
@@ -240,9 +259,4 @@ def _curves_finding(places: Places, row: int) -> str:
 
 
 def _interval(of: Interval, at: tuple[int, int]) -> str:
-    mean, low, high = (float(bound[at]) for bound in (of.mean, of.low, of.high))
-    return _signed(mean) + (f" [{_signed(low)}, {_signed(high)}]" if np.isfinite(low) else "")
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS)
+    return bounded(of.mean[at], of.low[at], of.high[at])

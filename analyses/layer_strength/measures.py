@@ -38,7 +38,8 @@ class Places:
     @classmethod
     def of(cls, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], marks: Marks) -> Places:
         """Return the measures of a table's steered rows, which name their place in `row` and `column`."""
-        concept, random = (table[table["series"] == kind] for kind in ("injected", "random"))
+        concept = table[table["series"] == "injected"]
+        random = table[table["series"] == "random"]
         introspection = concept["kind"] == "introspection"
         parts = {
             "detection": (concept[introspection], "logit_diff_shift"),
@@ -91,9 +92,10 @@ def grid(table: pd.DataFrame, marks: Marks = BANDS) -> Places:
 def ranges(table: pd.DataFrame, marks: Marks = BANDS) -> Places:
     """Return the measures of ranges by their first (rows) and last layer (columns)."""
     rows = _steered(table, "range")
-    first, last = zip(*(_ends(text) for text in rows["injected_layers"]), strict=True)
-    placed = rows.assign(row=list(map(str, first)), column=list(map(str, last)))
-    by_first, by_last = ([str(at) for at in sorted(set(ends))] for ends in (first, last))
+    ends = [_ends(text) for text in rows["injected_layers"]]
+    placed = rows.assign(row=[str(first) for first, _ in ends], column=[str(last) for _, last in ends])
+    by_first = [str(layer) for layer in sorted({first for first, _ in ends})]
+    by_last = [str(layer) for layer in sorted({last for _, last in ends})]
     return Places.of(placed, by_first, by_last, marks)
 
 

@@ -16,9 +16,8 @@ from whole_runs import model_and_cats, refusal, whole_run
 import mechint as mi
 from analyses import layer_strength
 from analyses.kit import cli, plain_text
-from analyses.kit import dose as injected
 from analyses.kit.dose import Dose
-from analyses.layer_strength.figures import Subject, figures, verdict
+from analyses.layer_strength.figures import Setting, figures, verdict
 from analyses.layer_strength.measures import grid, ranges
 from mechint.prompts.design import PromptDesign
 
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_analyses")
 WINDOWS, STRENGTHS = ("0:2", "1:3", "2:4"), ("0.1", "0.5", "2")
 CONCEPTS, RANDOMS = {"cats": 1.0, "bread": 2.0, "rain": 1.5}, {"random-0": 0.1, "random-1": 0.3}
 DOSE = Dose((1, 2), None, 0.5, "test")
-SUBJECT = Subject("a model", DOSE, True)
+SETTING = Setting("a model", DOSE, True)
 # By window: how much a concept of size one shifts the introspection answer at strength one.
 GAIN = dict(zip(WINDOWS, (1.0, 4.0, 2.0), strict=True))
 
@@ -71,7 +70,7 @@ def planted() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
-    return figures(planted, SUBJECT)
+    return figures(planted, SETTING)
 
 
 def test_measures_are_those_that_were_planted(planted: pd.DataFrame) -> None:
@@ -96,7 +95,7 @@ def test_titles_and_record_say_where_detection_exceeds_control(
     assert "at layers 1:3, strength 0.5: by +2.70 [" in titles["layer_strength_grid"]
     assert "random vectors shift detection by +0.40 there" in titles["layer_strength_grid"]
     assert "text is coherent up to strength 0.5" in titles["layer_strength_curves"]
-    found = verdict(planted, SUBJECT)
+    found = verdict(planted, SETTING)
     assert (found["grid"]["row"], found["grid"]["column"]) == ("1:3", "0.5")
     assert found["grid"]["net"] == pytest.approx(2.7)
     assert found["clean_perplexity"] == {"prose": pytest.approx(np.exp(3), abs=1e-3), "reply": pytest.approx(20.086)}
@@ -107,9 +106,9 @@ def test_a_bias_or_broken_text_is_no_detection(change: dict[str, float]) -> None
     """Controls that move as much, or text that is lost before anything is detected."""
     table = _table(**change)
     assert grid(table).best() is None
-    title = figures(table, SUBJECT)["layer_strength_grid"].layout.title.text.replace("<br>", " ")
+    title = figures(table, SETTING)["layer_strength_grid"].layout.title.text.replace("<br>", " ")
     assert title == "<b>Nowhere does detection exceed control while text is still coherent</b>"
-    assert verdict(table, SUBJECT)["grid"] is None
+    assert verdict(table, SETTING)["grid"] is None
 
 
 def test_ranges_are_first_by_last_layer_with_gaps(planted: pd.DataFrame) -> None:
@@ -135,7 +134,7 @@ def test_panels_share_a_scale_and_lost_places_are_hatched(drawn: dict[str, go.Fi
 
 def test_absolute_strengths_have_a_second_axis(planted: pd.DataFrame, drawn: dict[str, go.Figure]) -> None:
     dose = Dose((1, 2), 0.5, None, "test")
-    figure = figures(planted, Subject("a model", dose, False))["layer_strength_curves"]
+    figure = figures(planted, Setting("a model", dose, False))["layer_strength_curves"]
     assert list(figure.layout.xaxis99.ticktext) == ["0.025", "0.12", "0.5"]
     assert figure.layout.xaxis99.range == figure.layout.xaxis.range
     relative = drawn["layer_strength_curves"]
@@ -144,7 +143,7 @@ def test_absolute_strengths_have_a_second_axis(planted: pd.DataFrame, drawn: dic
 
 def test_figures_do_without_random_vectors_and_controls(planted: pd.DataFrame) -> None:
     alone = planted[(planted["series"] != "random") & (planted["kind"] != "control")]
-    title = figures(alone, SUBJECT)["layer_strength_grid"].layout.title.text
+    title = figures(alone, SETTING)["layer_strength_grid"].layout.title.text
     assert "no control questions were asked" in title.replace("<br>", " ")
     one = planted[planted["unit"].isin(["", "cats"])]
     assert grid(one).best() == (1, 1), "one concept has no interval, and its mean counts"
@@ -222,12 +221,19 @@ def test_defaults_are_multiples_of_the_dose(inputs: list[str]) -> None:
     assert [dose.relative_strength for dose in relative] == [0.3 * factor for factor in layer_strength.FACTORS]
     absolute = layer_strength.doses(config, Dose((1,), 20.0, None, ""))
     assert {dose.relative_strength for dose in absolute} == {None}
-    assert [layer_strength.amount(dose) for dose in absolute][:4] == ["2", "5", "10", "20"]
+    assert [dose.amount for dose in absolute][:4] == [2, 5, 10, 20]
     given = layer_strength.ANALYSIS.parsed([*inputs, "--strengths", "3,1"])
-    assert [dose.relative_strength for dose in layer_strength.doses(given, injected.Dose((1,), 20.0, None, ""))] == [
-        1,
-        3,
-    ]
+    assert [dose.relative_strength for dose in layer_strength.doses(given, Dose((1,), 20.0, None, ""))] == [1, 3]
+
+
+def test_a_run_from_python_gives_the_table_of_the_command_line(whole: Path, inputs: list[str]) -> None:
+    options = dict(zip([name.removeprefix("--") for name in inputs[::2]], inputs[1::2], strict=True))
+    options["n_random"] = options.pop("n-random")
+    results = layer_strength.run(**options, strengths=(0, 3), absolute=True, window=2, step=2, ranges=True)
+    pd.testing.assert_frame_equal(results.table, pd.read_parquet(whole / "table.parquet"), check_dtype=False)
+    assert set(results.figures) == {"layer_strength_grid", "layer_strength_curves", "layer_strength_ranges"}
+    assert results.facts["verdict"] == json.loads((whole / "run.json").read_text())["verdict"]
+    assert results.paths == ()
 
 
 @pytest.mark.parametrize(
