@@ -21,7 +21,8 @@ from mkdocs.structure.pages import Page
 
 from analyses import ANALYSES
 from analyses.__main__ import TOOLS, summary
-from analyses.kit import cli
+from analyses.kit import declarations
+from analyses.kit.options import Common
 
 ROOT = Path(__file__).resolve().parent.parent
 # Pages that are files elsewhere in the repository.
@@ -102,16 +103,16 @@ def _caption(picture: Path) -> tuple[str, str]:
 
 def _common() -> Iterator[str]:
     """Yield the options that all analyses share, by group."""
-    for group in _groups(cli.common_parser("analyses", "")):
+    for group in _groups(declarations.parser(Common, "analyses", "")):
         yield f"### {_sentence(group.title or '')}\n"
         yield from _options(group)
 
 
 def _own() -> Iterator[str]:
     """Yield each analysis with the options that it alone has."""
-    shared = {group.title for group in _groups(cli.common_parser("analyses", ""))}
+    shared = {group.title for group in _groups(declarations.parser(Common, "analyses", ""))}
     for name in ANALYSES:
-        parser = importlib.import_module(f"analyses.{name}").parser()
+        parser = importlib.import_module(f"analyses.{name}").ANALYSIS.parser()
         yield f"### {name}\n\n{summary(name)}\n\n    {_command(name)}\n"
         for group in _groups(parser):
             if group.title not in shared:

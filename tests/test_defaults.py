@@ -11,7 +11,7 @@ from conftest import conversation, vector
 
 import mechint as mi
 from analyses.kit.dose import Dose
-from analyses.kit.study import Setup
+from analyses.kit.subject import Subject
 from mechint.attribution import reading
 from mechint.base.errors import UsageError
 
@@ -139,10 +139,11 @@ def test_what_is_such_a_default_is_known(source: str, is_slip: bool) -> None:
 
 def test_no_layers_are_not_all_layers(model: mi.Model) -> None:
     vectors = {"cats": vector(model)}
-    setup = Setup(None, model, Dose((1, 2), 1.0, None, ""), vectors, {})  # type: ignore[arg-type]
-    assert setup.condition("cats", "injected", setup.dose).intervention.layers == (1, 2)
+    subject = Subject(None, model, Dose((1, 2), 1.0, None, ""), vectors, {})  # type: ignore[arg-type]
+    (condition,) = subject.conditions(["injected"])
+    assert condition.intervention.layers == (1, 2)
     with pytest.raises(UsageError, match="one or more layers"):
-        setup.condition("cats", "injected", setup.dose, layers=())
+        subject.conditions(["injected"], layers=())
 
 
 def test_no_layers_to_keep_are_not_the_last_one(model: mi.Model) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -17,10 +16,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from whole_runs import parser_of
 
 import mechint as mi
 from analyses import ANALYSES
-from analyses.kit import cli
+from analyses.kit import declarations
+from analyses.kit.options import Common
 from benchmarks.common import RESULTS
 from mechint.figures.style import MINUS
 
@@ -70,7 +71,7 @@ def test_every_public_name_is_documented(site: Path) -> None:
 def test_every_analysis_has_its_options(site: Path) -> None:
     page = (site / "command-line.html").read_text()
     assert all(f'id="{name}"' in page for name in ANALYSES)
-    options = [action.option_strings[-1] for action in cli.common_parser("x", "")._actions]
+    options = [action.option_strings[-1] for action in declarations.parser(Common, "x", "")._actions]
     assert all(f"<code>{name}" in page for name in options if name != "--help")
     assert "--layer-sweep" in page
 
@@ -136,7 +137,7 @@ def test_code_of_pages_runs_and_prints_what_they_say(page: Path, quick: None) ->
 def test_commands_of_texts_are_understood(page: Path) -> None:
     for name, options in COMMAND.findall(page.read_text().replace("\\\n", "").replace("$SLURM_ARRAY_TASK_ID", "0")):
         if name in ANALYSES and "--help" not in options:
-            importlib.import_module(f"analyses.{name}").parser().parse_args(shlex.split(options, comments=True))
+            parser_of(name).parse_args(shlex.split(options, comments=True))
 
 
 def test_intervals_of_the_readme_are_those_of_the_gallery() -> None:

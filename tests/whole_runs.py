@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,12 @@ def whole_run(analysis: ModuleType, argv: Sequence[str], out: Path) -> Path:
         patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
         assert analysis.main([*argv, "--out", str(out)]) == 0
     return out / analysis.NAME
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Return the parser of a command by its module's name: an analysis, or one of the tools beside them."""
+    module = importlib.import_module(f"analyses.{name}")
+    return module.ANALYSIS.parser() if hasattr(module, "ANALYSIS") else module.parser()
 
 
 def without(inputs: Sequence[str], *names: str) -> list[str]:

@@ -17,9 +17,8 @@ from whole_runs import model_and_cats
 import mechint as mi
 from analyses import all as gallery
 from analyses import logit_lens
-from analyses.kit import cli, option_types
-from analyses.kit import dose as injected
-from analyses.kit import questions as asked
+from analyses.kit import dose as doses
+from analyses.kit import option_types, questions
 from analyses.kit.dose import Placement, sweep_placements
 from mechint.base.errors import LayerRangeError
 
@@ -186,7 +185,7 @@ def test_sweep_placements_cover_the_depth() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Deep:
-    """What `injected.dose` asks of a model."""
+    """What `doses.dose` asks of a model."""
 
     n_layers: int
     prompts: str = "full"
@@ -205,24 +204,24 @@ def test_published_settings_are_the_default_for_their_models_only(
     model: str, n_layers: int, layers: str, strength: float | None
 ) -> None:
     config = logit_lens.ANALYSIS.parsed(["--model", model])
-    found = injected.dose(config, _Deep(n_layers))
-    assert cli.format_layers(found.layers) == layers
+    found = doses.dose(config, _Deep(n_layers))
+    assert option_types.format_layers(found.layers) == layers
     assert found.strength == strength
     assert (found.relative_strength is None) == (strength is not None)
     differences = dataclasses.replace(config, method="mean_difference")
-    assert injected.dose(differences, _Deep(n_layers)).strength is None
+    assert doses.dose(differences, _Deep(n_layers)).strength is None
 
 
 def test_embedded_models_have_settings_of_their_own() -> None:
     config = logit_lens.ANALYSIS.parsed([])
-    found = injected.dose(config, _Deep(8, "small"))
+    found = doses.dose(config, _Deep(8, "small"))
     assert (found.layers, found.strength, found.relative_strength) == ((2, 3, 4), None, 0.4)
 
 
 def test_options_overrule_published_settings() -> None:
     argv = ["--model", "Qwen/Qwen2.5-Coder-32B-Instruct", "--layers", "3", "--relative-strength", "0.5"]
-    found = injected.dose(logit_lens.ANALYSIS.parsed(argv), _Deep(64))
-    assert found == injected.Dose((3,), None, 0.5, "--relative-strength")
+    found = doses.dose(logit_lens.ANALYSIS.parsed(argv), _Deep(64))
+    assert found == doses.Dose((3,), None, 0.5, "--relative-strength")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +229,7 @@ def test_options_overrule_published_settings() -> None:
 )
 def test_layers_are_read_and_written_back(text: str, layers: tuple[int, ...]) -> None:
     assert option_types.parse_layers(text) == layers
-    assert option_types.parse_layers(cli.format_layers(layers)) == layers
+    assert option_types.parse_layers(option_types.format_layers(layers)) == layers
 
 
 @pytest.mark.parametrize("text", ["5:2", "3:3", "", "a", "-1", "1:", ":4", "1,,2", "1.5"])
@@ -241,6 +240,6 @@ def test_bad_layers_are_refused(text: str) -> None:
 
 def test_kinds_come_from_extra_and_else_from_labels() -> None:
     plain, labelled = conversation("inject_info-none"), conversation("control-7")
-    assert (asked.kind_of(plain), asked.group_of(plain)) == ("introspection", "")
-    assert (asked.kind_of(labelled), asked.group_of(labelled)) == ("control", "no")
-    assert [asked.group_of(item) for item in asked_conversations()] == ["", "no", "yes"]
+    assert (questions.kind_of(plain), questions.group_of(plain)) == ("introspection", "")
+    assert (questions.kind_of(labelled), questions.group_of(labelled)) == ("control", "no")
+    assert [questions.group_of(item) for item in asked_conversations()] == ["", "no", "yes"]

@@ -9,8 +9,8 @@ import pytest
 from figure_reader import axis, bands, in_panel, legend, panel_titles, points, title
 
 from analyses import logit_lens
-from analyses.kit import cli
 from analyses.kit.dose import Dose, Placement, sweep_placements
+from analyses.kit.option_types import format_layers
 from analyses.logit_lens.figures import figures
 
 N_LAYERS = 4
@@ -30,7 +30,7 @@ def _rows(conversation: str, vector: str, kind: str, effect: float, placement: P
     asked, group, clean, share = ASKED[conversation]
     after = [int(step - 1 > min(placement.layers)) for step in range(N_LAYERS + 1)]
     about = {"conversation": conversation, "kind": asked, "group": group, "unit": vector, "series": kind}
-    about |= {"sweep": placement.sweep, "injected_layers": cli.format_layers(placement.layers) if vector else ""}
+    about |= {"sweep": placement.sweep, "injected_layers": format_layers(placement.layers) if vector else ""}
     shifts = [effect * share * reached for reached in after]
     return [
         {**about, "layer": layer, "p_yes": clean + shift, "p_yes_shift": shift}
@@ -54,7 +54,7 @@ def table() -> pd.DataFrame:
 
 
 def _figures(table: pd.DataFrame) -> dict[str, go.Figure]:
-    config = logit_lens.Config(**vars(logit_lens.parser().parse_args(["--layer-sweep"])))
+    config = logit_lens.ANALYSIS.parsed(["--layer-sweep"])
     return figures(table, config, DOSE, "a model")
 
 

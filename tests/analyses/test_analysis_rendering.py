@@ -8,6 +8,7 @@ from conftest import conversation
 
 from analyses import logit_lens, rendering
 from analyses.kit import record as run
+from analyses.kit.facts import ModelFacts
 from benchmarks import chat_templates
 from mechint.chat.conversations import save_conversations
 
@@ -60,7 +61,7 @@ def test_what_no_template_takes_is_refused(options: list[str], why: str, capsys)
 def test_a_run_says_and_records_how_the_template_is_used(thinking_checkpoint, caplog):
     config = logit_lens.ANALYSIS.parsed(["--model", str(thinking_checkpoint), "--thinking", "on"])
     model = run.load_model(config)
-    assert run.describe_model(model)["template"]["thinking"] is True
+    assert ModelFacts.of(model).template["thinking"] is True
     assert [record.message for record in caplog.records] == ["thinking: on (by enable_thinking)"]
     run.load_model(config, str(thinking_checkpoint))  # a second model of the run says nothing more
     assert len(caplog.records) == 1

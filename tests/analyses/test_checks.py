@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from pathlib import Path
 
 import pytest
 from conftest import asked_conversations
-from whole_runs import refusal
+from whole_runs import parser_of, refusal
 
 import mechint as mi
 from analyses import ANALYSES, detection, layer_strength, logit_lens, model_swap, sae_attribution, steering
 from analyses.kit import checks
+from analyses.kit.declarations import option
 from mechint.base.errors import UsageError
 
 TAKEN = (
@@ -104,7 +104,7 @@ NOTHING = {
 def test_every_switch_is_known_to_have_an_effect_or_is_refused_where_it_has_none(
     tmp_path: Path, no_model: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parsers = [importlib.import_module(f"analyses.{name}").parser() for name in ANALYSES]
+    parsers = [parser_of(name) for name in ANALYSES]
     switches = {one.dest for parser in parsers for one in parser._actions if one.nargs == 0 and one.dest != "help"}
     assert switches == ALWAYS | set(NOTHING)
     for analysis, options, words in NOTHING.values():
@@ -116,9 +116,9 @@ def test_every_switch_is_known_to_have_an_effect_or_is_refused_where_it_has_none
 
 @dataclasses.dataclass(frozen=True)
 class _Switches:
-    plain: bool = False
-    either: bool | None = None
-    number: int | None = None
+    plain: bool = option("plain", default=False)
+    either: bool | None = option("either")
+    number: int | None = option("number", parse=int)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ class _Switches:
 )
 def test_what_was_given_is_known_of_switches_too(options: _Switches, flag: str) -> None:
     names = ("plain", "either", "number")
-    checks.check_effect(False, "x", options, names)  # type: ignore[arg-type]
+    checks.check_effect(False, "x", options, names)
     if not flag:
-        checks.check_effect(True, "x", options, names)  # type: ignore[arg-type]
+        checks.check_effect(True, "x", options, names)
         return
     with pytest.raises(UsageError, match=f"^{flag} with x"):
-        checks.check_effect(True, "x", options, names)  # type: ignore[arg-type]
+        checks.check_effect(True, "x", options, names)

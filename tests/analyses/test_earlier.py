@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import shutil
@@ -16,7 +15,7 @@ from whole_runs import refusal, without
 
 from analyses import ANALYSES, logit_lens, merge, published
 from analyses import all as gallery
-from analyses.kit import earlier
+from analyses.kit import declarations, earlier
 from analyses.kit import inputs as behind
 from analyses.kit import record as run
 from mechint.base.errors import OutputError
@@ -174,7 +173,7 @@ def test_a_gallery_begins_anew_where_a_file_behind_its_options_has_changed(
         (shutil.copytree if old.is_dir() else shutil.copy)(old, new)
         options[name] = str(new)
     given = [part for option in options.items() for part in option]
-    parsed = gallery.parser().parse_args(given)
+    parsed = gallery._parsed(given)
     before = behind.digest(parsed)
     assert behind.digest(parsed) == before
     for name in ("model", "vectors", "conversations"):
@@ -189,13 +188,13 @@ def test_a_gallery_begins_anew_where_a_file_behind_its_options_has_changed(
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"key": 3, "names": 5}', "[" * 9000])
 def test_an_odd_note_of_what_is_done_is_nothing_done(content: str, inputs: list[str], tmp_path: Path) -> None:
     (tmp_path / ".unfinished.json").write_text(content)
-    options = gallery.parser().parse_args([*inputs, "--out", str(tmp_path)])
+    options = gallery._parsed([*inputs, "--out", str(tmp_path)])
     assert gallery._Done(options, inputs).names == []
 
 
 def test_how_cells_are_marked_changes_figures_alone() -> None:
     modules = [importlib.import_module(f"analyses.{name}") for name in ANALYSES]
-    runs = [module.ANALYSIS for module in modules if hasattr(module, "ANALYSIS")]
-    marking = [run for run in runs if "uncorrected" in {field.name for field in dataclasses.fields(run.config)}]
+    every = [module.ANALYSIS.options for module in modules if hasattr(module, "ANALYSIS")]
+    marking = [options for options in every if "uncorrected" in declarations.declarations(options)]
     assert len(marking) >= 6
-    assert all("uncorrected" in run.drawing for run in marking)
+    assert all("uncorrected" in declarations.drawing(options) for options in marking)

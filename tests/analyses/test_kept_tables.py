@@ -15,7 +15,7 @@ from analyses import merge
 from analyses.kit import kept_tables, resume
 from analyses.kit import record as run
 from analyses.kit import shard_files as parts
-from analyses.kit.cli import Common
+from analyses.kit.options import Common
 from mechint.base.artefacts import FileKind
 from mechint.base.errors import StaleArtefactError, UsageError
 from mechint.engine.shards import Shard
@@ -129,7 +129,7 @@ def test_parts_that_are_none_are_one_message(
         {"part": {**dataclasses.asdict(NOBODY), "shard": [0]}, "receipts": []},
         {"part": {**dataclasses.asdict(NOBODY), "shard": ["0", "1"]}, "receipts": []},
         {"part": {**dataclasses.asdict(NOBODY), "shard": [0, 1], "argv": 3}, "receipts": []},
-        {"part": {**dataclasses.asdict(NOBODY), "shard": [0, 1], "found": []}, "receipts": []},
+        {"part": {**dataclasses.asdict(NOBODY), "shard": [0, 1], "facts": []}, "receipts": []},
         {"part": {**dataclasses.asdict(NOBODY), "shard": [0, 1]}, "receipts": {}},
         {"part": {**dataclasses.asdict(NOBODY), "shard": [0, 1]}},
     ],

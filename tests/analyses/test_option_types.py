@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 import os
 import time
@@ -13,10 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from whole_runs import parser_of
 
 from analyses import ANALYSES
 from analyses.__main__ import TOOLS
-from analyses.kit import cli, option_types
+from analyses.kit import cli, declarations, option_types
+from analyses.kit.options import Common
 from mechint.base.errors import LayerRangeError
 from mechint.engine.shards import Shard
 
@@ -70,8 +71,10 @@ def _within_bounds(value: object) -> bool:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_option_becomes_a_value_within_bounds_or_one_message(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = importlib.import_module(f"analyses.{name}").parser()
-    shared = {action.dest for action in _options(cli.common_parser("analyses", ""))}  # `all` has them and no other
+    parser = parser_of(name)
+    shared = {
+        action.dest for action in _options(declarations.parser(Common, "analyses", ""))
+    }  # `all` has them and no other
     options = [one for one in _options(parser) if name == "all" or one.dest not in shared]
     begun, refused = time.monotonic(), 0
     for action in options:
@@ -160,7 +163,7 @@ def test_pipes_are_neither_read_nor_written(tmp_path: Path, capsys: pytest.Captu
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for name in COMMANDS:
-        parser = importlib.import_module(f"analyses.{name}").parser()
+        parser = parser_of(name)
         for action in _options(parser):
             if action.type is option_types.path:
                 with pytest.raises(SystemExit):

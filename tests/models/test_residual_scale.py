@@ -214,7 +214,7 @@ def test_last_digits_of_machines_are_no_other_unit(tmp_path: Path) -> None:
     assert run.key(config, first) != run.key(config, record([1.0, 2.0], "another"))
     ((rows, merged),) = parts.read(write_parts(tmp_path, first, second)).values()
     assert len(rows) == 2
-    assert merged.found["model"] == first
+    assert merged.facts["model"] == first
 
 
 def write_parts(folder: Path, *units: dict[str, object]) -> list[Path]:
