@@ -72,9 +72,7 @@ def _within_bounds(value: object) -> bool:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_option_becomes_a_value_within_bounds_or_one_message(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     parser = parser_of(name)
-    shared = {
-        action.dest for action in _options(declarations.parser(Common, "analyses", ""))
-    }  # `all` has them and no other
+    shared = declarations.declarations(Common)  # `all` has them and no other
     options = [one for one in _options(parser) if name == "all" or one.dest not in shared]
     begun, refused = time.monotonic(), 0
     for action in options:

@@ -67,7 +67,7 @@ def test_bad_input_from_python_is_an_error_and_ends_no_process(options: dict[str
     with pytest.raises(UnknownNameError, match="unknown option: concept"):
         analyses.controls.run(**options, concept="cats")
     with pytest.raises(UsageError, match="--n-random"):
-        analyses.controls.run(**options, n_random="many")
+        analyses.controls.run(**{**options, "n_random": "many"})
     with pytest.raises(UsageError, match="shard without out"):
         analyses.controls.run(**options, shard="0/2")
 
