@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from whole_runs import parser_of
 
@@ -201,6 +202,10 @@ def test_the_example_analysis_is_an_analysis(quick: None, capsys: pytest.Capture
     assert {file.suffix for file in Path("out/negated").glob("*.*")} == {".html", ".json", ".parquet", ".csv"}
     assert main(["--layers", "7:9"]) == 2
     assert "allowed: 0:8" in capsys.readouterr().err
+    table = pd.read_parquet(Path("out/negated/table.parquet"))
+    called = names["run"](concepts=("cats", "bread"), n_random=2, limit=1)  # type: ignore[operator]
+    pd.testing.assert_frame_equal(called.table, table)
+    assert set(called.facts["shift"]) == {"injected", "random", "negated"}
 
 
 @pytest.fixture

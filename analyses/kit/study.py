@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from analyses.kit import questions
+from analyses.kit import checks, questions
 from analyses.kit.compute import Query
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analyses.kit.checks import Files
     from mechint.chat.conversations import Conversation
     from mechint.engine.job import Request
     from mechint.interventions.specifications import Intervention
@@ -48,8 +47,19 @@ class Group:
 class Inputs:
     """What a run has read before its model is loaded, and the conversations that it asks."""
 
-    files: Files
+    files: checks.Files
     conversations: Sequence[Conversation]
+
+
+def asking(analysis: str) -> Callable[[questions.Options], Inputs]:
+    """Return the usual check of an analysis: of the options that all share, and of the conversations that it asks."""
+
+    def check(config: questions.Options) -> Inputs:
+        checks.check_effect(config.conversations is not None, "--conversations", config, questions.WORDED)
+        files = checks.check_common(config, analysis)
+        return Inputs(files, questions.conversations(config, config.wording, files))
+
+    return check
 
 
 def ask(

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """The model of a run, how strongly and where is injected, concept vectors and random ones."""
+    """The model of a run of an analysis, how strongly and where is injected, concept vectors and random ones."""
 
     config: Common
     model: Model
     dose: Dose
     concepts: Mapping[str, ConceptVector]
     randoms: Mapping[str, ConceptVector]
+    analysis: str = ""
 
     @classmethod
     def of(cls, config: Common, files: checks.Files, analysis: str) -> Subject:
@@ -45,7 +46,7 @@ class Subject:
             for vector in concepts.values():
                 vector.check_fits(model.d_model, model.n_layers)
             randoms = doses.random_vectors(config, model, list(concepts.values()))
-        return cls(config, model, dose, concepts, randoms)
+        return cls(config, model, dose, concepts, randoms, analysis)
 
     def inject(
         self,
@@ -59,6 +60,11 @@ class Subject:
         """Return the injection of a vector at a dose (None: the run's), its layers (None: the dose's) and positions."""
         used = self.dose if dose is None else dose
         return (used if layers is None else used.at(layers)).inject(vector, positions=positions, name=name)
+
+    def condition(self, vector: ConceptVector, series: str, unit: str, **columns: Value) -> Condition:
+        """Return the condition of any vector at the run's dose; its name is that of series, unit and `columns`."""
+        label = " ".join([series, unit, *(str(value) for value in columns.values())])
+        return Condition(self.inject(vector, name=label), unit, series, columns)
 
     def conditions(
         self,
@@ -81,6 +87,10 @@ class Subject:
                 conditions.append(Condition(injection, unit, name_of_series, columns))
         return conditions
 
+    def rows(self, groups: Sequence[Group]) -> pd.DataFrame:
+        """Return the rows of every conversation of some groups, clean and under each of its conditions."""
+        return compute(self.config, self.analysis, [ask(self.model, groups)])
+
     def facts(self, conversations: Sequence[Conversation]) -> RunFacts:
         """Return what `run.json` says of model, dose, vectors and conversations."""
         vectors = {**self.concepts, **self.randoms}
@@ -95,5 +105,5 @@ class Subject:
 def ask_all(config: Common, analysis: str, inputs: Inputs) -> tuple[pd.DataFrame, RunFacts]:
     """Return the rows of every conversation, clean and under every concept and random vector, and the run's facts."""
     subject = Subject.of(config, inputs.files, analysis)
-    query = ask(subject.model, [Group(inputs.conversations, subject.conditions())])
-    return compute(config, analysis, [query]), subject.facts(inputs.conversations)
+    rows = subject.rows([Group(inputs.conversations, subject.conditions())])
+    return rows, subject.facts(inputs.conversations)

@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 from mechint.figures.style import MINUS
 
+_NOISE = 12  # decimal places behind which sums differ from machine to machine
+
 
 def signed(value: float, digits: int = 2) -> str:
-    """Return a number with its sign."""
-    return f"{value:+.{digits}f}".replace("-", MINUS)
+    """Return a number with its sign; that of what is zero but for the noise of sums is plus on every machine."""
+    return f"{round(float(value), _NOISE) + 0.0:+.{digits}f}".replace("-", MINUS)
 
 
 def plain(value: float, digits: int = 2) -> str:
