@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from analyses.kit import checks, option_types
 from analyses.kit import dose as doses
-from analyses.kit import record as run
 from analyses.kit.declarations import option
 from analyses.kit.dose import Dose
 from analyses.kit.options import Common
+from analyses.kit.record import load_model, sparing_threads
 from analyses.kit.study import Condition
 from mechint.base.errors import SwapError, UsageError
 from mechint.models.model_names import ADAPTER_CONFIG, adapter_location, check_reachable, resolve
@@ -124,7 +124,7 @@ class Finetuned:
 
 def load(config: Options) -> Model:
     """Return the finetuned model, loaded as the base is."""
-    return run.load_model(config, finetuned_name(config) or config.model)
+    return load_model(config, finetuned_name(config) or config.model)
 
 
 def prompts(design: PromptDesign) -> list[Conversation]:
@@ -141,7 +141,7 @@ def read_prompts(model: Model) -> Activations:
     from mechint.prompts.design import PromptDesign
     from mechint.vectors.activations import activations
 
-    with run.sparing_threads(model):
+    with sparing_threads(model):
         return activations(model, prompts(PromptDesign.load(model.prompts)))
 
 
@@ -149,26 +149,28 @@ def fill(model: Model, chats: Sequence[Conversation], directory: Path) -> list[P
     """Let the finetuned model leave what `--filled` needs: its caches of some chats, and its activations."""
     import mechint as mi
 
-    with run.sparing_threads(model):
+    with sparing_threads(model):
         mi.fill(model, chats, directory, progress=True)
     return [read_prompts(model).save(directory / _READ)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """The contrast vector between a finetuned model and its base, its usual dose, and random vectors of equal norm."""
+    """A finetuned model, the contrast vector between it and its base, its usual dose, random vectors of equal norm."""
 
+    finetuned: Finetuned
     vector: ConceptVector
     dose: Dose
     randoms: Mapping[str, ConceptVector]
 
     @classmethod
-    def of(cls, config: Options, model: Model, finetuned: Finetuned) -> Contrast:
-        """Read the base's activations on the same prompts and compare."""
+    def of(cls, config: Options, model: Model, filled: Fill | None) -> Contrast:
+        """Read the activations of both on the same prompts, the finetuned model's first, and compare."""
         from mechint.vectors.extract import contrast_of
 
+        finetuned = Finetuned.of(config, model, filled)
         vector = contrast_of(finetuned.activations, read_prompts(model))
-        return cls(vector, contrast_dose(config, model), doses.random_vectors(config, model, [vector]))
+        return cls(finetuned, vector, contrast_dose(config, model), doses.random_vectors(config, model, [vector]))
 
     def conditions(self, series: str, amount: float | None = None, /, **columns: str) -> list[Condition]:
         """Return conditions of a series (contrast, random) at a strength in the dose's unit (None: the dose's own)."""

@@ -2,125 +2,128 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from analyses.kit import checks, cli, option_types
-from analyses.kit import compute as tables
-from analyses.kit import dose as injected
-from analyses.kit import finetuned as swapped
-from analyses.kit import questions as asked
-from analyses.kit import record as run
-from analyses.kit import study as experiment
-from analyses.kit.study import Group, Setup
-from analyses.logit_lens import conditions as lens_conditions
+from analyses.kit import checks, finetuned, option_types, questions
+from analyses.kit import compute as computing
+from analyses.kit.analysis import Analysis, Drawn
+from analyses.kit.declarations import option
+from analyses.kit.dose import Placement, check_window, common_layers, sweep_placements
+from analyses.kit.facts import RunFacts
+from analyses.kit.finetuned import ContrastFacts
+from analyses.kit.options import Marked
+from analyses.kit.study import Condition, Group, Inputs, ask
+from analyses.kit.subject import Subject
+from analyses.logit_lens import conditions
 from mechint.base.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
-    from mechint.base.files import JSON
     from mechint.chat.conversations import Conversation
 
 NAME = "logit_lens"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(swapped.Options, asked.Options):
+@dataclass(frozen=True, kw_only=True)
+class Config(questions.Options, finetuned.Options, Marked):
     """All options of this analysis."""
 
-    metric: Literal["p_yes", "logit_diff"]
-    layer_sweep: bool
-    window: int | None
-    conditions: bool
-    uncorrected: bool
+    GROUP: ClassVar[str] = "logit lens"
+
+    metric: Literal["p_yes", "logit_diff"] = option("what the figures show", default="p_yes", drawing=True)
+    layer_sweep: bool = option("also inject at every layer, and at sliding windows", default=False)
+    window: int | None = option("layers per window (default: a third of the depth)", parse=option_types.whole_number(1))
+    conditions: bool = option("also a panel for each document, swap and contrast", default=False)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
-    group = options.add_argument_group("logit lens")
-    group.add_argument("--metric", choices=("p_yes", "logit_diff"), default="p_yes", help="what the figures show")
-    group.add_argument("--layer-sweep", action="store_true", help="also inject at every layer, and at sliding windows")
-    group.add_argument(
-        "--window", type=option_types.whole_number(1), help="layers per window (default: a third of the depth)"
-    )
-    group.add_argument("--conditions", action="store_true", help="also a panel for each document, swap and contrast")
-    asked.add_options(group)
-    swapped.add_options(group)
-    cli.add_marks(group)
-    return options
+@dataclass(frozen=True)
+class LensInputs(Inputs):
+    """What a run has read, the conversations that it asks, and those of `--conditions`."""
+
+    panels: conditions.Panels | None
 
 
-def check(config: Config) -> None:
-    """Raise for all bad input that can be known without a model, and for options that would have no effect."""
-    checks.check_effect(config.conversations is not None, "--conversations", config, asked.WORDED)
+@dataclass(frozen=True, kw_only=True)
+class LensFacts(RunFacts):
+    """A run; of `--conditions` with a finetuned model its name, and the contrast vector."""
+
+    finetuned: str | None = None
+    contrast: ContrastFacts | None = None
+
+
+def check(config: Config) -> LensInputs:
+    """Return what a run asks; raises for bad input that can be known without a model, and options without effect."""
+    checks.check_effect(config.conversations is not None, "--conversations", config, questions.WORDED)
     checks.check_effect(not config.layer_sweep, "no --layer-sweep", config, ("window",))
     if config.uncorrected and not config.layer_sweep:
         raise UsageError("--uncorrected without --layer-sweep", "both, or neither", "only sweeps have marked cells")
-    checks.check_effect(not config.conditions, "no --conditions", config, swapped.WAYS)
-    checkpoint = checks.check_common(config, NAME)
-    asked.conversations(config, config.wording, checkpoint.prompts)
-    if config.conditions:
-        lens_conditions.check(config, checkpoint)
-    if config.window is not None and checkpoint.n_layers is not None:
-        injected.check_window(config.window, checkpoint.n_layers)
+    checks.check_effect(not config.conditions, "no --conditions", config, finetuned.WAYS)
+    files = checks.check_common(config, NAME)
+    chats = questions.conversations(config, config.wording, files)
+    panels = conditions.check(config, files) if config.conditions else None
+    if config.window is not None and files.n_layers is not None:
+        check_window(config.window, files.n_layers)
+    return LensInputs(files, chats, panels)
 
 
-def groups(config: Config, setup: Setup, conversations: Sequence[Conversation]) -> list[Group]:
+def groups(config: Config, subject: Subject, chats: Sequence[Conversation]) -> list[Group]:
     """Return the conversations of each placement with their injections.
 
     Concepts are asked the control questions too, in a sweep a few of them; random vectors the introspection questions.
     """
-    introspection = [chat for chat in conversations if asked.kind_of(chat) == "introspection"]
-    few = asked.for_sweep(config, conversations)
-    placed_groups = []
-    for placement in _placements(config, setup):
-        columns = {"sweep": placement.sweep, "injected_layers": cli.format_layers(placement.layers)}
-        questions = conversations if placement.sweep == "main" else few
-        placed_groups.append(Group(questions, setup.conditions(["injected"], placement.layers, **columns)))
-        placed_groups.append(Group(introspection, setup.conditions(["random"], placement.layers, **columns)))
-    return placed_groups
+    introspection = questions.introspection(chats)
+    few = questions.for_sweep(config, chats)
+    placed = []
+    for placement in _placements(config, subject):
+        concepts = _conditions(subject, placement, "injected")
+        randoms = _conditions(subject, placement, "random")
+        placed.append(Group(chats if placement.sweep == "main" else few, concepts))
+        placed.append(Group(introspection, randoms))
+    return placed
 
 
-def _placements(config: Config, setup: Setup) -> list[injected.Placement]:
-    main = injected.Placement("main", setup.dose.layers)
+def _conditions(subject: Subject, placement: Placement, series: str) -> list[Condition]:
+    layers = option_types.format_layers(placement.layers)
+    return subject.conditions([series], layers=placement.layers, sweep=placement.sweep, injected_layers=layers)
+
+
+def _placements(config: Config, subject: Subject) -> list[Placement]:
+    main = Placement("main", subject.dose.layers)
     if not config.layer_sweep:
         return [main]
-    available = injected.common_layers(setup.concepts)
-    return [main, *injected.sweep_placements(config.window, available, setup.model.n_layers)]
+    available = common_layers(subject.concepts)
+    return [main, *sweep_placements(config.window, available, subject.model.n_layers)]
 
 
-def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
+def compute(config: Config, inputs: LensInputs) -> tuple[pd.DataFrame, LensFacts]:
     """Return the rows of every cell at every layer, and what was injected where."""
-    setup = Setup.of(config, NAME)
-    conversations = asked.conversations(config, config.wording, setup.model.prompts)
-    every_layer = range(-1, setup.model.n_layers)
+    subject = Subject.of(config, inputs.files, NAME)
+    every_layer = range(-1, subject.model.n_layers)
     clean = {"sweep": "main", "injected_layers": ""}
-    requests = [experiment.ask(setup.model, groups(config, setup, conversations), layers=every_layer, clean=clean)]
-    record = setup.record(conversations)
-    if config.conditions:
-        more, finetuned_record = lens_conditions.asked_of(config, setup, config.wording.format)
-        requests.append(more)
-        record |= finetuned_record
-    return tables.compute(config, NAME, requests), record
+    queries = [ask(subject.model, groups(config, subject, inputs.conversations), layers=every_layer, clean=clean)]
+    facts = LensFacts(**vars(subject.facts(inputs.conversations)))
+    if inputs.panels is not None:
+        contrast = conditions.contrast(config, subject.model, inputs.panels)
+        queries.append(conditions.query(subject, inputs.panels, contrast))
+        if contrast is not None:
+            facts = replace(facts, finetuned=contrast.finetuned.name, contrast=ContrastFacts.of(contrast))
+    return computing.compute(config, NAME, queries), facts
 
 
-def draw(
-    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
-) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
-    """Return the figures of a finished table; nothing is added to the record."""
-    from analyses.logit_lens import conditions_figures as lens_conditions_figures
+def draw(table: pd.DataFrame, config: Config, facts: LensFacts) -> Drawn:
+    """Return the figures of a finished table; they find nothing that the record should have."""
+    from analyses.logit_lens import conditions_figures
     from analyses.logit_lens.figures import figures
 
-    drawn = figures(table, config, injected.Dose.of(record["dose"]), run.model_name(record))
+    drawn = figures(table, config, facts.dose, facts.model.short_name)
     if config.conditions:
-        drawn["lens_conditions"] = lens_conditions_figures.conditions(table, config, record)
+        drawn["lens_conditions"] = conditions_figures.conditions(table, config, facts)
     return drawn, {}
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"metric", "uncorrected"}))
+ANALYSIS = Analysis(NAME, __doc__ or "", Config, LensFacts, check, compute, draw)
 main = ANALYSIS.main
+run = ANALYSIS.run

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analyses.kit import checks, cli
-from analyses.kit import finetuned as swapped
-from analyses.kit import questions as asked
-from analyses.kit import study as experiment
-from analyses.kit.finetuned import Contrast, Finetuned
-from analyses.kit.study import Group, Setup
+from analyses.kit import checks, finetuned
+from analyses.kit.finetuned import Contrast
+from analyses.kit.option_types import format_layers
+from analyses.kit.questions import CONTROLS_IN_SWEEP, Wording, introspection
+from analyses.kit.study import Group, ask
 
 if TYPE_CHECKING:
-    from analyses.kit import compute as tables
-    from mechint.base.files import JSON
+    from analyses.kit.compute import Query
+    from analyses.kit.subject import Subject
+    from analyses.logit_lens import Config
     from mechint.chat.conversations import Conversation
+    from mechint.models.model import Model
     from mechint.prompts.design import PromptDesign
 
 # In the column `sweep`: rows of the panels of documents, and of those with a finetuned model.
@@ -24,32 +26,48 @@ CONTROL = "no"  # the group of control questions that is asked
 INFO = "introspection"  # the document with which a finetuned model's cache is asked about
 
 
-def check(config: swapped.Options, base: checks.Checkpoint) -> None:
-    """Raise for conversations of one's own, which have no documents, and for a finetuned model as `swapped` does."""
-    checks.check_effect(True, "--conditions", config, ("conversations",))
-    if swapped.named(config):
-        swapped.check(config, base)
+@dataclass(frozen=True)
+class Panels:
+    """What the panels ask: conversations with each document, those about a finetuned model, and what that has left.
+
+    Without a finetuned model there are no conversations about it.
+    """
+
+    documents: Sequence[Conversation]
+    wordings: Sequence[Conversation]
+    fill: finetuned.Fill | None
 
 
-def asked_of(config: swapped.Options, setup: Setup, form: str) -> tuple[tables.Query, dict[str, JSON]]:
-    """Return conversations in an answer format with their conditions, and what `run.json` says of a finetuned model."""
+def check(config: Config, files: checks.Files) -> Panels:
+    """Return what the panels ask.
+
+    Raises for conversations of one's own, which have no documents, and for a finetuned model as `finetuned.check` does.
+    """
     from mechint.prompts.design import PromptDesign
 
-    design, layers = PromptDesign.load(setup.model.prompts), cli.format_layers(setup.dose.layers)
-    chats = documents(design, form, config.limit)
-    concepts, randoms = (
-        setup.conditions([kind], sweep=DOCUMENTS, injected_layers=layers) for kind in ("injected", "random")
-    )
-    groups = [Group(chats, concepts), Group(_introspection(chats), randoms)]
-    record: dict[str, JSON] = {}
-    if swapped.named(config):
-        finetuned = Finetuned.of(config, setup.model)
-        contrast = Contrast.of(config, setup.model, finetuned)
-        groups += models(finetuned, contrast, wordings(design, config.limit))
-        record = swapped.record(finetuned, contrast)
-    every_layer = range(-1, setup.model.n_layers)
+    checks.check_effect(True, "--conditions", config, ("conversations",))
+    design = PromptDesign.load(files.prompts)
+    chats = documents(design, config.wording.format, config.limit)
+    if not finetuned.named(config):
+        return Panels(chats, [], None)
+    return Panels(chats, wordings(design, config.limit), finetuned.check(config, files.checkpoint))
+
+
+def contrast(config: Config, model: Model, panels: Panels) -> Contrast | None:
+    """Return the finetuned model and the contrast vector, if there is one."""
+    return Contrast.of(config, model, panels.fill) if finetuned.named(config) else None
+
+
+def query(subject: Subject, panels: Panels, contrast: Contrast | None) -> Query:
+    """Return the conversations of all panels under their conditions, at every layer."""
+    layers = format_layers(subject.dose.layers)
+    concepts = subject.conditions(["injected"], sweep=DOCUMENTS, injected_layers=layers)
+    randoms = subject.conditions(["random"], sweep=DOCUMENTS, injected_layers=layers)
+    groups = [Group(panels.documents, concepts), Group(introspection(panels.documents), randoms)]
+    if contrast is not None:
+        groups += models(contrast, panels.wordings)
     clean = {"sweep": DOCUMENTS, "injected_layers": ""}
-    return experiment.ask(setup.model, groups, layers=every_layer, clean=clean), record
+    return ask(subject.model, groups, layers=range(-1, subject.model.n_layers), clean=clean)
 
 
 def documents(design: PromptDesign, form: str, limit: int | None) -> list[Conversation]:
@@ -60,7 +78,7 @@ def documents(design: PromptDesign, form: str, limit: int | None) -> list[Conver
     for description, info in cells().values():
         cell = ([description], [info], [form])
         chats += prompts.introspection(design, *cell)
-        chats += prompts.controls(design, [CONTROL], *cell, limit=asked.CONTROLS_IN_SWEEP if limit is None else limit)
+        chats += prompts.controls(design, [CONTROL], *cell, limit=CONTROLS_IN_SWEEP if limit is None else limit)
     return chats
 
 
@@ -75,25 +93,16 @@ def wordings(design: PromptDesign, limit: int | None) -> list[Conversation]:
     """Return the question in all wordings that are true of a swap, with the info document, and control questions."""
     from mechint import prompts
 
-    controls = prompts.controls(
-        design,
-        [CONTROL],
-        [asked.Wording().description],
-        [INFO],
-        limit=asked.CONTROLS_IN_SWEEP if limit is None else limit,
-    )
-    return prompts.introspection(design, swapped.DESCRIPTIONS, [INFO]) + controls
+    few = CONTROLS_IN_SWEEP if limit is None else limit
+    controls = prompts.controls(design, [CONTROL], [Wording.description], [INFO], limit=few)
+    return prompts.introspection(design, finetuned.DESCRIPTIONS, [INFO]) + controls
 
 
-def models(finetuned: Finetuned, contrast: Contrast, chats: Sequence[Conversation]) -> list[Group]:
+def models(contrast: Contrast, chats: Sequence[Conversation]) -> list[Group]:
     """Return the conversations with the swap and the contrast vector, and those with random vectors of its norm."""
-    columns = {"sweep": MODELS, "injected_layers": cli.format_layers(contrast.dose.layers)}
-    swap = finetuned.condition(sweep=MODELS, injected_layers="")
+    columns = {"sweep": MODELS, "injected_layers": format_layers(contrast.dose.layers)}
+    swap = contrast.finetuned.condition(sweep=MODELS, injected_layers="")
     return [
         Group(chats, [swap, *contrast.conditions("contrast", **columns)]),
-        Group(_introspection(chats), contrast.conditions("random", **columns)),
+        Group(introspection(chats), contrast.conditions("random", **columns)),
     ]
-
-
-def _introspection(chats: Sequence[Conversation]) -> list[Conversation]:
-    return [chat for chat in chats if asked.kind_of(chat) == "introspection"]

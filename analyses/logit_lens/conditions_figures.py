@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analyses.kit import record as run
-from analyses.kit.dose import Dose
 from analyses.kit.finetuned import DESCRIPTIONS
 from analyses.logit_lens.conditions import CONTROL, DOCUMENTS, INFO, MODELS, cells
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import Panel
-from mechint.figures.style import METRICS, MINUS, SERIES, layer_position
+from mechint.figures.style import METRICS, SERIES, layer_position
+from mechint.figures.words import plain
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from analyses.logit_lens import Config
-    from mechint.base.files import JSON
+    from analyses.logit_lens import Config, LensFacts
 
 _LOOKS = {name: SERIES[name] for name in ("clean", "injected", "swapped", "contrast", "random", CONTROL)}
 _COLUMNS = 4
@@ -31,8 +29,8 @@ _SHORT = {
 }
 
 
-def conditions(table: pd.DataFrame, config: Config, record: Mapping[str, JSON]) -> go.Figure:
-    """Return the figure of the rows of `lens_conditions`, among others of the logit lens."""
+def conditions(table: pd.DataFrame, config: Config, facts: LensFacts) -> go.Figure:
+    """Return the figure of the rows of `--conditions`, among others of the logit lens."""
     values = pd.concat(_panels(table, config.wording.format), ignore_index=True)
     curves = stats.group_means(
         values, ["panel", "series", "layer"], config.metric, unit="unit", within=stats.RANGES.get(config.metric)
@@ -45,9 +43,9 @@ def conditions(table: pd.DataFrame, config: Config, record: Mapping[str, JSON]) 
         _LOOKS,
         columns=_COLUMNS,
         legend_lines=2,
-        injected_layers=Dose.of(record["dose"]).layers,
+        injected_layers=facts.dose.layers,
         title=_finding(curves, label),
-        subtitle=_caption(values, record),
+        subtitle=_caption(values, facts),
     )
     return figure.update_yaxes(range=[-0.03, 1.03]) if config.metric == "p_yes" else figure.update_yaxes(matches="y")
 
@@ -91,19 +89,18 @@ def _finding(curves: pd.DataFrame, label: str) -> str:
         for panel in dict.fromkeys(last["panel"])
     }
     order = sorted(ends, key=lambda panel: ends[panel][1] - ends[panel][0])
-    most, least = (
-        f"{_SHORT.get(panel, panel)} ({ends[panel][0]:.2f} → {ends[panel][1]:.2f})".replace("-", MINUS)
-        for panel in (order[-1], order[0])
-    )
-    return f"At the output, {label} moves most with: {most}; least with: {least}"
+    moves = [f"{_SHORT.get(panel, panel)} ({plain(ends[panel][0])} → {plain(ends[panel][1])})" for panel in order]
+    return f"At the output, {label} moves most with: {moves[-1]}; least with: {moves[0]}"
 
 
-def _caption(values: pd.DataFrame, record: Mapping[str, JSON]) -> str:
+def _caption(values: pd.DataFrame, facts: LensFacts) -> str:
     counts = values.groupby("series")["unit"].nunique()
-    finetuned = f"; cache filled by {record['finetuned']}" if "finetuned" in record else ""
-    over = "; with the finetuned model over wordings and control questions" if finetuned else ""
+    filled = over = ""
+    if facts.finetuned is not None:
+        filled = f"; cache filled by {facts.finetuned}"
+        over = "; with the finetuned model over wordings and control questions"
     return (
-        f"{run.short_name(record)}{finetuned}; {Dose.of(record['dose']).caption()}. {counts['injected']} concepts, "
+        f"{facts.model.short_name}{filled}; {facts.dose.caption()}. {counts['injected']} concepts, "
         f"{counts.get('random', 0)} random vectors. Controls are asked under the same intervention. Inaccurate "
         "location: with the info document, asked about turns without an injection. Bands: 95% intervals over "
         f"vectors{over}. Shaded: injected layers."

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analyses.kit.cli import format_layers
 from analyses.kit.option_types import parse_layers
 from mechint import figures as draw
 from mechint import stats
@@ -99,12 +97,9 @@ def _values(main: pd.DataFrame, metric: str) -> pd.DataFrame:
     controls = control.assign(
         panel="control", series=control["group"].where(control["series"] != "clean", control["group"] + _CLEAN)
     )
-    shifted = [
-        question[question["series"] != "clean"].assign(panel="shift"),
-        controls[controls["series"] != "clean"].assign(panel="shift"),
-    ]
+    shifted = [question[introspection["series"] != "clean"], controls[control["series"] != "clean"]]
     levels = pd.concat([question, controls]).assign(value=lambda rows: rows[metric])
-    shifts = pd.concat(shifted).assign(value=lambda rows: rows[f"{metric}_shift"])
+    shifts = pd.concat(shifted).assign(panel="shift", value=lambda rows: rows[f"{metric}_shift"])
     rows = pd.concat([levels, shifts])
     return stats.strict_means(rows, ["panel", "series", "unit", "layer"], "value").reset_index()
 
@@ -201,7 +196,7 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
         layers=layers,
         metric=config.metric,
         title=f"Injecting at {placement}: where must a concept enter, and where can it be read?",
-        subtitle=f"{_short(model)}, {wording}; {dose}; {_counts(rows)}; units are concepts (random: vectors)",
+        subtitle=f"{model}, {wording}; {dose}; {_counts(rows)}; units are concepts (random: vectors)",
     )
 
 
@@ -237,14 +232,7 @@ def _cube(
 
 
 def _caption(main: pd.DataFrame, config: Config, dose: Dose, model: str) -> str:
-    where = f"injected at layers {format_layers(dose.layers)} in the marked turns only, {dose}"
-    return f"{_short(model)}, {_wording(config)}; {where}; {_counts(main)}"
-
-
-def _short(model: str) -> str:
-    """A directory by its last part, any other model by its whole name."""
-    path = Path(model)
-    return path.resolve().name if path.is_dir() else model
+    return f"{model}, {_wording(config)}; {dose.caption()}; {_counts(main)}"
 
 
 def _wording(config: Config) -> str:

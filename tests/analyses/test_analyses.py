@@ -77,6 +77,21 @@ def test_the_table_equals_a_direct_call(table: pd.DataFrame, inputs: list[str]) 
     assert ours["logit_diff_shift"].abs().max() > 1e-3
 
 
+def test_a_call_from_python_gives_the_same_table(table: pd.DataFrame, inputs: list[str]) -> None:
+    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    results = logit_lens.run(
+        model=mi.load(options["--model"]),
+        conversations=Path(options["--conversations"]),
+        vectors=Path(options["--vectors"]),
+        n_random=2,
+        strength=2,
+        layer_sweep=True,
+    )
+    pd.testing.assert_frame_equal(results.table, table, check_dtype=False)
+    assert list(results.figures) == ["lens_overview", "lens_concepts", "lens_sweep_single", "lens_sweep_window"]
+    assert not results.paths
+
+
 def test_no_readout_moves_before_the_injection_can_act(table: pd.DataFrame) -> None:
     single = table[table["sweep"] == "single"]
     readout = single["layer"].replace("embed", "-1").astype(int)

@@ -122,7 +122,7 @@ def test_the_overview_draws_every_series_and_concept_where_it_belongs(drawn: dic
 
 
 def test_many_concepts_are_pages_on_one_scale(table: pd.DataFrame) -> None:
-    more = [table[table["vector"] == "cats"].assign(vector=f"concept{number}") for number in range(11)]
+    more = [table[table["unit"] == "cats"].assign(unit=f"concept{number}") for number in range(11)]
     pages = _figures(pd.concat([table, *more]))
     first, second = pages["lens_concepts"], pages["lens_concepts_2"]
     assert [len(panel_titles(page)) for page in (first, second)] == [12, 2]
