@@ -94,7 +94,7 @@ class Analysis(Generic[Options, Inputs, Facts]):
             if config.shard is not None and not kept:
                 raise UsageError("shard without out", "both: parts are files", "say with out where they go")
             results = self.execute(config, argv)
-        return replace(results, paths=[path for path in results.paths if path.exists()])
+        return replace(results, paths=tuple(path for path in results.paths if path.exists()))
 
     def _called(self, model: str | Path | Model, options: Mapping[str, object]) -> tuple[Options, list[str]]:
         """Return the options of a call, and the command line that stands for them."""

@@ -47,7 +47,7 @@ class LensInputs(Inputs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LensFacts(RunFacts):
+class Facts(RunFacts):
     """A run; of `--conditions` with a finetuned model its name, and the contrast vector."""
 
     finetuned: str | None = None
@@ -98,13 +98,13 @@ def _placements(config: Config, subject: Subject) -> list[Placement]:
     return [main, *sweep_placements(config.window, available, subject.model.n_layers)]
 
 
-def compute(config: Config, inputs: LensInputs) -> tuple[pd.DataFrame, LensFacts]:
+def compute(config: Config, inputs: LensInputs) -> tuple[pd.DataFrame, Facts]:
     """Return the rows of every cell at every layer, and what was injected where."""
     subject = Subject.of(config, inputs.files, NAME)
     every_layer = range(-1, subject.model.n_layers)
     clean = {"sweep": "main", "injected_layers": ""}
     queries = [ask(subject.model, groups(config, subject, inputs.conversations), layers=every_layer, clean=clean)]
-    facts = LensFacts(**vars(subject.facts(inputs.conversations)))
+    facts = Facts(**vars(subject.facts(inputs.conversations)))
     if inputs.panels is not None:
         contrast = conditions.contrast(config, subject.model, inputs.panels)
         queries.append(conditions.query(subject, inputs.panels, contrast))
@@ -113,7 +113,7 @@ def compute(config: Config, inputs: LensInputs) -> tuple[pd.DataFrame, LensFacts
     return computing.compute(config, NAME, queries), facts
 
 
-def draw(table: pd.DataFrame, config: Config, facts: LensFacts) -> Drawn:
+def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:
     """Return the figures of a finished table; they find nothing that the record should have."""
     from analyses.logit_lens import conditions_figures
     from analyses.logit_lens.figures import figures
@@ -124,6 +124,6 @@ def draw(table: pd.DataFrame, config: Config, facts: LensFacts) -> Drawn:
     return drawn, {}
 
 
-ANALYSIS = Analysis(NAME, __doc__ or "", Config, LensFacts, check, compute, draw)
+ANALYSIS = Analysis(NAME, __doc__ or "", Config, Facts, check, compute, draw)
 main = ANALYSIS.main
 run = ANALYSIS.run

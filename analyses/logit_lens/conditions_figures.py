@@ -18,7 +18,7 @@ from mechint.figures.words import plain
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from analyses.logit_lens import Config, LensFacts
+    from analyses.logit_lens import Config, Facts
 
 _LOOKS = {name: SERIES[name] for name in ("clean", "injected", "swapped", "contrast", "random", CONTROL)}
 _COLUMNS = 4
@@ -29,7 +29,7 @@ _SHORT = {
 }
 
 
-def conditions(table: pd.DataFrame, config: Config, facts: LensFacts) -> go.Figure:
+def conditions(table: pd.DataFrame, config: Config, facts: Facts) -> go.Figure:
     """Return the figure of the rows of `--conditions`, among others of the logit lens."""
     values = pd.concat(_panels(table, config.wording.format), ignore_index=True)
     curves = stats.group_means(
@@ -93,7 +93,7 @@ def _finding(curves: pd.DataFrame, label: str) -> str:
     return f"At the output, {label} moves most with: {moves[-1]}; least with: {moves[0]}"
 
 
-def _caption(values: pd.DataFrame, facts: LensFacts) -> str:
+def _caption(values: pd.DataFrame, facts: Facts) -> str:
     counts = values.groupby("series")["unit"].nunique()
     filled = over = ""
     if facts.finetuned is not None:
