@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from analyses.kit import checks, cli, option_types
-from analyses.kit import compute as tables
-from analyses.kit import dose as injected
-from analyses.kit import finetuned as swapped
-from analyses.kit import questions as asked
-from analyses.kit import record as run
-from analyses.kit import study as experiment
-from analyses.kit.finetuned import Contrast, Finetuned
-from analyses.kit.study import Group
+from analyses.kit import checks, finetuned, option_types, questions
+from analyses.kit import compute as computing
+from analyses.kit.analysis import Analysis, Drawn, Results
+from analyses.kit.declarations import option
+from analyses.kit.dose import Dose
+from analyses.kit.facts import ModelFacts
+from analyses.kit.finetuned import Contrast, ContrastFacts
+from analyses.kit.questions import Wording
+from analyses.kit.record import as_json, load_model
+from analyses.kit.study import Group, Inputs, ask
 from mechint.base.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
-    from mechint.base.files import JSON
     from mechint.chat.conversations import Conversation
 
 NAME = "model_swap"
@@ -31,54 +29,64 @@ INFOS = ("none", "introspection")
 GROUPS = ("no", "confusing-no", "yes")
 FACTORS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)  # of the dose's strength
 _ALWAYS = "model_swap, whose one vector is the contrast of two models"
+_STRENGTHS = option_types.numbers(
+    "different numbers, at least one above 0: -0.3,0.3,0.6", lambda strengths: max(strengths) > 0
+)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(swapped.Options):
+@dataclass(frozen=True, kw_only=True)
+class Config(finetuned.Options):
     """All options of this analysis."""
 
-    contrast_strengths: tuple[float, ...] | None
-    fill: Path | None
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
-    group = options.add_argument_group(
-        "model swap",
+    GROUP: ClassVar[str] = "model swap"
+    GROUP_TEXT: ClassVar[str] = (
         "With memory for one model, run it twice: `--finetuned FINETUNED --fill DIR` loads only the finetuned model, "
-        "which fills the caches; `--model BASE --filled DIR` loads only the base, which reads them.",
+        "which fills the caches; `--model BASE --filled DIR` loads only the base, which reads them."
     )
-    swapped.add_options(group)
-    group.add_argument("--fill", type=option_types.path, help="only let the finetuned model fill this directory")
-    group.add_argument(
-        "--contrast-strengths",
-        type=option_types.numbers(
-            "different numbers, at least one above 0: -0.3,0.3,0.6", lambda strengths: max(strengths) > 0
-        ),
-        help="of the contrast vector, in the dose's unit, as in --contrast-strengths=-1,1 (default: -2 to 2 doses)",
+
+    fill: Path | None = option("only let the finetuned model fill this directory", parse=option_types.path)
+    contrast_strengths: tuple[float, ...] | None = option(
+        "of the contrast vector, in the dose's unit, as in --contrast-strengths=-1,1 (default: -2 to 2 doses)",
+        parse=_STRENGTHS,
     )
-    return options
 
 
-def check(config: Config) -> None:
-    """Raise for all bad input that can be known without a model, and for options that would have no effect."""
+@dataclass(frozen=True)
+class SwapInputs(Inputs):
+    """What a run has read, the conversations that it asks, and what a finetuned model has left in a directory."""
+
+    fill: finetuned.Fill | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """A run: the model that reads, the one that fills, the contrast vector and its dose, labels of conversations."""
+
+    model: ModelFacts
+    dose: Dose
+    conversations: tuple[str, ...]
+    finetuned: str
+    contrast: ContrastFacts
+
+
+def check(config: Config) -> SwapInputs:
+    """Return what a run asks; raises for bad input that can be known without a model, and options without effect."""
     checks.check_effect(True, _ALWAYS, config, ("concepts", "vectors", "method"))
     asking = ("adapter", "filled", "contrast_strengths", "layers", "strength", "relative_strength", "shard")
     running = ("offload", "max_memory", "batch_size", "batch_tokens", "overwrite")
     checks.check_effect(config.fill is not None, "--fill, which only fills caches", config, asking + running)
-    checkpoint = checks.check_common(_loaded(config), NAME)
-    swapped.check(config, checkpoint)
-    questions(config, checkpoint.prompts)
+    files = checks.check_common(_reading(config), NAME)
+    fill = finetuned.check(config, files.checkpoint)
+    return SwapInputs(files, conversations(config, files), fill)
 
 
-def _loaded(config: Config) -> Config:
-    """Return the options with the model that is asked, or that fills, as the model."""
-    name = swapped.finetuned_name(config) if config.fill is not None else None
-    return config if name is None else dataclasses.replace(config, model=name)
+def _reading(config: Config) -> Config:
+    """Return the options with the model that reads the conversations as the model: under `--fill` the finetuned one."""
+    name = finetuned.finetuned_name(config) if config.fill is not None else None
+    return config if name is None else replace(config, model=name, loaded=None)
 
 
-def questions(config: Config, prompt_set: str) -> list[Conversation]:
+def conversations(config: Config, files: checks.Files) -> list[Conversation]:
     """Return introspection questions and control questions, with and without the info document, in both formats.
 
     Introspection questions come in all wordings that are true of a swap. Or those of `--conversations`.
@@ -86,21 +94,20 @@ def questions(config: Config, prompt_set: str) -> list[Conversation]:
     from mechint import prompts
     from mechint.prompts.design import PromptDesign
 
-    usual = asked.Wording()
-    if config.conversations is not None:
-        chats = asked.conversations(config, usual, prompt_set)
+    if files.conversations is not None:
+        chats = questions.conversations(config, Wording(), files)
         check_documents(config, chats)
         return chats
-    design = PromptDesign.load(prompt_set)
-    controls = prompts.controls(design, GROUPS, [usual.description], INFOS, limit=config.limit)
-    return prompts.introspection(design, swapped.DESCRIPTIONS, INFOS) + controls
+    design = PromptDesign.load(files.prompts)
+    controls = prompts.controls(design, GROUPS, [Wording.description], INFOS, limit=config.limit)
+    return prompts.introspection(design, finetuned.DESCRIPTIONS, INFOS) + controls
 
 
 def check_documents(config: Config, chats: Sequence[Conversation]) -> None:
     """Raise UsageError for control questions under an info document that no introspection question stands under."""
     infos: dict[str, list[str]] = {"introspection": [], "control": []}
     for chat in chats:
-        infos[asked.kind_of(chat)].append(str(chat.extra.get("info") or ""))
+        infos[questions.kind_of(chat)].append(str(chat.extra.get("info") or ""))
     if alone := sorted(set(infos["control"]) - set(infos["introspection"])):
         raise UsageError(
             given=f"{config.conversations}: control questions with info {', '.join(map(repr, alone))}, and "
@@ -110,68 +117,64 @@ def check_documents(config: Config, chats: Sequence[Conversation]) -> None:
         )
 
 
-def groups(chats: Sequence[Conversation], finetuned: Finetuned, contrast: Contrast, config: Config) -> list[Group]:
+def groups(config: Config, chats: Sequence[Conversation], contrast: Contrast) -> list[Group]:
     """Return all conversations with swap and contrast vector, and introspection questions with random vectors."""
-    introspection = [chat for chat in chats if asked.kind_of(chat) == "introspection"]
-    usual = swapped.amount_of(contrast.dose)
-    # Zero is there to be seen as clean.
-    amounts = sorted(
-        {
-            0.0,
-            *(
-                [usual * factor for factor in FACTORS]
-                if config.contrast_strengths is None
-                else config.contrast_strengths
-            ),
-        }
-    )
-    vectors, randoms = (
-        [condition for amount in amounts for condition in contrast.conditions(kind, amount, strength=f"{amount:g}")]
-        for kind in ("contrast", "random")
-    )
-    return [Group(chats, [finetuned.condition(strength=""), *vectors]), Group(introspection, randoms)]
+    vectors = [contrast.finetuned.condition(strength="")]
+    randoms = []
+    for amount in _amounts(config, contrast.dose):
+        vectors += contrast.conditions("contrast", amount, strength=f"{amount:g}")
+        randoms += contrast.conditions("random", amount, strength=f"{amount:g}")
+    return [Group(chats, vectors), Group(questions.introspection(chats), randoms)]
 
 
-def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
+def _amounts(config: Config, dose: Dose) -> list[float]:
+    """Return the strengths of the contrast vector, ascending; zero is there to be seen as clean."""
+    if config.contrast_strengths is not None:
+        return sorted({0.0, *config.contrast_strengths})
+    return sorted({0.0, *(dose.times(factor).amount for factor in FACTORS)})
+
+
+def compute(config: Config, inputs: SwapInputs) -> tuple[pd.DataFrame, Facts]:
     """Return the rows of every question at every layer: clean, swapped, and under contrast and random vectors."""
-    model = run.load_model(config)
-    finetuned = Finetuned.of(config, model)
-    contrast = Contrast.of(config, model, finetuned)
-    chats = questions(config, model.prompts)
-    cells = groups(chats, finetuned, contrast, config)
-    of = experiment.ask(model, cells, layers=range(-1, model.n_layers), clean={"strength": "0"})
-    record: dict[str, JSON] = {
-        "model": run.describe_model(model),
-        "dose": run.as_json(contrast.dose),
-        "conversations": [chat.label for chat in chats],
-    }
-    return tables.compute(config, NAME, [of]), {**record, **swapped.record(finetuned, contrast)}
+    model, chats = load_model(config), inputs.conversations
+    inputs.files.check_prompts(model)
+    contrast = Contrast.of(config, model, inputs.fill)
+    every_layer = range(-1, model.n_layers)
+    query = ask(model, groups(config, chats, contrast), layers=every_layer, clean={"strength": "0"})
+    facts = Facts(
+        model=ModelFacts.of(model),
+        dose=contrast.dose,
+        conversations=tuple(chat.label for chat in chats),
+        finetuned=contrast.finetuned.name,
+        contrast=ContrastFacts.of(contrast),
+    )
+    return computing.compute(config, NAME, [query]), facts
 
 
-def draw(
-    table: pd.DataFrame, config: Config, record: Mapping[str, JSON]
-) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
-    """Return the figures of a finished table, and what was detected for the record."""
+def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:
+    """Return the figures of a finished table, and the shifts that they tell of."""
     from analyses.model_swap.figures import figures
-    from analyses.model_swap.measures import Subject, by_unit, verdict
+    from analyses.model_swap.measures import Run, by_unit, verdict
 
-    dose = injected.Dose.of(record["dose"])
-    subject = Subject(run.short_name(record), str(record["finetuned"]), dose)
-    return figures(table, subject), {"verdict": run.as_json(verdict(by_unit(table), subject))}
-
-
-def execute(config: Config, argv: Sequence[str]) -> list[Path]:
-    """Run the analysis, or its first phase alone; returns the paths of what was written."""
-    if config.fill is None:
-        return ANALYSIS.execute(config, argv)
-    check(config)
-    model = swapped.load(config)
-    return swapped.fill(model, questions(config, model.prompts), config.fill)
+    described = Run(facts.model.short_name, facts.finetuned, facts.dose)
+    return figures(table, described), {"verdict": as_json(verdict(by_unit(table), facts.dose))}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns its exit code."""
-    return cli.run_analysis(argv, ANALYSIS.parsed, execute)
+class ModelSwap(Analysis[Config, SwapInputs, Facts]):
+    """The analysis, whose first phase can be run alone."""
+
+    def execute(self, config: Config, argv: Sequence[str]) -> Results:
+        """Run the analysis; with `--fill` let the finetuned model fill a directory, which makes no table."""
+        if config.fill is None:
+            return super().execute(config, argv)
+        import pandas as pd
+
+        inputs = self.check(config)
+        model = finetuned.load(config)
+        inputs.files.check_prompts(model)
+        return Results(pd.DataFrame(), {}, {}, finetuned.fill(model, inputs.conversations, config.fill))
 
 
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw)
+ANALYSIS = ModelSwap(NAME, __doc__ or "", Config, Facts, check, compute, draw)
+main = ANALYSIS.main
+run = ANALYSIS.run

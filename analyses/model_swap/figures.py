@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analyses.model_swap.measures import Subject, at_output, by_unit, usual_strength, verdict
+from analyses.model_swap.measures import Run, at_output, by_unit, usual_strength, verdict
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, Panel, published
 from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PUBLISHED, SERIES, VERMILION, Series, layer_position
+from mechint.figures.words import bounded, signed
 from mechint.stats.intervals import PROBABILITY
 
 if TYPE_CHECKING:
@@ -44,19 +45,19 @@ _OVER = (
 )
 
 
-def figures(table: pd.DataFrame, subject: Subject) -> dict[str, go.Figure]:
+def figures(table: pd.DataFrame, run: Run) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     units = by_unit(table)
     return {
-        "model_swap_shift": shift(units, subject),
-        "model_swap_strength": strength(units, subject),
-        "model_swap_lens": lens(units, subject),
+        "model_swap_shift": shift(units, run),
+        "model_swap_strength": strength(units, run),
+        "model_swap_lens": lens(units, run),
     }
 
 
-def shift(units: pd.DataFrame, subject: Subject) -> go.Figure:
+def shift(units: pd.DataFrame, run: Run) -> go.Figure:
     """Return shifts of logit_diff on both kinds of questions, and P(yes), by info document and condition."""
-    rows = pd.concat(_rows(at_output(units), subject), ignore_index=True)
+    rows = pd.concat(_rows(at_output(units), run), ignore_index=True)
     moved = rows[rows["series"] != "clean"]
     moved = moved.assign(panel=moved["series"].map(_PANEL_OF), value=moved["logit_diff_shift"])
     chances = rows[rows["series"].isin(["clean", "question"])].assign(panel="p", value=lambda frame: frame["p_yes"])
@@ -68,16 +69,22 @@ def shift(units: pd.DataFrame, subject: Subject) -> go.Figure:
         DotPanel("p", "Clean → this row", "P(yes), axis in log-odds", log_odds=True, arrows=("clean", "question")),
     ]
     figure = draw.dots(
-        pd.concat([summary, _published_rows(rows, subject)], ignore_index=True), values, panels, _LOOKS,
-        title=_finding(units, subject), packed=True, legend_lines=2, widths=(0.34, 0.34, 0.32),
-        subtitle=f"{_caption(units, subject)}. logit_diff = {METRICS['logit_diff']}. Large: mean with its interval; "
+        pd.concat([summary, _published_rows(rows, run)], ignore_index=True),
+        values,
+        panels,
+        _LOOKS,
+        title=_finding(units, run),
+        packed=True,
+        legend_lines=2,
+        widths=(0.34, 0.34, 0.32),
+        subtitle=f"{_caption(units, run)}. logit_diff = {METRICS['logit_diff']}. Large: mean with its interval; "
         f"small: single wordings, questions or vectors. {_OVER}. "
         "Published: another model, finetune and contrast vector.",
-    )  # fmt: skip
+    )
     return figure.update_xaxes(matches="x", row=1, col=2).update_xaxes(nticks=8)
 
 
-def _rows(last: pd.DataFrame, subject: Subject) -> Iterator[pd.DataFrame]:
+def _rows(last: pd.DataFrame, run: Run) -> Iterator[pd.DataFrame]:
     """Yield the rows of the figure in order, each with the clean values that it is to be compared with."""
     for info in dict.fromkeys(last["info"]):
         info_rows = last[last["info"] == info]
@@ -86,43 +93,43 @@ def _rows(last: pd.DataFrame, subject: Subject) -> Iterator[pd.DataFrame]:
         injected = info_rows[info_rows["condition"].isin(["contrast", "random"])]
         for amount in sorted(set(injected["strength"]) - {0.0}):
             at = injected[injected["strength"] == amount]
-            yield pd.concat([clean, at]).assign(row=_row_name(info, _vector_name(amount, subject)))
+            yield pd.concat([clean, at]).assign(row=_row_name(info, _vector_name(amount, run)))
 
 
 def _row_name(info: str, condition: str) -> str:
     return f"{_document(info)}: {condition}"
 
 
-def _vector_name(amount: float, subject: Subject) -> str:
-    return f"contrast at {subject.strength(amount)}"
+def _vector_name(amount: float, run: Run) -> str:
+    return f"contrast at {run.strength(amount)}"
 
 
 def _document(info: str) -> str:
     return _DOCUMENTS.get(info, info)
 
 
-def _published_rows(rows: pd.DataFrame, subject: Subject) -> pd.DataFrame:
+def _published_rows(rows: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Return the published probabilities of experiment 7, beside the swap and the vector at its usual dose."""
     cells = published.load("kv_fill_injection").query("experiment == 7")
-    names = {"EM finetune": "swap", "EM vector": _vector_name(usual_strength(rows, subject), subject)}
+    names = {"EM finetune": "swap", "EM vector": _vector_name(usual_strength(rows, run.dose), run)}
     labels = [_row_name(info, names[vector]) for info, vector in zip(cells["info"], cells["vector"], strict=True)]
     labelled = cells.assign(row=labels, mean=cells["p_yes_injected"], low=np.nan, high=np.nan)
     labelled = labelled[labelled["row"].isin(set(rows["row"]))]
     return labelled[["row", "mean", "low", "high"]].assign(panel="p", series="published")
 
 
-def _finding(units: pd.DataFrame, subject: Subject) -> str:
+def _finding(units: pd.DataFrame, run: Run) -> str:
     """Say what the swap does with the last of the info documents, and what else does."""
-    info, shifts = list(verdict(units, subject).items())[-1]
-    swap, at = shifts["swap"], subject.strength(usual_strength(units, subject))
-    bounds = f" [{_signed(swap['low'])}, {_signed(swap['high'])}]" if np.isfinite(swap["low"]) else ""
+    info, shifts = list(verdict(units, run.dose).items())[-1]
+    swap, at = shifts["swap"], run.strength(usual_strength(units, run.dose))
+    by = bounded(swap["mean"], swap["low"], swap["high"])
     others = {"contrast": f"the contrast vector at {at}", "random": "random vectors", "swap, controls": "controls"}
-    parts = [f"{words} {_signed(shifts[name]['mean'])}" for name, words in others.items() if name in shifts]
-    text = f"A cache that {subject.finetuned} has filled shifts logit(yes) {MINUS} logit(no) by {_signed(swap['mean'])}"
-    return "; ".join([f"{text}{bounds} ({_document(info)})", *parts])
+    parts = [f"{words} {signed(shifts[name]['mean'])}" for name, words in others.items() if name in shifts]
+    text = f"A cache that {run.finetuned} has filled shifts logit(yes) {MINUS} logit(no) by {by} ({_document(info)})"
+    return "; ".join([text, *parts])
 
 
-def strength(units: pd.DataFrame, subject: Subject) -> go.Figure:
+def strength(units: pd.DataFrame, run: Run) -> go.Figure:
     """Return the shift against the contrast vector's strength, with the swap's level across, by info document."""
     last = at_output(units).assign(panel=lambda rows: rows["info"], value=lambda rows: rows["logit_diff_shift"])
     injected = last[last["condition"].isin(["contrast", "random"])]
@@ -136,7 +143,7 @@ def strength(units: pd.DataFrame, subject: Subject) -> go.Figure:
         "no": dataclasses.replace(_NO, label="contrast vector, controls answered no"),
         "yes": dataclasses.replace(_YES, label="contrast vector, controls answered yes"),
     }
-    unit = "factor on the vector" if subject.dose.strength is not None else "|added| / median |residual| at each layer"
+    unit = "|added| / median |residual| at each layer" if run.dose.is_relative else "factor on the vector"
     panels = [
         Panel(info, _document(info).capitalize(), f"{_SHIFT}, natural units", height=300)
         for info in dict.fromkeys(last["info"])
@@ -150,27 +157,26 @@ def strength(units: pd.DataFrame, subject: Subject) -> go.Figure:
         columns=len(panels),
         levels=levels,
         legend_lines=2,
-        title=_strength_finding(curves, levels, subject),
-        subtitle=f"{_caption(units, subject)}. Bands: {_OVER}. "
-        "Below zero the vector points away from the finetuned model.",
+        title=_strength_finding(curves, levels, run),
+        subtitle=f"{_caption(units, run)}. Bands: {_OVER}. Below zero the vector points away from the finetuned model.",
     )
 
 
-def _strength_finding(curves: pd.DataFrame, levels: pd.DataFrame, subject: Subject) -> str:
+def _strength_finding(curves: pd.DataFrame, levels: pd.DataFrame, run: Run) -> str:
     """Say at which strength the vector does what the swap does, with the last info document."""
     info = levels["panel"].iloc[-1]
     level = float(levels.loc[levels["panel"] == info, "mean"].iloc[0])
     contrast = curves[(curves["panel"] == info) & (curves["series"] == "question") & (curves["strength"] > 0)]
     nearest = contrast.loc[(contrast["mean"] - level).abs().idxmin()]
     return (
-        f"The swap shifts by {_signed(level)} ({_document(info)}); of the contrast vector, strength "
-        f"{subject.strength(nearest['strength'])} comes nearest ({_signed(nearest['mean'])})"
+        f"The swap shifts by {signed(level)} ({_document(info)}); of the contrast vector, strength "
+        f"{run.strength(nearest['strength'])} comes nearest ({signed(nearest['mean'])})"
     )
 
 
-def lens(units: pd.DataFrame, subject: Subject) -> go.Figure:
+def lens(units: pd.DataFrame, run: Run) -> go.Figure:
     """Return levels and shifts by readout layer, clean, swapped and under the vector at its usual dose."""
-    usual, infos = usual_strength(units, subject), list(dict.fromkeys(units["info"]))
+    usual, infos = usual_strength(units, run.dose), list(dict.fromkeys(units["info"]))
     compared = units[units["strength"].isna() | units["strength"].isin([usual]) | (units["condition"] == "clean")]
     of = compared["series"].replace({"clean": "question", "random": "question"})
     compared = compared.assign(of=of, series=compared["condition"])
@@ -185,10 +191,9 @@ def lens(units: pd.DataFrame, subject: Subject) -> go.Figure:
         {name: SERIES[name] for name in ("clean", "swapped", "contrast", "random")},
         columns=len(infos),
         legend_lines=2,
-        injected_layers=subject.dose.layers,
+        injected_layers=run.dose.layers,
         title=_lens_finding(curves, infos),
-        subtitle=f"{_caption(units, subject)}. Bands: {_OVER}. "
-        "Shaded: layers of the vectors; the swap fills all layers.",
+        subtitle=f"{_caption(units, run)}. Bands: {_OVER}. Shaded: layers of the vectors; the swap fills all layers.",
     )
     # Shifts of controls are to be seen beside those of the question, on one axis.
     return figure.update_yaxes(matches=f"y{len(infos) + 1}", row=3)
@@ -205,23 +210,19 @@ def _lens_finding(curves: pd.DataFrame, infos: Sequence[str]) -> str:
         swap = curves[(curves["panel"] == f"question {info}") & (curves["series"] == "swapped")]
         means = swap.set_index("layer")["mean"]
         best, last = means.idxmax(), max(means.index, key=layer_position)
-        peaks.append(f"{_document(info)}, layer {best} ({_signed(means[best])}, output {_signed(means[last])})")
+        peaks.append(f"{_document(info)}, layer {best} ({signed(means[best])}, output {signed(means[last])})")
     return f"The swap shifts most at: {'; '.join(peaks)}"
 
 
-def _caption(units: pd.DataFrame, subject: Subject) -> str:
+def _caption(units: pd.DataFrame, run: Run) -> str:
     """Return who reads what, under which vectors, and how many of each there are."""
     counts = at_output(units).groupby("series")["unit"].nunique()
     controls = counts.get("no", 0) + counts.get("yes", 0)
     return (
-        f"{subject.model}, cache filled by {subject.finetuned}; vectors {subject.dose.caption()}, or as named. "
+        f"{run.model}, cache filled by {run.finetuned}; vectors {run.dose.caption()}, or as named. "
         f"{counts['question']} wordings, {controls} control questions, {counts.get('random', 0)} random vectors"
     )
 
 
 def _means(values: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return stats.group_means(values, by, "value", unit="unit", within={"p": PROBABILITY})
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS)

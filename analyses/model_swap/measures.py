@@ -10,7 +10,6 @@ import pandas as pd
 from jaxtyping import Float
 
 from analyses.kit.dose import Dose
-from analyses.kit.finetuned import amount_of
 from mechint import stats
 from mechint.figures.names import mapped
 from mechint.figures.style import MINUS, layer_position
@@ -31,8 +30,8 @@ PARTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
-    """A run: the model that reads, the one that has filled, and the contrast vector's usual dose."""
+class Run:
+    """A run as figures tell of it: the model that reads, the one that has filled, the contrast vector's usual dose."""
 
     model: str
     finetuned: str
@@ -40,7 +39,7 @@ class Subject:
 
     def strength(self, value: float) -> str:
         """Return a strength with its sign and unit."""
-        unit = "" if self.dose.strength is not None else " x median |residual|"
+        unit = " x median |residual|" if self.dose.is_relative else ""
         return f"{value:+g}{unit}".replace("-", MINUS)
 
 
@@ -74,19 +73,19 @@ def at_output(units: pd.DataFrame) -> pd.DataFrame:
     return units[units["layer"] == max(units["layer"], key=layer_position)]
 
 
-def usual_strength(units: pd.DataFrame, subject: Subject) -> float:
+def usual_strength(units: pd.DataFrame, dose: Dose) -> float:
     """Return the strength above zero that is nearest to the usual dose."""
     above = sorted(amount for amount in set(units["strength"]) if amount > 0)
-    return float(min(above, key=lambda amount: abs(amount - amount_of(subject.dose))))
+    return float(min(above, key=lambda amount: abs(amount - dose.amount)))
 
 
-def verdict(units: pd.DataFrame, subject: Subject) -> dict[str, dict[str, dict[str, float]]]:
+def verdict(units: pd.DataFrame, dose: Dose) -> dict[str, dict[str, dict[str, float]]]:
     """Return shifts of logit_diff at the output by info document: of swap, contrast and random vectors, and controls.
 
     The vectors are those of the usual dose. "swap minus controls" has its interval over wordings and over control
     questions, drawn independently.
     """
-    last, usual = at_output(units), usual_strength(units, subject)
+    last, usual = at_output(units), usual_strength(units, dose)
     usually = last[last["strength"].isna() | (last["strength"] == usual)]
     return {str(info): _verdict(usually[usually["info"] == info]) for info in dict.fromkeys(last["info"])}
 

@@ -17,14 +17,14 @@ from whole_runs import refusal, whole_run, without
 
 import mechint as mi
 from analyses import logit_lens, model_swap
-from analyses.kit import finetuned as swapped
+from analyses.kit import finetuned
 from analyses.kit.dose import Dose
 from analyses.model_swap.figures import figures
-from analyses.model_swap.measures import Subject, by_unit, usual_strength, verdict
+from analyses.model_swap.measures import Run, by_unit, usual_strength, verdict
 from mechint.prompts.design import PromptDesign
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
-SUBJECT = Subject("a model", "a finetune", Dose((1, 2), None, 0.3, "default"))
+RUN = Run("a model", "a finetune", Dose((1, 2), None, 0.3, "default"))
 LAYERS = ("embed", "0", "1")
 STRENGTHS = (-0.3, 0.0, 0.3, 0.6)
 WORDINGS = {("injection", "yes-no"): 1.0, ("injection", "one-zero"): 0.5, ("finetuning", "yes-no"): 1.5}
@@ -72,11 +72,11 @@ def planted() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
-    return figures(planted, SUBJECT)
+    return figures(planted, RUN)
 
 
 def test_the_verdict_has_the_planted_shifts(planted: pd.DataFrame) -> None:
-    found = verdict(by_unit(planted), SUBJECT)
+    found = verdict(by_unit(planted), RUN.dose)
     assert list(found) == ["none", "introspection"]
     for info, strongly in INFOS.items():
         means = {name: part["mean"] for name, part in found[info].items()}
@@ -89,7 +89,7 @@ def test_the_verdict_has_the_planted_shifts(planted: pd.DataFrame) -> None:
     bounds = [found["introspection"]["swap"][name] - SWAP for name in ("low", "high")]
     half = 4.303 / np.sqrt(3)  # the 97.5% point of t for three wordings; their shifts are 1, 2 and 3
     assert bounds == pytest.approx([-half, half], abs=1e-3)
-    assert usual_strength(by_unit(planted), SUBJECT) == 0.3
+    assert usual_strength(by_unit(planted), RUN.dose) == 0.3
 
 
 def test_the_figure_of_shifts_has_a_row_for_every_condition(drawn: dict[str, go.Figure]) -> None:
@@ -197,7 +197,7 @@ def test_the_swap_equals_a_direct_call(ran: pd.DataFrame, tiny_model: Callable[.
 
 def test_vectors_equal_direct_calls(ran: pd.DataFrame, tiny_model: Callable[..., mi.Model]) -> None:
     model, question = tiny_model("qwen2"), asked_conversations()[0]
-    prompts = swapped.prompts(PromptDesign.load("full"))
+    prompts = finetuned.prompts(PromptDesign.load("full"))
     vector = mi.extract.model_contrast(model, tiny_model("qwen2", seed=1), prompts)
     steer = mi.Injection(vector, layers=(1, 2), strength=-1.0)
     _equal(_cell(ran, intervention="contrast -1", conversation="question"), mi.logit_lens(model, question, steer))
@@ -230,6 +230,25 @@ def test_two_phases_equal_one(
     assert "model_swap_shift.html" in capsys.readouterr().out
 
 
+def test_calls_from_python_give_the_same_table_in_two_phases(
+    options: list[str], ran: pd.DataFrame, tiny_checkpoint, tiny_model, tmp_path: Path
+) -> None:
+    folder, asked = tmp_path / "fill", Path(_value(options))
+    phase = model_swap.run(finetuned=tiny_checkpoint("qwen2", seed=1), fill=folder, conversations=asked)
+    assert phase.paths == (folder / "activations.safetensors",)
+    assert phase.table.empty
+    results = model_swap.run(
+        model=tiny_model("qwen2"),
+        filled=folder,
+        conversations=asked,
+        contrast_strengths=(-1, 2),
+        n_random=2,
+        strength=2,
+    )
+    pd.testing.assert_frame_equal(results.table, ran, check_dtype=False, atol=1e-5, rtol=0)
+    assert list(results.figures) == ["model_swap_shift", "model_swap_strength", "model_swap_lens"]
+
+
 def _value(options: list[str], name: str = "--conversations") -> str:
     return options[options.index(name) + 1]
 
@@ -250,8 +269,7 @@ def test_an_adapter_equals_the_merged_model(options: list[str], tiny_checkpoint,
 
 
 def test_what_the_prompt_set_asks() -> None:
-    config = model_swap.Config(**vars(model_swap.parser().parse_args([])))
-    chats = model_swap.questions(config, "small")
+    chats = model_swap.check(model_swap.ANALYSIS.parsed([])).conversations
     worded = [chat.extra for chat in chats if chat.extra["kind"] == "introspection"]
     assert len(worded) == 4 * 2 * 2
     assert "inaccurate-location" not in {extra["description"] for extra in worded}
@@ -307,7 +325,7 @@ def test_a_fill_of_other_conversations_or_of_mixed_origin_is_refused(
     argv[argv.index("--conversations") + 1] = str(tmp_path / "other.json")
     assert model_swap.main(argv) == 2
     assert "no cache of the first turns" in capsys.readouterr().err
-    swapped.read_prompts(tiny_model("qwen2")).save(tmp_path / "fill" / "activations.safetensors")
+    finetuned.read_prompts(tiny_model("qwen2")).save(tmp_path / "fill" / "activations.safetensors")
     assert model_swap.main(argv) == 2
     assert "both of one model" in capsys.readouterr().err
 
