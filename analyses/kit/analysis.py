@@ -31,15 +31,25 @@ Drawn = tuple[Mapping[str, "go.Figure"], Mapping[str, "JSON"]]
 
 @dataclass(frozen=True)
 class Results:
-    """What a run has left: its table, figures by name, facts as `run.json` has them, and the paths of files.
+    """What a run has left: its tables and figures by name, facts as `run.json` has them, and the paths of files.
 
-    Of a run in shards, `table` holds the rows of one, and there are no figures.
+    Of a run in shards, the table holds the rows of one, and there are no figures.
     """
 
-    table: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
     figures: Mapping[str, go.Figure]
     facts: Mapping[str, JSON]
     paths: Sequence[Path]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The table that has the rows; the others, if there are any, are what they come to."""
+        return self.tables["table"]
+
+
+def unchanged(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows that are no cells of the engine: they are the table as they have been computed."""
+    return rows
 
 
 def one_table(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
@@ -53,7 +63,8 @@ class Analysis(Generic[Options, Inputs, Facts]):
 
     `check` raises for all bad input that can be known without a model, and returns what it has read; `compute` returns
     rows and facts; `draw` returns figures of a finished table by file name, and what they say, for `run.json`.
-    `finish` makes the table of the rows, `tables` the files of it.
+    `finish` makes the table of the rows (those that are no engine's cells are `unchanged`), `tables` the files of it,
+    one of which is named "table".
     """
 
     name: str
@@ -137,7 +148,7 @@ class Analysis(Generic[Options, Inputs, Facts]):
         record = as_record(run_facts)
         part = parts.Record(self.name, tuple(argv), running.key(config, record), record, running.source_hash())
         path = parts.write(rows, config.out / self.name, config.shard, part)
-        return Results(rows, {}, record, [path])
+        return Results(one_table(rows), {}, record, [path])
 
     def conclude(self, run: Run[Options], rows: pd.DataFrame, run_facts: Facts) -> Results:
         """Finish a complete table and write it with its figures and its record."""
@@ -157,7 +168,7 @@ class Analysis(Generic[Options, Inputs, Facts]):
         plain_findings = {name: running.as_json(plain(value)) for name, value in findings.items()}
         complete = {**record, **plain_findings, "receipts": receipts}
         paths = running.finish(directory, paths, config=run.config, argv=run.argv, clock=run.clock, record=complete)
-        return Results(table, {name: drawable_figure(figure) for name, figure in figures.items()}, complete, paths)
+        return Results(tables, {name: drawable_figure(figure) for name, figure in figures.items()}, complete, paths)
 
     def facts_of(self, record: JSON) -> Facts:
         """Return facts from what a part says of its run; raises ValueError for anything else."""

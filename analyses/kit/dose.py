@@ -167,10 +167,10 @@ def sweep_placements(window: int | None, available: Sequence[int], n_layers: int
     return single + [Placement("window", layers) for layers in windows if set(layers) <= set(available)]
 
 
-def check_window(window: int, n_layers: int) -> None:
-    """Raise LayerRangeError for a window that is longer than the model."""
+def check_window(window: int, n_layers: int, option: str = "--window") -> None:
+    """Raise LayerRangeError for a window that is longer than the model; `option` is how it was given."""
     if window > n_layers:
-        raise LayerRangeError(f"--window {window}", f"1 to {n_layers} layers", "choose a shorter window")
+        raise LayerRangeError(f"{option} {window}", f"1 to {n_layers} layers", "choose a shorter window")
 
 
 def common_layers(vectors: Mapping[str, ConceptVector]) -> list[int]:

@@ -83,6 +83,16 @@ def joined(cells: pd.DataFrame, rows: pd.DataFrame, n_requests: int) -> pd.DataF
     return table
 
 
+def stacked(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of several steps, one below the other, with each of their receipts once."""
+    import pandas as pd
+
+    receipts = each_once([receipt for table in tables for receipt in table.attrs.pop("receipts")])
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs["receipts"] = receipts
+    return table
+
+
 def with_ratio(rows: pd.DataFrame) -> pd.DataFrame:
     """Add `added_ratio`: |added| / the model's median residual norm, as receipts have it, mean over layers.
 
