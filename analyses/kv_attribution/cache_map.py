@@ -3,61 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from analyses.kv_attribution.facts import Text
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import Lattice, Line, TilePanel
 from mechint.figures.style import METRICS, MINUS
+from mechint.figures.words import signed
 from mechint.stats.bands import Marks
 from mechint.stats.intervals import Interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from mechint.base.files import JSON
-
 PLACE = ["layer_start", "layer_stop", "pos_start", "pos_stop"]
 _KINDS = {"injected": "Concepts", "random": "Random"}
 _WORDS = {"insert": "inserted", "remove": "removed"}
 LEAST = 0.25  # logits: less than that moves no probability by more than 0.07
-_LONGEST = 38  # characters of a line
 Edges = tuple[int, int]
 Side = Literal["left", "right"]
 Place = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Text:
-    """The cached tokens of one conversation, and its messages: role, first position, end, whether it is steered."""
-
-    conversation: str
-    tokens: Sequence[str]
-    messages: Sequence[tuple[str, int, int, bool]]
-
-    @classmethod
-    def of(cls, record: JSON) -> Text:
-        """Return the text that a record tells of."""
-        fields = record if isinstance(record, dict) else {}
-        tokens, messages = fields["tokens"], fields["messages"]
-        assert isinstance(tokens, list)
-        assert isinstance(messages, list)
-        spans = [
-            (str(message["role"]), int(str(message["start"])), int(str(message["stop"])), bool(message["marked"]))
-            for message in messages
-            if isinstance(message, dict)
-        ]
-        return cls(str(fields["conversation"]), [str(token) for token in tokens], spans)
-
-    def piece(self, start: int, stop: int) -> str:
-        """Return the text at some positions on one line, cut to what there is room for."""
-        whole = " ".join("".join(self.tokens[start:stop]).split()) or "(line break)"
-        return whole if len(whole) <= _LONGEST else whole[: _LONGEST - 1].rstrip() + "…"
 
 
 @dataclass(frozen=True)
@@ -72,15 +43,15 @@ class Layout:
         """Give each window a line, or one to each of its positions where it was taken apart, below headings."""
         lines: list[Line] = []
         edges: dict[int, int] = {}
-        for role, first, last, marked in text.messages:
-            lines.append(Line(f"{role}, {'steered' if marked else 'not steered'}", heading=True))
+        for message in text.messages:
+            lines.append(Line(f"{message.role}, {'steered' if message.marked else 'not steered'}", heading=True))
             for start, stop in windows:
-                if first <= start < last:
+                if message.start <= start < message.stop:
                     small = (start, stop) in taken_apart
                     pieces = [(at, at + 1) for at in range(start, stop)] if small else [(start, stop)]
-                    for chunk in chunks:
-                        edges[piece[0]] = len(lines)
-                        lines.append(Line(text.piece(*piece), detail=small))
+                    for first, last in pieces:
+                        edges[first] = len(lines)
+                        lines.append(Line(text.piece(first, last), detail=small))
         return cls(lines, edges)
 
     def rows(self, starts: Sequence[int], stop: int) -> list[int]:
@@ -96,21 +67,26 @@ def cache_map(table: pd.DataFrame, text: Text, title: str, caption: str, marks: 
     apart = _taken_apart(rows_of_text)
     spans = sorted(set(zip(windows["pos_start"], windows["pos_stop"], strict=True)))
     layout = Layout.of(text, spans, [(start, stop) for _, _, start, stop in apart])
-    panels = [
-        TilePanel(f"{kind} {_WORDS[direction]}", _lattices(rows, layout, text, apart, marks))
-        for name, kind in _KINDS.items()
-        for direction in _WORDS
-        if len(rows := rows_of_text[(rows_of_text["series"] == name) & (rows_of_text["direction"] == direction)])
-    ]
+    panels = []
+    for name, kind in _KINDS.items():
+        for direction, word in _WORDS.items():
+            rows = rows_of_text[(rows_of_text["series"] == name) & (rows_of_text["direction"] == direction)]
+            if len(rows):
+                panels.append(TilePanel(f"{kind} {word}", _lattices(rows, layout, text, apart, marks)))
     n_layers = int(rows_of_text["layer_stop"].max())
     return draw.tiles(
-        panels, layout.lines, [str(layer) for layer in range(n_layers)], column_label="layer of the cache",
-        label=f"part of the shift of<br>{METRICS['logit_diff']}", title=title, least=LEAST,
+        panels,
+        layout.lines,
+        [str(layer) for layer in range(n_layers)],
+        column_label="layer of the cache",
+        label=f"part of the shift of<br>{METRICS['logit_diff']}",
+        title=title,
+        least=LEAST,
         subtitle=f"{caption} Each tile is one part of the cache that was replaced; windows that carry most are taken "
         "apart into single tokens (framed, with what the whole window carries). Inserted: into the clean cache; "
         "removed: from the injected one. Random: vectors of equal norm. Means over vectors; + and "
         f"{MINUS}: tiles whose {marks.told}.",
-    )  # fmt: skip
+    )
 
 
 def _taken_apart(rows: pd.DataFrame) -> list[Place]:
@@ -122,58 +98,71 @@ def _taken_apart(rows: pd.DataFrame) -> list[Place]:
     return [place for place in places if (place[0], place[2]) in cells]
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one lattice, and how it is framed: with a label at one of its sides, or not."""
+
+    rows: pd.DataFrame
+    framed: bool = False
+    label: str = ""
+    side: Side = "right"
+
+
 def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Place], marks: Marks) -> list[Lattice]:
     """Return the windows of each message, and the cells of those that were taken apart in their place."""
     windows, cells = rows[rows["level"] == "window"], rows[rows["level"] == "cell"]
-    whole = windows.groupby(PLACE)["effect"].mean()
-    # A missing value leaves a cell empty.
-    visible = windows.assign(effect=windows["effect"].where(~pd.MultiIndex.from_frame(windows[PLACE]).isin(apart)))
-    parts = [visible[visible["pos_start"].between(first, last - 1)] for _, first, last, _ in text.messages]
-    frames: list[tuple[bool, str, Side]] = [(False, "", "right") for _ in parts]
-    for place in apart:
-        layers, positions = (
-            cells[name].between(place[at], place[at + 1] - 1) for at, name in ((0, PLACE[0]), (2, PLACE[2]))
-        )
-        parts.append(cells[layers & positions])
-        beside = (
-            any(frame[0] == place[1] and frame[2] == place[2] for frame in apart)
-            or place[1] == windows["layer_stop"].max()
-        )
-        side: Side = "left" if beside else "right"
-        frames.append((True, _number(float(whole[place])), side))
-    cubes = [_cube(rows) for rows in parts]
+    parts = [*_of_messages(windows, text, apart), *_taken(windows, cells, apart)]
+    cubes = [_cube(part.rows) for part in parts]
+    # Bands hold for all tiles at once.
     together = marks.mean(np.concatenate([cube.reshape(-1, cube.shape[-1]) for cube in cubes]))
-    ends = np.cumsum([cube[..., 0].size for cube in cubes])[:-1]
-    bounds = [np.split(values, ends) for values in (together.mean, together.low, together.high)]
-    return [
-        replace(
-            Lattice(*_edges(rows, layout), _shaped(interval, cube.shape[:-1], together.n)),
-            framed=framed,
-            label=label,
-            label_side=side,
-        )
-        for rows, cube, (framed, label, side), interval in zip(
-            parts, cubes, frames, zip(*bounds, strict=True), strict=True
-        )
-    ]
+    lattices, start = [], 0
+    for part, cube in zip(parts, cubes, strict=True):
+        tiles = slice(start, start + cube[..., 0].size)
+        start = tiles.stop
+        layers, lines = _edges(part.rows, layout)
+        interval = _shaped(together, tiles, cube.shape[:-1])
+        lattices.append(Lattice(layers, lines, interval, part.framed, part.label, part.side))
+    return lattices
 
 
-def _shaped(parts: Sequence[np.ndarray], shape: tuple[int, ...], n: int) -> Interval:
-    mean, low, high = (bound.reshape(shape) for bound in parts)
-    return Interval(mean, low, high, n)
+def _shaped(interval: Interval, tiles: slice, shape: tuple[int, ...]) -> Interval:
+    """Return some tiles of an interval of all, as a lattice."""
+    mean, low, high = interval.mean[tiles], interval.low[tiles], interval.high[tiles]
+    return Interval(mean.reshape(shape), low.reshape(shape), high.reshape(shape), interval.n)
+
+
+def _of_messages(windows: pd.DataFrame, text: Text, apart: Sequence[Place]) -> list[_Part]:
+    """Return the windows of each message; where one was taken apart, a missing value leaves its tile empty."""
+    hidden = pd.MultiIndex.from_frame(windows[PLACE]).isin(apart)
+    visible = windows.assign(effect=windows["effect"].where(~hidden))
+    return [_Part(visible[visible["pos_start"].between(one.start, one.stop - 1)]) for one in text.messages]
+
+
+def _taken(windows: pd.DataFrame, cells: pd.DataFrame, apart: Sequence[Place]) -> list[_Part]:
+    """Return the cells of windows that were taken apart, labelled with what the whole window carries."""
+    whole = windows.groupby(PLACE)["effect"].mean()
+    corners = {(layer_start, pos_start) for layer_start, _, pos_start, _ in apart}
+    parts = []
+    for place in apart:
+        layer_start, layer_stop, pos_start, pos_stop = place
+        inside = cells["layer_start"].between(layer_start, layer_stop - 1)
+        inside &= cells["pos_start"].between(pos_start, pos_stop - 1)
+        no_room = (layer_stop, pos_start) in corners or layer_stop == windows["layer_stop"].max()
+        parts.append(_Part(cells[inside], True, _number(float(whole[place])), "left" if no_room else "right"))
+    return parts
 
 
 def _cube(rows: pd.DataFrame) -> Float[np.ndarray, "positions layers vectors"]:
     wide = stats.unit_means(rows, ["pos_start", "layer_start"], "effect", "unit").sort_index()
-    starts, layers = (sorted(set(rows[name])) for name in ("pos_start", "layer_start"))
-    return np.asarray(wide, dtype=np.float64).reshape(len(starts), len(layers), -1)
+    shape = (rows["pos_start"].nunique(), rows["layer_start"].nunique(), -1)
+    return np.asarray(wide, dtype=np.float64).reshape(shape)
 
 
 def _edges(rows: pd.DataFrame, layout: Layout) -> tuple[list[int], Sequence[int]]:
     """Return where the tiles begin and end: layers, and lines of the text."""
-    starts, layers = (sorted(set(rows[name])) for name in ("pos_start", "layer_start"))
+    layers, starts = sorted(set(rows["layer_start"])), sorted(set(rows["pos_start"]))
     return [*layers, int(rows["layer_stop"].max())], layout.rows(starts, int(rows["pos_stop"].max()))
 
 
 def _number(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS) if abs(value) >= 0.005 else "0"
+    return signed(value) if abs(value) >= 0.005 else "0"

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from analyses.kv_attribution.cache_map import LEAST, PLACE, Text, cache_map
+from analyses.kv_attribution.cache_map import LEAST, PLACE, cache_map
+from analyses.kv_attribution.facts import Text
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, GridPanel, Panel
-from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PURPLE, SERIES, Series
+from mechint.figures.style import GREEN, METRICS, ORANGE, PURPLE, SERIES, Series
+from mechint.figures.words import bounded, percent, signed
 from mechint.stats import intervals
 from mechint.stats.bands import BANDS, Marks
 
@@ -74,22 +76,20 @@ class Shift:
 
     def words(self) -> str:
         """Return it as words."""
-        interval = f" [{_signed(self.low)}, {_signed(self.high)}]" if np.isfinite(self.low) else ""
-        return f"{_signed(self.mean)}{interval}"
+        return bounded(self.mean, self.low, self.high)
 
     def share(self, effect: float) -> str:
         """Return an effect as a percentage of it."""
-        return f"{100 * effect / self.mean:.0f}%".replace("-", MINUS)
+        return percent(effect / self.mean)
 
 
 def figures(table: pd.DataFrame, text: Text, caption: str, marks: Marks = BANDS) -> dict[str, go.Figure]:
     """Return the figures by file name; that of windows taken together only where caches differ anywhere."""
     shift, text_shift = Shift.of(table), Shift.of(table, text.conversation)
     kinds = table.groupby("series")["unit"].nunique()
-    counted = f"{caption}. {kinds['injected']} concepts, {kinds.get('random', 0)} random vectors"
-    subtitle, text_subtitle = (
-        f"{counted}. Whole shift under concepts: {of.words()} logits." for of in (shift, text_shift)
-    )
+    counts = f"{caption}. {kinds['injected']} concepts, {kinds.get('random', 0)} random vectors"
+    subtitle = f"{counts}. Whole shift under concepts: {shift.words()} logits."
+    text_subtitle = f"{counts}. Whole shift under concepts: {text_shift.words()} logits."
     drawn = {
         "kv_attribution_map": cache_map(table, text, _map_told(table, text, text_shift), text_subtitle, marks),
         "kv_attribution_layers": by_layer(table, shift, subtitle),
@@ -124,12 +124,8 @@ def _strongest(means: pd.Series, direction: str) -> tuple[tuple[int, ...], float
     return tuple(int(number) for number in place), float(effects.loc[place])
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS)
-
-
 def _nothing(shift: Shift) -> str:
-    control = "" if np.isnan(shift.control) else f", {_signed(shift.control)} with control questions"
+    control = "" if np.isnan(shift.control) else f", {signed(shift.control)} with control questions"
     return f"There is no shift of its own to attribute: {shift.words()} logits under concepts{control}"
 
 
@@ -153,10 +149,15 @@ def by_layer(table: pd.DataFrame, shift: Shift, caption: str) -> go.Figure:
     summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit")
     panels = [DotPanel(direction, title, _UNIT) for direction, title in DIRECTIONS.items()]
     figure = draw.dots(
-        summary, values, panels, _LOOKS, title=_layers_told(summary, shift), legend_lines=2,
+        summary,
+        values,
+        panels,
+        _LOOKS,
+        title=_layers_told(summary, shift),
+        legend_lines=2,
         subtitle=f"{caption} One layer of the cache is replaced at all positions. Large: mean over vectors with its "
         "95% interval; small: single vectors. Layers that differ nowhere are left out.",
-    )  # fmt: skip
+    )
     return figure.update_xaxes(matches="x", row=1, col=2)
 
 
@@ -209,11 +210,16 @@ def by_head(table: pd.DataFrame, shift: Shift, caption: str, marks: Marks) -> go
             if len(panel_rows):
                 panels.append(GridPanel(f"{name}, {word}", marks.mean(_cube(panel_rows, kept, columns))))
     return draw.grid(
-        panels, rows=[f"layer {layer}" for layer in kept], columns=columns, row_label="", per_line=3,
-        column_label="keys or values of one key-value head", label="part of the<br>shift, logits",
+        panels,
+        rows=[f"layer {layer}" for layer in kept],
+        columns=columns,
+        row_label="",
+        per_line=3,
+        column_label="keys or values of one key-value head",
+        label="part of the<br>shift, logits",
         title=_heads_told(panels, kept, columns, shift),
         subtitle=f"{caption} {_gradients_told(table)} Dots mark cells whose {marks.told}.",
-    )  # fmt: skip
+    )
 
 
 def _cube(
@@ -241,7 +247,7 @@ def _gradients_told(table: pd.DataFrame) -> str:
     rows = table[(table["level"] == "gradient") & (table["series"] == "injected")]
     means = rows.groupby(["conversation", "intervention"]).agg(total=("effect", "sum"), shift=("shift", "first")).mean()
     return (
-        f"Integrated gradients add up to {_signed(means['total'])} of {_signed(means['shift'])} logits under concepts; "
+        f"Integrated gradients add up to {signed(means['total'])} of {signed(means['shift'])} logits under concepts; "
         "effects of parts that are replaced need not add up."
     )
 
@@ -252,10 +258,9 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, caption: str) -> go.
     # All in units of one shift, since a vector that shifts next to nothing has no shares of it.
     rows = rows.assign(share=rows["effect"] / (shift.mean if shift.is_there else 1.0))
     concept = rows["series"] == "injected"
-    rows = rows.assign(
-        series=rows["windows"].where(concept, "random").where(concept | (rows["windows"] == "strongest"), "")
-    )
-    summary = stats.group_means(rows[rows["series"] != ""], ["direction", "series", "n_windows"], "share", unit="unit")
+    rows = rows.assign(series=rows["windows"].where(concept, "random"))
+    rows = rows[concept | (rows["windows"] == "strongest")]
+    summary = stats.group_means(rows, ["direction", "series", "n_windows"], "share", unit="unit")
     curves = summary.rename(columns={"direction": "panel"})
     labels = _COME_AND_GO[shift.is_there]
     panels = [
@@ -284,9 +289,8 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, caption: str) -> go.
 def _together_told(curves: pd.DataFrame, n_windows: int, shift: Shift) -> str:
     if not shift.is_there:
         return _nothing(shift)
-    strongest, shuffled = (
-        [_half(curves, direction, series) for direction in DIRECTIONS] for series in ("strongest", "shuffled")
-    )
+    strongest = [_half(curves, direction, "strongest") for direction in DIRECTIONS]
+    shuffled = [_half(curves, direction, "shuffled") for direction in DIRECTIONS]
     return (
         f"Half of the shift comes with the {strongest[0]} strongest of {n_windows} windows inserted, and goes with the "
         f"{strongest[1]} strongest removed (in random order: {shuffled[0]}, {shuffled[1]})"

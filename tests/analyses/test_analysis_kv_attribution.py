@@ -15,7 +15,9 @@ from whole_runs import Readings
 import mechint as mi
 from analyses import kv_attribution
 from analyses.kit import cli
-from analyses.kv_attribution.cache_map import Layout, Text
+from analyses.kit.analysis import Results
+from analyses.kv_attribution.cache_map import Layout
+from analyses.kv_attribution.facts import Message, Text
 from analyses.kv_attribution.figures import figures, verdict
 from analyses.kv_attribution.steps import Size
 from mechint.attribution import kv
@@ -24,8 +26,8 @@ from mechint.stats.bands import Marks
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
 CONCEPTS, RANDOMS = {"cats": 1.0, "bread": 1.2, "rain": 0.8}, {"random-0": 0.1, "random-1": 0.2}
-WORDS = ["<s>", "a", " b", "\n", " not", " c", " d", " e"]
-TEXT = Text("question", WORDS, [("user", 0, 5, False), ("assistant", 5, 8, True)])
+WORDS = ("<s>", "a", " b", "\n", " not", " c", " d", " e")
+TEXT = Text("question", WORDS, (Message("user", 0, 5, False), Message("assistant", 5, 8, True)))
 SPANS = ((0, 5), (5, 7), (7, 8))
 # What each layer carries of a shift of 4, inserted and removed, keys and values; the last window of the text has all.
 LAYERS = {0: (0.0, 0.0), 1: (3.2, 1.0), 2: (0.4, 0.2)}
@@ -126,7 +128,7 @@ def test_the_map_shows_each_window_and_the_cells_of_those_taken_apart(drawn: dic
 
 def test_a_line_break_has_a_name_and_long_pieces_are_cut() -> None:
     assert TEXT.piece(3, 4) == "(line break)"
-    long = Text("c", [" word"] * 30, [("user", 0, 30, True)])
+    long = Text("c", (" word",) * 30, (Message("user", 0, 30, True),))
     assert len(long.piece(0, 30)) <= 38
     assert long.piece(0, 30).endswith("…")
     layout = Layout.of(long, [(0, 20), (20, 30)], [(20, 30)])
@@ -201,6 +203,28 @@ def test_a_run_equals_direct_calls(whole: Path, inputs: list[str]) -> None:
     assert sums == pytest.approx(gradient["attribution"].sum(), abs=1e-4)
 
 
+def _called(inputs: list[str], **more: object) -> Results:
+    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    files = {"conversations": options["--conversations"], "vectors": options["--vectors"]}
+    usual = {"n_random": 2, "strength": 2, "window_positions": 9, "finer": 0.01, "most": 2}
+    return kv_attribution.run(model=mi.load(options["--model"]), **files, **{**usual, **more})
+
+
+def test_a_call_from_python_gives_the_table_of_the_command_line(whole: Path, inputs: list[str]) -> None:
+    results = _called(inputs)
+    pd.testing.assert_frame_equal(results.table, pd.read_parquet(whole / "table.parquet"), rtol=1e-4, atol=1e-5)
+    assert set(results.figures) == {f"kv_attribution_{name}" for name in ("map", "layers", "heads", "curve")}
+    assert results.facts["text"] == json.loads((whole / "run.json").read_text())["text"]
+    assert not results.paths
+
+
+def test_where_nothing_is_injected_no_cache_differs_and_there_is_no_curve(inputs: list[str]) -> None:
+    results = _called(inputs, strength=0, n_random=0)
+    assert set(results.table["level"]) == {"cache", "layer", "window", "gradient"}
+    assert not results.table["effect"].any()
+    assert set(results.figures) == {f"kv_attribution_{name}" for name in ("map", "layers", "heads")}
+
+
 def test_the_table_says_what_was_asked_under_what(whole: Path) -> None:
     table = pd.read_parquet(whole / "table.parquet")
     asked = table.groupby("kind")["series"].agg(set)
@@ -250,7 +274,7 @@ def test_windows_are_no_more_than_are_seen(inputs: list[str]) -> None:
     [
         (["--engine", "ray"], ["--engine ray", "--shard"]),
         (["--shard", "0/2"], ["--shard"]),
-        (["--window-layers", "9"], ["9", "8"]),
+        (["--window-layers", "9"], ["--window-layers 9", "8"]),
         (["--window-positions", "0"], ["--window-positions", "1 or more"]),
         (["--finer", "0"], ["--finer", "above 0"]),
         (["--finer", "2"], ["--finer", "1 at most"]),
