@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyses.kit import record as run
 from analyses.kit import resume
 from analyses.kit.facts import RunFacts
+from analyses.kit.record import sparing_threads
 from analyses.kit.study import Condition, Group, Value, described
 from analyses.kit.subject import Subject
 from mechint import stats
@@ -58,7 +58,7 @@ class Texts:
         """
         design = PromptDesign.load(subject.model.prompts)
         texts: dict[str, str | Conversation] = {f"{PROSE}-{at}": text for at, text in enumerate(design.tasks.plain)}
-        with run.sparing_threads(subject.model):
+        with sparing_threads(subject.model):
             texts |= {chat.label: chat for chat in _replies(subject, design)}
         return cls(texts, {label: label.partition("-")[0] for label in texts})
 
@@ -101,14 +101,19 @@ def rows(
     They have the columns of other rows, with kind `text` and group `prose` or `reply`, and `loss`, `perplexity`,
     `n_tokens`, `log_p_<word>`. `clean` is what clean rows say where conditions say something.
     """
+    chunks = [_chunk(subject, texts, group, words or {}) for group in by_vector(conditions, clean)]
+    with sparing_threads(subject.model):
+        return resume.compute(subject.config, name, KIND, chunks)
+
+
+def by_vector(conditions: Sequence[Condition], clean: Mapping[str, Value]) -> list[list[Condition]]:
+    """Return the clean condition, with its columns, and then the conditions of each vector."""
     from mechint.interventions.specifications import CLEAN
 
-    by_vector: dict[str, list[Condition]] = {"": [Condition(CLEAN, "", "clean", clean)]}
+    groups: dict[str, list[Condition]] = {"": [Condition(CLEAN, "", "clean", clean)]}
     for condition in conditions:
-        by_vector.setdefault(condition.unit, []).append(condition)
-    todo = [_chunk(subject, texts, group, words or {}) for group in by_vector.values()]
-    with run.sparing_threads(subject.model):
-        return resume.compute(subject.config, name, KIND, todo)
+        groups.setdefault(condition.unit, []).append(condition)
+    return list(groups.values())
 
 
 def _chunk(subject: Subject, texts: Texts, conditions: Sequence[Condition], words: Mapping[str, str]) -> resume.Chunk:

@@ -1,4 +1,4 @@
-"""Rows that are no cells of the engine, in pieces; each is kept until the run is done, which goes on from there."""
+"""Rows that are no cells of the engine, in chunks; each is kept until the run is done, which goes on from there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyses.kit import kept_tables
-from analyses.kit import record as run
 from analyses.kit.options import Common
+from analyses.kit.record import store_directory
 from mechint.base.artefacts import FileKind
 from mechint.base.errors import StaleArtefactError
 from mechint.base.files import sha256
@@ -49,16 +49,16 @@ def key(model: Model, interventions: Sequence[Intervention], *dependencies: obje
 
 
 def compute(config: Common, name: str, kind: str, chunks: Sequence[Chunk]) -> pd.DataFrame:
-    """Return the rows of all pieces, or of a shard's; their index is their place in the whole.
+    """Return the rows of all chunks, or of a shard's; their index is their place in the whole.
 
-    `attrs["receipts"]` holds the receipts that the pieces have in theirs. Finished pieces are read where an
-    interrupted call has left them; `run.discard_store` removes them with the cells.
+    `attrs["receipts"]` holds the receipts that the chunks have in theirs. Finished chunks are read where an
+    interrupted call has left them; `record.discard_store` removes them with the cells.
     """
     import pandas as pd
 
     from mechint.base.progress import tracked
 
-    store = run.store_directory(config.out / name, config.shard)
+    store = store_directory(config.out / name, config.shard)
     starts = [sum(chunk.n_rows for chunk in chunks[:number]) for number in range(len(chunks))]
     numbers = range(len(chunks)) if config.shard is None else range(config.shard.index, len(chunks), config.shard.count)
     tables = []
@@ -74,7 +74,7 @@ def compute(config: Common, name: str, kind: str, chunks: Sequence[Chunk]) -> pd
 
 
 def joined(cells: pd.DataFrame, rows: pd.DataFrame, n_requests: int) -> pd.DataFrame:
-    """Return the rows of `tables.compute`, of so many requests, with others: one request more for `tables.finished`."""
+    """Return the rows of `compute.compute`, of so many requests, with others, for `finished` one request more."""
     import pandas as pd
 
     receipts = each_once([receipt for table in (cells, rows) for receipt in table.attrs.pop("receipts")])

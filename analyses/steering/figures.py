@@ -14,6 +14,7 @@ from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, TextCell
 from mechint.figures.style import MINUS, SERIES
+from mechint.figures.words import percent
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -27,7 +28,7 @@ _LOOKS = {name: SERIES[name] for name in ("clean", "injected", "random")}
 
 def figures(table: pd.DataFrame, sanity: Sanity, dose: Dose, caption: str) -> dict[str, go.Figure]:
     """Return the figures by file name."""
-    unit = "|added| / model's median residual norm" if dose.strength is None else "factors on the vectors"
+    unit = "|added| / model's median residual norm" if dose.is_relative else "factors on the vectors"
     full_caption = f"{caption}; strengths are {unit}"
     values = effects(table)
     summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit")
@@ -41,7 +42,7 @@ def figures(table: pd.DataFrame, sanity: Sanity, dose: Dose, caption: str) -> di
                 replies[(replies["mode"] == mode) & (replies["sample"] == 0)], summary, full_caption, mode
             )
     if len(sanity.vectors) > 1:
-        drawn["steering_cosines"] = cosines(sanity, dose, caption)
+        drawn["steering_cosines"] = cosines(sanity, caption)
     drawn["steering_vectors"] = vectors(sanity, dose, table, caption)
     return drawn
 
@@ -93,13 +94,12 @@ def effect(summary: pd.DataFrame, values: pd.DataFrame, caption: str) -> go.Figu
         DotPanel("said", "It is said", "share of replies with the name", zero=False),
         DotPanel("rise", "Text becomes unlikely", "rise of the loss of text, nats per token"),
     ]
-    figure = draw.dots(
-        summary, values, panels, _LOOKS, title=_finding(summary),
-        subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. "
-        "log P(name): of the first token of the concept's name, mean "
-        f"over the positions of texts. {plain_text.CAPTION.split(';')[0]}; the larger rise of the two. Name of a "
-        "random vector: that of the concept whose norms it has.", packed=True,
-    )  # fmt: skip
+    subtitle = (
+        f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. log P(name): of the first "
+        f"token of the concept's name, mean over the positions of texts. {plain_text.CAPTION.split(';')[0]}; the "
+        "larger rise of the two. Name of a random vector: that of the concept whose norms it has."
+    )
+    figure = draw.dots(summary, values, panels, _LOOKS, title=_finding(summary), subtitle=subtitle, packed=True)
     rows = list(dict.fromkeys(summary["row"]))
     return draw.mark_rows(figure, [np.log(plain_text.COHERENT)] * len(rows), "perplexity doubles", column=3)
 
@@ -107,10 +107,12 @@ def effect(summary: pd.DataFrame, values: pd.DataFrame, caption: str) -> go.Figu
 def _finding(summary: pd.DataFrame) -> str:
     shares = summary[summary["panel"] == "said"].set_index(["row", "series"])["mean"]
     at = _strongest(summary)
-    text = f"At strength {at.removeprefix('+')} replies name the concept in {shares[at, 'injected']:.0%} of cases"
+    named = percent(shares[at, "injected"])
+    text = f"At strength {at.removeprefix('+')} replies name the concept in {named} of cases"
     others = {"random vectors": (at, "random"), "clean": ("clean", "clean")}
-    compared = [f"{name}: {shares[key]:.0%}" for name, key in others.items() if key in shares.index]
-    return f"{text} ({', '.join(compared)})" + ("; at more, text falls apart" if _broken(summary) else "")
+    compared = [f"{name}: {percent(shares[key])}" for name, key in others.items() if key in shares.index]
+    end = "; at more, text falls apart" if _broken(summary) else ""
+    return f"{text} ({', '.join(compared)}){end}"
 
 
 def _coherent(summary: pd.DataFrame) -> list[str]:
@@ -137,9 +139,8 @@ def talk(replies: pd.DataFrame, summary: pd.DataFrame, caption: str, mode: str) 
     answers = replies[replies["conversation"] == request].assign(row=lambda rows: rows["strength"].map(_row))
     columns = _columns(summary)
     clean = answers.loc[answers["series"] == "clean", "text"].iloc[0]
-    concepts, random = (
-        list(dict.fromkeys(answers.loc[answers["series"] == kind, "unit"])) for kind in ("injected", "random")
-    )
+    concepts = list(dict.fromkeys(answers.loc[answers["series"] == "injected", "unit"]))
+    random = list(dict.fromkeys(answers.loc[answers["series"] == "random", "unit"]))
     names = [*concepts, *random[:_RANDOM_SHOWN]]
     texts = answers.set_index(["unit", "row"])["text"]
     targets = answers.set_index("unit")["target"].groupby(level=0).first()
@@ -148,18 +149,20 @@ def talk(replies: pd.DataFrame, summary: pd.DataFrame, caption: str, mode: str) 
         bold = name_pattern(targets[name])
         quotes = [clean if column == "clean" else str(texts[name, column]) for column in columns]
         lines.append([TextCell(name, ".+"), *(TextCell(_one_line(text), bold) for text in quotes)])
-    prompt = f"{answers['prompt'].iloc[0]}" + (
-        f" / {answers['prefix'].iloc[0]} ..." if answers["prefix"].iloc[0] else ""
-    )
+    prompt, prefix = str(answers["prompt"].iloc[0]), answers["prefix"].iloc[0]
+    if prefix:
+        prompt += f" / {prefix} ..."
     how = "Likeliest replies (greedy)" if mode == "greedy" else "Sampled replies, the first of each"
     return draw.wrapped_table(
-        ["vector", *columns], lines, widths=[0.5, *[1.0] * len(columns)],
+        ["vector", *columns],
+        lines,
+        widths=[0.5, *[1.0] * len(columns)],
         title=f"What comes to mind under steering? \u201c{prompt}\u201d",
         subtitle=f"{caption}. {how}; vectors are added to request and reply, with both signs. Bold: the concept's name "
-        "(random vectors: that of the concept whose norms they have). All requests, strengths and "
-        "samples are in table.csv.",
+        "(random vectors: that of the concept whose norms they have). All requests, strengths and samples are in "
+        "table.csv.",
         rules=[len(concepts)] if random else [],
-    )  # fmt: skip
+    )
 
 
 def _columns(summary: pd.DataFrame) -> list[str]:
@@ -177,6 +180,6 @@ def _one_line(text: str) -> str:
 
 def _counts(table: pd.DataFrame) -> str:
     replies = table[table["kind"] == REPLY]
-    kinds = {kind: replies.loc[replies["series"] == kind, "unit"].nunique() for kind in ("injected", "random")}
+    units = replies.groupby("series")["unit"].nunique()
     each = len(replies[["conversation", "mode", "sample"]].drop_duplicates())
-    return f"{kinds['injected']} concepts, {kinds['random']} random vectors, {each} replies each"
+    return f"{units.get('injected', 0)} concepts, {units.get('random', 0)} random vectors, {each} replies each"

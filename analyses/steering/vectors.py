@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analyses.kit import record as run
-from analyses.kit.study import Setup
-
 if TYPE_CHECKING:
-    from mechint.base.files import JSON
+    from analyses.kit.subject import Subject
     from mechint.models.model import Model
     from mechint.vectors.concept_vectors import ConceptVector
 
@@ -40,38 +37,22 @@ class Sanity:
     vectors: tuple[Vector, ...]
     cosines: tuple[tuple[float, ...], ...]
 
-    @classmethod
-    def of(cls, record: JSON) -> Sanity:
-        """Return what a record says."""
-        fields = record if isinstance(record, dict) else {}
-        listed, rows = fields["vectors"], fields["cosines"]
-        vectors = (
-            tuple(_vector(entry) for entry in listed if isinstance(entry, dict)) if isinstance(listed, list) else ()
-        )
-        cosines = tuple(
-            tuple(float(str(value)) for value in row)
-            for row in (rows if isinstance(rows, list) else [])
-            if isinstance(row, list)
-        )
-        return cls(vectors, cosines)
 
-
-def sanity(setup: Setup) -> JSON:
-    """Return for the record what the vectors of a run are like."""
-    every = {**setup.concepts, **setup.randoms}
-    last = setup.dose.layers[-1]
-    vectors = tuple(
-        Vector(
-            name, "injected" if name in setup.concepts else "random",
-            {layer: _rounded(norm) for layer, norm in vector.norms.items()},
-            tokens(setup.model, vector, last), tokens(setup.model, -vector, last),
-        )
+def sanity(subject: Subject) -> Sanity:
+    """Return what the vectors of a run are like."""
+    every = {**subject.concepts, **subject.randoms}
+    vectors = [
+        _vector(subject, name, "injected" if name in subject.concepts else "random", vector)
         for name, vector in every.items()
-    )  # fmt: skip
-    measured = Sanity(
-        vectors, tuple(tuple(map(_rounded, row)) for row in cosines(list(every.values()), setup.dose.layers))
-    )
-    return run.as_json(asdict(measured))
+    ]
+    rows = cosines(list(every.values()), subject.dose.layers)
+    return Sanity(tuple(vectors), tuple(tuple(_rounded(cosine) for cosine in row) for row in rows))
+
+
+def _vector(subject: Subject, name: str, series: str, vector: ConceptVector) -> Vector:
+    norms = {layer: _rounded(norm) for layer, norm in vector.norms.items()}
+    last = subject.dose.layers[-1]
+    return Vector(name, series, norms, tokens(subject.model, vector, last), tokens(subject.model, -vector, last))
 
 
 def tokens(model: Model, vector: ConceptVector, layer: int) -> tuple[str, ...]:
@@ -94,13 +75,6 @@ def cosines(vectors: list[ConceptVector], layers: tuple[int, ...]) -> np.ndarray
         unit = np.divide(stacked, norms, out=np.zeros_like(stacked), where=norms > 0)
         sums, counts = sums + unit @ unit.T, counts + (norms > 0) @ (norms > 0).T
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-
-
-def _vector(record: Mapping[str, JSON]) -> Vector:
-    norms, promoted, suppressed = (record[name] for name in ("norms", "promoted", "suppressed"))
-    by_layer = {int(layer): float(str(norm)) for layer, norm in norms.items()} if isinstance(norms, dict) else {}
-    words = [tuple(map(str, side)) if isinstance(side, list) else () for side in (promoted, suppressed)]
-    return Vector(str(record["name"]), str(record["series"]), by_layer, *words)
 
 
 def _rounded(value: float) -> float:

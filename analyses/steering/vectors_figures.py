@@ -10,7 +10,7 @@ import pandas as pd
 from analyses.steering import REPLY, name_pattern
 from mechint import figures as draw
 from mechint.figures import GridPanel, TextCell
-from mechint.figures.style import MINUS
+from mechint.figures.words import signed
 from mechint.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from analyses.steering.vectors import Sanity
 
 
-def cosines(sanity: Sanity, dose: Dose, caption: str) -> go.Figure:
+def cosines(sanity: Sanity, caption: str) -> go.Figure:
     """Return the cosines of all pairs of vectors, those alike beside each other."""
     values = np.array(sanity.cosines)
     series = np.array([vector.series for vector in sanity.vectors])
@@ -30,11 +30,15 @@ def cosines(sanity: Sanity, dose: Dose, caption: str) -> go.Figure:
     none = np.full_like(ordered, np.nan)
     panel = GridPanel("Cosine of two vectors, mean over the dose's layers", Interval(ordered, none, none, len(names)))
     return draw.grid(
-        [panel], rows=names, columns=[name.replace("-", "<br>") for name in names], row_label="", column_label="",
-        label="cosine", title=_cosines_finding(sanity, series),
-        subtitle=f"{caption}. Concepts in order of similarity "
-        "(average linkage), then random vectors.",
-    )  # fmt: skip
+        [panel],
+        rows=names,
+        columns=[name.replace("-", "<br>") for name in names],
+        row_label="",
+        column_label="",
+        label="cosine",
+        title=_cosines_finding(sanity, series),
+        subtitle=f"{caption}. Concepts in order of similarity (average linkage), then random vectors.",
+    )
 
 
 def _alike(values: np.ndarray, members: np.ndarray) -> list[int]:
@@ -60,9 +64,10 @@ def _cosines_finding(sanity: Sanity, series: np.ndarray) -> str:
     np.fill_diagonal(off, np.nan)
     names = [vector.name for vector in sanity.vectors if vector.series == "injected"]
     row, column = np.unravel_index(int(np.nanargmax(off)), off.shape)
-    mean = f"{np.nanmean(off):+.2f}".replace("-", MINUS)
-    most = f"{off[row, column]:+.2f}".replace("-", MINUS)
-    return f"Concept vectors have a mean cosine of {mean}; the most alike are {names[row]} and {names[column]} ({most})"
+    return (
+        f"Concept vectors have a mean cosine of {signed(float(np.nanmean(off)))}; the most alike are {names[row]} and "
+        f"{names[column]} ({signed(off[row, column])})"
+    )
 
 
 def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, caption: str) -> go.Figure:
@@ -79,17 +84,23 @@ def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, caption: str) -> go
     )
     concepts = sum(vector.series == "injected" for vector in sanity.vectors)
     headings = [
-        "vector", "|v|, first to last layer (median)", f"|added| / median |residual| at strength {at}",
-        "most similar (cosine)", "tokens it promotes", "tokens it suppresses",
-    ]  # fmt: skip
+        "vector",
+        "|v|, first to last layer (median)",
+        f"|added| / median |residual| at strength {at}",
+        "most similar (cosine)",
+        "tokens it promotes",
+        "tokens it suppresses",
+    ]
     return draw.wrapped_table(
-        headings, rows, widths=[0.7, 1.1, 0.8, 0.9, 2.2, 2.2],
+        headings,
+        rows,
+        widths=[0.7, 1.1, 0.8, 0.9, 2.2, 2.2],
         title=f"Do vectors stand for their concepts? {right} of {concepts} promote the name itself",
         subtitle=f"{caption}. Tokens: logit lens of the vector (final norm and unembedding) at layer "
         f"{dose.layers[-1]}, the likeliest first; suppressed: those of the opposite vector. |added|: as measured, mean "
         "over layers, by the model's median residual norm.",
         rules=[concepts] if concepts < len(sanity.vectors) else [],
-    )  # fmt: skip
+    )
 
 
 def _vector_line(number: int, sanity: Sanity, dose: Dose, ratios: pd.Series) -> list[TextCell]:
@@ -112,7 +123,7 @@ def _most_similar(number: int, sanity: Sanity) -> str:
     if not others:
         return ""
     value, at = max(others)
-    return f"{sanity.vectors[at].name} ({f'{value:+.2f}'.replace('-', MINUS)})"
+    return f"{sanity.vectors[at].name} ({signed(value)})"
 
 
 def _token(token: str) -> str:

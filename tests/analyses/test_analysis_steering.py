@@ -203,13 +203,30 @@ def test_the_record_has_receipts_and_vectors(whole: Path) -> None:
     record = json.loads((whole / "run.json").read_text())
     kinds = {receipt["kind"] for receipt in record["receipts"]}
     assert kinds == {"clean", "injected", "injected reply"}
-    sanity = Sanity.of(record["vectors_are"])
+    sanity = steering.ANALYSIS.facts_of(record).vectors_are
     assert [vector.name for vector in sanity.vectors] == ["bread", "cats", "random-0"]
     assert sanity.vectors[0].norms == sanity.vectors[2].norms, "random vectors have the norms of a concept's"
     assert set(sanity.vectors[0].norms) == {1, 2, 3}
     table = pd.read_parquet(whole / "table.parquet")
     steered = table[(table["kind"] == "reply") & (table["series"] != "clean")]
     assert steered["added_ratio"].gt(0).all()
+
+
+def test_a_run_from_python_gives_the_table_of_the_command_line(whole: Path, inputs: list[str]) -> None:
+    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    results = steering.run(
+        model=options["--model"],
+        vectors=options["--vectors"],
+        strength=2,
+        factors=(1,),
+        n_samples=1,
+        max_new_tokens=4,
+        limit=2,
+        n_random=1,
+    )
+    pd.testing.assert_frame_equal(results.table, pd.read_parquet(whole / "table.parquet"), check_dtype=False)
+    assert "steering_vectors" in results.figures
+    assert results.facts["vectors_are"] == json.loads((whole / "run.json").read_text())["vectors_are"]
 
 
 def test_an_interrupted_run_goes_on(
