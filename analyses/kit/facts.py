@@ -1,4 +1,8 @@
-"""Facts: what `run.json` says of a run besides its options, as dataclasses that analyses add their own fields to."""
+"""Facts: what `run.json` says of a run besides its options, as dataclasses that analyses add their own fields to.
+
+Their fields are of types that pydantic can read back from a part of a shard; of JSON, whose type contains itself, they
+say `object`.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +28,10 @@ class ModelFacts:
     identity: str
     revision: str | None
     tokenizer: str
-    template: Mapping[str, JSON]
+    template: Mapping[str, object]
     n_layers: int
     d_model: int
-    unit: Mapping[str, JSON]
+    unit: Mapping[str, object]
 
     @classmethod
     def of(cls, model: Model) -> ModelFacts:
