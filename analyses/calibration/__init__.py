@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from analyses.kit import checks, cli, option_types
-from analyses.kit import compute as tables
-from analyses.kit import dose as injected
-from analyses.kit import record as run
-from analyses.kit import study as experiment
-from analyses.kit.study import Condition, Group
+from analyses.kit import checks, option_types
+from analyses.kit import compute as computing
+from analyses.kit import dose as doses
+from analyses.kit.analysis import Analysis, Drawn
+from analyses.kit.declarations import option
+from analyses.kit.facts import ModelFacts
+from analyses.kit.options import TEMPLATE, Common
+from analyses.kit.record import as_json, load_model, sparing_threads
+from analyses.kit.study import Condition, Group, ask
 from mechint import organisms
 from mechint.organisms.truth.wording import WORDINGS, Wording
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
-    from mechint.base.files import JSON
     from mechint.chat.conversations import Conversation
     from mechint.models.model import Model
 
@@ -43,7 +44,7 @@ READINGS: tuple[tuple[str, str, str | None], ...] = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Reading:
     """One row of the figure: the model that reads, the document, and the model that fills the cache, if another."""
 
@@ -52,11 +53,19 @@ class Reading:
     filled_by: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.Common):
+@dataclass(frozen=True, kw_only=True)
+class Config(Common):
     """All options of this analysis."""
 
-    margin: float
+    GROUP: ClassVar[str] = "calibration"
+    GROUP_TEXT: ClassVar[str] = "a --model that is no organism is judged beside them"
+
+    margin: float = option(
+        "smallest shift of logit_diff that counts, natural units",
+        default=MARGIN,
+        parse=option_types.positive,
+        drawing=True,
+    )
 
     @property
     def readings(self) -> list[Reading]:
@@ -65,24 +74,24 @@ class Config(cli.Common):
         return rows if self.model in organisms.ORGANISMS else [*rows, Reading(self.model, "introspection")]
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    options = cli.common_parser(f"analyses.{NAME}", __doc__ or "")
-    group = options.add_argument_group("calibration", "a --model that is no organism is judged beside them")
-    group.add_argument(
-        "--margin",
-        type=option_types.positive,
-        default=MARGIN,
-        help="smallest shift of logit_diff that counts, natural units",
-    )
-    return options
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The models of a run by name."""
+
+    models: Mapping[str, ModelFacts]
 
 
-def check(config: Config) -> None:
-    """Raise for all bad input that can be known without a model, and for options that would have no effect."""
+def check(config: Config) -> Mapping[str, list[Conversation]]:
+    """Return the questions with each document.
+
+    Raises for all bad input that can be known without a model, and for options that would have no effect.
+    """
     always = "calibration, which asks its own questions with vectors of each model's own"
-    checks.check_effect(True, always, config, ("conversations", "vectors", *cli.TEMPLATE))
+    checks.check_effect(True, always, config, ("conversations", "vectors", *TEMPLATE))
     checks.check_common(config, NAME)
+    count = QUESTIONS if config.limit is None else config.limit
+    documents = dict.fromkeys(reading.document for reading in config.readings)
+    return {document: questions(document, count) for document in documents}
 
 
 def questions(document: str, count: int) -> list[Conversation]:
@@ -93,68 +102,66 @@ def questions(document: str, count: int) -> list[Conversation]:
 
 
 class Family:
-    """The models of a run, each loaded once, when it is first asked for."""
+    """The models of a run, each loaded once, when it is first needed."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.loaded = config, dict[str, "Model"]()
 
     def __getitem__(self, name: str) -> Model:
         if name not in self.loaded:
-            import mechint as mi
-
-            config = self.config
-            self.loaded[name] = mi.load(name, backend=config.backend, device=config.device, dtype=config.dtype)
+            self.loaded[name] = load_model(self.config, name)
         return self.loaded[name]
 
 
-def _count(config: Config) -> int:
-    return QUESTIONS if config.limit is None else config.limit
-
-
-def asked_of(config: Config, family: Family, reading: Reading) -> tables.Query:
+def query(config: Config, family: Family, reading: Reading, chats: list[Conversation]) -> computing.Query:
     """Return the questions of one reading under each of its interventions; rows name the reading."""
-    model, chats = family[reading.model], questions(reading.document, _count(config))
-    with run.sparing_threads(model):
+    model = family[reading.model]
+    with sparing_threads(model):
         conditions = list(_conditions(config, family, reading))
-    of = experiment.ask(model, [Group(chats, conditions)])
     columns = {"model": reading.model, "document": reading.document, "filled_by": reading.filled_by or ""}
-    return dataclasses.replace(of, with_columns=lambda number, rows: of.with_columns(number, rows).assign(**columns))
+    return _with_columns(ask(model, [Group(chats, conditions)]), columns)
+
+
+def _with_columns(query: computing.Query, columns: Mapping[str, str]) -> computing.Query:
+    def with_columns(number: int, rows: pd.DataFrame) -> pd.DataFrame:
+        return query.with_columns(number, rows).assign(**columns)
+
+    return dataclasses.replace(query, with_columns=with_columns)
 
 
 def _conditions(config: Config, family: Family, reading: Reading) -> Iterator[Condition]:
     """Yield the interventions while the cache is filled: a swap, or concept and random vectors of the reader's own."""
-    from mechint.interventions.specifications import Injection, Swap
+    from mechint.interventions.specifications import Swap
 
     model = family[reading.model]
     if reading.filled_by is not None:
         yield Condition(Swap(family[reading.filled_by], name=reading.filled_by), reading.filled_by, "swapped")
         return
     reader_config = dataclasses.replace(config, model=reading.model)
-    dose = injected.dose(reader_config, model)
-    concepts = injected.extracted_vectors(reader_config, model, f"{NAME}/{Path(reading.model).name}")
-    randoms = injected.random_vectors(config, model, list(concepts.values()))
-    for kind, vectors in (("injected", concepts), ("random", randoms)):
+    dose = doses.dose(reader_config, model)
+    concepts = doses.extracted_vectors(reader_config, model, f"{NAME}/{Path(reading.model).name}")
+    randoms = doses.random_vectors(config, model, list(concepts.values()))
+    for series, vectors in (("injected", concepts), ("random", randoms)):
         for name, vector in vectors.items():
-            steer = Injection(vector, dose.layers, dose.strength, dose.relative_strength, name=name)
-            yield Condition(steer, name, kind)
+            yield Condition(dose.inject(vector, name=name), name, series)
 
 
-def draw(
-    table: pd.DataFrame, config: Config, _record: Mapping[str, JSON]
-) -> tuple[Mapping[str, go.Figure], Mapping[str, JSON]]:
-    """Return the figure of a finished table, and the verdicts for the record."""
+def compute(config: Config, inputs: Mapping[str, list[Conversation]]) -> tuple[pd.DataFrame, Facts]:
+    """Return the rows of every reading, and the models."""
+    family = Family(config)
+    queries = [query(config, family, reading, inputs[reading.document]) for reading in config.readings]
+    rows = computing.compute(config, NAME, queries)
+    return rows, Facts(models={name: ModelFacts.of(model) for name, model in family.loaded.items()})
+
+
+def draw(table: pd.DataFrame, config: Config, _facts: Facts) -> Drawn:
+    """Return the figure of a finished table, and the verdicts."""
     from analyses.calibration.figures import figures, verdicts
 
     readings = verdicts(table, config.margin)
-    return figures(readings, config), {"verdicts": run.as_json(readings.to_dict("records"))}
+    return figures(readings, config.margin), {"verdicts": as_json(readings.to_dict("records"))}
 
 
-def compute(config: Config) -> tuple[pd.DataFrame, Mapping[str, JSON]]:
-    """Return the rows of every reading, and the models."""
-    family = Family(config)
-    rows = tables.compute(config, NAME, [asked_of(config, family, reading) for reading in config.readings])
-    return rows, {"models": {name: run.describe_model(model) for name, model in family.loaded.items()}}
-
-
-ANALYSIS = experiment.Analysis(NAME, Config, parser, check, compute, draw, frozenset({"margin"}))
+ANALYSIS = Analysis(NAME, __doc__ or "", Config, Facts, check, compute, draw)
 main = ANALYSIS.main
+run = ANALYSIS.run

@@ -13,8 +13,6 @@ from mechint.stats import intervals
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from analyses.calibration import Config
-
 _KEYS = ["model", "document", "filled_by", "series"]
 VALUE = "logit_diff_shift"
 REPORTS, BIAS, NULL, UNDECIDED = "reports", "bias", "null", "undecided"
@@ -77,12 +75,10 @@ def _inside(interval: intervals.Interval, margin: float) -> bool:
     return bool(interval.low > -margin and interval.high < margin)
 
 
-def figures(readings: pd.DataFrame, config: Config) -> dict[str, go.Figure]:
+def figures(readings: pd.DataFrame, margin: float) -> dict[str, go.Figure]:
     """Return the figures by file name."""
     labels = [_label(row) for row in readings.to_dict("records")]
-    return {
-        "calibration": draw.calibration(readings.assign(label=labels), margin=config.margin, title=_title(readings))
-    }
+    return {"calibration": draw.calibration(readings.assign(label=labels), margin=margin, title=_title(readings))}
 
 
 def _label(row: dict[str, object]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mechint as mi
 from analyses import calibration
 from analyses.calibration import Reading
 from analyses.calibration.figures import BIAS, NULL, REPORTS, UNDECIDED, figures, judge, verdicts
@@ -79,7 +80,7 @@ def test_the_margin_decides(detection, net, verdict):
 
 
 def test_the_figure_shows_every_row_with_its_verdict(found):
-    figure = figures(found, _config())["calibration"]
+    figure = figures(found, calibration.MARGIN)["calibration"]
     labels = list(dict.fromkeys(found.model))
     assert list(figure.layout.yaxis.ticktext) == labels
     words = [note.text for note in figure.layout.annotations]
@@ -92,7 +93,7 @@ def test_the_figure_shows_every_row_with_its_verdict(found):
 
 def test_the_title_asks_where_the_verdicts_are_not_as_planted(found):
     wrong = found.assign(verdict=NULL)
-    title = figures(wrong, _config())["calibration"].layout.title.text
+    title = figures(wrong, calibration.MARGIN)["calibration"].layout.title.text
     assert "Does the instrument" in title
 
 
@@ -145,6 +146,21 @@ def test_a_run_writes_its_files_and_resumes(tmp_path: Path, monkeypatch):
     assert [row["series"] for row in record["verdicts"]] == ["injected", "random", "swapped"]
     assert (tmp_path / "calibration" / "calibration.html").is_file()
     assert not (tmp_path / "calibration" / ".partial").exists()
+
+
+def test_a_call_from_python_judges_a_loaded_model_beside_the_organisms(
+    tmp_path: Path, tiny_checkpoint, monkeypatch
+) -> None:
+    monkeypatch.setattr("mechint.figures.pictures.write_images", _no_browser)
+    monkeypatch.setattr(calibration, "READINGS", (("organism", "none", None),))
+    path = tiny_checkpoint("qwen2")
+    argv = ["--model", str(path), "--limit", "2", "--concepts", "cats", "--n-random", "1", "--out", str(tmp_path)]
+    assert calibration.main(argv) == 0
+    results = calibration.run(model=mi.load(path), limit=2, concepts=["cats"], n_random=1)
+    written = pd.read_parquet(tmp_path / "calibration" / "table.parquet")
+    pd.testing.assert_frame_equal(results.table, written, check_dtype=False)
+    assert set(results.table["model"]) == {"organism", str(path)}
+    assert list(results.facts["models"]) == ["organism", str(path)]
 
 
 def _no_browser(*_: object, **__: object) -> None:
