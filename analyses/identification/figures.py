@@ -13,7 +13,8 @@ from analyses.identification.measures import Measures
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, GridPanel, Panel
-from mechint.figures.style import MINUS, SERIES, Series
+from mechint.figures.style import SERIES, Series
+from mechint.figures.words import bounded, percent, plain, signed
 from mechint.stats import intervals
 from mechint.stats.bands import BANDS, Marks
 
@@ -51,17 +52,23 @@ def figures(
 
 def confusion(measures: Measures, caption: str) -> go.Figure:
     """Return what is answered to each injection, at the output and at the best late layer."""
-    panels, summary = [], _with_document(measures)
+    panels = []
     for info in INFOS:
         trials = {"output": measures.at_output(info), f"layer {measures.best_layer(info)}": measures.held_out(info)}
         panels += [GridPanel(f"{DOCUMENTS[info]}, {where}", _shares(measures, rows)) for where, rows in trials.items()]
     figure = draw.grid(
-        panels, rows=[*measures.concepts, _CLEAN, _RANDOM], columns=measures.options, row_label="injected",
-        column_label="answered", label="P(option)<br>among options", per_line=2, sequential=True,
-        title=f"Which concept was injected? {_accuracy_finding(summary, 'output')}",
+        panels,
+        rows=[*measures.concepts, _CLEAN, _RANDOM],
+        columns=measures.options,
+        row_label="injected",
+        column_label="answered",
+        label="P(option)<br>among options",
+        per_line=2,
+        sequential=True,
+        title=f"Which concept was injected? {_choice_finding(measures)}",
         subtitle=f"{caption}. Probabilities among the options, mean over orders; the diagonal is right. The layer is "
         "chosen in the model's second half on the even orders, and its panel shows the odd orders only.",
-    )  # fmt: skip
+    )
     top = max(float(np.nanmax([panel.values.mean for panel in panels])), _PALEST * measures.chance("output"))
     return figure.update_xaxes(tickangle=-45).update_layout(coloraxis_cmax=top)
 
@@ -70,7 +77,10 @@ def _shares(measures: Measures, trials: pd.DataFrame) -> intervals.Interval:
     options = list(measures.options)
     means = trials[trials["series"] != "random"].groupby("target")[options].mean().reindex(options)
     random = trials.loc[trials["series"] == "random", options].mean()
-    values = np.vstack([means.to_numpy(), random.to_numpy()])
+    return _without_bounds(np.vstack([means.to_numpy(), random.to_numpy()]))
+
+
+def _without_bounds(values: np.ndarray) -> intervals.Interval:
     none = np.full_like(values, np.nan)
     return intervals.Interval(values, none, none, 1)
 
@@ -110,33 +120,41 @@ def _bits_finding(bits: pd.DataFrame, measures: Measures) -> str:
     by_series = rows.set_index("series")
     injected, most = by_series.loc["injected"], np.log2(len(measures.concepts))
     verdict = "Answers tell" if injected["p_value"] < _CERTAIN else "Answers do not tell"
-    bits_of_most = f"{_plain(injected['mean'])} of {most:.2f} bits"
+    bits_of_most = f"{plain(injected['mean'])} of {most:.2f} bits"
     text = f"{verdict} which concept was injected: {bits_of_most} (p = {injected['p_value']:.3f}"
-    text += f"; random vectors {_plain(by_series.loc['random', 'mean'])}" if "random" in by_series.index else ""
+    text += f"; random vectors {plain(by_series.loc['random', 'mean'])}" if "random" in by_series.index else ""
     return f"{text}), info document"
 
 
 def accuracy(measures: Measures, caption: str) -> go.Figure:
     """Return the share right of choices and names against chance, by info document."""
-    summary, values = measures.accuracy, measures.answered
     layers = " and ".join(dict.fromkeys(measures.best_layer(info) for info in INFOS))
     titles = {
-        "output": "Choice, output", "among": "None left out, output", "best": f"None left out, layer {layers}",
+        "output": "Choice, output",
+        "among": "None left out, output",
+        "best": f"None left out, layer {layers}",
         "naming": "Free naming, output",
-    }  # fmt: skip
+    }
     panels = [DotPanel(key, title, "share right", zero=False) for key, title in titles.items()]
-    summary, values = (frame.assign(row=frame["row"].map(DOCUMENTS)) for frame in (summary, values))
-    with_document = _with_document(measures)
+    of_names = _share(_with_document(measures).loc["naming", "injected"])
+    values = _named_documents(measures.answered)
     figure = draw.dots(
-        summary, values[values["unit"] != ""], panels, _LOOKS, title=f"Can it say what was injected? "
-        f"{_accuracy_finding(with_document, 'output')}; of names {_share(with_document.loc['naming', 'injected'])}",
+        _named_documents(measures.accuracy),
+        values[values["unit"] != ""],
+        panels,
+        _LOOKS,
+        title=f"Can it say what was injected? {_choice_finding(measures)}; of names {of_names}",
         subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. Clean is "
         "right where no injection is chosen; with this option left out, a concept can be told without being detected. "
         f"{_GUESS} The layer was chosen on the even orders, and is shown on the odd ones.",
-    )  # fmt: skip
+    )
     for column, panel in enumerate(panels, start=1):
         draw.mark_rows(figure, [measures.chance(panel.key)] * len(INFOS), "chance", column=column)
     return figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%")
+
+
+def _named_documents(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(row=frame["row"].map(DOCUMENTS))
 
 
 def _with_document(measures: Measures) -> pd.DataFrame:
@@ -145,16 +163,17 @@ def _with_document(measures: Measures) -> pd.DataFrame:
     return summary[summary["row"] == INFOS[-1]].set_index(["panel", "series"])
 
 
-def _accuracy_finding(summary: pd.DataFrame, panel: str) -> str:
-    injected = summary.loc[panel, "injected"]
+def _choice_finding(measures: Measures) -> str:
+    injected = _with_document(measures).loc["output", "injected"]
     verdict = "above" if injected["low"] > injected["chance"] else "not above"
     return (
-        f"With the info document {_share(injected)} of choices are right, {verdict} chance ({injected['chance']:.0%})"
+        f"With the info document {_share(injected)} of choices are right, {verdict} chance "
+        f"({percent(injected['chance'])})"
     )
 
 
 def _share(row: pd.Series) -> str:
-    return f"{row['mean']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+    return bounded(row["mean"], row["low"], row["high"], percent)
 
 
 def naming(measures: Measures, caption: str, marks: Marks = BANDS) -> go.Figure:
@@ -168,41 +187,38 @@ def naming(measures: Measures, caption: str, marks: Marks = BANDS) -> go.Figure:
     wide = stats.unit_means(rows, ["series", "unit"], "own", "column")[list(columns)]
     cubes = {name: wide.loc[name] for name in ("injected", "random") if name in wide.index.get_level_values(0)}
     order = cubes["injected"].iloc[:, 0].sort_values(ascending=False).index
-    means = {name: marks.mean(cube.to_numpy().T) for name, cube in cubes.items()}
-    single = cubes["injected"].loc[order].to_numpy()
-    none = np.full_like(single, np.nan)
-    parts = [
-        means["injected"],
-        intervals.Interval(single, none, none, 1),
-        *([means["random"]] if "random" in means else []),
-    ]
-    mean, low, high = (np.vstack([getattr(interval, name) for interval in parts]) for name in ("mean", "low", "high"))
-    values = intervals.Interval(mean, low, high, len(order))
-    names = [_ALL, *order, *([_RANDOM] if "random" in means else [])]
+    names = [_ALL, *order]
+    parts = [marks.mean(cubes["injected"].to_numpy().T), _without_bounds(cubes["injected"].loc[order].to_numpy())]
+    if "random" in cubes:
+        names.append(_RANDOM)
+        parts.append(marks.mean(cubes["random"].to_numpy().T))
     return draw.grid(
-        [GridPanel("Own name, less the mean of the others", values)], rows=names, columns=list(columns.values()),
-        row_label="injected", column_label="question, and what the first message begins with",
-        label="shift of log p,<br>nats", title=_names_finding(measures),
-        subtitle=f"{caption}. Shift against clean of the log-probability of names after \"The concept is\". Dots mark "
-        f"means whose {marks.told}. Random vectors have the name of the concept "
-        "whose norms they have.",
-    )  # fmt: skip
+        [GridPanel("Own name, less the mean of the others", _stacked(parts, len(order)))],
+        rows=names,
+        columns=list(columns.values()),
+        row_label="injected",
+        column_label="question, and what the first message begins with",
+        label="shift of log p,<br>nats",
+        title=_names_finding(measures),
+        subtitle=f'{caption}. Shift against clean of the log-probability of names after "The concept is". Dots mark '
+        f"means whose {marks.told}. Random vectors have the name of the concept whose norms they have.",
+    )
+
+
+def _stacked(parts: Sequence[intervals.Interval], n: int) -> intervals.Interval:
+    """Return the rows of some intervals, one below the other."""
+    mean = np.vstack([part.mean for part in parts])
+    low = np.vstack([part.low for part in parts])
+    high = np.vstack([part.high for part in parts])
+    return intervals.Interval(mean, low, high, n)
 
 
 def _names_finding(measures: Measures) -> str:
     gains = measures.own_names()
     gains = gains[gains["info"] == INFOS[-1]].set_index(["question", "series"])
     injected, control = gains.loc["injected", "injected"], gains.loc["control", "injected"]
-    text = f"{_signed(injected['mean'])} nats [{_signed(injected['low'])}, {_signed(injected['high'])}]"
+    text = f"{signed(injected['mean'])} nats [{signed(injected['low'])}, {signed(injected['high'])}]"
     return (
         f"Asked for it, an injected concept's own name gains {text} on the others; asked something else "
-        f"{_signed(control['mean'])}"
+        f"{signed(control['mean'])}"
     )
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS)
-
-
-def _plain(value: float) -> str:
-    return f"{round(value, 2) + 0:.2f}".replace("-", MINUS)  # adding 0 turns -0 into 0

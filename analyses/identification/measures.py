@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 SERIES = ("clean", "injected", "random")
-# Which kinds of injection are the causes, by what an answer is to tell of them.
+# What an answer is to tell, the series of its curve, and the series of the table that are the causes.
 CAUSES = (
     ("among", "injected", ("injected",)),
     ("among", "random", ("random",)),
@@ -34,7 +34,7 @@ CAUSES = (
 class Measures:
     """All that figures show; `choice` has a row for each trial and layer, `naming` one for each vector and question.
 
-    Both have `info, series, vector, target, right`; `choice` the probabilities among options, by their names, and
+    Both have `info, series, unit, target, right`; `choice` the probabilities among options, by their names, and
     with the option for none left out, so that detection does not count, `p_among` of the target and `right_among` (NaN
     for clean); `naming` the shifts of the names' log-probabilities, `own` less the others, and `question`.
     """
@@ -123,15 +123,15 @@ class Measures:
         are of concepts.
         """
         parts = [
-            self._bits(info, causes, series, kinds).assign(info=info, causes=causes)
+            self._bits(info, causes, series, cause_series).assign(info=info, causes=causes)
             for info in INFOS
-            for causes, series, kinds in CAUSES
+            for causes, series, cause_series in CAUSES
         ]
         table = pd.concat(parts, ignore_index=True)
         return table.assign(low=table["mean"].where(table["high"].notna()))
 
-    def _bits(self, info: str, causes: str, series: str, kinds: Sequence[str]) -> pd.DataFrame:
-        rows = self.choice[(self.choice["info"] == info) & self.choice["series"].isin(kinds)]
+    def _bits(self, info: str, causes: str, series: str, cause_series: Sequence[str]) -> pd.DataFrame:
+        rows = self.choice[(self.choice["info"] == info) & self.choice["series"].isin(cause_series)]
         if rows["unit"].nunique() < 2:
             return pd.DataFrame()
         layers, answers = self._cube(rows, self.concepts if causes == "among" else self.options)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,51 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
     from mechint.chat.conversations import Conversation
+    from mechint.chat.tokens import Answers
 
-_LISTED = "listed"  # in a conversation's extra: the number of the option at each digit
 _READ = ("p", "logit")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A conversation that lists options; `order` has the number of the option at each digit."""
+
+    chat: Conversation
+    order: tuple[int, ...]
+
+    @classmethod
+    def of(cls, chat: Conversation, order: tuple[int, ...], /, **columns: Value) -> Listing:
+        """Return the listing of a conversation, with what the table says of it (see `with_extra`)."""
+        return cls(replace(chat, extra=columns), order)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Listings of the same options, the digits that answer them, and what the table calls the options."""
+
+    listings: Sequence[Listing]
+    answers: Answers
+    options: Sequence[str]
+
+    @property
+    def conversations(self) -> list[Conversation]:
+        """The conversations of all listings."""
+        return [listing.chat for listing in self.listings]
+
+    def by_option(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return rows with `p_<option>` and `logit_<option>` in place of `p_<digit>` and `logit_<digit>`."""
+        order_of = {listing.chat.label: listing.order for listing in self.listings}
+        orders = [order_of[label] for label in rows["conversation"]]
+        at = np.array(orders, dtype=np.int64).reshape(len(rows), len(self.options))
+        columns: dict[str, np.ndarray] = {}
+        for read in _READ:
+            digits = [f"{read}_{digit}" for digit in self.answers.choices]
+            by_digit = rows.reindex(columns=digits).to_numpy(dtype=np.float64)
+            rows = rows.drop(columns=digits, errors="ignore")
+            of_options = np.empty_like(by_digit)
+            np.put_along_axis(of_options, at, by_digit, axis=1)
+            columns |= {f"{read}_{option}": of_options[:, number] for number, option in enumerate(self.options)}
+        return rows.assign(**columns)
 
 
 def orders(n_options: int, count: int, seed: int) -> list[tuple[int, ...]]:
@@ -26,48 +69,24 @@ def orders(n_options: int, count: int, seed: int) -> list[tuple[int, ...]]:
     In every `n_options` of them each option stands at each place once; in fewer, at most once. Two options have two
     orders, and these in turn.
     """
-    return [row for _, row in zip(range(count), _squares(n_options, np.random.default_rng(seed)), strict=False)]
+    return list(islice(_rows_of_squares(n_options, np.random.default_rng(seed)), count))
 
 
-def _squares(n_options: int, rng: np.random.Generator) -> Iterator[tuple[int, ...]]:
+def _rows_of_squares(n_options: int, rng: np.random.Generator) -> Iterator[tuple[int, ...]]:
     while True:
-        options, rows, columns = (rng.permutation(n_options) for _ in range(3))
+        options = rng.permutation(n_options)
+        rows = rng.permutation(n_options)
+        columns = rng.permutation(n_options)
         for row in rows:
             yield tuple(int(option) for option in options[(row + columns) % n_options])
-
-
-def listed(chat: Conversation, order: Sequence[int], /, **columns: Value) -> Conversation:
-    """Return a conversation that knows the order in which it lists its options, and what the table says of it."""
-    return dataclasses.replace(chat, extra={_LISTED: list(order), **columns})
 
 
 def with_extra(rows: pd.DataFrame, chats: Sequence[Conversation]) -> pd.DataFrame:
     """Add what conversations say of themselves in `extra`."""
     extra_of = {chat.label: chat.extra for chat in chats}
     extras = [extra_of[label] for label in rows["conversation"]]
-    names = dict.fromkeys(name for chat in chats for name in chat.extra if name != _LISTED)
+    names = dict.fromkeys(name for chat in chats for name in chat.extra)
     return rows.assign(**{name: [extra.get(name) for extra in extras] for name in names})
-
-
-def by_option(
-    rows: pd.DataFrame, chats: Sequence[Conversation], digits: Sequence[str], options: Sequence[str]
-) -> pd.DataFrame:
-    """Return rows with `p_<option>` and `logit_<option>` in place of `p_<digit>` and `logit_<digit>`."""
-    order_of = {chat.label: _order(chat) for chat in chats}
-    at = np.array([order_of[label] for label in rows["conversation"]], dtype=np.int64).reshape(len(rows), len(options))
-    columns: dict[str, np.ndarray] = {}
-    for read in _READ:
-        by_digit = rows.reindex(columns=[f"{read}_{digit}" for digit in digits]).to_numpy(dtype=np.float64)
-        of_options = np.empty_like(by_digit)
-        np.put_along_axis(of_options, at, by_digit, axis=1)
-        columns |= {f"{read}_{option}": of_options[:, number] for number, option in enumerate(options)}
-    gone = [f"{read}_{digit}" for read in _READ for digit in digits]
-    return rows.drop(columns=gone, errors="ignore").assign(**columns)
-
-
-def _order(chat: Conversation) -> list[int]:
-    order = chat.extra[_LISTED]
-    return [int(str(option)) for option in order] if isinstance(order, list) else []
 
 
 def logits(table: pd.DataFrame, options: Sequence[str]) -> Float[np.ndarray, "row option"]:

@@ -48,15 +48,21 @@ def figures(measures: Measures, subject: str, marks: Marks = BANDS) -> dict[str,
 
 def accuracy(measures: Measures, caption: str) -> go.Figure:
     """Return both measures at the output, by place, beside those of the preference question."""
-    summary, values = (_at_output(frame, measures) for frame in (measures.summary(), measures.long()))
-    panels = [DotPanel(measure, *_PANELS[measure], zero=False) for measure in MEASURES]
-    figure = draw.dots(
-        summary, values, panels, _LOOKS, title=_finding(measures), legend_lines=2,
-        subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. Every "
+    subtitle = (
+        f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. Every "
         "place is injected equally often, so that one answer to all has exactly chance. Above chance counts only what "
         "is also above the preference question under the same injections. Each question has one wording, which no "
-        "interval over vectors covers.",
-    )  # fmt: skip
+        "interval over vectors covers."
+    )
+    figure = draw.dots(
+        _at_output(measures.summary(), measures),
+        _at_output(measures.long(), measures),
+        [DotPanel(measure, *_PANELS[measure], zero=False) for measure in MEASURES],
+        _LOOKS,
+        title=_finding(measures),
+        subtitle=subtitle,
+        legend_lines=2,
+    )
     for column, measure in enumerate(MEASURES, start=1):
         draw.mark_rows(figure, [measures.chance(place, measure) for place in PLACES], "chance", column=column)
     return figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%")
@@ -70,11 +76,12 @@ def _at_output(frame: pd.DataFrame, measures: Measures) -> pd.DataFrame:
 def _finding(measures: Measures) -> str:
     verdicts = measures.verdict().set_index(["measure", "place"])
     shares = ", ".join(f"{_SHORT[place]} {_against_chance(verdicts.loc[('right', place)])}" for place in PLACES)
-    named, apart = ([_SHORT[place] for place in PLACES if verdicts.loc[(name, place), "above"]] for name in MEASURES)
-    return (
-        f"Places named above chance: {', '.join(named) or 'none'} (right: {shares}); told apart by the logits: "
-        f"{', '.join(apart) or 'none'}"
-    )
+    named, apart = _above_chance(verdicts.loc["right"]), _above_chance(verdicts.loc["apart"])
+    return f"Places named above chance: {named} (right: {shares}); told apart by the logits: {apart}"
+
+
+def _above_chance(verdicts: pd.DataFrame) -> str:
+    return ", ".join(_SHORT[place] for place in PLACES if verdicts.loc[place, "above"]) or "none"
 
 
 def _against_chance(row: pd.Series) -> str:
@@ -87,7 +94,7 @@ def _percent(share: float) -> str:
 
 def by_layer(measures: Measures, caption: str) -> go.Figure:
     """Return both measures by readout layer, one column for each place."""
-    curves = only(measures.summary(), _LOOKS, ["random-preference", "clean", "clean-preference"])
+    curves = only(measures.summary(), _LOOKS, ["random-preference"])
     curves = curves.assign(panel=curves["panel"] + " " + curves["place"])
     labels = {"right": "share right", "apart": "pairs told apart"}
     panels = [
@@ -123,28 +130,43 @@ def sentences(measures: Measures, caption: str, marks: Marks) -> go.Figure:
     """Return how each sentence's option moves against clean, by the sentence that was injected."""
     names = [str(number + 1) for number in range(measures.count("sentence"))]
     titles = {"location": "Asked for the place", "preference": "Asked for its preference", "random": "Random vectors"}
-    present = [name for name in titles if (measures.table["series"] == name).any()]
-    shifts = [marks.mean(measures.moved("sentence", name)) for name in present]
-    limit = max(1.0, *(_POINTS * float(np.nanmax(np.abs(shift.mean))) for shift in shifts))
+    present = [name for name in titles if (measures.scores["series"] == name).any()]
+    shifts = {titles[name]: marks.mean(measures.moved("sentence", name)) for name in present}
+    limit = max(1.0, *(_POINTS * float(np.nanmax(np.abs(shift.mean))) for shift in shifts.values()))
     digits = 0 if limit >= _WIDE else 1
-    panels = [
-        GridPanel(titles[name], _points(interval, digits)) for name, interval in zip(present, shifts, strict=True)
-    ]
-    row = measures.verdict().set_index(["measure", "place"]).loc[("right", "sentence")]
-    figure = draw.grid(
-        panels, rows=names, columns=names, row_label="injected sentence", column_label="answered sentence",
-        label="shift of P,<br>points", digits=digits,
-        title=f"In which of {len(names)} sentences? {_percent(row['mean'])} of answers are right, "
-        f"{'' if row['above'] else 'not '}above chance ({_percent(row['chance'])})",
-        subtitle=f"{caption}. Probabilities among the options less those of the clean cell, in percentage points, mean "
+    panels = [GridPanel(title, _points(shift, digits)) for title, shift in shifts.items()]
+    subtitle = (
+        f"{caption}. Probabilities among the options less those of the clean cell, in percentage points, mean "
         "over orders and vectors; the diagonal is right. Dots mark shifts of "
-        f"{10.0**-digits:g} points and more whose {marks.told}.",
-    )  # fmt: skip
+        f"{10.0**-digits:g} points and more whose {marks.told}."
+    )
+    figure = draw.grid(
+        panels,
+        rows=names,
+        columns=names,
+        row_label="injected sentence",
+        column_label="answered sentence",
+        label="shift of P,<br>points",
+        digits=digits,
+        title=_sentences_finding(measures),
+        subtitle=subtitle,
+    )
     return figure.update_layout(coloraxis={"cmin": -limit, "cmax": limit})
+
+
+def _sentences_finding(measures: Measures) -> str:
+    row = measures.verdict().set_index(["measure", "place"]).loc[("right", "sentence")]
+    verdict = "above" if row["above"] else "not above"
+    return (
+        f"In which of {measures.count('sentence')} sentences? {_percent(row['mean'])} of answers are right, "
+        f"{verdict} chance ({_percent(row['chance'])})"
+    )
 
 
 def _points(shift: intervals.Interval, digits: int) -> intervals.Interval:
     """Return a shift in percentage points; what is less than a step of the last digit loses its bounds and its mark."""
-    mean, low, high = (_POINTS * values for values in (shift.mean, shift.low, shift.high))
+    mean = _POINTS * shift.mean
     small = np.abs(mean) < 10.0**-digits
-    return intervals.Interval(mean, np.where(small, np.nan, low), np.where(small, np.nan, high), shift.n)
+    low = np.where(small, np.nan, _POINTS * shift.low)
+    high = np.where(small, np.nan, _POINTS * shift.high)
+    return intervals.Interval(mean, low, high, shift.n)

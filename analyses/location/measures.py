@@ -11,6 +11,7 @@ import pandas as pd
 from analyses.kit import choices
 from analyses.location import PLACES, options
 from mechint import stats
+from mechint.figures.names import check_names
 from mechint.figures.style import layer_position
 from mechint.stats import intervals
 from mechint.stats.intervals import PROBABILITY
@@ -20,21 +21,20 @@ if TYPE_CHECKING:
 
 MEASURES = ("right", "apart")
 _TIE = 1e-4  # logits that differ by less are equal: what no injection can have reached differs by rounding
-_SERIES = {
-    ("location", "injected"): "location",
-    ("preference", "injected"): "preference",
-    ("location", "random"): "random",
-    ("preference", "random"): "random-preference",
-    ("location", "clean"): "clean",
-    ("preference", "clean"): "clean-preference",
+# Question and series of the table's rows, by the series of figures.
+_ROWS = {
+    "location": ("location", "injected"),
+    "preference": ("preference", "injected"),
+    "random": ("location", "random"),
+    "random-preference": ("preference", "random"),
 }
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Both measures of every vector by place, series and readout layer, and the trials that they were made of.
+    """Both measures of every vector by place, series and readout layer, and the table that they were made of.
 
-    `scores`: place, series, layer, vector, right, apart. `right` is the share of trials in which the likeliest option
+    `scores`: place, series, layer, unit, right, apart. `right` is the share of trials in which the likeliest option
     is where it was injected; a constant answer has exactly chance, as every site is injected equally often. `apart`
     is the share of pairs of sites at which the logit of one option over the other is larger where it is true; chance is
     one half, whichever option or digit the model likes.
@@ -46,10 +46,9 @@ class Measures:
     @classmethod
     def of(cls, table: pd.DataFrame) -> Measures:
         """Return the measures of a finished table."""
-        pairs = zip(table["question"], table["series"], strict=True)
-        named = table.assign(series=[_SERIES[pair] for pair in pairs])
-        parts = [scored(named[named["place"] == place]) for place in PLACES]
-        return cls(pd.concat(parts, ignore_index=True), named)
+        check_names(table["series"], ("clean", "injected", "random"), "series")
+        parts = [scored(table[table["place"] == place]) for place in PLACES]
+        return cls(pd.concat(parts, ignore_index=True), table)
 
     @property
     def output(self) -> str:
@@ -91,34 +90,44 @@ class Measures:
         mean = intervals.mean_interval(location.to_numpy(), within=PROBABILITY)
         more, chance = intervals.mean_interval(net.to_numpy(), within=(-1, 1)), self.chance(place, measure)
         return {
-            "place": place, "measure": measure, "chance": chance,
-            "mean": float(mean.mean), "low": float(mean.low), "high": float(mean.high),
-            "net": float(more.mean), "net_low": float(more.low), "net_high": float(more.high),
+            "place": place,
+            "measure": measure,
+            "chance": chance,
+            "mean": float(mean.mean),
+            "low": float(mean.low),
+            "high": float(mean.high),
+            "net": float(more.mean),
+            "net_low": float(more.low),
+            "net_high": float(more.high),
             "above": bool(mean.low > chance and more.low > 0),
-        }  # fmt: skip
+        }
 
     def moved(self, place: str, series: str) -> Float[np.ndarray, "site option vector"]:
         """Return how the probabilities of options move against clean, by site (rows), option and vector."""
-        count = self.count(place)
+        count, (question, series_of_rows) = self.count(place), _ROWS[series]
         rows = self.table[(self.table["place"] == place) & (self.table["layer"] == self.output)]
-        question = "preference" if series == "preference" else "location"
-        clean = _by_site(rows[(rows["question"] == question) & (rows["series"] == "clean")], count, 1)
-        injected = rows[rows["series"] == series]
-        return np.moveaxis(_by_site(injected, count, count) - clean, 0, -1)
+        rows = rows[rows["question"] == question]
+        clean = _by_site(rows[rows["series"] == "clean"], count, 1)
+        injected = _by_site(rows[rows["series"] == series_of_rows], count, count)
+        return np.moveaxis(injected - clean, 0, -1)
 
 
 def _by_site(rows: pd.DataFrame, count: int, sites: int) -> Float[np.ndarray, "vector site option"]:
     """Return the mean over orders of the probabilities among options."""
     names = options(count)
-    chances = rows[["unit", "site"]].assign(**dict(zip(names, choices.among_options(rows, names).T, strict=True)))
-    means = chances.groupby(["unit", "site"], sort=True)[names].mean()
+    chances = pd.DataFrame(choices.among_options(rows, names), columns=names, index=rows.index)
+    means = rows[["unit", "site"]].join(chances).groupby(["unit", "site"], sort=True)[names].mean()
     return np.asarray(means).reshape(-1, sites, count)
 
 
 def scored(rows: pd.DataFrame) -> pd.DataFrame:
     """Return both measures of each vector, at each layer and to each question, of the rows of one place."""
     keys = ["place", "series", "layer", "unit"]
-    injected = rows[rows["series"] != "clean"].sort_values([*keys, "order", "site"], kind="stable")
+    injected = rows[rows["series"] != "clean"]
+    names = {pair: name for name, pair in _ROWS.items()}
+    pairs = zip(injected["question"], injected["series"], strict=True)
+    injected = injected.assign(series=[names[pair] for pair in pairs])
+    injected = injected.sort_values([*keys, "order", "site"], kind="stable")
     sites = int(injected["site"].max()) + 1
     logits = choices.logits(injected, options(sites))
     right = choices.right(logits, injected["site"].to_numpy(dtype=np.int64))

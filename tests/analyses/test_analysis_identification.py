@@ -17,6 +17,7 @@ from analyses import identification
 from analyses.identification.figures import accuracy, by_layer, confusion, naming
 from analyses.identification.measures import Measures
 from analyses.kit import choices
+from analyses.kit.checks import Checkpoint, Files
 from mechint.chat.conversations import Conversation, Message
 from mechint.engine.job import Job, Options
 from mechint.prompts import questions as prompt_questions
@@ -93,18 +94,19 @@ def test_every_option_stands_at_every_digit_equally_often() -> None:
 
 
 def test_answers_are_mapped_back_from_digits_to_options() -> None:
-    chats = [
-        choices.listed(Conversation(label, [Message("user", "which?")]), order, number=at)
+    listings = [
+        choices.Listing.of(Conversation(label, [Message("user", "which?")]), order, number=at)
         for at, (label, order) in enumerate({"a": (2, 0, 1), "b": (0, 1, 2)}.items())
     ]
+    choice = choices.Choice(listings, mi.Answers.options([" 1", " 2", " 3"]), ["x", "y", "z"])
     rows = pd.DataFrame({"conversation": ["b", "a"], "p_ 1": [0.1, 0.2], "p_ 2": [0.3, 0.4], "p_ 3": [0.5, 0.6]})
     rows = rows.assign(**{f"logit_ {n}": rows[f"p_ {n}"] + 1 for n in (1, 2, 3)})
-    found = choices.by_option(rows, chats, [" 1", " 2", " 3"], ["x", "y", "z"])
+    found = choice.by_option(rows)
     assert list(found.columns) == ["conversation", "p_x", "p_y", "p_z", "logit_x", "logit_y", "logit_z"]
     assert found[["p_x", "p_y", "p_z"]].to_numpy().tolist() == [[0.1, 0.3, 0.5], [0.4, 0.6, 0.2]]
     assert found["logit_z"].tolist() == [1.5, 1.2]
-    assert choices.with_extra(found, chats)["number"].tolist() == [1, 0]
-    assert choices.by_option(rows.iloc[:0, :1], chats, [" 1", " 2", " 3"], ["x", "y", "z"]).empty  # as in a shard
+    assert choices.with_extra(found, choice.conversations)["number"].tolist() == [1, 0]
+    assert choice.by_option(rows.iloc[:0, :1]).empty  # as in a shard
 
 
 def test_a_model_that_knows_is_found_to_know() -> None:
@@ -212,6 +214,15 @@ def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
     assert set(table.loc[table["series"] == "random", "target"]) == {"cats", "bread"}
 
 
+def test_a_call_from_python_gives_the_table_of_the_command_line(ran: Path, inputs: list[str]) -> None:
+    given = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    options = {"vectors": given["--vectors"], "strength": 2.0, "n_random": 2, "orders": 2, "limit": 1}
+    results = identification.run(model=given["--model"], **options)
+    table = results.table.astype({"order": float})  # as a file has it: names have no order
+    pd.testing.assert_frame_equal(table, pd.read_parquet(ran / "table.parquet"))
+    assert results.facts["concepts"] == ["bread", "cats"]
+
+
 def test_cells_equal_direct_calls(ran: Path, inputs: list[str]) -> None:
     table = pd.read_parquet(ran / "table.parquet")
     (model, cats), design = model_and_cats(inputs), PromptDesign.load("full")
@@ -269,6 +280,6 @@ def test_bad_input_is_refused_before_the_model_is_loaded(
 def test_nine_concepts_of_many_kinds_are_the_default() -> None:
     config = identification.ANALYSIS.parsed([])
     for prompts in ("small", "full"):
-        assert len(set(identification.chosen(config, prompts))) == 9
+        assert len(set(identification.chosen(config, Files(Checkpoint(8, prompts), {}, None)))) == 9
     named = identification.ANALYSIS.parsed(["--concepts", "a,b"])
-    assert identification.chosen(named, "full") == ("a", "b")
+    assert identification.chosen(named, Files(Checkpoint(8, "full"), {}, None)) == ("a", "b")

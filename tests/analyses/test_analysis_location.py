@@ -15,8 +15,11 @@ from whole_runs import DIGITS, model_and_cats, refusal, whole_run, without
 import mechint as mi
 from analyses import location
 from analyses.kit import choices
+from analyses.kit.dose import Dose
+from analyses.kit.subject import Subject
 from analyses.location.figures import figures
 from analyses.location.measures import Measures, told_apart
+from analyses.location.sites import depth_halves, sites
 from mechint.base.errors import UsageError
 from mechint.chat.render import render
 from mechint.prompts import questions as prompt_questions
@@ -165,13 +168,13 @@ def test_rows_are_marked_from_the_top() -> None:
 def test_depths_are_equally_many_layers_of_each_half(
     layers: Sequence[int], n_layers: int, halves: tuple[tuple[int, ...], ...]
 ) -> None:
-    assert location.depth_halves(layers, n_layers) == halves
+    assert depth_halves(layers, n_layers) == halves
 
 
 @pytest.mark.parametrize(("layers", "n_layers"), [((0, 1), 2), ((2, 3), 4), ((0, 1), 6)])
 def test_a_depth_without_layers_is_refused(layers: Sequence[int], n_layers: int) -> None:
     with pytest.raises(UsageError, match="both halves"):
-        location.depth_halves(layers, n_layers)
+        depth_halves(layers, n_layers)
 
 
 def options_of(inputs: list[str], *more: str) -> list[str]:
@@ -194,6 +197,14 @@ def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
     counts = table[table["layer"] == "3"].groupby("place").size().to_dict()
     # Two orders and two questions, clean and three vectors at each site.
     assert counts == {"half": 4 * (1 + 3 * 2), "sentence": 4 * (1 + 3 * 8), "layer": 4 * (1 + 3 * 2)}
+
+
+def test_a_call_from_python_gives_the_table_of_the_command_line(ran: Path, inputs: list[str]) -> None:
+    given = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    options = {"vectors": given["--vectors"], "strength": 2.0, "n_random": 1, "orders": 2, "info": "none"}
+    results = location.run(model=given["--model"], **options)
+    pd.testing.assert_frame_equal(results.table, pd.read_parquet(ran / "table.parquet"))
+    assert results.facts["sites"] == json.loads((ran / "run.json").read_text())["sites"]
 
 
 @pytest.mark.parametrize("place", ["half", "layer"])
@@ -221,9 +232,9 @@ def test_cells_equal_direct_calls(place: str, ran: Path, inputs: list[str]) -> N
 def test_sites_have_the_tokens_of_the_sentences_and_no_others(tiny_model: Callable[..., mi.Model]) -> None:
     model, design = tiny_model("qwen2"), PromptDesign.load("full")
     config = location.ANALYSIS.parsed([])
-    setup = location.Setup(config, model, location.injected.Dose((1,), None, 0.1, "test"), {"v0": vector(model)}, {})
-    chats = location.questions(design, "half", config)
-    where = location.sites(setup, design, chats[0])
+    subject = Subject(config, model, Dose((1,), None, 0.1, "test"), {"v0": vector(model)}, {})
+    chats = location.questions(design, "half", config).conversations
+    where = sites(subject, design.tasks.location.sentences, chats[0])
     each = [set(site.positions) for site in where["sentence"]]
     first, second = (set(site.positions) for site in where["half"])
     assert sum(map(len, each)) == len(set.union(*each))
