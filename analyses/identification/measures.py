@@ -21,7 +21,7 @@ from mechint.stats.intervals import PROBABILITY
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-SERIES = ("clean", "injected", "random")
+SERIES = ("injected", "clean", "random")  # in the order of trials, on which permutations depend
 # What an answer is to tell, the series of its curve, and the series of the table that are the causes.
 CAUSES = (
     ("among", "injected", ("injected",)),
@@ -175,7 +175,8 @@ def choice_trials(table: pd.DataFrame, options: Sequence[str]) -> pd.DataFrame:
     """Return the trials of the choice, by layer, order and vector, with probabilities among options."""
     rows = table[table["task"] == "choice"]
     check_names(rows["series"], SERIES, "series")
-    rows = rows.sort_values(["info", "order", "series", "unit"], kind="stable")
+    place = rows["series"].map(SERIES.index)
+    rows = rows.assign(place=place).sort_values(["info", "order", "place", "unit"], kind="stable")
     chances = choices.among_options(rows, options)
     truth = np.array([options.index(target) for target in rows["target"]], dtype=np.int64)
     labels = rows[["info", "order", "layer", "unit", "series", "target"]]
