@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analyses.kit import cli, option_types
+from analyses.kit import cli, declarations, option_types
 from mechint.base.errors import PrerequisiteError, UsageError
 
 # A message that a page writes to its console, as the browser logs it.
@@ -88,7 +88,7 @@ def check(out: Path) -> list[Page]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    options = cli.Parser(prog="python -m analyses.gallery.browser", description=__doc__, allow_abbrev=False)
+    options = declarations.Parser(prog="python -m analyses.gallery.browser", description=__doc__, allow_abbrev=False)
     options.add_argument(
         "out", type=option_types.path, nargs="?", default=Path("figures"), help="directory with the pages"
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses.kit import cli, option_types
+from analyses.kit import cli, declarations, option_types
 from mechint.base.artefacts import FileKind, reading
 from mechint.base.errors import UsageError
 
@@ -81,7 +81,7 @@ def _alike(old: JSON, new: JSON, tolerance: float) -> bool:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    options = cli.Parser(prog="python -m analyses.gallery.changes", description=__doc__, allow_abbrev=False)
+    options = declarations.Parser(prog="python -m analyses.gallery.changes", description=__doc__, allow_abbrev=False)
     options.add_argument("old", type=option_types.path, help="directory with <analysis>/<figure>.json")
     options.add_argument("new", type=option_types.path, help="another one")
     options.add_argument(
