@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code := cli.guarded(lambda: common.append(_parsed(argv))):
         return code
     steps = [_Step.of(name, options, common[0], argv) for name, options in ANALYSES.items()]
-    left_out = [step.problem for step in steps if step.problem is not None]
-    if left_out and len(left_out) == sum(step.name not in WITHOUT_MODEL for step in steps):
-        sys.stderr.write(f"error: {left_out[0]}\n")
+    problems = [step.problem for step in steps if step.name not in WITHOUT_MODEL]
+    if problems and all(problems):
+        sys.stderr.write(f"error: {problems[0]}\n")
         return 2
     prepared: list[_Done] = []
     if code := cli.guarded(lambda: prepared.append(_Done(common[0], argv))):
@@ -126,8 +126,6 @@ def _key(options: Common, argv: Sequence[str]) -> str:
 
 def _problem(module: ModuleType, arguments: Sequence[str]) -> MechintError | None:
     """Return why an analysis refuses some options, as far as it knows without a model."""
-    if not hasattr(module, "ANALYSIS"):
-        return None
     try:
         module.ANALYSIS.check(module.ANALYSIS.parsed(arguments))
     except MechintError as error:

@@ -3,7 +3,8 @@
 The names below are what an analysis of one's own begins with; the rest is in the modules.
 """
 
-from analyses.kit.analysis import Analysis, Drawn, Results
+from analyses.kit.analysis import Analysis, Drawn
+from analyses.kit.command import Results
 from analyses.kit.declarations import option
 from analyses.kit.dose import Dose
 from analyses.kit.facts import RunFacts

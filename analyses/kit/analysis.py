@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from analyses.kit import cli, declarations, facts
 from analyses.kit import compute as computing
+from analyses.kit import facts
 from analyses.kit import record as running
 from analyses.kit import shard_files as parts
+from analyses.kit.command import Command, Results
 from analyses.kit.options import TEMPLATE, Common
 from mechint.base.errors import UsageError
 
@@ -29,24 +29,6 @@ Facts = TypeVar("Facts")
 Drawn = tuple[Mapping[str, "go.Figure"], Mapping[str, "JSON"]]
 
 
-@dataclass(frozen=True)
-class Results:
-    """What a run has left: its tables and figures by name, facts as `run.json` has them, and the paths of files.
-
-    Of a run in shards, the table holds the rows of one, and there are no figures.
-    """
-
-    tables: Mapping[str, pd.DataFrame]
-    figures: Mapping[str, go.Figure]
-    facts: Mapping[str, JSON]
-    paths: Sequence[Path]
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """The table that has the rows; the others, if there are any, are what they come to."""
-        return self.tables["table"]
-
-
 def unchanged(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows that are no cells of the engine: they are the table as they have been computed."""
     return rows
@@ -58,7 +40,7 @@ def one_table(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
 
 
 @dataclass(frozen=True)
-class Analysis(Generic[Options, Inputs, Facts]):
+class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
     """One question.
 
     `check` raises for all bad input that can be known without a model, and returns what it has read; `compute` returns
@@ -67,27 +49,12 @@ class Analysis(Generic[Options, Inputs, Facts]):
     one of which is named "table".
     """
 
-    name: str
-    description: str
-    options: type[Options]
     facts: type[Facts]
     check: Callable[[Options], Inputs]
     compute: Callable[[Options, Inputs], tuple[pd.DataFrame, Facts]]
     draw: Callable[[pd.DataFrame, Options, Facts], Drawn]
     finish: Callable[[pd.DataFrame], pd.DataFrame] = computing.finished
     tables: Callable[[pd.DataFrame], Mapping[str, pd.DataFrame]] = one_table
-
-    def parser(self, kind: type[declarations.Parser] = declarations.Parser) -> declarations.Parser:
-        """Return the command line's parser."""
-        return declarations.parser(self.options, f"analyses.{self.name}", self.description, kind)
-
-    def parsed(self, argv: Sequence[str]) -> Options:
-        """Return the options of a command line."""
-        return declarations.parse(self.options, self.parser(), argv)
-
-    def main(self, argv: Sequence[str] | None = None) -> int:
-        """Run the command line (None: the process's); returns its exit code."""
-        return cli.run(argv, lambda arguments: self.execute(self.parsed(arguments), arguments).paths)
 
     def run(self, *, model: str | Path | Model = "organism", **options: object) -> Results:
         """Run the analysis from Python; options have the names of the command line's, with underscores.
@@ -98,20 +65,17 @@ class Analysis(Generic[Options, Inputs, Facts]):
         gone on with, as on the command line; without it nothing but what another option names (a `fill`) is left on
         disk. Raises MechintError for bad input.
         """
-        with tempfile.TemporaryDirectory(prefix="mechint-") as directory:
-            kept = options.get("out") is not None
-            given = options if kept else {**options, "out": directory}
-            config, argv = self._called(model, given)
-            if config.shard is not None and not kept:
-                raise UsageError("shard without out", "both: parts are files", "say with out where they go")
-            results = self.execute(config, argv)
-        return replace(results, paths=tuple(path for path in results.paths if path.exists()))
+        if options.get("shard") is not None and options.get("out") is None:
+            raise UsageError("shard without out", "both: parts are files", "say with out where they go")
+        return self.call({"model": model, **options})
 
-    def _called(self, model: str | Path | Model, options: Mapping[str, object]) -> tuple[Options, list[str]]:
-        """Return the options of a call, and the command line that stands for them."""
-        if isinstance(model, str | Path):
-            argv = declarations.command_line(self.options, {"model": model, **options})
-            return declarations.parse(self.options, self.parser(declarations.CallParser), argv), argv
+    def called(self, options: Mapping[str, object]) -> tuple[Options, list[str]]:
+        """Return the options of a call, and the command line that stands for them; `model` may be loaded."""
+        from mechint.models.model import Model
+
+        model = options["model"]
+        if not isinstance(model, Model):
+            return super().called(options)
         of_loading = ("backend", "device", "dtype", *TEMPLATE)
         if named := [name for name in of_loading if options.get(name) is not None]:
             raise UsageError(
@@ -125,8 +89,7 @@ class Analysis(Generic[Options, Inputs, Facts]):
             "device": model.device.type,
             "dtype": str(model.backend.dtype).removeprefix("torch."),
         }
-        argv = declarations.command_line(self.options, {**loaded, **options})
-        config = declarations.parse(self.options, self.parser(declarations.CallParser), argv)
+        config, argv = super().called({**options, **loaded})
         return replace(config, loaded=model), argv
 
     def execute(self, config: Options, argv: Sequence[str]) -> Results:

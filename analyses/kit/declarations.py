@@ -103,10 +103,11 @@ def _plain(message: str) -> str:
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, except where the default is that something else decides."""
+    """Shows defaults, except where the default is that something else decides, or where the help says it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        said = action.default is None or "(default:" in (action.help or "")
+        return action.help if said else super()._get_help_string(action)
 
 
 def parser(options: type, module: str, description: str, kind: type[Parser] = Parser) -> Parser:
@@ -114,10 +115,11 @@ def parser(options: type, module: str, description: str, kind: type[Parser] = Pa
     made = kind(prog=f"python -m {module}", description=description, formatter_class=_Formatter, allow_abbrev=False)
     declared = declarations(options)
     for title, text, names in _groups(options):
-        group = made.add_argument_group(title, text)
+        group = made if title is None else made.add_argument_group(title, text)
         alternatives: dict[str, argparse._ArgumentGroup] = {}
         for name in names:
-            several, target = declared[name].alternatives, group
+            several: str = declared[name].alternatives
+            target: argparse._ActionsContainer = group
             if several:
                 if several not in alternatives:
                     alternatives[several] = group.add_mutually_exclusive_group()
@@ -160,8 +162,8 @@ def command_line(options: type, given: Mapping[str, object]) -> list[str]:
     return argv
 
 
-def _groups(options: type) -> Iterator[tuple[str, str | None, list[str]]]:
-    """Yield title, text and options of each group, those of the analysis itself last."""
+def _groups(options: type) -> Iterator[tuple[str | None, str | None, list[str]]]:
+    """Yield title, text and options of each group, those of the analysis itself last; one may have no title."""
     declared, order = declarations(options), _read_in_order(options)
     owners = [cls for cls in order if "GROUP" in vars(cls) or cls is options]
     names: dict[type, list[str]] = {owner: _own(owner, declared) for owner in owners}
@@ -171,7 +173,7 @@ def _groups(options: type) -> Iterator[tuple[str, str | None, list[str]]]:
             names[owner] += _own(cls, declared)
     for owner in owners:
         if names[owner]:
-            yield vars(owner).get("GROUP", "options"), vars(owner).get("GROUP_TEXT"), names[owner]
+            yield vars(owner).get("GROUP"), vars(owner).get("GROUP_TEXT"), names[owner]
 
 
 def _own(cls: type, declared: Mapping[str, Declaration]) -> list[str]:

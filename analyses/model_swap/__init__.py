@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from analyses.kit import checks, finetuned, option_types, questions
 from analyses.kit import compute as computing
-from analyses.kit.analysis import Analysis, Drawn, Results
+from analyses.kit.analysis import Analysis, Drawn
+from analyses.kit.command import Results
 from analyses.kit.declarations import option
 from analyses.kit.dose import Dose
 from analyses.kit.facts import ModelFacts

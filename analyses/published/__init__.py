@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses.kit import cli, option_types
-from analyses.kit import record as run
+from analyses.kit import option_types
+from analyses.kit.command import Command, Results
+from analyses.kit.declarations import option
+from analyses.kit.options import Out
+from analyses.kit.record import Clock, as_json, check_place, finish, write_table
 from mechint.base.errors import UsageError
-from mechint.base.files import check_writable, sha256
+from mechint.base.files import check_writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,40 +25,24 @@ NAME = "published"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Out):
     """All options of this analysis; as it needs no model, it has none of those that the others share but --out."""
 
-    overlay: tuple[Path, ...]
-    where: tuple[str, ...]
-    out: Path
-    overwrite: bool
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    options = cli.Parser(
-        prog=f"python -m analyses.{NAME}", description=f"{__doc__} Needs no model.", allow_abbrev=False
+    overlay: tuple[Path, ...] = option(
+        "table.parquet of detection, controls, logit_lens or layer_strength, to be laid over the published values that "
+        "measure the same; may be given several times",
+        default=(),
+        parse=option_types.path,
+        metavar="TABLE",
+        repeated=True,
     )
-    options.add_argument(
-        "--overlay", type=option_types.path, action="append", default=[], metavar="TABLE",
-        help="table.parquet of detection, controls, logit_lens or layer_strength, to be laid over the published values "
-        "that measure the same; may be given several times",
-    )  # fmt: skip
-    options.add_argument(
-        "--where", type=option_types.words, action="append", default=[], metavar="COLUMN=VALUE",
-        help="take only these rows of the overlays, for example strength=0.3 of a sweep; may be given several times",
-    )  # fmt: skip
-    options.add_argument(
-        "--out", type=option_types.path, default=Path("figures"), help="where results are written (default: figures)"
+    where: tuple[str, ...] = option(
+        "take only these rows of the overlays, for example strength=0.3 of a sweep; may be given several times",
+        default=(),
+        parse=option_types.words,
+        metavar="COLUMN=VALUE",
+        repeated=True,
     )
-    cli.add_overwrite(options)
-    return options
-
-
-def parsed(argv: Sequence[str]) -> Config:
-    """Return the options of a command line."""
-    options = parser().parse_args(argv)
-    return Config(**{**vars(options), "overlay": tuple(options.overlay), "where": tuple(options.where)})
 
 
 def check(config: Config) -> list[Overlay]:
@@ -88,7 +73,7 @@ def pictures(overlays: Sequence[Overlay]) -> dict[str, Picture]:
     }
 
 
-def values(drawn: dict[str, Picture], overlays: Sequence[Overlay]) -> pd.DataFrame:
+def values(drawn: Mapping[str, Picture], overlays: Sequence[Overlay]) -> pd.DataFrame:
     """Return all that is in the figures; `whose` is published or the label of an overlay, which has no source."""
     import pandas as pd
 
@@ -107,25 +92,39 @@ def values(drawn: dict[str, Picture], overlays: Sequence[Overlay]) -> pd.DataFra
     return pd.concat(parts, ignore_index=True)[["figure", "whose", "source", *parts[0].columns[:6]]]
 
 
-def execute(config: Config, argv: Sequence[str]) -> list[Path]:
-    """Draw all figures and write them with their values and a record; returns their paths."""
-    import mechint as mi
+class Published(Command[Config]):
+    """The analysis that needs no model: its figures come first, and its table holds what is in them."""
 
-    clock, overlays = run.Clock(), check(config)
-    run.check_place(config.out / NAME, config, None)
-    drawn, directory = pictures(overlays), config.out / NAME
-    paths = run.write_table(values(drawn, overlays), directory)
-    pictures_drawn = {name: picture.figure for name, picture in drawn.items()}
-    paths += mi.figures.save_all(pictures_drawn, directory, script_in=config.out)
-    files = zip(overlays, config.overlay, strict=True)
-    laid_over = [
-        {"label": overlay.label, "path": str(path), "sha256": sha256(path.read_bytes())} for overlay, path in files
-    ]
-    record = {"overlays": run.as_json(laid_over)}
-    return run.finish(directory, paths, config=config, argv=argv, clock=clock, record=record)
+    def check(self, config: Config) -> list[Overlay]:
+        """Return the overlays; raises for all bad input."""
+        return check(config)
+
+    def run(self, **options: object) -> Results:
+        """Draw from Python; options have the names of the command line's. Without `out` nothing is left on disk.
+
+        published.run(overlay="figures/layer_strength/table.parquet", where="strength=0.4").figures
+        """
+        return self.call(options)
+
+    def execute(self, config: Config, argv: Sequence[str]) -> Results:
+        """Draw all figures and write them with their values and a record."""
+        import mechint as mi
+        from mechint.figures.markup import drawable_figure
+
+        clock, directory = Clock(), config.out / NAME
+        overlays = check(config)
+        check_place(directory, config, None)
+        drawn = pictures(overlays)
+        table = values(drawn, overlays)
+        figures = {name: picture.figure for name, picture in drawn.items()}
+        paths = [*write_table(table, directory), *mi.figures.save_all(figures, directory, script_in=config.out)]
+        files = [{"label": overlay.label, "path": overlay.path, "sha256": overlay.sha256} for overlay in overlays]
+        record = {"overlays": as_json(files)}
+        paths = finish(directory, paths, config=config, argv=argv, clock=clock, record=record)
+        shown = {name: drawable_figure(figure) for name, figure in figures.items()}
+        return Results({"table": table}, shown, record, paths)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns its exit code."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    return cli.guarded(lambda: cli.list_figures(execute(parsed(arguments), arguments)))
+ANALYSIS = Published(NAME, f"{__doc__} Needs no model.", Config)
+main = ANALYSIS.main
+run = ANALYSIS.run

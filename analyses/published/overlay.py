@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyses.kit.questions import Wording
 from mechint.base.artefacts import FileKind, reading
 from mechint.base.errors import UsageError
+from mechint.base.files import sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +34,12 @@ class Overlay:
     """Rows of one file that measure what has been published.
 
     Their columns `_condition` and `_document` say to which published `info` a row belongs, and which info document a
-    control question came after.
+    control question came after. `sha256` is that of the file.
     """
 
     label: str
+    path: Path
+    sha256: str
     rows: pd.DataFrame
 
 
@@ -47,21 +51,21 @@ def read(paths: Sequence[Path], where: Sequence[str]) -> list[Overlay]:
     """
     short = [f"{path.resolve().parent.name}/{path.name}" for path in paths]
     labels = short if len(set(short)) == len(short) else [str(path) for path in paths]
-    return [Overlay(label, _rows_in(path, where)) for label, path in zip(labels, paths, strict=True)]
+    return [_overlay(label, path, where) for label, path in zip(labels, paths, strict=True)]
 
 
-def _rows_in(path: Path, where: Sequence[str]) -> pd.DataFrame:
-    """Return the comparable rows of a file that anyone may have written."""
+def _overlay(label: str, path: Path, where: Sequence[str]) -> Overlay:
+    """Return the overlay of a file that anyone may have written."""
     with reading(path, _KIND):
-        rows = rows_of(path, where)
+        content = path.read_bytes()
+        rows = _rows_of(_loaded(path, content), path, where)
         if texts := [name for name in ("p_yes", "logit_diff_shift") if rows[name].dtype.kind not in "fiu"]:
             raise ValueError(f"its {', '.join(texts)} are no numbers")
-    return rows
+    return Overlay(label, path, sha256(content), rows)
 
 
-def rows_of(path: Path, where: Sequence[str]) -> pd.DataFrame:
-    """Return the comparable rows of one file; see `read`."""
-    table = _loaded(path)
+def _rows_of(table: pd.DataFrame, path: Path, where: Sequence[str]) -> pd.DataFrame:
+    """Return the comparable rows of a file's table; see `read`."""
     if missing := [name for name in NEEDED if name not in table.columns]:
         raise UsageError(
             f"{path} has no column {', '.join(missing)}",
@@ -82,17 +86,14 @@ def rows_of(path: Path, where: Sequence[str]) -> pd.DataFrame:
     return rows
 
 
-def _loaded(path: Path) -> pd.DataFrame:
+def _loaded(path: Path, content: bytes) -> pd.DataFrame:
     import pandas as pd
 
-    readers = {
-        ".parquet": pd.read_parquet,
-        ".csv": lambda file: pd.read_csv(file, keep_default_na=False, na_values=[""]),
-    }
-    with reading(path, _KIND):
-        if path.suffix not in readers:
-            raise ValueError("neither .parquet nor .csv")
-        return readers[path.suffix](path)
+    if path.suffix == ".parquet":
+        return pd.read_parquet(BytesIO(content))
+    if path.suffix == ".csv":
+        return pd.read_csv(BytesIO(content), keep_default_na=False, na_values=[""])
+    raise ValueError("neither .parquet nor .csv")
 
 
 def _output(table: pd.DataFrame) -> pd.DataFrame:

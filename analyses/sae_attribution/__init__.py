@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from analyses.kit import checks, cli, option_types
+from analyses.kit import checks, cli, option_types, resume
 from analyses.kit import dose as injected
 from analyses.kit import questions as asked
 from analyses.kit import record as run
-from analyses.kit import resume
 from analyses.kit import study as experiment
 from analyses.kit.study import Setup
 from analyses.sae_attribution import source as sae_source

@@ -15,7 +15,7 @@ from whole_runs import Readings
 import mechint as mi
 from analyses import kv_attribution
 from analyses.kit import cli
-from analyses.kit.analysis import Results
+from analyses.kit.command import Results
 from analyses.kv_attribution.cache_map import Layout
 from analyses.kv_attribution.facts import Message, Text
 from analyses.kv_attribution.figures import figures, verdict

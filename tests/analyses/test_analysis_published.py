@@ -16,6 +16,7 @@ from analyses.published import overlay
 from analyses.published import shifts as published_shifts
 from analyses.published.specs import exact
 from mechint.base.errors import UsageError
+from mechint.base.files import sha256
 from mechint.stats import intervals
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
@@ -111,6 +112,23 @@ def test_an_overlay_stands_in_rows_of_its_own_with_its_own_numbers(tmp_path: Pat
     assert not any("poe" in text for text in yours["row"])
 
 
+def test_a_call_from_python_gives_the_table_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _written(_table(strength=0.5), tmp_path / "detection" / "table.parquet")
+    options = ["--overlay", str(path), "--where", "strength=0.5"]
+    assert analysis.main([*options, "--out", str(tmp_path / "figures")]) == 0
+    written = pd.read_parquet(tmp_path / "figures" / "published" / "table.parquet")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    results = analysis.run(overlay=path, where=("strength=0.5",))
+    pd.testing.assert_frame_equal(results.table, written, check_dtype=False)
+    assert set(results.figures) == set(written["figure"])
+    digest = sha256(path.read_bytes())
+    assert results.facts == {"overlays": [{"label": "detection/table.parquet", "path": str(path), "sha256": digest}]}
+    assert (list(tmp_path.glob("empty/*")), results.paths) == ([], ())
+
+
 def test_an_overlay_changes_only_figures_that_measure_the_same(tmp_path: Path) -> None:
     overlays = overlay.read([_written(_table(), tmp_path / "t.csv")], ())
     without, drawn = published_shifts.pictures([]), published_shifts.pictures(overlays)  # others are given none
@@ -170,7 +188,7 @@ def test_another_model_s_cache_is_a_row_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["--overlay", "{bare}"], "no column vector, series"),
+        (["--overlay", "{bare}"], "no column unit, series"),
         (["--overlay", "{other}"], "nothing in it measures"),
         (["--overlay", "{none}"], "--overlay"),
         (["--overlay", "{text}"], "neither .parquet nor .csv"),

@@ -193,8 +193,7 @@ def test_an_odd_note_of_what_is_done_is_nothing_done(content: str, inputs: list[
 
 
 def test_how_cells_are_marked_changes_figures_alone() -> None:
-    modules = [importlib.import_module(f"analyses.{name}") for name in ANALYSES]
-    every = [module.ANALYSIS.options for module in modules if hasattr(module, "ANALYSIS")]
+    every = [importlib.import_module(f"analyses.{name}").ANALYSIS.options for name in ANALYSES]
     marking = [options for options in every if "uncorrected" in declarations.declarations(options)]
     assert len(marking) >= 6
     assert all("uncorrected" in declarations.drawing(options) for options in marking)
