@@ -77,7 +77,7 @@ def test_results_are_not_written_into_a_file(
     "change", [{"layer": "early"}, {"p_yes": "much"}, {"logit_diff_shift": "0.1?"}, {"info": None}, {"kind": 3.5}]
 )
 def test_an_overlay_with_odd_columns_is_one_message(change: dict[str, object], tmp_path: Path) -> None:
-    row = {"conversation": "a", "vector": "cats", "series": "injected", "kind": "introspection", "group": ""}
+    row = {"conversation": "a", "unit": "cats", "series": "injected", "kind": "introspection", "group": ""}
     row |= {"info": "none", "p_yes": 0.1, "logit_diff_shift": 0.2, "description": "injection", "format": "yes-no"}
     path = tmp_path / "table.csv"
     pd.DataFrame([row]).to_csv(path, index=False)
