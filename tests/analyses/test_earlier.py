@@ -18,6 +18,7 @@ from analyses import all as gallery
 from analyses.kit import declarations, earlier
 from analyses.kit import inputs as behind
 from analyses.kit import record as run
+from analyses.kit.options import Out
 from mechint.base.errors import OutputError
 
 FEW = ("--concepts", "cats", "--n-random", "0")
@@ -137,9 +138,9 @@ def test_what_is_no_file_is_never_removed(tmp_path: Path) -> None:
     record = {"config": {}, "files": ["gone.png", "../../etc/passwd", "nowhere", "kept.png"]}
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(OutputError, match=r"kept.png cannot be removed: it is a directory"):
-        run.finish(tmp_path, [], config={}, argv=[], clock=run.Clock(), record={})
+        run.finish(tmp_path, [], config=Out(), argv=[], clock=run.Clock(), record={})
     (tmp_path / "kept.png").rmdir()
-    run.finish(tmp_path, [], config={}, argv=[], clock=run.Clock(), record={})
+    run.finish(tmp_path, [], config=Out(), argv=[], clock=run.Clock(), record={})
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
