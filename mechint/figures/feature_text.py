@@ -15,6 +15,7 @@ from plotly.colors import sample_colorscale
 from mechint.base.errors import UsageError
 from mechint.base.signatures import checked
 from mechint.figures.heatmaps import SEQUENTIAL
+from mechint.figures.markup import plain
 from mechint.figures.style import INK, WIDTH, finish
 from mechint.figures.texts import text_width
 
@@ -192,8 +193,10 @@ def _check(tokens: Sequence[str], speakers: Sequence[Speaker], features: Sequenc
 
 def _written(token: str) -> str:
     """Return a token as it is written: special ones shortened, line breaks visible."""
-    if _SPECIAL.fullmatch(token.strip()):
-        inner = token.strip().strip("<>|")
+    # Its brackets may be the stand-ins of a text that was taken in as literal.
+    bare = str(plain(token)).strip()
+    if _SPECIAL.fullmatch(bare):
+        inner = bare.strip("<>|")
         return f"[{inner if len(inner) <= _LONGEST else inner[: _LONGEST - 1] + '…'}]"
     return "".join(_SHORT.get(letter, letter) for letter in token).strip(" ") or "␣"
 

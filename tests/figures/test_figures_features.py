@@ -11,6 +11,7 @@ from mechint import figures
 from mechint.attribution.features.dictionary import Quality
 from mechint.base.errors import UsageError
 from mechint.figures.feature_text import Speaker, TextFeature
+from mechint.figures.markup import drawable_figure
 from mechint.figures.style import MINUS
 from mechint.figures.verdicts import VERDICTS, sae_notice
 from mechint.stats import intervals
@@ -184,6 +185,13 @@ def test_text_has_every_token_in_every_run_shaded_by_its_share() -> None:
     assert notes.count("<b>user</b>") == notes.count("<b>assistant</b>") == 2
     assert "<b>L6 f2</b>   largest activation 4" in notes
     assert read.insidetextfont.color[int(np.argmax(shares))] == "#FFFFFF"
+
+
+def test_tokens_taken_in_as_literal_are_written_like_any_others() -> None:
+    plain, literal = (
+        figures.feature_text(tokens, SPEAKERS, [_feature()], **TITLES) for tokens in (TOKENS, figures.literal(TOKENS))
+    )
+    assert list(drawable_figure(literal).data[0].text) == list(plain.data[0].text)
 
 
 def test_long_texts_wrap_and_nothing_overlaps() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,14 @@ _POINTS = (
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """Shape of an SAE, what it reads and writes, and what it was trained on (None: it does not say)."""
+    """Shape of an SAE, what it reads and writes, and what it was trained on (None: it does not say).
+
+    `content` is the whole of the file that a `directory` has of it.
+    """
 
     name: str
+    directory: Path
+    content: Mapping[str, JSON]
     d_in: int
     d_sae: int
     hook_name: str
@@ -34,8 +40,11 @@ class SAEConfig:
     trained_on: str | None
 
     @classmethod
-    def read(cls, directory: Path) -> SAEConfig:
-        """Read the configuration that SAE Lens has saved in a directory. Raises SAEMismatchError."""
+    def read(cls, directory: Path, name: str | None = None) -> SAEConfig:
+        """Read the configuration that SAE Lens has saved in a directory, by whose name it goes if it has no other.
+
+        Raises SAEMismatchError.
+        """
         content = read_json(directory / _FILE, SAEMismatchError)
         fields = content if isinstance(content, dict) else {}
         metadata = fields.get("metadata")
@@ -44,7 +53,8 @@ class SAEConfig:
         if not isinstance(d_in, int) or not isinstance(d_sae, int):
             raise SAEMismatchError(f"SAE {str(directory)!r} without d_in or d_sae", HOW, "check the path")
         out, trained_on = _text(metadata.get("hook_name_out")), _text(metadata.get("model_name"))
-        return cls(directory.name, d_in, d_sae, str(metadata.get("hook_name")), out, trained_on)
+        hook_name = str(metadata.get("hook_name"))
+        return cls(name or directory.name, directory, fields, d_in, d_sae, hook_name, out, trained_on)
 
     @property
     def layer(self) -> int:

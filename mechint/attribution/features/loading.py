@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterator
@@ -10,17 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechint.attribution.features.config import HOW, check_owner, embedded, published
+from mechint.attribution.features.config import HOW, SAEConfig, check_owner, embedded, published
 from mechint.attribution.features.dictionary import Dictionary, as_dictionary
 from mechint.base import arguments
 from mechint.base.artefacts import FileKind, reading, reason
 from mechint.base.errors import SAEMismatchError
+from mechint.base.files import JSON
 from mechint.base.signatures import checked
 from mechint.base.tensor_files import opened
 from mechint.models.backends.versions import require_sae_lens
 from mechint.models.model import Model
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mechint.attribution.features.dictionary import AnySAE
 
 _KIND = FileKind(
@@ -36,17 +40,23 @@ _REAL = ("F64", "F32", "F16", "BF16")
 
 @checked
 def load(
-    model: Model, source: int | str | Path | None = None, *, any_model: bool = False, centre: bool | None = None
+    model: Model,
+    source: int | str | Path | SAEConfig | None = None,
+    *,
+    any_model: bool = False,
+    centre: bool | None = None,
 ) -> Dictionary:
     """Return an SAE for `model`: of a directory, published ("release:id"), or an embedded one (its layer, or None).
 
-    None is the late embedded one. An SAE that says it was trained on another model is refused, unless `any_model`;
-    a finetuned copy whose name begins with that model's (gemma-2-2b-it) is used with a warning (FeatureWarning).
-    Published SAEs are downloaded. One that says it was trained on centred residuals (gpt2-small-res-jb) is given such;
-    `centre` overrules what it says. Raises SAEMismatchError for what does not fit or cannot be read, and
-    PrerequisiteError without SAE Lens.
+    None is the late embedded one; a configuration that has been read stands for its directory. An SAE that says it was
+    trained on another model is refused, unless `any_model`; a finetuned copy whose name begins with that model's
+    (gemma-2-2b-it) is used with a warning (FeatureWarning). Published SAEs are downloaded. One that says it was trained
+    on centred residuals (gpt2-small-res-jb) is given such; `centre` overrules what it says. Raises SAEMismatchError for
+    what does not fit or cannot be read, and PrerequisiteError without SAE Lens.
     """
-    if source is None or isinstance(source, int):
+    if isinstance(source, SAEConfig):
+        sae, name = _of_config(source, str(model.device)), source.name
+    elif source is None or isinstance(source, int):
         path, name = embedded(model.name, source)
         sae = _read(str(path), str(model.device))[0]
     else:
@@ -79,6 +89,24 @@ def _read(source: str, device: str) -> tuple[AnySAE, str]:
         release, sae_id = published(source)
         with _downloading(source):
             return sae_class.from_pretrained(release, sae_id, device=device), source
+
+
+def _of_config(config: SAEConfig, device: str) -> AnySAE:
+    """Return an SAE whose configuration has been read: of its directory nothing but the weights is read."""
+    sae_class = require_sae_lens()
+
+    def converter(path: Path, device: str, cfg_overrides: dict[str, JSON]) -> tuple[dict[str, JSON], dict[str, Tensor]]:
+        from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
+
+        content = {**copy.deepcopy(dict(config.content)), "device": device, **cfg_overrides}
+        components: tuple[dict[str, JSON], dict[str, Tensor]] = read_sae_components_from_disk(
+            cfg_dict=content, weight_path=path / _PARTS[1], device=device
+        )
+        return components
+
+    _check_parts(config.directory)
+    with reading(config.directory, _KIND):
+        return sae_class.load_from_disk(config.directory, device=device, dtype="float32", converter=converter)
 
 
 def _check_parts(path: Path) -> None:
