@@ -135,8 +135,7 @@ class Measured:
         table = self._summed(self.concepts, candidates, "attribution")
         if len(self.randoms):
             table = table.join(self._summed(self.randoms, candidates, "random"))
-        measured = self._measured("removed", "measured")
-        table = table.join(measured).reset_index()
+        table = table.join(self._intervals(self._effects("removed"), "measured")).reset_index()
         acts = self.concepts.groupby("index")[["clean_at_answer", "injected_at_answer"]].sum()
         cases = self.concepts.groupby(["unit", "conversation"]).ngroups
         for run in ("clean", "injected"):  # what is not listed in a case is zero there
@@ -154,11 +153,11 @@ class Measured:
         """Attributed and measured, by component and concept: `component, panel, unit, value`."""
         candidates = list(dict.fromkeys(self.parts["trials"]["index"]))
         frames = {"attribution": self._grouped(self.concepts, candidates), "measured": self._effects("removed")}
+        by_name = {panel: frame.droplevel(["kind", "layer", "index"]) for panel, frame in frames.items()}
         stacked = [
-            frame.droplevel([name for name in frame.index.names if name != "component"])
-            .rename_axis(columns="unit").stack().rename("value").reset_index().assign(panel=panel)
-            for panel, frame in frames.items()
-        ]  # fmt: skip
+            frame.rename_axis(columns="unit").stack().rename("value").reset_index().assign(panel=panel)
+            for panel, frame in by_name.items()
+        ]
         return pd.concat(stacked, ignore_index=True)
 
     @cached_property
@@ -224,16 +223,19 @@ class Measured:
             verdict: verdicts.loc[verdicts["verdict"] == verdict, "component"].to_list()
             for verdict in dict.fromkeys(verdicts["verdict"])
         }
-        parts = {
-            str(row["component"]): _rounded(row["attribution"]) for row in self.components.to_dict("records")
-            if row["kind"] != "feature"
-        }  # fmt: skip
+        outside = self.components[self.components["kind"] != "feature"]
         return {
-            "logit_diff_shift": rounded_interval(self.shift), "attributed": rounded_interval(self.total),
-            "parts": parts,
+            "logit_diff_shift": rounded_interval(self.shift),
+            "attributed": rounded_interval(self.total),
+            "parts": {
+                str(name): _rounded(part)
+                for name, part in zip(outside["component"], outside["attribution"], strict=True)
+            },
             "random_vectors": None if self.random_shift is None else rounded_interval(self.random_shift),
-            "verdicts": named, "notes": notes, "rank_correlation": rounded_interval(self.correlation),
-        }  # fmt: skip
+            "verdicts": named,
+            "notes": notes,
+            "rank_correlation": rounded_interval(self.correlation),
+        }
 
     def _over_cases(self, name: str, rows: pd.DataFrame) -> intervals.Interval:
         cases = rows.drop_duplicates(["unit", "conversation"])
@@ -257,9 +259,6 @@ class Measured:
         outside = rows["kind"] != "feature"
         named = rows.assign(component=rows["component"].mask(outside, rows["kind"].map(_NAMES)))
         return by_unit(named, value)
-
-    def _measured(self, value: str, name: str) -> pd.DataFrame:
-        return self._intervals(self._effects(value), name)
 
     def _intervals(self, wide: pd.DataFrame, name: str) -> pd.DataFrame:
         interval = intervals.mean_interval(wide.to_numpy(dtype=np.float64))

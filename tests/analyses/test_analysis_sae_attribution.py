@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.io
 import pytest
+import torch
 from conftest import asked_conversations, refuse_pictures
 from small_saes import dictionary
 from whole_runs import Readings
@@ -149,16 +151,43 @@ def test_of_a_long_text_the_end_is_shown(
 ) -> None:
     monkeypatch.setattr("analyses.sae_attribution.cases.TEXT_TOKENS", 30)
     config = sae_attribution.ANALYSIS.parsed(_argv(inputs, sae, tmp_path, "--attribution", "gradient"))
-    rows, found = sae_attribution.compute(config)
-    text = found["text"]
-    assert len(text["tokens"]) == 30
-    assert text["first"] > 0
-    assert (text["speakers"][0]["start"], text["speakers"][-1]["stop"]) == (0, 30)
-    assert {len(one[run]) for one in text["features"] for run in ("clean", "injected")} == {30}
-    drawn, _ = sae_attribution.draw(rows, config, found)
-    assert f"The first {text['first']} tokens" in drawn["sae_attribution_text"].layout.title.subtitle.text.replace(
-        "<br>", " "
-    )
+    rows, facts = sae_attribution.compute(config, sae_attribution.check(config))
+    text = facts.text
+    assert len(text.tokens) == 30
+    assert text.first > 0
+    assert (text.speakers[0].start, text.speakers[-1].stop) == (0, 30)
+    assert {len(acts) for feature in text.features for acts in (feature.clean, feature.injected)} == {30}
+    drawn, _ = sae_attribution.draw(rows, config, facts)
+    subtitle = drawn["sae_attribution_text"].layout.title.subtitle.text
+    assert f"The first {text.first} tokens" in subtitle.replace("<br>", " ")
+
+
+def test_a_call_from_python_gives_the_tables_of_the_command_line(whole: Path, inputs: list[str], sae: Path) -> None:
+    options = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    results = sae_attribution.run(
+        model=mi.load(options["--model"]), conversations=options["--conversations"], vectors=options["--vectors"],
+        n_random=2, strength=2, sae=str(sae), top=5,
+    )  # fmt: skip
+    assert {f"{name}.parquet" for name in results.tables} == {file.name for file in whole.glob("*.parquet")}
+    for name, table in results.tables.items():
+        pd.testing.assert_frame_equal(table, pd.read_parquet(whole / f"{name}.parquet"), check_dtype=False)
+    assert results.table is results.tables["table"]
+    written = json.loads((whole / "run.json").read_text())
+    assert {name: results.facts[name] for name in ("sae", "text", "verdict")} == {
+        name: written[name] for name in ("sae", "text", "verdict")
+    }
+
+
+def test_what_the_check_has_read_of_an_sae_is_not_read_again(inputs: list[str], sae: Path, tmp_path: Path) -> None:
+    shutil.copytree(sae, tmp_path / "sae")
+    config = sae_attribution.ANALYSIS.parsed(_argv(inputs, tmp_path / "sae", tmp_path))
+    found = sae_attribution.check(config)
+    (tmp_path / "sae" / "cfg.json").unlink()
+    model = mi.load(config.model)
+    assert found.sae is not None
+    loaded, known = loading.load(model, found.sae), loading.load(model, str(sae))
+    assert (loaded.name, loaded.layer, loaded.d_sae) == ("sae", known.layer, known.d_sae)
+    assert torch.equal(loaded.decoder, known.decoder)
 
 
 def _attributions(values: dict[str, dict[int, float]]) -> pd.DataFrame:
@@ -202,8 +231,7 @@ BRIEF = ["--concepts", "cats,bread,oceans,music,rain,trains", "--n-random", "0",
 
 def _rows(*options: str) -> pd.DataFrame:
     config = sae_attribution.ANALYSIS.parsed([*BRIEF, *options])
-    sae_attribution.check(config)
-    return sae_attribution.compute(config)[0]
+    return sae_attribution.compute(config, sae_attribution.check(config))[0]
 
 
 def test_the_planted_cause_and_the_correlate_get_their_names(tmp_path: Path) -> None:
@@ -303,7 +331,7 @@ def test_an_sae_of_another_model_is_used_if_one_says_so(bad: dict[str, str], inp
 
 def test_both_backends_attribute_alike(inputs: list[str], sae: Path, whole: Path, tmp_path: Path) -> None:
     config = sae_attribution.ANALYSIS.parsed(_argv(inputs, sae, tmp_path, "--backend", "hooked"))
-    rows = sae_attribution.compute(config)[0]
+    rows = sae_attribution.compute(config, sae_attribution.check(config))[0]
     found = split(rows)["attribution"].set_index(KEYS)["attribution"]
     other = pd.read_parquet(whole / "table.parquet").set_index(KEYS)["attribution"]
     np.testing.assert_allclose(found, other.loc[found.index], atol=1e-3)
