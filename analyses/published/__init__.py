@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analyses.published.overlay import Overlay
-    from analyses.published.specs import Picture
+    from analyses.published.points import Picture
 
 NAME = "published"
 
@@ -60,17 +60,11 @@ def check(config: Config) -> list[Overlay]:
 
 def pictures(overlays: Sequence[Overlay]) -> dict[str, Picture]:
     """Return every figure with its values, by file name; an overlay changes only the figures that measure the same."""
-    from analyses.published import finetuning as published_finetuning
-    from analyses.published import gap as published_gap
-    from analyses.published import scaling as published_scaling
-    from analyses.published import shifts as published_shifts
+    from analyses.published import finetuning, shifts
+    from analyses.published.specs import SPECS
 
-    return {
-        **published_shifts.pictures(overlays),
-        **published_scaling.pictures(),
-        **published_gap.pictures(),
-        **published_finetuning.pictures(),
-    }
+    dots = {name: spec.picture() for name, spec in SPECS.items()}
+    return {**shifts.pictures(overlays), **dots, **finetuning.pictures()}
 
 
 def values(drawn: Mapping[str, Picture], overlays: Sequence[Overlay]) -> pd.DataFrame:

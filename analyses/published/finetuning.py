@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analyses.published.specs import COLUMNS, NO_INTERVAL, Picture, citation, source, with_digits
+from analyses.published.points import COLUMNS, NO_INTERVAL, Picture, citation, source, with_digits
 from mechint import figures as draw
 from mechint.figures import published
 
@@ -28,7 +28,8 @@ def results() -> Picture:
     coverage = covered.set_index("evaluation")
     lines = [_line(keys, row, coverage) for keys, row in zip(wide.index, wide.to_dict("records"), strict=True)]
     headings = ["evaluation", "measure", *(f"{epochs} epochs" for epochs in wide.columns), "models evaluated"]
-    shift, accuracy = (wide.xs(name, level="measure").iloc[0] for name in ("consciousness shift", "overall accuracy"))
+    shift = wide.xs("consciousness shift", level="measure").iloc[0]
+    accuracy = wide.xs("overall accuracy", level="measure").iloc[0]
     title = (
         f"{citation('finetuning_results')}: from 2 to 5 epochs the shift on consciousness questions grows from "
         f"{shift[2]:+.3f} to {shift[5]:+.3f}, self-prediction falls from "
@@ -61,13 +62,11 @@ def _written(value: float, unit: str) -> str:
 def variants() -> Picture:
     """Return the variants, and which evaluations the write-up has of each."""
     table = published.load("finetuning_variants")
-    lines = [
-        [
-            str(row["number"]), str(row["variant"]), f"{row['epochs']:g}", str(row["training"]), str(row["detection"]),
-            str(row["logprobs"]) + (f" (answers {row['answers']})" if isinstance(row["answers"], str) else ""),
-        ]
-        for row in table.to_dict("records")
-    ]  # fmt: skip
+    lines = []
+    for row in table.to_dict("records"):
+        answers = f" (answers {row['answers']})" if isinstance(row["answers"], str) else ""
+        named = [str(row[name]) for name in ("training", "detection", "logprobs")]
+        lines.append([str(row["number"]), str(row["variant"]), f"{row['epochs']:g}", *named[:2], named[2] + answers])
     counts = {name: int((table[name] == "run").sum()) for name in ("detection", "logprobs")}
     title = (
         f"{citation('finetuning_variants')}: of {len(table)} finetuned variants detection was run on "

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.published.overlay import CONTROL, Overlay
-from analyses.published.specs import COLUMNS, NO_INTERVAL, Picture, citation, source
+from analyses.published.points import COLUMNS, NO_INTERVAL, Picture, citation, source
 from mechint import figures as draw
 from mechint import stats
 from mechint.figures import DotPanel, published
@@ -31,6 +31,7 @@ LOOKS = {
     "other": Series("yours: another injection or cache", SERIES["yes"].color, "solid", "triangle-up"),
 }
 _DRAWN = ("clean", "injected", "random")
+_ARROWS = ("published_clean", "published", "clean", "injected")
 _HALF_DIGIT = 0.5e-5  # probabilities are printed in percent with three digits
 
 
@@ -47,15 +48,21 @@ def yes_no_shifts(overlays: Sequence[Overlay]) -> Picture:
     values = pd.concat([_published_values(table), overlaid], ignore_index=True)
     values = values.sort_values("row", key=_by_condition, kind="stable", ignore_index=True)
     panels = [
-        DotPanel("p", "From clean to injected", "P(yes), axis in log-odds", log_odds=True,
-                 arrows=("published_clean", "published", "clean", "injected")),
+        DotPanel("p", "From clean to injected", "P(yes), axis in log-odds", log_odds=True, arrows=_ARROWS),
         DotPanel("shift", "Shift against clean", f"shift of {METRICS['logit_diff']}, natural units"),
-    ]  # fmt: skip
+    ]
     small = units[~units["series"].isin(["clean", "other"])]
     figure = draw.dots(
-        values, small, panels, LOOKS, title=_finding(table), subtitle=_subtitle(overlays), packed=True,
-        legend_lines=2 if overlays else 1, widths=[0.58, 0.42],
-    )  # fmt: skip
+        values,
+        small,
+        panels,
+        LOOKS,
+        title=_finding(table),
+        subtitle=_subtitle(overlays),
+        packed=True,
+        legend_lines=2 if overlays else 1,
+        widths=[0.58, 0.42],
+    )
     figure.update_xaxes(tickangle=0, tickfont={"size": 11})
     return Picture(figure, values[COLUMNS], source(table))
 
@@ -65,11 +72,11 @@ def _published_values(table: pd.DataFrame) -> pd.DataFrame:
         table["info"].map(CONDITIONS) + ": " + table["vector"] + " (experiment " + table["experiment"].astype(str) + ")"
     )
     common = {"row": rows, "low": np.nan, "high": np.nan}
-    low, shift, high = (_shift(table, slack) for slack in (-_HALF_DIGIT, 0.0, _HALF_DIGIT))
+    bounds = {"low": _shift(table, -_HALF_DIGIT), "high": _shift(table, _HALF_DIGIT)}
     parts = [
         {**common, "panel": "p", "series": "published_clean", "mean": table["p_yes_clean"]},
         {**common, "panel": "p", "series": "published", "mean": table["p_yes_injected"]},
-        {**common, "panel": "shift", "series": "published", "mean": shift, "low": low, "high": high},
+        {**common, "panel": "shift", "series": "published", "mean": _shift(table, 0.0), **bounds},
     ]
     return pd.concat([pd.DataFrame(columns, columns=COLUMNS) for columns in parts])
 
@@ -147,32 +154,28 @@ def _count(overlay: Overlay) -> str:
 def yes_no_table() -> Picture:
     """Return the published table as text: both probabilities and their shifts as published."""
     table = published.load("kv_fill_injection")
-    lines = [
-        [
-            str(row["experiment"]), str(row["vector"]), CONDITIONS[str(row["info"])],
-            *(
-                _change(row[f"{name}_clean"], row[f"{name}_injected"], row[f"{name}_shift"], row[f"{name}_shift_std"])
-                for name in ("p_yes", "p_no")
-            ),
+    lines = []
+    for row in table.to_dict("records"):
+        changes = [
+            _change(row[f"{name}_clean"], row[f"{name}_injected"], row[f"{name}_shift"], row[f"{name}_shift_std"])
+            for name in ("p_yes", "p_no")
         ]
-        for row in table.to_dict("records")
-    ]  # fmt: skip
+        lines.append([str(row["experiment"]), str(row["vector"]), CONDITIONS[str(row["info"])], *changes])
     figure = draw.text_table(
-        ["experiment", "injected", "the first message begins with", "P(yes)", "P(no)"], lines,
+        ["experiment", "injected", "the first message begins with", "P(yes)", "P(no)"],
+        lines,
         title=f"{citation('kv_fill_injection')}: probabilities of both answers, clean and injected",
         subtitle="Qwen2.5-Coder-32B-Instruct. Shifts are as published; some differ from those of the printed "
         f"probabilities, which are rounded (bfloat16 has no number between 99.609% and 100%). {NO_INTERVAL}.",
-    )  # fmt: skip
-    values = pd.concat(
-        [
-            pd.DataFrame({"panel": f"P({answer})", "row": [" ".join(line[:3]) for line in lines], "series": series,
-                          "mean": table[f"p_{answer}_{series}"]})
-            for answer in ("yes", "no") for series in ("clean", "injected", "shift")
-        ]
-    )  # fmt: skip
-    return Picture(figure, values.reindex(columns=COLUMNS), source(table))
+    )
+    rows, parts = [" ".join(line[:3]) for line in lines], []
+    for answer in ("yes", "no"):
+        for series in ("clean", "injected", "shift"):
+            mean = table[f"p_{answer}_{series}"]
+            parts.append(pd.DataFrame({"panel": f"P({answer})", "row": rows, "series": series, "mean": mean}))
+    return Picture(figure, pd.concat(parts).reindex(columns=COLUMNS), source(table))
 
 
 def _change(clean: float, injected: float, shift: float, spread: float = np.nan) -> str:
-    text = f"{clean:.3%} → {injected:.3%} ({shift:+.3%}"
-    return (text + (f", std {spread:.3%})" if np.isfinite(spread) else ")")).replace("-", MINUS)
+    deviation = f", std {spread:.3%}" if np.isfinite(spread) else ""
+    return f"{clean:.3%} → {injected:.3%} ({shift:+.3%}{deviation})".replace("-", MINUS)

@@ -1,25 +1,50 @@
-"""What figures of published values share: who has published, points with exact intervals, numbers beside the dots."""
+"""The figures of published values as one table: what each is drawn from, its panels, and what its words say.
+
+They are of "Introspection at scale" (by model, strength and concept) and of "The 32B Introspection Gap" (what the gap
+is made of, how answers are worded, new concepts and their categories, prompts).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
 
-import numpy as np
 import pandas as pd
 
+from analyses.published import points
+from analyses.published.points import (
+    NO_INTERVAL,
+    Picture,
+    citation,
+    in_points,
+    labelled,
+    signed_percent,
+    source,
+    with_digits,
+    with_room,
+)
 from mechint import figures as draw
 from mechint.figures import DotPanel, published
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, PURPLE, VERMILION, Series
-from mechint.stats import intervals
+from mechint.figures.words import percent, plain
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+DIGIT = 0.0006  # what rounding to a tenth of a percent can make of a published number
+EXACT = "Bars: exact 95% intervals over trials, which do not count that trials share concepts"
+BASE = "32B-Base is Qwen2.5-32B-Instruct, 32B-Coder is Qwen2.5-Coder-32B-Instruct"
+INSECURE = ", 32B-Insecure a finetune of the latter"
 
-NO_INTERVAL = "No interval published"
-COLUMNS = ["panel", "row", "series", "mean", "low", "high"]
-LOOKS = {
+RATES = DotPanel("rates", "Both kinds of trial", "share of trials", arrows=("control", "injected"))
+NET = DotPanel("net", "Net detection", "passed less false positives")
+REFUSALS = DotPanel("refusals", "Refusals", "share of trials")
+REFUSED_BASE = DotPanel("refusals", "Refusals of 32B-Base", "share of trials")
+STEPS = DotPanel("steps", "From one condition to another", "net detection", arrows=("from", "to"))
+DIFFERENCE = DotPanel("difference", "Difference", "difference of net detection, percentage points")
+HEDGES = DotPanel("hedges_per_trial", "Hedges", "phrases per trial")
+CLAIMS = DotPanel("strong_claims_per_trial", "Strong claims of detection", "phrases per trial")
+GAPS = DotPanel("gaps", "Differences between models", "difference of net detection, percentage points")
+
+TRIALS = {
     "control": Series("control trials: false positives", INK, "dot", "circle-open"),
     "injected": Series("injection trials: passed", VERMILION, "solid", "circle"),
     "net": Series(f"net detection: passed {MINUS} false positives", BLUE, "solid", "diamond"),
@@ -32,117 +57,215 @@ MODELS = {
     "32B-Coder": Series("32B-Coder", BLUE, "dashdot", "diamond"),
     "32B-Insecure": Series("32B-Insecure", PURPLE, "dot", "triangle-down"),
 }
-BASE = "32B-Base is Qwen2.5-32B-Instruct, 32B-Coder is Qwen2.5-Coder-32B-Instruct"
-INSECURE = ", 32B-Insecure a finetune of the latter"
+BETWEEN = {
+    **MODELS,
+    "behind": Series(f"32B-Base {MINUS} 14B", VERMILION, "solid", "circle-open"),
+    "ahead": Series(f"32B-Coder {MINUS} 32B-Base", BLUE, "solid", "diamond-open"),
+}
+PROMPTED = {
+    **MODELS,
+    "refused_injected": Series("32B-Base, injection trials", VERMILION, "solid", "triangle-up"),
+    "refused_control": Series("32B-Base, control trials", INK, "dot", "triangle-up-open"),
+}
+REFUSED = {
+    "injected": Series("injection trials", VERMILION, "solid", "circle"),
+    "control": Series("control trials", INK, "dot", "circle-open"),
+}
+ENDS = {
+    "from": Series("from", INK, "dot", "circle-open"),
+    "to": Series("to", VERMILION, "solid", "circle"),
+    "difference": Series("difference of the two", INK, "solid", "diamond"),
+    "named": Series("difference that the write-up names", PURPLE, "solid", "star-open"),
+}
+PHRASES = {
+    "hedges_per_trial": Series("hedging phrases", INK, "dot", "circle-open"),
+    "strong_claims_per_trial": Series("strong detection language", VERMILION, "solid", "circle"),
+}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure and the values in it: panel, row, series, mean, low, high; `source` says who has published them."""
+class Spec:
+    """A figure of rows of dots.
 
-    figure: go.Figure
-    values: pd.DataFrame
-    source: str
-
-
-def citation(*names: str) -> str:
-    """Return what a title says of the write-ups that some tables are from."""
-    project = published.load("sources").set_index("source")["project"]
-    sources = list(dict.fromkeys(source for name in names for source in published.load(name)["source"]))
-    quoted = ", ".join(f"“{source}”" for source in sources)
-    return f"Published in {quoted} ({', '.join(dict.fromkeys(project[sources]))})"
-
-
-def points(
-    table: pd.DataFrame, *, panel: str, row: str, series: str, value: str, trials: str | None = None
-) -> pd.DataFrame:
-    """Return points of one column for `dots`, all of one series; where `trials` has a number, with an exact interval.
-
-    Rows without a value are left out.
+    `values` makes the points of a published `table`; `words` what the title says of it after its citation, and the
+    subtitle. Dots of the panels `numbers` have their value beside them, as `form` writes it. `others` are tables that
+    some points are from besides.
     """
-    rows = table[table[value].notna()]
-    counts = rows[trials] if trials is not None else pd.Series(np.nan, rows.index)
-    bounds = [exact(rate, n) for rate, n in zip(rows[value], counts, strict=True)]
-    low, high = np.reshape(bounds, (-1, 2)).T
-    columns = {"panel": panel, "row": rows[row], "series": series, "mean": rows[value], "low": low, "high": high}
-    return pd.DataFrame(columns, columns=COLUMNS)
+
+    table: str
+    values: Callable[[pd.DataFrame], pd.DataFrame]
+    words: Callable[[pd.DataFrame], tuple[str, str]]
+    panels: Sequence[DotPanel]
+    looks: Mapping[str, Series]
+    numbers: Sequence[str]
+    form: Callable[[float], str] = with_digits
+    ticks: str | None = ".0%"
+    others: tuple[str, ...] = ()
+
+    def picture(self) -> Picture:
+        """Return the figure and its values."""
+        table = published.load(self.table)
+        values = self.values(table)
+        finding, subtitle = self.words(table)
+        units = labelled(values[values["panel"].isin(self.numbers)], self.form)
+        title = f"{citation(self.table)}: {finding}"
+        figure = draw.dots(values, units, self.panels, self.looks, title=title, subtitle=subtitle, packed=True)
+        with_room(figure, values, self.panels, self.numbers)
+        if self.ticks is not None:
+            figure.update_xaxes(tickformat=self.ticks)
+        return Picture(figure, values, source(table, *(published.load(name) for name in self.others)))
 
 
-def points_by(table: pd.DataFrame, by: str, *, panel: str, row: str, value: str) -> pd.DataFrame:
-    """Return points as `points` does, a series for each value of the column `by`."""
-    groups = table.groupby(by, sort=False)
-    parts = [points(rows, panel=panel, row=row, series=str(name), value=value) for name, rows in groups]
-    return pd.concat(parts, ignore_index=True)
+def _scaling_words(table: pd.DataFrame) -> tuple[str, str]:
+    net = table.set_index(points.row_names(table))["net_detection"].map(signed_percent)
+    finding = (
+        f"net detection is {net['0.5B']} at 0.5B and {net['14B']} at 14B, {net['32B-Base']} at 32B with refusals and "
+        f"{net['32B-Base, refusals excluded']} without them"
+    )
+    subtitle = (
+        f"{BASE}{INSECURE}. A refusal counts as failed in both kinds of trial unless it is excluded. {NO_INTERVAL}: "
+        "trials are not given by model."
+    )
+    return finding, subtitle
 
 
-def exact(rate: float, trials: float) -> tuple[float, float]:
-    """Return the exact 95% interval of a published rate over its trials; NaN where their number is."""
-    if np.isnan(trials):
-        return np.nan, np.nan
-    interval = intervals.binomial_interval(round(rate * trials), round(trials))
-    return float(interval.low), float(interval.high)
+def _refusals_words(table: pd.DataFrame) -> tuple[str, str]:
+    injected = table[table["trials"] == "injected"]["refusal_rate"]
+    control = table[table["trials"] == "control"]["refusal_rate"]
+    finding = (
+        f"as the injection grows stronger refusals fall from {percent(injected.iloc[0], 1)} to "
+        f"{percent(injected.iloc[-1], 1)}; in control trials they stay at {percent(control.min(), 1)} to "
+        f"{percent(control.max(), 1)}"
+    )
+    subtitle = (
+        "32B-Base (Qwen2.5-32B-Instruct); strength as the write-up gives it. Control trials are those listed beside "
+        f"the injection trials of a strength. {NO_INTERVAL}."
+    )
+    return finding, subtitle
 
 
-def share_dots(
-    values: pd.DataFrame,
-    panels: Sequence[DotPanel],
-    looks: Mapping[str, Series],
-    *,
-    title: str,
-    subtitle: str,
-    numbers: Sequence[str],
-    of: str,
-) -> Picture:
-    """Return rows of dots on axes in percent; dots of the panels `numbers` have their value beside them.
-
-    `of` is the source of the values.
-    """
-    units = labelled(values[values["panel"].isin(numbers)], with_digits)
-    figure = draw.dots(values, units, panels, looks, title=title, subtitle=subtitle, packed=True)
-    with_room(figure, values, panels, numbers)
-    return Picture(figure.update_xaxes(tickformat=".0%"), values, of)
+def _concepts_words(table: pd.DataFrame) -> tuple[str, str]:
+    mean = table[table["model"].str.startswith("mean")].set_index("concept")["net_detection"]
+    finding = (
+        f"of the four concepts of the first write-up {mean.idxmax()} is detected best ({signed_percent(mean.max())}) "
+        f"and {mean.idxmin()} worst ({signed_percent(mean.min())})"
+    )
+    subtitle = (
+        "Of the eight concepts of the second write-up only these values are given. Net detection: passed injection "
+        f"trials less false positives. {NO_INTERVAL}."
+    )
+    return finding, subtitle
 
 
-def labelled(values: pd.DataFrame, write: Callable[[float], str]) -> pd.DataFrame:
-    """Return values as units of `dots`, each with its number on the side away from zero."""
-    units = values.rename(columns={"mean": "value"}).assign(unit="published")
-    text = [f"\u2003{write(value)}\u2003" for value in units["value"]]  # clear of the large dot on either side
-    return units.assign(label=text, side=np.where(units["value"] < 0, "left", "right"))
+def _gap_words(table: pd.DataFrame) -> tuple[str, str]:
+    steps = table.assign(difference=points.differences(table))
+    size = steps.set_index("step")["difference"].map(in_points)
+    finding = (
+        f"excluding refusals lifts 32B-Base by {size['refusals']}; it stays {size['core gap']} below 14B and "
+        f"{size['fine-tuning']} below 32B-Coder"
+    )
+    # Named differences that are not those of the values, beyond whole percents.
+    far = steps[(steps["published_difference"] - steps["difference"]).abs() > 10 * DIGIT]
+    sentences = [
+        f" The write-up names {in_points(row['published_difference'])} for {row['step']}; its values differ by "
+        f"{in_points(row['difference'])}."
+        for row in far.to_dict("records")
+    ]
+    return finding, f"{BASE}. {NO_INTERVAL}.{''.join(sentences)}"
 
 
-def with_room(figure: go.Figure, values: pd.DataFrame, panels: Sequence[DotPanel], numbers: Sequence[str]) -> None:
-    """Let every axis show zero, and leave room for whole dots and for the numbers beside them."""
-    for column, panel in enumerate(panels, start=1):
-        values_of_panel = values[values["panel"] == panel.key]
-        low, high = (
-            min(0.0, values_of_panel[["mean", "low"]].min().min()),
-            max(0.0, values_of_panel[["mean", "high"]].max().max()),
-        )
-        room = 0.1 * len(panels) if panel.key in numbers else 0.05
-        left, right = (room if end else 0.05 for end in (low, high))
-        figure.update_xaxes(range=[low - left * (high - low), high + right * (high - low)], row=1, col=column)
+def _hedging_words(table: pd.DataFrame) -> tuple[str, str]:
+    hedges = table.set_index("model")["hedges_per_trial"].map(plain)
+    finding = f"where 32B-Base detects it hedges {hedges['32B-Base']} times a trial, 14B {hedges['14B']} times"
+    return finding, f"Passing injection trials only. {NO_INTERVAL}: the number of passing trials is not given."
 
 
-def with_digits(value: float) -> str:
-    """Return a share with the digits it was published with, but no zeros after the point: 41.1%, 79%."""
-    return f"{100 * value:.3g}%".replace("-", MINUS)
+def _new_concepts_words(table: pd.DataFrame) -> tuple[str, str]:
+    net = table.set_index("model")["net_detection"].map(signed_percent)
+    finding = (
+        f"on eight new concepts net detection is {net['14B']} for 14B, {net['32B-Base']} for 32B-Base and "
+        f"{net['32B-Coder']} for 32B-Coder"
+    )
+    subtitle = (
+        f"{BASE}{INSECURE}. {EXACT}; {table['n_injected'].max():.0f} trials of each kind. Without one: net "
+        "detection, and pass and false positive rates of 32B-Base, whose trials without refusals are not told."
+    )
+    return finding, subtitle
 
 
-def source(*tables: pd.DataFrame) -> str:
-    """Return the write-ups that some tables are from."""
-    return "; ".join(dict.fromkeys(str(name) for table in tables for name in table["source"]))
+def _categories_words(table: pd.DataFrame) -> tuple[str, str]:
+    net = table.pivot(index="category", columns="model", values="net_detection")
+    behind = net["32B-Base"] - net["14B"]
+    finding = (
+        f"32B-Base is furthest behind 14B on {behind.idxmin()} concepts ({in_points(behind.min())}), not on alignment "
+        f"concepts ({in_points(behind['alignment'])})"
+    )
+    subtitle = (
+        f"{BASE}. Two concepts a category. {NO_INTERVAL}: only net detection is given by category. Differences are of "
+        f"the values as published{_rounded(behind)}."
+    )
+    return finding, subtitle
 
 
-def percent(value: float) -> str:
-    """Return a share or a difference of shares as the write-ups have them: 41.1%, with a minus sign where below 0."""
-    return f"{value:.1%}".replace("-", MINUS)
+def _rounded(behind: pd.Series) -> str:
+    """Return where the write-up's own difference, made before rounding, is another one."""
+    named = published.load("category_gaps")
+    named = named[named["model"] == "32B-Base"].set_index("category")["net_detection_difference"]
+    other = [name for name in named.index if abs(named[name] - behind[name]) > DIGIT / 10]
+    return "".join(f"; the write-up has {signed_percent(named[name])} for {name}" for name in other)
 
 
-def in_points(value: float) -> str:
-    """Return how large a difference of shares is, without its sign: 21.1 points."""
-    return f"{100 * abs(value):.1f} points"
+def _prompts_words(table: pd.DataFrame) -> tuple[str, str]:
+    """Return which prompt is best for each model, and what it does to the other one."""
+    net = table.pivot(index="prompt", columns="model", values="net_detection")
+    clauses = []
+    for model, other in (("32B-Base", "32B-Coder"), ("32B-Coder", "32B-Base")):
+        best = net[model].idxmax()
+        at_best = net.loc[best].map(signed_percent)
+        clauses.append(f"{best} is best for {model} ({at_best[model]}) and gives {other} {at_best[other]}")
+    false = [
+        f"{row['model']} under {row['prompt']} {with_digits(row['control_false_positive'])}"
+        for row in table[table["control_false_positive"].notna()].to_dict("records")
+    ]
+    subtitle = (
+        f"{BASE}. False positives named in the text: {', '.join(false)}. {EXACT}, where the design gives their number "
+        "(720 of each kind; not for v2, nor for net detection)."
+    )
+    return ", ".join(clauses), subtitle
 
 
-def signed(value: float) -> str:
-    """Return a difference as the write-ups have it, with its sign."""
-    return f"{value:+.1%}".replace("-", MINUS)
+SPECS: Mapping[str, Spec] = MappingProxyType(
+    {
+        "published_scaling": Spec(
+            "scaling", points.scaling, _scaling_words, (RATES, NET, REFUSALS), TRIALS, ("net", "refusals")
+        ),
+        "published_refusal_by_strength": Spec(
+            "refusal_by_strength", points.refusals, _refusals_words, (REFUSALS,), REFUSED, ("refusals",)
+        ),
+        "published_concepts": Spec("concept_difficulty", points.concepts, _concepts_words, (NET,), MODELS, ("net",)),
+        "published_gap": Spec("gap_decomposition", points.gap, _gap_words, (STEPS, DIFFERENCE), ENDS, ("difference",)),
+        "published_hedging": Spec(
+            "hedging", points.hedging, _hedging_words, (HEDGES, CLAIMS), PHRASES, tuple(PHRASES), form=plain, ticks=None
+        ),
+        "published_new_concepts": Spec(
+            "new_concepts",
+            points.new_concepts,
+            _new_concepts_words,
+            (RATES, NET, REFUSALS),
+            TRIALS,
+            ("net", "refusals"),
+        ),
+        "published_categories": Spec(
+            "concept_categories", points.categories, _categories_words, (NET, GAPS), BETWEEN, ("net", "gaps")
+        ),
+        "published_prompts": Spec(
+            "prompt_versions",
+            points.prompts,
+            _prompts_words,
+            (NET, REFUSED_BASE),
+            PROMPTED,
+            ("net",),
+            others=("scaling",),
+        ),
+    }
+)

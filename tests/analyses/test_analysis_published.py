@@ -14,7 +14,7 @@ from analyses import all as gallery
 from analyses import published as analysis
 from analyses.published import overlay
 from analyses.published import shifts as published_shifts
-from analyses.published.specs import exact
+from analyses.published.points import exact
 from mechint.base.errors import UsageError
 from mechint.base.files import sha256
 from mechint.stats import intervals
