@@ -12,8 +12,9 @@ import numpy as np
 
 from mechint.chat.render import Rendered
 from mechint.interventions.fill_files import StoredPrefix
+from mechint.interventions.fillers import ModelFiller
 from mechint.interventions.prefill import injected_positions
-from mechint.interventions.specifications import Clean, Filled, Injection, Intervention, Swap
+from mechint.interventions.specifications import Injection, Intervention
 
 # What is added at one layer: positions as bits, with a key of the vector and its strength.
 LayerKey = tuple[tuple[int, str], ...]
@@ -36,11 +37,11 @@ class Effect:
 
     terms: tuple[Term, ...] = ()
     positions: tuple[int, ...] = ()
-    swap: Swap | StoredPrefix | None = None
+    filler: ModelFiller | StoredPrefix | None = None
     swapped: int = 0
 
     def before(self, stop: int) -> tuple[int, ...]:
-        """Return all touched positions before `stop`, as bits; with `filler` they tell one spec's states apart."""
+        """Return all touched positions before `stop`, as bits; with `filler_key` they tell one spec's states apart."""
         below = (1 << stop) - 1
         return (self.swapped & below, *(bits & below for bits in self.positions))
 
@@ -56,18 +57,16 @@ class Effect:
 
     def is_stored(self, position: int) -> bool:
         """Whether keys and values at a position are in a file that was filled, so that nothing is computed there."""
-        return isinstance(self.swap, StoredPrefix) and bool(self.swapped >> position & 1)
+        return isinstance(self.filler, StoredPrefix) and bool(self.swapped >> position & 1)
 
-    def filler(self, stop: int) -> str | None:
+    def filler_key(self, stop: int) -> str | None:
         """Return which other model has filled what before `stop`; None if none has filled anything."""
         where = self.before(stop)[0]
-        return f"{self.swap.identity}/{where:x}" if self.swap is not None and where else None
+        return f"{self.filler.identity}/{where:x}" if self.filler is not None and where else None
 
 
 def terms_of(intervention: Intervention) -> tuple[Term, ...]:
     """Return the injections of an intervention; reading their vectors takes time, so do it once for each."""
-    if isinstance(intervention, Clean | Swap | Filled):
-        return ()
     return tuple(_keyed(injection) for injection in intervention.terms)
 
 
@@ -76,10 +75,8 @@ def state_of(rendered: Rendered, intervention: Intervention, terms: tuple[Term, 
 
     Raises UsageError for positions that are not marked, ConversationError where nothing was filled for `rendered`.
     """
-    if isinstance(intervention, Swap):
-        return Effect(swap=intervention, swapped=rendered.marked_bits)
-    if isinstance(intervention, Filled):
-        return Effect(swap=intervention.stored(rendered), swapped=rendered.marked_bits)
+    if intervention.filler is not None:
+        return Effect(filler=intervention.filler.for_conversation(rendered), swapped=rendered.marked_bits)
     return Effect(terms, tuple(_touched(rendered, term.injection) for term in terms))
 
 

@@ -24,7 +24,7 @@ from mechint.engine.passes import Budget, Pass, StepResult
 from mechint.engine.plan import Cell, Plan, Step, make_plans
 from mechint.engine.step_receipts import receipts_of
 from mechint.interventions.receipts import Receipt
-from mechint.interventions.specifications import Injection, InjectionSum, Intervention
+from mechint.interventions.specifications import Intervention, terms_among
 from mechint.models.memory import Memory
 from mechint.models.model import Model
 
@@ -148,8 +148,7 @@ def _residuals(reads: Sequence[tuple[Step, StepResult]], layer: int) -> tuple[Fl
 
 def depth_of(interventions: Sequence[Intervention], layers: Sequence[int]) -> int:
     """Return how many blocks have to be run: up to the last one that is read or that something is added after."""
-    terms = [term for i in interventions if isinstance(i, Injection | InjectionSum) for term in i.terms]
-    return max([*layers, *(layer for term in terms for layer in term.layers or ())]) + 1
+    return max([*layers, *(layer for term in terms_among(interventions) for layer in term.layers or ())]) + 1
 
 
 def make_budget(

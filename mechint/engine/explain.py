@@ -17,7 +17,7 @@ from mechint.engine.footprint import Footprint
 from mechint.engine.job import Job, Options, Request
 from mechint.engine.plan import Plan, make_plans
 from mechint.engine.shards import Shard
-from mechint.interventions.specifications import Filled, Intervention
+from mechint.interventions.specifications import Intervention
 from mechint.models.model import Model
 
 
@@ -134,7 +134,8 @@ def cost_of(job: Job, options: Options) -> Explanation:
 
 def _alone(rendered: Rendered, intervention: Intervention) -> int:
     """Return how many tokens are passed for a cell by itself: what was filled is all that comes before the read."""
-    return len(rendered.tokens) - (rendered.prefix_length if isinstance(intervention, Filled) else 0)
+    is_stored = intervention.filler is not None and intervention.filler.model is None
+    return len(rendered.tokens) - (rendered.prefix_length if is_stored else 0)
 
 
 def _requests(

@@ -28,7 +28,7 @@ from mechint.engine.shards import Shard
 from mechint.engine.store import CellStore
 from mechint.interventions.listing import listed_conversations, listed_interventions
 from mechint.interventions.prefill import check_fits, check_readable
-from mechint.interventions.specifications import CLEAN, Clean, Intervention, dose_text, key_for, terms_among
+from mechint.interventions.specifications import CLEAN, Intervention, dose_text, key_for, terms_among
 from mechint.models.memory import Memory
 from mechint.models.model import Model
 from mechint.models.readout import readable
@@ -130,8 +130,7 @@ class Job:
             fresh = [conversation for conversation in conversations if conversation not in renderings]
             renderings.update(zip(fresh, render_all(model, fresh), strict=True))
             texts = _continued(model, [renderings[conversation] for conversation in conversations], request.after)
-            reference = next((i for i in requested if isinstance(i, Clean)), CLEAN)
-            complete = requested if reference in requested else [reference, *requested]
+            complete = requested if CLEAN in requested else (CLEAN, *requested)
             _check(model, texts, complete)
             for intervention in complete:
                 key = (intervention.name, intervention.key)
@@ -145,7 +144,7 @@ class Job:
                     conversations=tuple(chats.setdefault(chat, len(chats)) for chat in chats_read),
                     interventions=tuple(numbers[i.name, i.key] for i in complete),
                     layers=layers,
-                    reference=numbers[reference.name, reference.key],
+                    reference=numbers[CLEAN.name, CLEAN.key],
                     requested=frozenset([numbers[i.name, i.key] for i in requested]),
                 )
             )
@@ -364,7 +363,7 @@ def _overflowed(model: Model, rendered: Rendered, intervention: Intervention, la
         f"answer position is not finite, or too large to be normed, in {model.dtype_name}",
         allowed="residuals whose squares float32 can hold",
         advice="load the model with a wider dtype (bfloat16, float32)"
-        + ("" if isinstance(intervention, Clean) else ", or lower the strength"),
+        + (", or lower the strength" if intervention.terms else ""),
     )
 
 

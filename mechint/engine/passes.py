@@ -30,7 +30,6 @@ from mechint.engine.stored_pass import StoredPass
 from mechint.interventions.addition import Steering, Term
 from mechint.interventions.fill_files import StoredPrefix
 from mechint.interventions.receipts import Felt
-from mechint.interventions.specifications import Swap
 from mechint.models.backends.blocks import BlockPass, moved
 from mechint.models.backends.past import KeyValues, Past, Piece, take
 from mechint.models.capture import EMBED
@@ -121,9 +120,9 @@ class Pass:
 
     def _filler(self, step: Step, state: Effect) -> Model | StoredPrefix:
         """Return what fills a step's positions in a state."""
-        if state.swap is None or not state.swapped >> step.node.start & 1:
+        if state.filler is None or not state.swapped >> step.node.start & 1:
             return self.model
-        return state.swap.model if isinstance(state.swap, Swap) else state.swap
+        return state.filler if isinstance(state.filler, StoredPrefix) else state.filler.model
 
     def _fillers(self, level: int) -> list[Model | StoredPrefix]:
         """Return what each row of a level is filled by."""

@@ -12,7 +12,7 @@ from mechint.engine.passes import StepResult
 from mechint.engine.plan import Cell, Step
 from mechint.interventions.prefill import reach_of
 from mechint.interventions.receipts import Felt, Measured, Receipt
-from mechint.interventions.specifications import Clean, Filled, Intervention, Swap
+from mechint.interventions.specifications import Intervention
 from mechint.models.model import Model
 
 # The steps that a prefill is made of, with the state in each of the row that is looked at.
@@ -59,12 +59,10 @@ def _receipt(
     rendered: Rendered,
     intervention: Intervention,
 ) -> Receipt:
-    names, n_pos = (rendered.label, intervention.name), rendered.prefix_length
-    if isinstance(intervention, Clean):
-        return Receipt(*names, "clean", n_pos, (), ())
+    names, n_pos, kind = (rendered.label, intervention.name), rendered.prefix_length, intervention.kind
     state = state_of(rendered, intervention, terms_of(intervention))
-    if isinstance(intervention, Swap | Filled):
-        return Receipt(*names, "swapped", n_pos, tuple(as_positions(state.swapped)), ())
+    if state.filler is not None:
+        return Receipt(*names, kind, n_pos, tuple(as_positions(state.swapped)), ())
     touched = 0
     for positions in state.positions:
         touched |= positions
@@ -74,7 +72,7 @@ def _receipt(
     for layer in layers:
         _check(names, layer, felt[layer], _term_bits(state, layer), line)
     passes = {layer: list(of_layer.values()) for layer, of_layer in felt.items()}
-    return Measured(model, rendered.tokens).receipt(names, "injected", n_pos, as_positions(touched), passes)
+    return Measured(model, rendered.tokens).receipt(names, kind, n_pos, as_positions(touched), passes)
 
 
 def _felt(line: Line, done: Mapping[Step, StepResult], layer: int) -> dict[Step, Felt]:

@@ -34,7 +34,7 @@ class Steering:
     def __init__(self, n_rows: int, n_pos: int, d_model: int) -> None:
         self.shape = (n_rows, n_pos, d_model)
         self.terms: list[Term] = []
-        self._additions: dict[int, _Addition] = {}
+        self._additions: dict[int, _TermHook] = {}
 
     def add(self, term: Term) -> None:
         """Add a term; several for one row and layer are summed."""
@@ -43,12 +43,12 @@ class Steering:
     def hooks(self) -> dict[int, HookFn]:
         """Return one hook for each layer that is to be touched, and forget earlier counts."""
         layers = sorted({layer for term in self.terms for layer in term.vectors})
-        self._additions = {layer: _Addition(layer, self.shape, self._at(layer)) for layer in layers}
+        self._additions = {layer: _TermHook(layer, self.shape, self._at(layer)) for layer in layers}
         return dict(self._additions)
 
     def apply(self, layer: int, activation: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         """Add what the terms say of one layer, and count it like a hook."""
-        self._additions[layer] = _Addition(layer, self.shape, self._at(layer))
+        self._additions[layer] = _TermHook(layer, self.shape, self._at(layer))
         return self._additions[layer].add(activation)
 
     def check(self) -> None:
@@ -85,8 +85,17 @@ class Steering:
         return expected
 
 
-class _Addition:
-    """The hook of one layer."""
+def norms_of(
+    activation: Float[Tensor, "row pos d_model"], changed: Float[Tensor, "row pos d_model"]
+) -> tuple[Float[Tensor, "row pos"], Float[Tensor, "row pos"]]:
+    """Return the norms of the stream before something was added, and of what it has changed by, in float32."""
+    before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32)
+    change = (changed.float() - activation.float()).norm(dim=-1)
+    return before.cpu(), change.cpu()
+
+
+class _TermHook:
+    """The hook of one layer: adds each term's vector at its row and positions."""
 
     def __init__(self, layer: int, shape: tuple[int, int, int], terms: list[Term]) -> None:
         self.layer, self.shape = layer, shape
@@ -112,8 +121,7 @@ class _Addition:
         changed = activation + delta.to(activation.dtype)
         self.touched = delta.ne(0).any(-1).cpu()
         del delta  # as large as the stream itself
-        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32).cpu()
-        self.change = (changed.float() - activation.float()).norm(dim=-1).cpu()
+        self.before, self.change = norms_of(activation, changed)
         return changed
 
     def felt(self, row: int) -> Felt:

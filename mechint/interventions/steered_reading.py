@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechint.base.errors import ReceiptError, UsageError
+from mechint.interventions.addition import norms_of
 from mechint.interventions.receipts import Felt
-from mechint.interventions.specifications import Filled, Intervention, terms_among
+from mechint.interventions.specifications import Intervention
 from mechint.models.cache import KVCache
 from mechint.models.capture import read_on
 from mechint.models.model import Model
@@ -47,7 +48,7 @@ class ActiveSteering:
     def __init__(self, rows: Sequence[SteeredRow]) -> None:
         self.rows = tuple(rows)
         layers = sorted({layer for row in rows for layer in row.added})
-        self._additions = {layer: _Addition(_stacked(rows, layer)) for layer in layers}
+        self._additions = {layer: _RowHook(_stacked(rows, layer)) for layer in layers}
 
     def select(self, rows: Sequence[int]) -> ActiveSteering:
         """Return the steering of some of the rows, which go on counting."""
@@ -68,7 +69,7 @@ class ActiveSteering:
             self._count(layer, addition)
         return extended, resid
 
-    def _count(self, layer: int, addition: _Addition) -> None:
+    def _count(self, layer: int, addition: _RowHook) -> None:
         if addition.firings != 1:
             raise _not_as_asked(layer, f"{addition.firings} firings")
         for number, row in enumerate(self.rows):
@@ -81,23 +82,29 @@ class ActiveSteering:
 def added_vectors(model: Model, intervention: Intervention) -> dict[int, Float[Tensor, " d_model"]]:
     """Return what an intervention adds to the residual stream of `model` at each layer: nothing but for injections."""
     total: dict[int, Tensor] = {}
-    for term in terms_among([intervention]):
+    for term in intervention.terms:
         for layer in term.layers or ():
             amount = term.amount(layer, model)
             total[layer] = total[layer] + amount if layer in total else amount
     return total
 
 
+def reader_of(model: Model, intervention: Intervention) -> Model:
+    """Return the model that reads a text under an intervention: the other one, for a swap whose model is loaded."""
+    filler = intervention.filler
+    return model if filler is None or filler.model is None else filler.model
+
+
 def check_everywhere(interventions: Sequence[Intervention]) -> None:
     """Raise UsageError for what cannot act at every position: caches filled before, injections narrowed to a part."""
     for intervention in interventions:
-        if isinstance(intervention, Filled):
+        if intervention.filler is not None and intervention.filler.model is None:
             raise UsageError(
                 given=f"{intervention.name}: caches that were filled before",
                 allowed="clean, injections, and swaps whose model is loaded",
                 advice="use mi.Swap with the model that filled them",
             )
-        for term in terms_among([intervention]):
+        for term in intervention.terms:
             if term.positions is not None or term.segments is not None:
                 raise UsageError(
                     given=f"{term.name}: narrowed to {'positions' if term.segments is None else 'segments'}",
@@ -120,7 +127,7 @@ def _not_as_asked(layer: int, counted: str) -> ReceiptError:
     )
 
 
-class _Addition:
+class _RowHook:
     """The hook of one layer: adds each row's vector at all positions of the pass."""
 
     def __init__(self, vectors: Float[Tensor, "batch d_model"]) -> None:
@@ -138,8 +145,7 @@ class _Addition:
             raise _not_as_asked(self.layer, f"activations shaped {tuple(activation.shape)}")
         self.vectors = self.vectors.to(activation.device)
         changed: Tensor = activation + self.vectors[:, None].to(activation.dtype)
-        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32).cpu()
-        self.change = (changed.float() - activation.float()).norm(dim=-1).cpu()
+        self.before, self.change = norms_of(activation, changed)
         return changed
 
     def felt(self, row: int, start: int) -> list[Felt]:

@@ -18,8 +18,8 @@ from mechint.engine.reach import warn_unreached
 from mechint.interventions.listing import check_at_least, listed_conversations, listed_interventions
 from mechint.interventions.prefill import check_fits, check_readable, prefill
 from mechint.interventions.receipts import Measured, Receipt
-from mechint.interventions.specifications import Clean, Intervention, Swap, terms_among
-from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, added_vectors, check_everywhere
+from mechint.interventions.specifications import Intervention, terms_among
+from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, added_vectors, check_everywhere, reader_of
 from mechint.models.model import Model
 from mechint.models.residual_scale import unit_record
 from mechint.models.row_memory import fitting_rows
@@ -121,8 +121,8 @@ def _batches(
     """Yield rows that are generated together, with the model that speaks: the swapped one only where that goes on."""
     places: dict[Model, list[int]] = {}
     for place, row in enumerate(rows):
-        other = row.intervention.model if isinstance(row.intervention, Swap) else model
-        places.setdefault(other if steer_reply else model, []).append(place)
+        reader = reader_of(model, row.intervention) if steer_reply else model
+        places.setdefault(reader, []).append(place)
     for reader, of_reader in places.items():
         for start in range(0, len(of_reader), batch_size):
             yield reader, of_reader[start : start + batch_size]
@@ -145,7 +145,7 @@ def _spoken(
     spoken = []
     for row, reply, steered in zip(rows, replies, together.steering.rows, strict=True):
         of_prefill = receipts[row.cell]
-        goes_on = steer_reply and not isinstance(row.intervention, Clean)
+        goes_on = steer_reply and row.intervention.kind != "clean"
         of_reply = (_reply_receipt(reader, row, reply, steered, of_prefill),) if goes_on else ()
         spoken.append(_Spoken(row, reply, of_reply if row.sample else (of_prefill, *of_reply)))
     return spoken

@@ -22,8 +22,8 @@ from mechint.chat.render import render
 from mechint.chat.spans import positions_of
 from mechint.interventions.listing import check_at_least, listed_interventions
 from mechint.interventions.prefill import check_fits
-from mechint.interventions.specifications import Intervention, Swap, terms_among
-from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, added_vectors, check_everywhere
+from mechint.interventions.specifications import Intervention, terms_among
+from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, added_vectors, check_everywhere, reader_of
 from mechint.models.model import Model
 from mechint.models.residual_scale import unit_record
 from mechint.models.row_memory import fitting_rows
@@ -125,7 +125,7 @@ class _Row:
 
     def reader(self, model: Model) -> Model:
         """The model that reads it."""
-        return self.intervention.model if isinstance(self.intervention, Swap) else model
+        return reader_of(model, self.intervention)
 
 
 def _texts(model: Model, texts: Sequence[str | Conversation]) -> list[_Text]:

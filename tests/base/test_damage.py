@@ -340,10 +340,10 @@ def test_a_damaged_fill_is_filled_again(model: mi.Model, tiny_model: Load, tmp_p
     mi.fill(other, conversation(), tmp_path)
     (file,) = tmp_path.glob("prefix-*")
     rendered, content = mi.render(model.tokenizer, conversation()), file.read_bytes()
-    expected = mi.Filled(tmp_path).stored(rendered).cache().fingerprint()
+    expected = mi.Filled(tmp_path).filler.for_conversation(rendered).cache().fingerprint()
     for damaged in (content[:-1], content[:100], b"", bytes(len(content)), content[:-9] + bytes(9)):
         file.write_bytes(damaged)
         with pytest.raises(StaleArtefactError, match=r"mi\.fill again"):
-            mi.Filled(tmp_path).stored(rendered).cache()
+            mi.Filled(tmp_path).filler.for_conversation(rendered).cache()
         mi.fill(other, conversation(), tmp_path)
-        assert mi.Filled(tmp_path).stored(rendered).cache().fingerprint() == expected
+        assert mi.Filled(tmp_path).filler.for_conversation(rendered).cache().fingerprint() == expected

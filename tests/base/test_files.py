@@ -23,12 +23,12 @@ from pathlib import Path
 from mechint.models.cache import KVCache
 from mechint.vectors.activations import Activations
 from mechint.base.errors import OutputError
-from mechint.interventions.fill_files import Filler, Prefix, StoredPrefix
+from mechint.interventions.fill_files import FillSource, Prefix, StoredPrefix
 from mechint.engine.store import CellStore
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 folder, cache = Path(sys.argv[1]), KVCache(*[(torch.randn(1, 2, 100, 64),) for _ in range(2)])
 vector = mi.ConceptVector({1: torch.randn(10_000)}, "v", 2)
-filler = Filler("m", "i", True, "bridge", "torch.float32", "s", "c", "v")
+filler = FillSource("m", "i", True, "bridge", "torch.float32", "s", "c", "v")
 writers = {
     "safetensors": lambda: vector.save(folder / "v.safetensors"),
     "gguf": lambda: vector.save(folder / "v.gguf"),

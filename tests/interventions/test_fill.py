@@ -251,7 +251,7 @@ def test_damaged_and_altered_files_are_refused(model, other, tmp_path):
     from safetensors.torch import load_file, save_file
 
     filled = mi.fill(other, chats(), tmp_path)
-    path = filled.stored(render(model.tokenizer, chats()[0])).path
+    path = filled.filler.for_conversation(render(model.tokenizer, chats()[0])).path
     whole, tensors = path.read_bytes(), load_file(path)
     with safe_open(path, "pt") as file:
         about = file.metadata()
@@ -278,7 +278,7 @@ def test_damaged_and_altered_files_are_refused(model, other, tmp_path):
     refused("metadata")
     save_file(load_file(path), path)
     refused("metadata")
-    longer = filled.stored(render(model.tokenizer, chats()[3])).path
+    longer = filled.filler.for_conversation(render(model.tokenizer, chats()[3])).path
     path.write_bytes(longer.read_bytes())
     refused("renamed")
     path.unlink()
@@ -335,9 +335,9 @@ def test_an_adapter_may_fill(model, tiny_checkpoint, tmp_path):
 
 def test_stored_prefix_of_a_directory_that_is_gone(model, other, tmp_path):
     filled = mi.fill(other, chats()[0], tmp_path / "a")
-    stored = filled.stored(render(model.tokenizer, chats()[0]))
+    stored = filled.filler.for_conversation(render(model.tokenizer, chats()[0]))
     assert stored.is_whole()
-    assert not StoredPrefix(tmp_path / "gone", stored.filler, stored.prefix).is_whole()
+    assert not StoredPrefix(tmp_path / "gone", stored.source, stored.prefix).is_whole()
 
 
 def test_a_fill_is_sent_to_other_processes(model, other, tmp_path, monkeypatch):

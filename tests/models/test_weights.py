@@ -19,7 +19,7 @@ from torch import Tensor
 import mechint as mi
 from mechint.base.errors import ModelValidationError, StaleArtefactError
 from mechint.chat.render import render
-from mechint.interventions.fill_files import Filler
+from mechint.interventions.fill_files import FillSource
 from mechint.interventions.specifications import CLEAN, Injection, Swap
 from mechint.models import weights
 from mechint.models.model import LoadArguments
@@ -119,12 +119,12 @@ def test_a_swap_with_a_model_that_was_edited_since_is_refused(tiny_model: Load, 
 
 def test_vectors_fills_and_workers_go_by_the_weights_as_they_are(fresh: Load) -> None:
     model = fresh()
-    before = Filler.of(model, "clean", causal=True)
+    before = FillSource.of(model, "clean", causal=True)
     arguments = LoadArguments(model.arguments.name_or_path, identity=model.identity)
     assert arguments.load().identity == model.identity
     old = mi.extract.mean_difference(model, ["cats"])["cats"].provenance
     model.backend.hf_model.get_input_embeddings().weight.data[7] *= 1.5
-    assert Filler.of(model, "clean", causal=True) != before
+    assert FillSource.of(model, "clean", causal=True) != before
     assert mi.extract.mean_difference(model, ["cats"])["cats"].provenance["key"] != old["key"]
     with pytest.raises(StaleArtefactError, match="other weights"):
         LoadArguments(model.arguments.name_or_path, identity=model.identity).load()

@@ -15,7 +15,7 @@ from mechint.base.errors import UsageError
 from mechint.base.signatures import checked
 from mechint.interventions.addition import Term
 from mechint.interventions.prefill import Prefilled, injected_positions
-from mechint.interventions.specifications import Clean, Injection, InjectionSum, Intervention
+from mechint.interventions.specifications import Intervention
 from mechint.models.cache import KVCache
 
 
@@ -49,15 +49,14 @@ class Steered:
     @classmethod
     def of(cls, reading: Reading, intervention: Intervention) -> Steered:
         """Work out amounts and positions as a prefill does. Raises UsageError for swaps."""
-        if not isinstance(intervention, Clean | Injection | InjectionSum):
+        if intervention.filler is not None:
             raise UsageError(
                 given=f"{intervention.name}, whose steered turns went through another model",
                 allowed="clean runs and injections",
                 advice="look at the read positions instead: States.acts",
             )
-        injections = () if isinstance(intervention, Clean) else intervention.terms
         terms = []
-        for injection in injections:
+        for injection in intervention.terms:
             amounts = {layer: injection.amount(layer, reading.model) for layer in injection.layers or ()}
             terms.append(Term(0, injected_positions(reading.rendered, injection), amounts))
         touched = torch.zeros(len(reading.rendered.tokens), dtype=torch.bool)
