@@ -210,7 +210,7 @@ def _by_head(model: Model, activations: dict[str, Tensor]) -> list[list[_Compone
         return None
     blocks = []
     for layer, tensors in enumerate(results):
-        written, bias = (tensor.to(model.device) for tensor in tensors)
+        written, bias = tensors[0].to(model.device), tensors[1].to(model.device)
         heads = range(written.shape[1])
         block = [_Component("head", f"L{layer} head {head}", layer, head, written[:, head]) for head in heads]
         if bias.any():

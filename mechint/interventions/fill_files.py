@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from safetensors import safe_open
 
 _FORMAT = "mechint fill 1"
-_SIDES = ("keys", "values")
 _KIND = FileKind(
     description="a fill",
     allowed="a file as mi.fill has written it, from the same model, intervention and tokens",
@@ -156,17 +155,16 @@ class StoredPrefix:
         """Return the whole cache; raises StaleArtefactError for a file that is missing, damaged or another one."""
         with _opened(self.path) as (file, head):
             sums = self._sums(head)
-            keys, values = (
-                tuple(self._tensor(file, f"{side}.{layer}", sums) for layer in range(len(sums) // 2)) for side in _SIDES
-            )
+            layers = range(len(sums) // 2)
+            keys = tuple(self._tensor(file, f"keys.{layer}", sums) for layer in layers)
+            values = tuple(self._tensor(file, f"values.{layer}", sums) for layer in layers)
         return KVCache(keys, values)
 
     def layer(self, layer: int) -> KeyValues:
         """Return keys and values of one layer (`1 heads pos d_head`), read from the file; raises StaleArtefactError."""
         with _opened(self.path) as (file, head):
             sums = self._sums(head)
-            keys, values = (self._tensor(file, f"{side}.{layer}", sums) for side in _SIDES)
-        return keys, values
+            return self._tensor(file, f"keys.{layer}", sums), self._tensor(file, f"values.{layer}", sums)
 
     def _sums(self, head: Mapping[str, str]) -> dict[str, str]:
         if _source(head) != self.source or head["prefix"] != self.prefix._text():

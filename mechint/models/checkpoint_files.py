@@ -34,9 +34,14 @@ _REAL = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # safetensors' name
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 _MAX_LAYERS = 10_000
 _AT_LEAST_ONE = (
-    "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
     "vocab_size",
-)  # fmt: skip
+)
 
 
 def check_files(directory: Path) -> None:

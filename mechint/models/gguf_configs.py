@@ -22,15 +22,30 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 Setting = int | float | str | bool | None | list[str] | dict[str, object]
-# Carried over below; of the last line nothing follows for what is computed.
+# Fields that are carried over below; the last two change nothing that is computed.
 _COMMON = (
-    "vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length",
-    "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
-    "attention.layer_norm_rms_epsilon", "attention.causal",
-    "rope.dimension_count", "rope.freq_base", "rope.scaling.type", "rope.scaling.factor",
-    "rope.scaling.original_context_length", "rope.scale_linear", "expert_count", "expert_used_count",
-    "rope.scaling.finetuned", "tensor_data_layout",
-)  # fmt: skip
+    "vocab_size",
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "attention.causal",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scale_linear",
+    "expert_count",
+    "expert_used_count",
+    "rope.scaling.finetuned",
+    "tensor_data_layout",
+)
 _GEMMA = ("attention.sliding_window", "attention.sliding_window_pattern", "attention.scale", "rope.freq_base_swa")
 _SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 _MAX_LAYERS = 10_000

@@ -147,7 +147,8 @@ def _header(path: Path) -> GGUFModel:
         head = _Cursor(data)
         if data[:4] != b"GGUF":
             raise ValueError("it does not begin as GGUF files do")
-        _, version, n_tensors, n_fields = (head.whole(form) for form in "IIQQ")
+        head.whole("I")  # the letters GGUF
+        version, n_tensors, n_fields = head.whole("I"), head.whole("Q"), head.whole("Q")
         if version not in _VERSIONS:
             raise ValueError(f"it is of GGUF version {version} (or of a machine with the other order of bytes)")
         fields: dict[str, object] = {}

@@ -80,16 +80,21 @@ def unit_record(model: Model) -> dict[str, JSON]:
 def check_same_unit(first: Mapping[str, JSON], second: Mapping[str, JSON], where: str) -> None:
     """Raise StaleArtefactError unless two records are of one unit: measured alike, and the same but for rounding."""
     norms, others = first.get("norms"), second.get("norms")
-    alike = norms == others or (
-        isinstance(norms, list) and isinstance(others, list) and len(norms) == len(others)
-        and np.allclose(np.array(norms, float), np.array(others, float), rtol=_ROUNDING, atol=0.0)
-    )  # fmt: skip
-    if first.get("key") != second.get("key") or not alike:
+    if first.get("key") != second.get("key") or not _alike(norms, others):
         raise StaleArtefactError(
             given=f"{where}: doses in units of {_in_short(norms)} and of {_in_short(others)}",
             allowed="one unit in all rows of a table: equal weights, measured in the same way",
             advice="compute the parts again with the same model, dtype and version",
         )
+
+
+def _alike(norms: JSON, others: JSON) -> bool:
+    """Whether two records of norms by layer agree but for rounding; a model without a unit has None."""
+    if not isinstance(norms, list) or not isinstance(others, list):
+        return norms == others
+    if len(norms) != len(others):
+        return False
+    return bool(np.allclose(np.array(norms, float), np.array(others, float), rtol=_ROUNDING, atol=0.0))
 
 
 @cache

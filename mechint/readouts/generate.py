@@ -204,9 +204,8 @@ def _text(tokenizer: PreTrainedTokenizerBase, spoken: _Spoken) -> str:
     """Return a reply as text, without its end token; other special tokens are shown."""
     context = list(spoken.row.rendered.tokens[-_CONTEXT:])
     tokens = spoken.reply.tokens[:-1] if spoken.reply.stopped else spoken.reply.tokens
-    before, whole = (
-        str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in (context, [*context, *tokens])
-    )
+    before = str(tokenizer.decode(context, clean_up_tokenization_spaces=False))
+    whole = str(tokenizer.decode([*context, *tokens], clean_up_tokenization_spaces=False))
     return whole.removeprefix(before)
 
 

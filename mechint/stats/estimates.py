@@ -53,10 +53,9 @@ class Estimate:
     def bounds(self, quantile: Cells) -> tuple[Cells, Cells]:
         """Return low and high where t has this quantile: an arm is longer where the sample is skewed to."""
         error = np.sqrt(self.variance)
-        below, above = (
-            np.clip(side * _corrected(side * quantile, self.skewness), _SHORTEST * quantile, _LONGEST * quantile)
-            for side in (1, -1)
-        )
+        least, most = _SHORTEST * quantile, _LONGEST * quantile
+        below = np.clip(_corrected(quantile, self.skewness), least, most)
+        above = np.clip(-_corrected(-quantile, self.skewness), least, most)
         return self.mean - error * below, self.mean + error * above
 
     def interval(self, level: float, n: int) -> Interval:

@@ -83,7 +83,9 @@ def miller_madow(counts: Shaped[np.ndarray, "cause answer"]) -> float:
             advice="use `information` for soft answers",
         )
     plug_in = mutual_information(counts)
-    cells, causes, answers = ((table > 0).sum() for table in (counts, counts.sum(axis=1), counts.sum(axis=0)))
+    cells = (counts > 0).sum()
+    causes = (counts.sum(axis=1) > 0).sum()
+    answers = (counts.sum(axis=0) > 0).sum()
     return plug_in - float(cells - causes - answers + 1) / (2 * float(counts.sum()) * math.log(2))
 
 
@@ -139,10 +141,9 @@ def accuracy(
         raise UsageError(f"truths {truth.min()} to {truth.max()}", f"0 to {n_options - 1}", "give indices of options")
     right = _right(answers, truth).sum(axis=-1)
     intervals = [binomial_interval(int(count), len(truth), level=level) for count in right.ravel()]
-    mean, low, high = (
-        np.array([getattr(interval, name) for interval in intervals]).reshape(right.shape)
-        for name in ("mean", "low", "high")
-    )
+    mean = np.array([interval.mean for interval in intervals]).reshape(right.shape)
+    low = np.array([interval.low for interval in intervals]).reshape(right.shape)
+    high = np.array([interval.high for interval in intervals]).reshape(right.shape)
     by_chance = 1 / n_options if chance is None else chance
     p_value = np.asarray(stats.binom.sf(right - 1, len(truth), by_chance), dtype=np.float64)
     return Accuracy(Interval(mean, low, high, len(truth)), by_chance, p_value)

@@ -52,10 +52,8 @@ def cache_effects(states: FeatureReading, row: int, source: int) -> dict[int, fl
     effects = {}
     for layer in range(states.dictionary.layer + 1, cache.n_layers):
         rows = [source if other == layer else row for other in range(cache.n_layers)]
-        keys, values = (
-            tuple(tensor[cache_row : cache_row + 1] for cache_row, tensor in zip(rows, side, strict=True))
-            for side in (cache.keys, cache.values)
-        )
+        keys = tuple(tensor[at : at + 1] for at, tensor in zip(rows, cache.keys, strict=True))
+        values = tuple(tensor[at : at + 1] for at, tensor in zip(rows, cache.values, strict=True))
         effects[layer] = _effect(states, row, states.resid[row], KVCache(keys, values), 0)
     return effects
 

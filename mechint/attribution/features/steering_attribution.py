@@ -180,10 +180,9 @@ def _whole_way(steps: int) -> list[_Span]:
 
 def _sum(parts: Sequence[_Parts]) -> _Parts:
     """What was written adds up, what matters is the mean."""
-    features, write, error = (
-        torch.stack([getattr(span_parts, name) for span_parts in parts]).sum(0)
-        for name in ("features", "write", "error")
-    )
+    features = torch.stack([span_parts.features for span_parts in parts]).sum(0)
+    write = torch.stack([span_parts.write for span_parts in parts]).sum(0)
+    error = torch.stack([span_parts.error for span_parts in parts]).sum(0)
     matter = torch.stack([span_parts.matter for span_parts in parts]).mean(0)
     active = torch.stack([span_parts.active for span_parts in parts]).any(0)
     later = {layer: sum(span_parts.later[layer] for span_parts in parts) for layer in parts[0].later}

@@ -85,14 +85,23 @@ def _table(
     frames = []
     for number, values in enumerate(parts):
         side, layer = SIDES[number // half], number % half
-        head, position = (axis.ravel() for axis in np.indices(values.shape))
+        heads, positions = np.indices(values.shape)
+        head, position = heads.ravel(), positions.ravel()
         labels = np.array([f"L{layer} {side} head {index}" for index in range(len(values))], dtype=object)
         frames.append(
-            pd.DataFrame({
-                "component": labels[head], "layer": layer, "index": head, "side": side, "position": position,
-                "clean": np.nan, "injected": np.nan, "attribution": values.ravel(),
-            })
-        )  # fmt: skip
+            pd.DataFrame(
+                {
+                    "component": labels[head],
+                    "layer": layer,
+                    "index": head,
+                    "side": side,
+                    "position": position,
+                    "clean": np.nan,
+                    "injected": np.nan,
+                    "attribution": values.ravel(),
+                }
+            )
+        )
     table = pd.concat(frames, ignore_index=True)
     subject = {"conversation": reading.rendered.label, "intervention": reading.names[injected], "kind": "cache"}
     table = table.assign(**subject)[[*subject, *table.columns]]

@@ -74,15 +74,16 @@ def patched(cache: KVCache, base_row: int, other_row: int, parts: Sequence[Parts
     for row, part in ((row, part) for row, union in enumerate(unions) for part in union):
         for place in product(part.sides, range(cache.n_layers) if part.layers is None else part.layers):
             replacements.setdefault(place, []).append((row, part))
-    keys, values = (
-        tuple(
-            _mixed(tensor, (base_row, other_row), len(unions), replacements.get((side, layer), []))
+    rows, count = (base_row, other_row), len(unions)
+    mixed: dict[Side, tuple[Tensor, ...]] = {
+        side: tuple(
+            _mixed(tensor, rows, count, replacements.get((side, layer), []))
             for layer, tensor in enumerate(getattr(cache, side))
         )
         for side in SIDES
-    )
+    }
     mask = None if cache.mask is None else cache.mask[base_row : base_row + 1].expand(len(unions), -1)
-    return KVCache(keys, values, mask)
+    return KVCache(mixed["keys"], mixed["values"], mask)
 
 
 @checked
@@ -166,12 +167,8 @@ def _mixed(
         return whole
     mixed = whole.clone()
     for row, part in parts:
-        heads = torch.tensor(range(tensor.shape[1]) if part.heads is None else part.heads, device=tensor.device)[
-            :, None
-        ]
-        positions = torch.tensor(
-            range(tensor.shape[2]) if part.positions is None else part.positions, device=tensor.device
-        )[None, :]
+        heads = torch.tensor(range(tensor.shape[1]) if part.heads is None else part.heads)[:, None]
+        positions = torch.tensor(range(tensor.shape[2]) if part.positions is None else part.positions)[None, :]
         mixed[row, heads, positions] = tensor[other, heads, positions]
     return mixed
 
@@ -182,11 +179,9 @@ def _touched(
     """Return for each union the layers in which it changes something."""
     layers_by_part: dict[Part, tuple[int, ...]] = {}
     for part in dict.fromkeys(part for union in unions for part in union):
-        chosen = [
-            side[:, slice(None) if part.heads is None else list(part.heads)]
-            [:, :, slice(None) if part.positions is None else list(part.positions)]
-            for side in (where[name] for name in part.sides)
-        ]  # fmt: skip
+        heads = slice(None) if part.heads is None else list(part.heads)
+        positions = slice(None) if part.positions is None else list(part.positions)
+        chosen = [where[side][:, heads][:, :, positions] for side in part.sides]
         changed = torch.stack([side.flatten(1).any(1) for side in chosen]).any(0)
         layers = range(len(changed)) if part.layers is None else part.layers
         layers_by_part[part] = tuple(layer for layer in layers if changed[layer])

@@ -166,7 +166,7 @@ def attribute(
 def _carried(reading: Reading, clean: int, injected: int, parts: Sequence[Parts]) -> list[pd.DataFrame]:
     """Return for each direction what each part does, in the order of the parts."""
     # Read one by one, as `patch` reads what it begins from: what changes nothing has an effect of exactly zero.
-    before, after = (reading.logit_diffs([row]).item() for row in (clean, injected))
+    before, after = reading.logit_diffs([clean]).item(), reading.logit_diffs([injected]).item()
     shift, frames = after - before, []
     for direction in DIRECTIONS:
         read = patch(reading, clean, injected, parts, direction=direction).double().cpu().numpy()

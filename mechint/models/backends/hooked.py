@@ -61,10 +61,8 @@ class HookedBackend:
         with torch.no_grad(), self.handle.hooks(fwd_hooks=list(hooks)):
             # A mask is always given: TransformerLens would otherwise guess one from the padding token.
             self.handle(tokens, return_type=None, attention_mask=_new_mask(tokens, mask), past_kv_cache=native)
-        keys, values = (
-            tuple(getattr(entry, side).transpose(1, 2) for entry in native.entries)
-            for side in ("past_keys", "past_values")
-        )
+        keys = tuple(entry.past_keys.transpose(1, 2) for entry in native.entries)
+        values = tuple(entry.past_values.transpose(1, 2) for entry in native.entries)
         return KVCache(keys, values, extended_mask(cache, tokens, mask))
 
     def logits(
