@@ -304,10 +304,10 @@ def test_an_exception_leaves_no_hook(backend: str, tiny_model: Load):
 
 def test_a_block_that_runs_twice_is_refused(model: mi.Model, monkeypatch: pytest.MonkeyPatch):
     """Every pass of active steering counts its firings."""
-    from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, _Addition
+    from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, _RowHook
 
-    once = _Addition.__call__
-    monkeypatch.setattr(_Addition, "__call__", lambda self, a, *, hook: once(self, once(self, a, hook=hook), hook=hook))
+    once = _RowHook.__call__
+    monkeypatch.setattr(_RowHook, "__call__", lambda self, a, *, hook: once(self, once(self, a, hook=hook), hook=hook))
     steering = ActiveSteering([SteeredRow({1: torch.ones(model.d_model)})])
     with pytest.raises(ReceiptError, match="2 firings"):
         steering.read(model, torch.tensor([[3, 4]]))
