@@ -73,7 +73,7 @@ def direct_logit_attribution(reading: Reading, clean: int, injected: int, *, hea
 def late_loss(
     reading: Reading, clean: int, injected: int, *, layer: int | None = None, heads: bool = True
 ) -> pd.DataFrame:
-    """Return what happens to the shift between one layer of the logit lens and the output, by component.
+    """Return the change of the shift between one layer of the logit lens and the output, by component.
 
     `layer` is the one whose lens shows the greatest shift towards yes, unless given. Each later component is attributed
     what it writes, at the scale that the final norm has at the output; the row "final norm scale" is what the stream of
@@ -125,7 +125,7 @@ def cumulative(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class _Component:
-    """What one component wrote at the answer position, in each run."""
+    """One component with the vector that it wrote at the answer position, in each run."""
 
     kind: str
     name: str
@@ -164,7 +164,7 @@ class _Written:
         return cls([embed, *chain.from_iterable(blocks)], streams, gaps, _WHOLE if heads and split is None else "")
 
     def rounding(self, first: int) -> _Component:
-        """What the blocks from `first` on have added beside their components."""
+        """The part of the writes of blocks from `first` on that is in none of their components."""
         return _Component("rest", "rounding", len(self.gaps), -1, self.gaps[first:].sum(dim=0))
 
 
@@ -203,7 +203,7 @@ def _keep(name: str, activations: dict[str, Tensor], device: torch.device) -> Ho
 
 
 def _by_head(model: Model, activations: dict[str, Tensor]) -> list[list[_Component]] | None:
-    """Return what heads and the bias of attention write, by layer; None unless that sums to what attention writes."""
+    """Return the writes of heads and bias, by layer; None where they do not sum to the write of attention."""
     layers = range(model.n_layers)
     results = head_outputs(model.backend, {layer: activations[_z(layer)] for layer in layers})
     if results is None:
@@ -248,7 +248,7 @@ def _row(component: _Component, held: Sequence[LinearReadout]) -> Entry:
 
 
 def _left(changes: Sequence[float], rows: Sequence[Entry]) -> list[float]:
-    """Return what of a change in each run some rows leave unexplained."""
+    """Return the part of a change in each run that some rows leave unexplained."""
     return [change - sum(float(row[side]) for row in rows) for side, change in zip(_SIDES, changes, strict=True)]
 
 

@@ -89,7 +89,7 @@ def _check_apart(answers: Answers, yes: Sequence[int], no: Sequence[int], choice
 def all_answer_ids(
     tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered], answers: Answers | AnswerIds | None
 ) -> list[AnswerIds]:
-    """Return what `answer_ids` returns for each conversation; those that end alike and have like answers ask once."""
+    """Return the `answer_ids` of each conversation, worked out once for those that end alike and have like answers."""
     cached: dict[tuple[str, str | None, str | None], AnswerIds] = {}
     ids = []
     for item in rendered:
@@ -126,7 +126,7 @@ def add_shifts(table: pd.DataFrame, keys: Sequence[str], clean: npt.NDArray[np.b
 
 
 def _asks_yes_no(ids: AnswerIds) -> bool:
-    """Options alone leave out the columns of yes and no."""
+    """Whether there are columns of yes and no: not where only options are read."""
     return bool(ids.yes or ids.no or not ids.choices)
 
 

@@ -1,4 +1,4 @@
-"""What an intervention does to each position of a conversation at each layer, as keys that can be compared.
+"""The effect of an intervention on each position of a conversation at each layer, as keys that can be compared.
 
 Two cells whose keys agree up to a position and below a layer have the same activations there.
 """
@@ -22,7 +22,7 @@ LayerKey = tuple[tuple[int, str], ...]
 
 @dataclass(frozen=True)
 class Term:
-    """One injection with a key of what it adds at each layer where that is not nothing."""
+    """One injection with a key of the vector that it adds at each layer, layers with a zero vector left out."""
 
     injection: Injection
     keys: Mapping[int, str]
@@ -30,7 +30,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Effect:
-    """What an intervention does to one conversation.
+    """The effect of an intervention on one conversation.
 
     `positions[k]` are those that term k touches, as bits; `swapped` those that another model fills, or has filled.
     """
@@ -46,7 +46,7 @@ class Effect:
         return (self.swapped & below, *(bits & below for bits in self.positions))
 
     def added(self, stop: int) -> dict[int, LayerKey]:
-        """Return what is added before position `stop`, by layer; layers where nothing is are left out."""
+        """Return the keys of all additions before position `stop`, by layer; layers without one are left out."""
         _, *touched = self.before(stop)
         by_layer: dict[int, list[tuple[int, str]]] = {}
         for term, bits in zip(self.terms, touched, strict=True):
@@ -60,18 +60,18 @@ class Effect:
         return isinstance(self.filler, StoredPrefix) and bool(self.swapped >> position & 1)
 
     def filler_key(self, stop: int) -> str | None:
-        """Return which other model has filled what before `stop`; None if none has filled anything."""
+        """Return a key of the filler and of the positions that it fills before `stop`; None if it fills none."""
         where = self.before(stop)[0]
         return f"{self.filler.identity}/{where:x}" if self.filler is not None and where else None
 
 
 def terms_of(intervention: Intervention) -> tuple[Term, ...]:
-    """Return the injections of an intervention; reading their vectors takes time, so do it once for each."""
+    """Return the injections of an intervention with their keys; hashing vectors takes time, so do it once for each."""
     return tuple(_keyed(injection) for injection in intervention.terms)
 
 
 def state_of(rendered: Rendered, intervention: Intervention, terms: tuple[Term, ...]) -> Effect:
-    """Return what `intervention`, whose terms these are, does to `rendered`.
+    """Return the effect of `intervention`, whose terms are those of `terms_of`, on `rendered`.
 
     Raises UsageError for positions that are not marked, ConversationError where nothing was filled for `rendered`.
     """

@@ -61,7 +61,7 @@ def run(
     memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> Iterator[CellBatch]:
-    """Yield some cells once each, except where all that a pass is for is `finished` already.
+    """Yield every cell once, batched by passes; a pass all of whose cells are `finished` is left out.
 
     Leaving passes out does not change what the others compute, so a table that is gone on with ends as if it had been
     made in one go. A block is given at most `batch_tokens` tokens and `batch_size` rows at once; with `offload`, caches
@@ -169,7 +169,7 @@ def make_budget(
 
 
 def _cached(model: Model) -> float:
-    """Return what a cached position takes, in tokens: joined with new ones, and again as the kernel arranges them."""
+    """Return the memory of a cached position in tokens: joined with new ones, and again as the kernel arranges them."""
     return 2 * max(model.cache_widths) / (_COPIES * model.d_model)
 
 

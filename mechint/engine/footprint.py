@@ -1,4 +1,4 @@
-"""What a pass takes in memory, worked out from its rows before it is run."""
+"""The memory that a pass takes, worked out from its rows before it is run."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Options:
     max_memory: int | str | None = None
 
     def memory(self, model: Model, *, begin: bool = False) -> Memory:
-        """Return what a run may take; what `Memory.of` raises."""
+        """Return the memory that a run may take; raises what `Memory.of` raises."""
         return Memory.of(model, self.max_memory, offload=self.offload, store=self.store, begin=begin)
 
 
@@ -74,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation with what is read of it; requests that agree in all of this share it."""
+    """A conversation with the answers and layers that are read; requests that agree in all of this share it."""
 
     rendered: Rendered
     answers: AnswerIds
@@ -83,7 +83,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class RequestCells:
-    """What one request asks of a job: indices of its conversations and interventions, and the layers to read.
+    """The cells of one request in a job: indices of its conversations and interventions, and the layers to read.
 
     `reference` is the index of the clean intervention that shifts are taken against; `requested` those that are shown.
     """
@@ -102,7 +102,7 @@ class RequestCells:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that some requests ask for; what they have in common is computed once."""
+    """The cells of some requests as one piece of work; what the requests have in common is computed once."""
 
     model: Model
     rendered: tuple[Rendered, ...]
@@ -291,7 +291,7 @@ class Job:
 
     @cached_property
     def _prefixes(self) -> list[str]:
-        """What is read and marked of the first turns of each conversation."""
+        """The tokens and marks of the first turns of each conversation."""
         marks = [[(s.stop, s.add_injection) for s in r.segments if s.stop <= r.prefix_length] for r in self.rendered]
         return [repr((r.tokens[: r.prefix_length], marked)) for r, marked in zip(self.rendered, marks, strict=True)]
 
@@ -314,7 +314,7 @@ class Job:
         return {layer: {name: readings[layer][name] for name in names} for layer in self.layers[cell[0]]}
 
     def reading_work(self, cells: Iterable[Cell]) -> int:
-        """Return what the readouts of some cells take, in (token x block)."""
+        """Return the work of reading some cells, in (token x block)."""
         return self.model.readout_work * sum(len(self.layers[c]) for c, _ in cells)
 
     def _read(self, batch: CellBatch, meter: Meter | None) -> dict[Cell, Readings]:

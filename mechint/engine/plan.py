@@ -1,4 +1,4 @@
-"""What has to be computed for a table of (conversation x intervention), each distinct thing once.
+"""The plan of a table of (conversation x intervention): the passes to compute, each distinct one once.
 
 Two ideas meet here. Conversations that begin alike share a node of the prefix tree, and what was cached for it. In a
 node, interventions share rows below the first layer at which they differ.

@@ -1,4 +1,4 @@
-"""The receipts of an engine's steps: what was done to the cache of a conversation's first turns, piece by piece."""
+"""Receipts of the engine's prefills, each put together from the steps that fill a conversation's first turns."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _receipt(
 
 
 def _felt(line: Line, done: Mapping[Step, StepResult], layer: int) -> dict[Step, Felt]:
-    """Return what a row, by its state in each step, felt at one layer in the steps that added something to it."""
+    """Return the measured changes of a row (by its state in each step) at one layer, by the step that made them."""
     rows = {step: int(step.rows.level[state, layer + 1]) for step, state in line}
     return {step: done[step].felt[layer, row] for step, row in rows.items() if (layer, row) in done[step].felt}
 

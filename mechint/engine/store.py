@@ -1,4 +1,4 @@
-"""Finished cells on disk, by what they were computed from: an interrupted table goes on, several shards make one.
+"""Finished cells on disk, by a hash of their inputs: an interrupted table goes on, several shards make one.
 
 A store is a directory of Parquet files that are added and never changed. Killed at any moment, it has lost at most
 what had not been added yet. A file is named by the hash of its content, so that what was altered is never believed.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Term:
-    """What is added to one row: a vector for each layer, at the positions where `positions` is True."""
+    """An addition to one row: a vector for each layer, at the positions where `positions` is True."""
 
     row: int
     positions: Bool[Tensor, " pos"]
@@ -47,7 +47,7 @@ class Steering:
         return dict(self._additions)
 
     def apply(self, layer: int, activation: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
-        """Add what the terms say of one layer, and count it like a hook."""
+        """Return activations of one layer with its terms added, counted as a hook counts."""
         self._additions[layer] = _TermHook(layer, self.shape, self._at(layer))
         return self._additions[layer].add(activation)
 
@@ -64,7 +64,7 @@ class Steering:
                 )
 
     def felt(self, row: int) -> dict[int, Felt]:
-        """Return what `row` felt at each layer that its own terms name."""
+        """Return the measured change of `row` at each layer that its own terms name."""
         layers = sorted({layer for term in self.terms if term.row == row for layer in term.vectors})
         return {layer: self._additions[layer].felt(row) for layer in layers}
 
@@ -125,7 +125,7 @@ class _TermHook:
         return changed
 
     def felt(self, row: int) -> Felt:
-        """Return what this hook did to one row."""
+        """Return the measured change of one row."""
         places = self.touched[row].nonzero()[:, 0]
         return Felt(self.firings, places, self.change[row][places], self.before[row][places])
 

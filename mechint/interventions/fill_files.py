@@ -39,7 +39,7 @@ _KIND = FileKind(
 
 @dataclass(frozen=True)
 class FillSource:
-    """What a fill was made from: a model's weights under an intervention, by their hashes, and for whom it is readable.
+    """The source of a fill: a model's weights under an intervention, by their hashes, and who can read its caches.
 
     `causal` says that what is done at a position depends on nothing after it. Prefixes that begin alike then agree as
     far as they do; an injection narrowed to some segments is not of this kind.
@@ -127,7 +127,7 @@ class StoredPrefix:
 
     @cached_property
     def identity(self) -> str:
-        """Hash of what filled it: equal for files that agree wherever their tokens do."""
+        """Hash of its source: equal for files that agree wherever their tokens do."""
         fingerprint = self.source.fingerprint()
         return fingerprint if self.source.causal else sha256(fingerprint.encode(), self.prefix.file_name.encode())
 
@@ -185,14 +185,14 @@ def stored_files(directory: Path) -> list[Path]:
 
 
 def read_head(path: Path) -> tuple[FillSource, str]:
-    """Return what filled a file, and how it was called; raises StaleArtefactError for a file that is damaged."""
+    """Return the source of a file and its name; raises StaleArtefactError for a file that is damaged."""
     with _opened(path) as (_, head):
         model, intervention = head["model_name"], head["intervention_name"]
         return _source(head), model if intervention == "clean" else f"{model}, {intervention}"
 
 
 def read_fill(directory: Path) -> tuple[FillSource, str]:
-    """Return what filled a directory, and how it was called; only the heads of the files are read.
+    """Return the source of a directory's files and its name; only the heads of the files are read.
 
     Raises UsageError for a directory that holds no fill, StaleArtefactError for a damaged file and for two sources.
     """

@@ -102,7 +102,7 @@ def _same_tokenizer(model: Model, other: Model) -> bool:
 
 
 def _properties(model: Model) -> dict[str, str | int]:
-    """Return what two models must agree in to read each other's caches."""
+    """Return the properties in which two models must agree to read each other's caches."""
     return {
         "backend": model.backend.kind,
         "dtype": str(model.backend.dtype),

@@ -1,4 +1,4 @@
-"""Receipts: what an intervention did to a row of the cache, as its hooks counted and measured it."""
+"""Receipts: the changes that an intervention made to a row of the cache, as its hooks counted and measured them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN_OUTLIERS = 5
 
 @dataclass(frozen=True)
 class Felt:
-    """What one row felt at one layer in one pass, at each position to which something was added.
+    """The measured change of one row at one layer in one pass, at each position to which something was added.
 
     `change` and `before` are the norms of what the stream changed by, and of what it was before.
     """
@@ -37,13 +37,13 @@ class Felt:
     before: Float[Tensor, " touched"]
 
     def moved(self, start: int) -> Felt:
-        """Return the same at positions that are counted from `start`."""
+        """Return the change with `start` added to its positions."""
         return replace(self, positions=self.positions + start)
 
 
 @dataclass(frozen=True)
 class LayerTouch:
-    """What one row felt at one layer, as measured on the activations.
+    """The change of one row at one layer over all passes, as measured on the activations.
 
     `positions` counts those where the stream is another after the addition (what is too small for the model's dtype is
     lost in rounding), `firings` how often each was added to: the most, over the positions. `vector_norm` is the mean
@@ -63,7 +63,7 @@ class LayerTouch:
 
     @classmethod
     def of(cls, layer: int, felt: Sequence[Felt], unit: float | None) -> LayerTouch:
-        """Return what all passes over a row come to at one layer."""
+        """Return the touch of a layer, from the measured changes of all passes over a row."""
         places = torch.cat([torch.zeros(0, dtype=torch.long), *(of_pass.positions for of_pass in felt)])
         if not len(places):
             return cls(layer, 0, 0, 0.0, 0.0, 0.0, unit, None if unit is None else 0.0)
@@ -98,7 +98,7 @@ class OutlierToken:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one prefill did to one row of the cache: an injection by layer; a swap by the positions it filled.
+    """The changes of one prefill to one row of the cache: an injection by layer; a swap by the positions it filled.
 
     `reach` is the last position that what was done can change, where sliding windows of attention end it; else None.
     `outliers` are the tokens among the touched ones whose norm is more than 10 times the median of all of them.
@@ -165,7 +165,7 @@ class Receipt:
         return facts
 
     def _curves(self) -> dict[str, dict[int, float]]:
-        """Return what was added by layer, in units of the conversation's own stream and of the model's."""
+        """Return the added norm by layer, in units of the conversation's own stream and of the model's."""
         if not self.layers:
             return {}
         curves = {"|added| / median |residual| here": {touch.layer: touch.ratio for touch in self.layers}}
@@ -175,7 +175,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a receipt of steering is made from besides what was felt: the model, and the tokens that were read."""
+    """A model and the tokens that it read, which with the measured changes of a row make its receipt."""
 
     model: Model
     tokens: Sequence[int]
@@ -189,7 +189,7 @@ class Measured:
         felt: Mapping[int, Sequence[Felt]],
         row: int = 0,
     ) -> Receipt:
-        """Return the receipt of a row (conversation and intervention by name) that felt this at each layer."""
+        """Return the receipt of a row (by the names of its cell) from its measured changes at each layer."""
         units = typical_norms(self.model) if felt else None
         touches = tuple(
             LayerTouch.of(layer, felt[layer], None if units is None else units[layer]) for layer in sorted(felt)

@@ -1,4 +1,4 @@
-"""What to do during a prefill: nothing, add concept vectors, or let another model fill the cache (now, or before).
+"""Interventions on a prefill: none, injected concept vectors, or a cache that another model fills (now, or before).
 
 Specifications only: frozen, composable, hashable by content. `prefill` carries them out.
 """
@@ -29,7 +29,7 @@ Kind = Literal["clean", "injected", "swapped"]
 
 
 class Intervention(ABC):
-    """What is done to the marked segments of a conversation while its cache is filled; a base class.
+    """Base class of interventions: how the marked segments of a conversation are filled in its cache.
 
     An intervention either adds injections (`terms`) or has another fill the cache (`filler`); one with neither leaves
     it clean. All else follows from these two, so a new kind of intervention is a frozen dataclass with a name, a key
@@ -47,7 +47,7 @@ class Intervention(ABC):
 
     @property
     def kind(self) -> Kind:
-        """What receipts and tables call it."""
+        """The word for it in receipts and tables."""
         if self.filler is not None:
             return "swapped"
         return "injected" if self.terms else "clean"
@@ -122,7 +122,7 @@ class Injection(_Addable):
         return self.relative_strength is not None
 
     def amount(self, layer: int, model: Model) -> Float[Tensor, " d_model"]:
-        """Return what is added to the residual stream of `model` at a layer.
+        """Return the vector that is added to the residual stream of `model` at a layer.
 
         Raises NumericalError for more than float32 can hold the square of, and what `model.residual_norms` raises.
         """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SteeredRow:
-    """What is added to one row at every position, a vector by layer; and what it has felt in each pass so far.
+    """A row with the vector that is added at each layer, everywhere, and its measured changes in each pass so far.
 
     Positions are counted from the first that was steered; a layer where zeros are added has felt nothing.
     """
@@ -80,7 +80,7 @@ class ActiveSteering:
 
 
 def added_vectors(model: Model, intervention: Intervention) -> dict[int, Float[Tensor, " d_model"]]:
-    """Return what an intervention adds to the residual stream of `model` at each layer: nothing but for injections."""
+    """Return the sum of an intervention's injections at each layer of `model`; nothing for any other intervention."""
     total: dict[int, Tensor] = {}
     for term in intervention.terms:
         for layer in term.layers or ():
@@ -114,7 +114,7 @@ def check_everywhere(interventions: Sequence[Intervention]) -> None:
 
 
 def _stacked(rows: Sequence[SteeredRow], layer: int) -> Float[Tensor, "batch d_model"]:
-    """Return what is added to each row at one layer; zeros where that is nothing."""
+    """Return the vector added to each row at one layer; zeros for rows without one."""
     nothing = torch.zeros_like(next(row.added[layer] for row in rows if layer in row.added))
     return torch.stack([row.added.get(layer, nothing) for row in rows])
 
@@ -149,7 +149,7 @@ class _RowHook:
         return changed
 
     def felt(self, row: int, start: int) -> list[Felt]:
-        """Return what one row felt in the last pass, which began at `start`: nothing, or something everywhere."""
+        """Return the measured change of one row in the last pass, which began at `start`; none for a row of zeros."""
         if not self.live[row]:
             return []
         places = torch.arange(start, start + self.n_pos)

@@ -105,7 +105,7 @@ class _Declared:
         )
 
     def settings(self, model: GGUFModel) -> dict[str, Setting]:
-        """Return what all families have in common, in transformers' names."""
+        """Return the settings that all families have in common, in transformers' names."""
         return {
             "num_hidden_layers": self.n_layers,
             "hidden_size": self.d_model,
@@ -182,7 +182,7 @@ def _qwen3(model: GGUFModel, declared: _Declared) -> dict[str, Setting]:
 
 
 def _gemma(model: GGUFModel, declared: _Declared, largest: int) -> dict[str, Setting]:
-    """Return what Gemma 2 and 3 share; the largest of each, known by its blocks, has another scale of attention."""
+    """Return the settings that Gemma 2 and 3 share; the largest of each scales attention in its own way."""
     scalar = declared.d_model // declared.n_heads if declared.n_layers == largest else declared.d_head
     if (scale := model.number("attention.scale", scalar**-0.5)) > 0:
         scalar = round(scale**-2)

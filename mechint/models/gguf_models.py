@@ -52,7 +52,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class GGUFModel:
-    """What a file declares, by key, and its tensors by name; offsets count from the beginning of the file."""
+    """The header of a GGUF file: declared fields by key, tensors by name, their offsets counted from its beginning."""
 
     path: Path
     fields: Mapping[str, object]

@@ -63,7 +63,7 @@ def merged(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
 
 
 def own_tensors(adapter: str) -> dict[str, Tensor]:
-    """Return what an adapter's files hold, by name; raises ModelValidationError."""
+    """Return the tensors of an adapter's files, by name; raises ModelValidationError."""
     _config(adapter)
     with _loading(adapter):
         from peft.utils import load_peft_weights

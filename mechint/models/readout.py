@@ -24,7 +24,7 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Readings:
-    """What a readout tells of `n` residuals: raw logits of `k` tokens, log-sum-exp and entropy (in nats)."""
+    """The readout of `n` residuals: raw logits of `k` tokens, log-sum-exp and entropy (in nats)."""
 
     logits: Float[Tensor, "n k"]
     log_sum_exp: Float[Tensor, " n"]

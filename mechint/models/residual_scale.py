@@ -72,7 +72,7 @@ def typical_norms(model: Model) -> tuple[float, ...] | None:
 
 
 def unit_record(model: Model) -> dict[str, JSON]:
-    """Return what tables and records say of a model's unit: its norms by layer, and the key of how it was measured."""
+    """Return a model's unit of strengths as JSON data: its norms by layer, and the key of how it was measured."""
     norms = typical_norms(model)
     return {"what": _METHOD.decode(), "key": unit_key(model), "norms": None if norms is None else list(norms)}
 

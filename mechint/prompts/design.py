@@ -29,7 +29,7 @@ SLOT = "{concept}"
 
 @dataclass(frozen=True)
 class Description:
-    """What the first user message says was done, the assistant's reply, and the question that follows."""
+    """The first user message (it says what was done), the assistant's reply, and the question that follows."""
 
     setup: str
     reply: str

@@ -102,7 +102,7 @@ class _Row:
 
     @property
     def cell(self) -> tuple[str, str]:
-        """What it shares with other samples."""
+        """The conversation's label and the intervention's name, which samples of one cell share."""
         return self.rendered.label, self.intervention.name
 
 
@@ -175,7 +175,7 @@ def _start(
 
 
 def _reply_receipt(reader: Model, row: _Row, reply: Reply, steered: SteeredRow, of_prefill: Receipt) -> Receipt:
-    """Return what was done to all that was read after the prefill: the rest of the prompt, the reply but its last."""
+    """Return the receipt of all positions after the prefill: the rest of the prompt, the reply but its last token."""
     tokens, start = [*row.rendered.tokens, *reply.tokens[:-1]], row.rendered.prefix_length
     felt = {layer: [of_pass.moved(start) for of_pass in passes] for layer, passes in steered.felt.items()}
     kind, positions = f"{of_prefill.kind} reply", range(start, len(tokens))
@@ -227,7 +227,7 @@ def _check_cells(
     *,
     steer_reply: bool,
 ) -> None:
-    """Raise what can be known before the first pass."""
+    """Raise, before the first pass, the errors of cells that cannot be generated from."""
     for intervention in interventions:
         check_fits(model, intervention)
     if steer_reply:

@@ -103,7 +103,7 @@ class _Means:
 
 @dataclass(frozen=True)
 class _Text:
-    """What is read, and which tokens of it are predicted: those at `start:stop`, from the positions before them."""
+    """The tokens of a text, of which those at `start:stop` are predicted, from the positions before them."""
 
     tokens: Tokens
     start: int
@@ -124,7 +124,7 @@ class _Row:
     text: _Text
 
     def reader(self, model: Model) -> Model:
-        """The model that reads it."""
+        """Return the model that reads the text: the other one under a swap."""
         return reader_of(model, self.intervention)
 
 

@@ -73,14 +73,14 @@ def _corrected(quantile: Cells, skewness: Cells) -> Cells:
 
 
 def mean_estimate(values: Values) -> Estimate:
-    """Return the mean of two units or more, and how sure it is."""
+    """Return the estimate of the mean of two units or more."""
     n, mean = values.shape[-1], mean_of(values)
     variance, cumulant = _moments(values)
     return Estimate(mean, variance / n, _skewness(cumulant / n**2, variance / n), n - 1.0)
 
 
 def difference_estimate(first: Values, second: OtherValues) -> Estimate:
-    """Return the difference of two means, each of two units or more, and how sure it is."""
+    """Return the estimate of the difference of two means, each of two units or more."""
     (variance, third), (other, other_third) = _moments(first), _moments(second)
     n, m = first.shape[-1], second.shape[-1]
     error = variance / n + other / m
@@ -90,7 +90,7 @@ def difference_estimate(first: Values, second: OtherValues) -> Estimate:
 
 
 def crossed_estimate(tables: list[np.ndarray]) -> Estimate:
-    """Return a mean over units and items of one table, or the difference of two with the same units."""
+    """Return the estimate of a mean over units and items, or of the difference of two tables with the same units."""
     n, signs = tables[0].shape[-2], (1, -1)[: len(tables)]
     by_unit = np.sum([sign * mean_of(table) for sign, table in zip(signs, tables, strict=True)], axis=0)
     sides = [(1, by_unit), *((sign, table.mean(axis=-2)) for sign, table in zip(signs, tables, strict=True))]

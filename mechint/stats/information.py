@@ -27,7 +27,7 @@ _NORMALISED = 1e-4  # how far from 1 the probabilities of a trial may add up: th
 
 @dataclass(frozen=True)
 class Information:
-    """What answers tell of their causes, in bits, with the permutation null; arrays have the shape of the layers.
+    """Mutual information of answers and causes, in bits, with the permutation null; arrays have the layers' shape.
 
     `corrected` is `plug_in` less the mean of the null, and may be below zero. `null_95` is the null's 95% quantile,
     `p_value` one-sided: (1 + permutations that reach the plug-in value) / (1 + permutations).
@@ -97,7 +97,7 @@ def information(
     permutations: int = 1000,
     seed: int = 0,
 ) -> Information:
-    """Return what soft answers tell of the causes of their trials, at each layer.
+    """Return the mutual information of soft answers and the causes of their trials, at each layer.
 
     A row of `probabilities` holds one trial's over the options and adds up to 1; `causes` are labels. The joint weight
     of a cause and an option is the sum of that option's probabilities. Under the null causes are permuted over trials,

@@ -116,7 +116,7 @@ def clean_row(states: FeatureReading) -> int:
 
 
 def series_of(intervention: Intervention) -> Series:
-    """Return what kind of row an intervention makes; random vectors are known by their provenance."""
+    """Return the series of an intervention's row; random vectors are known by their provenance."""
     if intervention.kind != "injected":
         return intervention.kind
     drawn = all(term.vector.provenance.get("method") == "random" for term in intervention.terms)

@@ -1,4 +1,4 @@
-"""What a sparse autoencoder says of itself, held against a model; neither of them has to be loaded."""
+"""The configuration of a sparse autoencoder, checked against a model; neither of them has to be loaded."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def faithfulness(
     n_random: int = 30,
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Return what was attributed to features beside what setting each of them alone does to logit_diff.
+    """Return attributed effects of features beside measured ones: logit_diff with each of them set alone.
 
     `attributions` is a table of `attribute`, of which the rows of this conversation and intervention are taken: the
     `top` features by size, and `n_random` of the others that are drawn at random. Columns: conversation, intervention,

@@ -96,7 +96,7 @@ def verdict(
 
 
 def judge(table: pd.DataFrame, *, rule: Rule | None = None, discrimination: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return what each candidate of a table of `trials` is, one row per candidate, by the rule of `_word`.
+    """Return the verdict on each candidate of a table of `trials`, one row per candidate, by the rule of `_word`.
 
     All is over concepts, a concept's conversations averaged first. Columns:
     - lost (by removal) and gained (by insertion), lost_matched and gained_matched (others of the same mass), and their

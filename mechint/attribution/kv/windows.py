@@ -78,7 +78,7 @@ def effects(
     by_side: bool = False,
     by_head: bool = False,
 ) -> pd.DataFrame:
-    """Return what each window carries, in both directions, with the columns of `attribute`.
+    """Return the effect of each window, in both directions, with the columns of `attribute`.
 
     With `by_side` also its keys and its values alone, with `by_head` each head alone; with both, each head's keys and
     values.
@@ -98,7 +98,7 @@ def effects(
 def curve(
     reading: Reading, clean: int, injected: int, ordered: Sequence[Window], counts: Sequence[int], level: str = "curve"
 ) -> pd.DataFrame:
-    """Return what the first `counts[k]` windows of an order carry together, in both directions.
+    """Return the joint effect of the first `counts[k]` windows of an order, in both directions.
 
     Columns: those of `attribute` that tell no place, `n_windows` (how many are replaced), `n_cells` (how many layers x
     positions these have).
@@ -135,7 +135,7 @@ def attribute(
     by_side: bool = False,
     by_head: bool = False,
 ) -> pd.DataFrame:
-    """Return what parts of a cache carry of the shift between rows `clean` and `injected` of `reading`.
+    """Return how much of the shift parts of a cache carry, between rows `clean` and `injected` of `reading`.
 
     First windows of so many layers and positions (see `windows`), then, if `finer` is given, the single cells of those
     that carry at least that share of the shift, but of no more than `most`.

@@ -96,7 +96,7 @@ class HookedBackend:
         yield self.readout.weight
 
     def settings(self) -> dict[str, JSON]:
-        """What the configuration says of how the model computes, not of where it is from or which hooks it has."""
+        """The settings of the configuration that decide what the model computes: not its source, not its hooks."""
         return {key: value for key, value in self.handle.cfg.to_dict().items() if key not in _NOT_COMPUTED}
 
     def _to_native(self, cache: KVCache, batch: int) -> TransformerLensKeyValueCache:

@@ -36,7 +36,7 @@ _RECURRENT_SETTINGS = (
 
 
 def structural(config: PretrainedConfig) -> str | None:
-    """Return what in a configuration rules a model out, in words; None if nothing does."""
+    """Return the reason why a configuration rules a model out, in words; None if there is none."""
     text = config.get_text_config(decoder=True)
     if getattr(config, "is_encoder_decoder", False) or all(
         hasattr(text, f"{side}coder_layers") for side in ("en", "de")

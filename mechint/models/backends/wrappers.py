@@ -61,7 +61,7 @@ def text_model(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _for_text(config: PretrainedConfig) -> PretrainedConfig:
-    """Return what a configuration of a wrapper's language model is where there is only text."""
+    """Return the configuration of a wrapper's language model without its images or sounds."""
     from transformers import CONFIG_MAPPING
 
     name = _FOR_TEXT.get(config.model_type)
