@@ -13,7 +13,7 @@ from conftest import Load, conversation, vector
 
 import mechint as mi
 from mechint.attribution import kv
-from mechint.attribution.kv import Part, Window
+from mechint.attribution.kv import CacheSlice, Window
 from mechint.attribution.reading import Reading
 from mechint.base.errors import LayerRangeError, UsageError
 from mechint.chat.conversations import Conversation, Message
@@ -45,18 +45,18 @@ def test_all_of_it_is_the_other_cache_and_nothing_is_none_of_it(tiny_model: Load
     reading = read(tiny_model(architecture, backend))
     clean, injected = reading.logit_diffs([0, 1]).tolist()
     assert abs(clean - injected) > 1e-2
-    parts = [Part(), (), [Part(sides=["keys"]), Part(sides=["values"])], Part(layers=[0])]
+    slices = [CacheSlice(), (), [CacheSlice(sides=["keys"]), CacheSlice(sides=["values"])], CacheSlice(layers=[0])]
     for direction, start, stop in (("insert", clean, injected), ("remove", injected, clean)):
-        found = kv.patch(reading, 0, 1, parts, direction=direction).tolist()
+        found = kv.patch(reading, 0, 1, slices, direction=direction).tolist()
         assert found == pytest.approx([stop, start, stop, start], abs=2e-5)
 
 
-PARTS = [
-    Part(layers=[2], positions=range(3, 9)),
-    Part(layers=[2, 3], positions=[5], sides=["values"], heads=[1]),
-    Part(positions=range(4), sides=["keys"]),
-    [Part(layers=[3], positions=[2], heads=[0]), Part(layers=[2], sides=["keys"], heads=[1])],
-    Part(layers=[3]),
+SLICES = [
+    CacheSlice(layers=[2], positions=range(3, 9)),
+    CacheSlice(layers=[2, 3], positions=[5], sides=["values"], heads=[1]),
+    CacheSlice(positions=range(4), sides=["keys"]),
+    [CacheSlice(layers=[3], positions=[2], heads=[0]), CacheSlice(layers=[2], sides=["keys"], heads=[1])],
+    CacheSlice(layers=[3]),
 ]
 
 
@@ -76,11 +76,11 @@ def test_equals_hugging_face_with_caches_mixed_by_hand(tiny_model: Load, plain_h
     yes, no = (reading.answers.yes[0], reading.answers.no[0])
     for direction, base, other in (("insert", *filled), ("remove", *filled[::-1])):
         expected = []
-        for part in PARTS:
+        for cache_slice in SLICES:
             mixed = DynamicCache()
             for layer in range(model.n_layers):
                 sides = {"keys": base.layers[layer].keys.clone(), "values": base.layers[layer].values.clone()}
-                for one in [part] if isinstance(part, Part) else part:
+                for one in [cache_slice] if isinstance(cache_slice, CacheSlice) else cache_slice:
                     for side in one.sides if one.layers is None or layer in one.layers else ():
                         theirs = getattr(other.layers[layer], side)
                         for head in one.heads or range(theirs.shape[1]):
@@ -90,8 +90,8 @@ def test_equals_hugging_face_with_caches_mixed_by_hand(tiny_model: Load, plain_h
             with torch.no_grad():
                 logits = plain(rest, past_key_values=mixed).logits[0, -1]
             expected.append(float(logits[yes] - logits[no]))
-        assert len({round(value, 3) for value in expected}) == len(PARTS)
-        assert kv.patch(reading, 0, 1, PARTS, direction=direction).tolist() == pytest.approx(expected, abs=1e-4)
+        assert len({round(value, 3) for value in expected}) == len(SLICES)
+        assert kv.patch(reading, 0, 1, SLICES, direction=direction).tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_both_backends_give_the_same_table(tiny_model: Load):
@@ -105,25 +105,25 @@ def test_both_backends_give_the_same_table(tiny_model: Load):
 
 
 def test_the_number_of_rows_at_once_changes_nothing(model: mi.Model, monkeypatch: pytest.MonkeyPatch):
-    chosen = [window.part() for window in kv.windows(read(model), 1, 4)] + PARTS
+    chosen = [window.cache_slice() for window in kv.windows(read(model), 1, 4)] + SLICES
     expected = kv.patch(read(model), 0, 1, chosen)
     assert torch.allclose(kv.patch(read(model, batch_size=1), 0, 1, chosen), expected, atol=1e-5)
     sizes = []
-    real = kv.parts.patched
+    real = kv.slices.patched
 
-    def counted(cache: mi.KVCache, base: int, other: int, parts: list[kv.Parts]) -> mi.KVCache:
-        sizes.append(len(parts))
-        return real(cache, base, other, parts)
+    def counted(cache: mi.KVCache, base: int, other: int, slices: list[kv.CacheSlices]) -> mi.KVCache:
+        sizes.append(len(slices))
+        return real(cache, base, other, slices)
 
-    monkeypatch.setattr("mechint.attribution.kv.parts.patched", counted)
+    monkeypatch.setattr("mechint.attribution.kv.slices.patched", counted)
     layer = sum(side[0][0].nbytes for side in (read(model).cache.keys, read(model).cache.values))
-    monkeypatch.setattr("mechint.attribution.kv.parts.free_memory", lambda _: 10 * 3 * layer)
+    monkeypatch.setattr("mechint.attribution.kv.slices.free_memory", lambda _: 10 * 3 * layer)
     assert torch.allclose(kv.patch(read(model), 0, 1, chosen), expected, atol=1e-5)
     assert max(sizes) == 3
 
 
-def test_layers_that_no_part_touches_take_no_memory(reading: Reading):
-    cache = kv.patched(reading.cache, 0, 1, [Part(layers=[2], positions=[position]) for position in range(5)])
+def test_layers_that_no_slice_touches_take_no_memory(reading: Reading):
+    cache = kv.patched(reading.cache, 0, 1, [CacheSlice(layers=[2], positions=[position]) for position in range(5)])
     assert cache.batch == 5
     for layer in (0, 1, 3):
         assert cache.keys[layer].data_ptr() == reading.cache.keys[layer].data_ptr()
@@ -174,7 +174,7 @@ def test_a_table_goes_from_the_whole_to_the_cells_of_what_matters(reading: Readi
     assert {tuple(row) for row in cells[PLACE].to_numpy()} == expected
     assert len(cells) == len(expected)
     row = cells.iloc[len(cells) // 2]
-    one = Part([int(row["layer_start"])], [int(row["pos_start"])])
+    one = CacheSlice([int(row["layer_start"])], [int(row["pos_start"])])
     clean = reading.logit_diffs([0]).item()
     assert row["effect"] == pytest.approx(kv.patch(reading, 0, 1, [one]).item() - clean, abs=1e-5)
     assert not (kv.attribute(reading, 0, 1, finer=None)["level"] == "cell").any()
@@ -186,13 +186,13 @@ def test_sides_and_heads_are_replaced_alone(reading: Reading):
     found = table[table["direction"] == "remove"].set_index(["side", "head"])["logit_diff"]
     for (side, head), value in found.items():
         sides = ["keys", "values"] if side == "both" else [side]
-        part = Part(range(2, 4), None, sides, None if head == -1 else [head])
-        assert value == pytest.approx(kv.patch(reading, 0, 1, [part], direction="remove").item(), abs=1e-5)
+        cache_slice = CacheSlice(range(2, 4), None, sides, None if head == -1 else [head])
+        assert value == pytest.approx(kv.patch(reading, 0, 1, [cache_slice], direction="remove").item(), abs=1e-5)
     assert found.nunique() == len(found) == 9
 
 
 def test_small_effects_add_up_and_so_does_their_gradient(model: mi.Model):
-    """Where the model is as good as linear, parts carry what their gradients say, and together the shift."""
+    """Where the model is as good as linear, slices carry what their gradients say, and together the shift."""
     reading = read(model, strength=0.05)
     every = kv.windows(reading, 1, 5)
     table = kv.effects(reading, 0, 1, every, "window", by_side=True)
@@ -256,7 +256,7 @@ def test_windows_taken_together(reading: Reading):
     assert table.loc[table["n_windows"] == len(order), "fraction"].tolist() == pytest.approx([1, 1], abs=1e-4)
     three = table[(table["n_windows"] == 3) & (table["direction"] == "insert")].iloc[0]
     assert three["n_cells"] == sum(window.size for window in order[:3])
-    direct = kv.patch(reading, 0, 1, [[window.part() for window in order[:3]]]).item()
+    direct = kv.patch(reading, 0, 1, [[window.cache_slice() for window in order[:3]]]).item()
     assert three["logit_diff"] == pytest.approx(direct, abs=1e-5)
 
 
@@ -286,13 +286,13 @@ def test_rows_that_are_alike_have_no_shift_and_no_shares(reading: Reading):
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        (lambda r: Part(layers=[]), UsageError),
-        (lambda r: Part(positions=[-1]), UsageError),
-        (lambda r: Part(sides=[]), UsageError),
-        (lambda r: kv.patch(r, 0, 1, [Part(layers=[99])]), LayerRangeError),
-        (lambda r: kv.patch(r, 0, 1, [Part(positions=[9999])]), UsageError),
-        (lambda r: kv.patch(r, 0, 1, [Part(heads=[2])]), UsageError),
-        (lambda r: kv.patch(r, 0, 2, [Part()]), UsageError),
+        (lambda r: CacheSlice(layers=[]), UsageError),
+        (lambda r: CacheSlice(positions=[-1]), UsageError),
+        (lambda r: CacheSlice(sides=[]), UsageError),
+        (lambda r: kv.patch(r, 0, 1, [CacheSlice(layers=[99])]), LayerRangeError),
+        (lambda r: kv.patch(r, 0, 1, [CacheSlice(positions=[9999])]), UsageError),
+        (lambda r: kv.patch(r, 0, 1, [CacheSlice(heads=[2])]), UsageError),
+        (lambda r: kv.patch(r, 0, 2, [CacheSlice()]), UsageError),
         (lambda r: kv.patch(r, 0, 1, []), UsageError),
         (lambda r: kv.windows(r, 0), UsageError),
         (lambda r: kv.windows(r, 1, 0), UsageError),
@@ -308,7 +308,7 @@ def test_bad_input(reading: Reading, call: Callable[[Reading], object], error: t
 def test_an_unfilled_cache_is_refused(model: mi.Model):
     chat = Conversation("plain", conversation().messages[3:], yes_token=" yes", no_token=" no")
     reading = Reading.of(model, chat, mi.CLEAN)
-    for call in (lambda: kv.windows(reading, 1), lambda: kv.patch(reading, 0, 0, [Part()])):
+    for call in (lambda: kv.windows(reading, 1), lambda: kv.patch(reading, 0, 0, [CacheSlice()])):
         with pytest.raises(UsageError, match="mark turns"):
             call()
 
