@@ -198,7 +198,7 @@ def wordings(table: pd.DataFrame, caption: str, marks: Marks) -> go.Figure:
         panels, rows=rows, columns=columns, row_label="description",
         column_label="info document and answer format", label=f"shift of<br>{METRICS['logit_diff']}", per_line=1,
         title="Does the effect hold for other descriptions of the injection and other answer formats?",
-        subtitle=f"{caption}. Dots mark cells whose {marks.told}.",
+        subtitle=f"{caption}. Dots mark cells whose {marks.caption}.",
     )  # fmt: skip
 
 

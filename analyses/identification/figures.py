@@ -184,7 +184,7 @@ def naming(measures: Measures, caption: str, marks: Marks = BANDS) -> go.Figure:
         row_label="injected", column_label="question, and what the first message begins with",
         label="shift of log p,<br>nats", title=_names_finding(measures),
         subtitle=f"{caption}. Shift against clean of the log-probability of names after \"The concept is\". Dots mark "
-        f"means whose {marks.told}. Random vectors have the name of the concept "
+        f"means whose {marks.caption}. Random vectors have the name of the concept "
         "whose norms they have.",
     )  # fmt: skip
 

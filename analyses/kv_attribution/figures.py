@@ -212,7 +212,7 @@ def by_head(table: pd.DataFrame, shift: Shift, caption: str, marks: Marks) -> go
         panels, rows=[f"layer {layer}" for layer in kept], columns=columns, row_label="", per_line=3,
         column_label="keys or values of one key-value head", label="part of the<br>shift, logits",
         title=_heads_told(panels, kept, columns, shift),
-        subtitle=f"{caption} {_gradients_told(table)} Dots mark cells whose {marks.told}.",
+        subtitle=f"{caption} {_gradients_told(table)} Dots mark cells whose {marks.caption}.",
     )  # fmt: skip
 
 

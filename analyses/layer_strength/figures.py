@@ -131,8 +131,8 @@ def _scales(places: Places) -> dict[str, Scale]:
 def _note(places: Places, marks: Marks) -> str:
     text = (
         "Means over concepts (random: over vectors); bold, or a sign where there is no room for numbers: places "
-        f"whose {marks.told}. Hatched: text is {plain_text.COHERENT:g} times as perplexing as clean, or more (colours "
-        f"of shifts may be at the scale's end there). {plain_text.CAPTION}."
+        f"whose {marks.caption}. Hatched: text is {plain_text.COHERENT:g} times as perplexing as clean, or more "
+        f"(colours of shifts may be at the scale's end there). {plain_text.CAPTION}."
     )
     if places.best() is None:
         return text

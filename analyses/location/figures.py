@@ -138,7 +138,7 @@ def sentences(measures: Measures, caption: str, marks: Marks) -> go.Figure:
         f"{'' if row['above'] else 'not '}above chance ({_percent(row['chance'])})",
         subtitle=f"{caption}. Probabilities among the options less those of the clean cell, in percentage points, mean "
         "over orders and vectors; the diagonal is right. Dots mark shifts of "
-        f"{10.0**-digits:g} points and more whose {marks.told}.",
+        f"{10.0**-digits:g} points and more whose {marks.caption}.",
     )  # fmt: skip
     return figure.update_layout(coloraxis={"cmin": -limit, "cmax": limit})
 

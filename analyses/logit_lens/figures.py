@@ -196,7 +196,7 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
     wording, marks = _wording(config), Marks(config.uncorrected)
     return draw.lens_sweep(
         _panels(rows, f"{config.metric}_shift", spans, layers, marks),
-        marked=marks.told,
+        marked=marks.caption,
         injections=spans,
         first_layers=[parse_layers(text)[0] for text in spans],
         layers=layers,

@@ -41,12 +41,12 @@ def lens_sweep(
     metric: str,
     title: str,
     subtitle: str,
-    marked: str = Marks().told,
+    marked: str = Marks().caption,
     columns: int = 3,
 ) -> go.Figure:
     """Heatmaps of `metric`'s shift; `injections` label the rows (first layer `first_layers`), `layers` the columns.
 
-    The subtitle gets a sentence on what the marks mean, `marked` of the intervals that are given (`bands.Marks.told`):
+    The subtitle gets a sentence on the meaning of the marks, `marked` of the given intervals (`bands.Marks.caption`):
     + and - (dots and dashes in large grids) mark cells whose interval excludes zero; right of the staircase are the
     layers at which the injection can act on a later turn at all.
     """

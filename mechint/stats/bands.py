@@ -41,7 +41,7 @@ class Marks:
         return difference_interval(first, second) if self.uncorrected else difference_bands(first, second)
 
     @property
-    def told(self) -> str:
+    def caption(self) -> str:
         """The meaning of a mark, for a caption: goes on after "cells whose"."""
         if self.uncorrected:
             return "own 95% interval over vectors excludes zero (not corrected for the number of cells)"

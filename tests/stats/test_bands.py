@@ -108,5 +108,5 @@ def test_marks_say_of_which_kind_they_are() -> None:
     single = Marks(uncorrected=True).difference(cells, others)
     np.testing.assert_array_equal(single.low, difference_interval(cells, others).low)
     assert (BANDS.difference(cells, others).low < single.low).mean() > 0.9
-    assert "simultaneous" in BANDS.told
-    assert "not corrected" in Marks(uncorrected=True).told
+    assert "simultaneous" in BANDS.caption
+    assert "not corrected" in Marks(uncorrected=True).caption

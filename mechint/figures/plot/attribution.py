@@ -128,7 +128,7 @@ def cache(table: pd.DataFrame, title: str) -> go.Figure:
         column_label="layer of the cache",
         label=f"part of the shift of<br>{METRICS['logit_diff']}",
         title=title or "Which part of the cache carries the shift?",
-        subtitle=f"{_over(windows)} + and {MINUS}: tiles whose {bands.BANDS.told}.",
+        subtitle=f"{_over(windows)} + and {MINUS}: tiles whose {bands.BANDS.caption}.",
     )
 
 
