@@ -117,7 +117,7 @@ def by_layer(table: pd.DataFrame) -> pd.DataFrame:
 
 @checked
 def cumulative(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `conversation, intervention, layer, attribution`: what all components up to each layer sum to."""
+    """Return `conversation, intervention, layer, attribution`: the sum of all components up to each layer."""
     keys = ["conversation", "intervention"]
     summed = table.groupby([*keys, "layer"])["attribution"].sum()
     return summed.groupby(keys).cumsum().reset_index()
@@ -136,7 +136,7 @@ class _Component:
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """The stream of some runs at the answer position, by component; `gaps` are what those of a block leave out.
+    """The stream of some runs at the answer position, by component; `gaps` are the rest of each block's write.
 
     `streams` begin with the embedding. `whole` says why attention is not split into heads, where it was to be.
     """
@@ -148,7 +148,7 @@ class _Written:
 
     @classmethod
     def of(cls, reading: Reading, rows: tuple[int, int], *, heads: bool) -> _Written:
-        """Read the rest of the conversation once, with hooks that keep what is written at the last position."""
+        """Read the rest of the conversation once, with hooks that keep all writes at the last position."""
         model, activations = reading.model, _activations(reading, rows, heads=heads)
         layers = range(model.n_layers)
         streams = torch.stack([activations[EMBED_HOOK], *(activations[model.resid_post(layer)] for layer in layers)])
@@ -227,7 +227,7 @@ def _sum(components: Sequence[_Component]) -> Float[Tensor, "run d_model"]:
 
 
 def _check_gaps(model: Model, gaps: Tensor, streams: Tensor) -> None:
-    """Raise ModelValidationError if a block adds more to the stream than what attention and MLP write."""
+    """Raise ModelValidationError if a block adds more to the stream than its attention and MLP do."""
     shares = (gaps.norm(dim=-1) / streams[1:].norm(dim=-1)).amax(dim=-1)
     if not float(shares.max()) <= _TOLERANCE[model.backend.dtype]:
         layer = int(shares.argmax())

@@ -22,7 +22,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class LinearReadout:
-    """The readout of logit_diff at one residual, with everything that is not linear held at what it is there.
+    """The readout of logit_diff at one residual, with everything that is not linear held as it is there.
 
     `logit_diff = direction @ resid + norm_bias + unembed_bias + nonlinear`. Soft caps and sets of answers enter by
     their gradient, `nonlinear` is what that leaves out: nothing where the readout `is_linear`. `scale` is what the

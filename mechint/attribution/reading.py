@@ -201,7 +201,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where a run begins, what it attends to, and what it changes and keeps."""
+    """The first block of a run, the caches it attends to, its edits, and the layers it keeps."""
 
     layer: int
     cache: KVCache

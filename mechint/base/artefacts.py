@@ -74,7 +74,7 @@ def reason(problem: Exception) -> str:
 
 
 def shown_path(path: str | Path) -> str:
-    """Return a path for a message: shortened, and with what a terminal cannot show escaped."""
+    """Return a path for a message: shortened, characters that a terminal cannot show escaped."""
     text = str(path).encode("unicode_escape").decode() if not str(path).isprintable() else str(path)
     return text if len(text) <= 300 else f"{text[:300]}..."
 

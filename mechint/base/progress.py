@@ -144,7 +144,7 @@ def _in_notebook() -> bool:
 
 
 def _manner(line: str, bar_format: str | None) -> dict[str, object]:
-    """Return how a bar is shown: drawn where somebody watches, else in lines now and then."""
+    """Return tqdm's options: a bar is drawn in notebooks and terminals, else written as lines now and then."""
     if _in_notebook() or sys.stderr.isatty():
         return {"mininterval": _DRAWN, "miniters": 1, "bar_format": bar_format}
     return {"mininterval": _LOGGED, "miniters": 1, "bar_format": line, "file": _Lines(), "ncols": 120}

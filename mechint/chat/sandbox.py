@@ -94,7 +94,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 @cache
 def compiled(source: str) -> Template:
-    """Return a template that `rendered` can run; what is wrong with its syntax is raised as Jinja does."""
+    """Return a template that `rendered` can run; errors of syntax are raised as Jinja does."""
     return _environment().from_string(source)
 
 

@@ -1,4 +1,4 @@
-"""Chat templates: what they write for a list of messages, with everything that could vary fixed and named.
+"""Chat templates: the text of a list of messages, with everything that could vary fixed and named.
 
 A template may ask for the date, for thinking on or off, and for variables of its own. `TemplateOptions` fixes them all,
 so that the same conversation is the same tokens on every day and machine.

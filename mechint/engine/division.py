@@ -39,7 +39,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class Division:
-    """How steps are divided; `room` says what is left beside caches of some bytes. `finished` cells are left out."""
+    """How steps are divided: `room` is the memory left beside caches of some bytes, `finished` cells are left out."""
 
     footprint: Footprint
     room: Callable[[int], Room]

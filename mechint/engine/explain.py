@@ -133,7 +133,7 @@ def cost_of(job: Job, options: Options) -> Explanation:
 
 
 def _alone(rendered: Rendered, intervention: Intervention) -> int:
-    """Return how many tokens are passed for a cell by itself: what was filled is all that comes before the read."""
+    """Return how many tokens are passed for a cell by itself; those of a stored prefix are not."""
     is_stored = intervention.filler is not None and intervention.filler.model is None
     return len(rendered.tokens) - (rendered.prefix_length if is_stored else 0)
 

@@ -229,7 +229,7 @@ class Job:
         return finished, {cell: kept[key] for cell, key in self.prefills.items() if key in kept}
 
     def run(self, options: Options) -> Iterator[tuple[dict[Cell, Readings], dict[Cell, ReceiptDict]]]:
-        """Yield finished cells with receipts: first those of the store, then each pass's, which the store then has.
+        """Yield finished cells with receipts: first those of the store, then each pass's, which are added to the store.
 
         A receipt goes with the first cell that has its prefill.
         """
@@ -275,7 +275,7 @@ class Job:
 
     @cached_property
     def prefills(self) -> dict[Cell, str]:
-        """Hashes of everything that each prefill depends on, by its first cell: what a store knows it by.
+        """Hashes of everything that each prefill depends on, by its first cell: its key in a store.
 
         Names are no part of it. A store may hold prefills of other models, doses and chats that go by the same names.
         """
@@ -344,7 +344,7 @@ class Job:
 
 
 def finish(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of one request's rows, those of all its shards put together: with shifts, in its order."""
+    """Return the table of one request, made of the rows of all its shards: with shifts, in its order."""
     attrs = {"receipts": [], **rows.attrs}
     table = rows.copy(deep=False)
     table.attrs = {}  # pandas would copy thousands of receipts at every step
@@ -383,7 +383,7 @@ def _check(model: Model, rendered: Sequence[Rendered], interventions: Sequence[I
 def _read_pairs(
     model: Model, resid: Float[Tensor, "row d_model"], pairs: Sequence[tuple[int, AnswerIds]]
 ) -> list[dict[str, float]]:
-    """Return the answer columns of some residuals with their answers; what occurs twice is read once."""
+    """Return the answer columns of some residuals with their answers; pairs that occur twice are read once."""
     distinct = list(dict.fromkeys(pairs))
     chosen = resid[torch.tensor([row for row, _ in distinct])]
     columns = dict(zip(distinct, read_rows(model.readout, chosen, [ids for _, ids in distinct]), strict=True))

@@ -89,7 +89,7 @@ class CellStore:
                     file.unlink(missing_ok=True)
 
     def merge(self, others: Iterable[CellStore]) -> int:
-        """Add what other stores have and this one lacks; return how many cells that were."""
+        """Add the cells and receipts of other stores that this one lacks; return how many cells were added."""
         finished, kept = self.load()
         texts = {json.dumps(receipt, sort_keys=True) for receipt in kept}
         count = 0

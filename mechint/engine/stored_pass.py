@@ -13,7 +13,7 @@ from mechint.models.model import Model
 
 
 class StoredPass:
-    """Stands for a pass over some rows: its blocks give what a file has at the rows' positions, and compute nothing."""
+    """Stands for a pass over some rows: its blocks give the stored keys and values of the rows, and compute nothing."""
 
     def __init__(self, stored: StoredPrefix, starts: Int[Tensor, " row"], n_pos: int, model: Model) -> None:
         self.stored, self.starts, self.n_pos = stored, starts, n_pos

@@ -29,7 +29,7 @@ class Term:
 
 
 class Steering:
-    """Terms for a batch of rows, the hooks that add them, and the count of what these did."""
+    """Terms for a batch of rows, the hooks that add them, and the counts of their firings and changes."""
 
     def __init__(self, n_rows: int, n_pos: int, d_model: int) -> None:
         self.shape = (n_rows, n_pos, d_model)
@@ -52,7 +52,7 @@ class Steering:
         return self._additions[layer].add(activation)
 
     def check(self) -> None:
-        """Raise ReceiptError unless each hook fired once, on the whole batch, and touched just what its terms say."""
+        """Raise ReceiptError unless each hook fired once, on the whole batch, and touched exactly its terms' places."""
         for layer, addition in self._additions.items():
             expected = self._expected(layer)
             if addition.firings != 1 or not torch.equal(addition.touched, expected):
@@ -88,7 +88,7 @@ class Steering:
 def norms_of(
     activation: Float[Tensor, "row pos d_model"], changed: Float[Tensor, "row pos d_model"]
 ) -> tuple[Float[Tensor, "row pos"], Float[Tensor, "row pos"]]:
-    """Return the norms of the stream before something was added, and of what it has changed by, in float32."""
+    """Return the norms of the stream before an addition and of its change by it, in float32."""
     before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32)
     change = (changed.float() - activation.float()).norm(dim=-1)
     return before.cpu(), change.cpu()

@@ -65,7 +65,7 @@ class ModelFiller:
 
 @dataclass(frozen=True)
 class StoredFiller:
-    """The files that `mi.fill` has left in a directory, read by the intervention `name`, with what filled them."""
+    """The files that `mi.fill` has left in a directory, read by the intervention `name`, with their source."""
 
     name: str
     directory: Path

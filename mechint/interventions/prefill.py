@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prefilled:
-    """A filled cache, one row for each intervention, and what was done to each."""
+    """A filled cache, one row for each intervention, and the receipt of each."""
 
     rendered: Rendered
     cache: KVCache

@@ -219,7 +219,7 @@ class Filled(Intervention):
 
 
 def terms_among(interventions: Iterable[Intervention]) -> list[Injection]:
-    """Return the injections among some interventions, those of sums one by one."""
+    """Return the injections of some interventions, those of sums one by one."""
     return [term for intervention in interventions for term in intervention.terms]
 
 

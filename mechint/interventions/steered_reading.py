@@ -96,7 +96,7 @@ def reader_of(model: Model, intervention: Intervention) -> Model:
 
 
 def check_everywhere(interventions: Sequence[Intervention]) -> None:
-    """Raise UsageError for what cannot act at every position: caches filled before, injections narrowed to a part."""
+    """Raise UsageError for interventions that cannot act at every position: stored caches, narrowed injections."""
     for intervention in interventions:
         if intervention.filler is not None and intervention.filler.model is None:
             raise UsageError(

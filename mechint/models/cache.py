@@ -90,7 +90,7 @@ class KVCache:
 
     @checked
     def save(self, path: str | Path, identity: Mapping[str, str]) -> Path:
-        """Write the cache as sealed safetensors with `identity` (what it was computed from) as metadata, atomically."""
+        """Write the cache as sealed safetensors with `identity` (a hash of its inputs) as metadata, atomically."""
         return save_tensors(Path(path), self.tensors(), identity)
 
     def tensors(self) -> dict[str, Tensor]:

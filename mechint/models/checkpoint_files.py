@@ -1,4 +1,4 @@
-"""The files of a checkpoint, looked at before any library reads them, and what lies in its weights beside its model.
+"""The files of a checkpoint, checked before any library reads them, and weights in them that the model does not use.
 
 Libraries take a file that is not there, is a pipe or a broken link, or is no JSON, for one that is not needed; store
 whatever number a tensor holds as the model's kind of number; and only log what they leave out. The model then loads.

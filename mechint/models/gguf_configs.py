@@ -53,7 +53,7 @@ _BLOCK = re.compile(r"blk\.(\d{1,9})\.")
 
 
 def config_of(model: GGUFModel) -> PretrainedConfig:
-    """Return the configuration; raises ValueError for what cannot be carried over, or does not fit the tensors."""
+    """Return the configuration; raises ValueError for fields that cannot be carried over or do not fit the tensors."""
     from transformers import CONFIG_MAPPING
 
     if model.architecture not in _FAMILIES:

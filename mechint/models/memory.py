@@ -1,4 +1,4 @@
-"""How much memory a run may take: what the user allows, else a share of what is free; looked at again as it goes on."""
+"""How much memory a run may take: as the user allows, else a share of the free memory, looked at as it goes on."""
 
 from __future__ import annotations
 

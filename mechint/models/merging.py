@@ -113,7 +113,7 @@ def _untie(model: PreTrainedModel) -> None:
 
 
 def _inner(module: nn.Module) -> nn.Module:
-    """Return the layer of the model itself, in whatever of PEFT's it is wrapped."""
+    """Return the layer of the model itself, out of PEFT's wrappers."""
     while True:
         inside = next(
             (layer for layer in (getattr(module, name, None) for name in _WRAPPED) if layer is not None), None

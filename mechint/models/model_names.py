@@ -105,7 +105,7 @@ def check_reachable(source: Source) -> None:
 
 
 def _path(name: str) -> Path:
-    """Return the path that a name could be; raises UnknownModelError for what no path can be."""
+    """Return a name as a path; raises UnknownModelError for a name that cannot be one."""
     try:
         path = Path(name).expanduser()
         path.lstat()

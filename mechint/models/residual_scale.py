@@ -56,7 +56,7 @@ def residual_norms(model: Model) -> tuple[float, ...]:
 
 
 def unit_key(model: Model) -> str:
-    """Hash of what the unit depends on besides the weights: the way of measuring, and the text as tokens.
+    """Hash of the unit's inputs besides the weights: the way of measuring, and the text as tokens.
 
     The norms themselves are no part of it: their last digits differ between machines whose tables are put together.
     """

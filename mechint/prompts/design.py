@@ -109,7 +109,7 @@ def _packaged(name: str) -> Path:
 
 
 def packaged_folder() -> Path:
-    """Return the folder of the packaged design files and of what they render to."""
+    """Return the folder of the packaged design files and of their rendered conversations."""
     return Path(str(resources.files("mechint.prompts").joinpath("prompt_sets")))
 
 

@@ -1,4 +1,4 @@
-"""Generation from a prefilled cache: what the model says after an intervention was taken away, or while it goes on."""
+"""Generation from a prefilled cache: replies after an intervention was taken away, or while it goes on."""
 
 from __future__ import annotations
 

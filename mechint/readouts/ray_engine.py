@@ -77,7 +77,7 @@ def ray_tables(
 
 
 def fill(job: Job, requests: Sequence[Request], workers: int, options: Options) -> None:
-    """Let Ray workers compute what the store in `options` lacks of the job of these requests.
+    """Let Ray workers compute the cells of these requests that the store in `options` lacks.
 
     Raises what `ray_tables` raises.
     """
@@ -180,7 +180,7 @@ def _gpus(device: str, present: int, workers: int) -> int:
 
 
 def _next_try(error: Exception, shard: Shard, tries: int) -> int:
-    """Return the number of the next try; raises what a worker has said of bad input, or WorkerError after the last."""
+    """Return the number of the next try; raises a worker's error of bad input, and WorkerError after the last try."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, MechintError):
         raise cause

@@ -177,7 +177,7 @@ def _batches(model: Model, rows: Sequence[_Row], batch_size: int) -> Iterator[li
 
 
 def _means(model: Model, rows: Sequence[_Row], watched: Sequence[int]) -> list[_Means]:
-    """Return the means of each row. Padding on the right does not matter to what stands before it."""
+    """Return the means of each row. Padding on the right changes nothing before it."""
     reader = rows[0].reader(model)
     padded = torch.nn.utils.rnn.pad_sequence([row.text.tokens for row in rows], batch_first=True)
     steering = ActiveSteering([SteeredRow(added_vectors(reader, row.intervention)) for row in rows])

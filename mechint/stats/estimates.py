@@ -1,4 +1,4 @@
-"""Means with squared errors, skewness and degrees of freedom: what intervals and simultaneous bands are made of."""
+"""Means with squared errors, skewness and degrees of freedom, from which intervals and simultaneous bands are made."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def crossed_estimate(tables: list[np.ndarray]) -> Estimate:
 
 
 def _rest(table: Float[np.ndarray, "*cells units items"]) -> Cells:
-    """Return the squared error of the grand mean that what neither units nor items explain would have alone."""
+    """Return the squared error of the grand mean from the residuals that neither units nor items explain."""
     n, m = table.shape[-2:]
     rows = table.mean(-1, keepdims=True)
     columns = table.mean(-2, keepdims=True)

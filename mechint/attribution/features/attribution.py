@@ -145,7 +145,7 @@ def feature_label(layer: int, feature: int) -> str:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Two rows of `states`, and what differs between them."""
+    """Two rows of `states`, and the differences between them."""
 
     states: FeatureReading
     clean: int

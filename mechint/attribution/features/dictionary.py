@@ -188,7 +188,7 @@ def as_dictionary(model: Model, sae: AnySAE, name: str, centre: bool | None = No
 
 
 def _in_float32(sae: AnySAE) -> AnySAE:
-    """Return an SAE of half precision as a copy in float32: rounding its sums, too, would blur what it finds."""
+    """Return an SAE of half precision as a copy in float32: rounding its sums, too, would blur its features."""
     return sae if sae.dtype.itemsize >= torch.float32.itemsize else copy.deepcopy(sae).to(dtype=torch.float32)
 
 

@@ -236,7 +236,7 @@ def _past(layer: int, parts: _Parts, prefix: int) -> list[dict[str, str | int | 
 
 
 def _direct(dictionary: Dictionary, steered: Steered, features: Sequence[int]) -> np.ndarray:
-    """Mean over the steered positions of what is added up to the dictionary's layer, along encoder directions."""
+    """Mean over the steered positions of the additions up to the dictionary's layer, along encoder directions."""
     encoder = encoder_directions(dictionary, features)
     below = [layer for layer in steered.layers if layer <= dictionary.layer]
     if encoder is None or not below:

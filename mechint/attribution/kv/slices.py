@@ -1,4 +1,4 @@
-"""Caches mixed of two rows, and what the model answers when it reads on from them."""
+"""Cache patching: caches mixed of two rows, and the answers of the model that reads on from them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CacheSlice:
         object.__setattr__(self, "sides", tuple(side for side in SIDES if side in self.sides))
 
     def check_fits(self, cache: KVCache) -> None:
-        """Raise LayerRangeError or UsageError for what a cache does not have."""
+        """Raise LayerRangeError or UsageError for layers, positions or heads that a cache does not have."""
         if self.layers is not None and self.layers[-1] >= cache.n_layers:
             raise LayerRangeError(f"layers {list(self.layers)}", f"0:{cache.n_layers}", "count layers from 0")
         heads = cache.keys[0].shape[1] if cache.n_layers else 0
@@ -90,7 +90,7 @@ def patched(cache: KVCache, base_row: int, other_row: int, slices: Sequence[Cach
 
 @checked
 def differing(cache: KVCache, row: int, other: int) -> dict[Side, Bool[Tensor, "layer head pos"]]:
-    """Return where two rows of a cache differ at all, by side; what differs nowhere cannot carry anything."""
+    """Return where two rows of a cache differ at all, by side; slices that differ nowhere cannot carry the shift."""
     return {
         side: torch.stack([(tensor[row] != tensor[other]).any(-1).cpu() for tensor in getattr(cache, side)])
         for side in SIDES

@@ -78,7 +78,7 @@ def attended(tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> Bool[
 
 
 def tracked(resid: Tensor, past: Past | None) -> bool:
-    """Return whether a block has to remember what it does, because what it is given asks for gradients."""
+    """Return whether a block has to record its operations, because its inputs require gradients."""
     inputs = [resid, *(side for piece in (past.pieces if past else ()) for side in piece.cached)]
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
 

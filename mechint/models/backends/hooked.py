@@ -1,4 +1,4 @@
-"""HookedTransformer: what much existing work holds in its hands."""
+"""HookedTransformer, the class of much existing work, as a backend."""
 
 from __future__ import annotations
 
