@@ -29,7 +29,7 @@ from mechint.engine.plan import Step
 from mechint.engine.stored_pass import StoredPass
 from mechint.interventions.addition import Steering, Term
 from mechint.interventions.fill_files import StoredPrefix
-from mechint.interventions.receipts import Felt
+from mechint.interventions.receipts import StreamChange
 from mechint.models.backends.blocks import BlockPass, moved
 from mechint.models.backends.past import KeyValues, Past, Piece, take
 from mechint.models.capture import EMBED
@@ -45,7 +45,7 @@ class StepResult:
     """
 
     stored: dict[int, KeyValues] = field(default_factory=dict)
-    felt: dict[tuple[int, int], Felt] = field(default_factory=dict)
+    changes: dict[tuple[int, int], StreamChange] = field(default_factory=dict)
     resid: dict[int, Float[Tensor, "row d_model"]] = field(default_factory=dict)
 
 
@@ -223,7 +223,7 @@ class Pass:
                 following[index, : step.n_tokens] = steering.apply(layer, following[index, : step.n_tokens])
                 steering.check()
                 for number, row in enumerate(rows):
-                    result.felt[layer, row] = steering.felt(number)[layer].moved(step.node.start)
+                    result.changes[layer, row] = steering.changes(number)[layer].moved(step.node.start)
         return following
 
     def _batches(self, rows: Mapping[int, int]) -> Iterator[dict[int, int]]:

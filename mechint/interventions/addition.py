@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechint.base.errors import ReceiptError
-from mechint.interventions.receipts import Felt
+from mechint.interventions.receipts import StreamChange
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -63,10 +63,10 @@ class Steering:
                     advice="the model does not run its blocks once, over all positions: report its architecture",
                 )
 
-    def felt(self, row: int) -> dict[int, Felt]:
+    def changes(self, row: int) -> dict[int, StreamChange]:
         """Return the measured change of `row` at each layer that its own terms name."""
         layers = sorted({layer for term in self.terms if term.row == row for layer in term.vectors})
-        return {layer: self._additions[layer].felt(row) for layer in layers}
+        return {layer: self._additions[layer].changes(row) for layer in layers}
 
     def _at(self, layer: int) -> list[Term]:
         return [term for term in self.terms if layer in term.vectors]
@@ -124,10 +124,10 @@ class _TermHook:
         self.before, self.change = norms_of(activation, changed)
         return changed
 
-    def felt(self, row: int) -> Felt:
+    def changes(self, row: int) -> StreamChange:
         """Return the measured change of one row."""
         places = self.touched[row].nonzero()[:, 0]
-        return Felt(self.firings, places, self.change[row][places], self.before[row][places])
+        return StreamChange(self.firings, places, self.change[row][places], self.before[row][places])
 
     def _delta(self, activation: Tensor) -> Float[Tensor, "row pos d_model"]:
         device = activation.device

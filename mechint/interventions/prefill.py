@@ -19,7 +19,7 @@ from mechint.base.signatures import checked
 from mechint.chat.conversations import Conversation
 from mechint.chat.render import Rendered, render
 from mechint.interventions.addition import Steering, Term
-from mechint.interventions.receipts import Felt, Measured, Receipt
+from mechint.interventions.receipts import Measured, Receipt, StreamChange
 from mechint.interventions.specifications import Injection, Intervention, check_form
 from mechint.models.cache import KVCache, concatenate
 from mechint.models.capture import check_layers
@@ -138,7 +138,7 @@ def _fill_steered(
     tokens = rendered.token_tensor()[:, :n_pos].expand(len(interventions), n_pos)
     cache = model.forward(tokens, hooks=hooks) if n_pos else KVCache()
     steering.check()
-    receipts = [_steered_receipt(model, rendered, i, steering.felt(row)) for row, i in enumerate(interventions)]
+    receipts = [_steered_receipt(model, rendered, i, steering.changes(row)) for row, i in enumerate(interventions)]
     return cache, receipts
 
 
@@ -168,12 +168,14 @@ def _in_order(fills: Sequence[tuple[KVCache, list[Receipt]]], order: Sequence[in
     return cache, [receipts[row] for row in order]
 
 
-def _steered_receipt(model: Model, rendered: Rendered, intervention: Intervention, felt: Mapping[int, Felt]) -> Receipt:
+def _steered_receipt(
+    model: Model, rendered: Rendered, intervention: Intervention, changes: Mapping[int, StreamChange]
+) -> Receipt:
     touched = torch.zeros(len(rendered.tokens), dtype=torch.bool)
     for term in intervention.terms:
         touched |= injected_positions(rendered, term)
     names, positions = (rendered.label, intervention.name), touched.nonzero()[:, 0].tolist()
-    passes = {layer: [once] for layer, once in felt.items()}
+    passes = {layer: [once] for layer, once in changes.items()}
     receipt = Measured(model, rendered.tokens).receipt(
         names, intervention.kind, rendered.prefix_length, positions, passes
     )

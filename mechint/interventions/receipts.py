@@ -25,7 +25,7 @@ _SHOWN_OUTLIERS = 5
 
 
 @dataclass(frozen=True)
-class Felt:
+class StreamChange:
     """The measured change of one row at one layer in one pass, at each position to which something was added.
 
     `change` and `before` are the norms of what the stream changed by, and of what it was before.
@@ -36,7 +36,7 @@ class Felt:
     change: Float[Tensor, " touched"]
     before: Float[Tensor, " touched"]
 
-    def moved(self, start: int) -> Felt:
+    def moved(self, start: int) -> StreamChange:
         """Return the change with `start` added to its positions."""
         return replace(self, positions=self.positions + start)
 
@@ -62,14 +62,14 @@ class LayerTouch:
     dose: float | None = None
 
     @classmethod
-    def of(cls, layer: int, felt: Sequence[Felt], unit: float | None) -> LayerTouch:
+    def of(cls, layer: int, changes: Sequence[StreamChange], unit: float | None) -> LayerTouch:
         """Return the touch of a layer, from the measured changes of all passes over a row."""
-        places = torch.cat([torch.zeros(0, dtype=torch.long), *(of_pass.positions for of_pass in felt)])
+        places = torch.cat([torch.zeros(0, dtype=torch.long), *(of_pass.positions for of_pass in changes)])
         if not len(places):
             return cls(layer, 0, 0, 0.0, 0.0, 0.0, unit, None if unit is None else 0.0)
-        firings = torch.cat([torch.full_like(of_pass.positions, of_pass.firings) for of_pass in felt])
-        change = torch.cat([of_pass.change for of_pass in felt])
-        before = torch.cat([of_pass.before for of_pass in felt])
+        firings = torch.cat([torch.full_like(of_pass.positions, of_pass.firings) for of_pass in changes])
+        change = torch.cat([of_pass.change for of_pass in changes])
+        before = torch.cat([of_pass.before for of_pass in changes])
         added, there = float(change.mean()), float(np.median(before.numpy()))
         return cls(
             layer=layer,
@@ -186,21 +186,23 @@ class Measured:
         kind: str,
         n_pos: int,
         positions: Iterable[int],
-        felt: Mapping[int, Sequence[Felt]],
+        changes: Mapping[int, Sequence[StreamChange]],
         row: int = 0,
     ) -> Receipt:
         """Return the receipt of a row (by the names of its cell) from its measured changes at each layer."""
-        units = typical_norms(self.model) if felt else None
+        units = typical_norms(self.model) if changes else None
         touches = tuple(
-            LayerTouch.of(layer, felt[layer], None if units is None else units[layer]) for layer in sorted(felt)
+            LayerTouch.of(layer, changes[layer], None if units is None else units[layer]) for layer in sorted(changes)
         )
-        return Receipt(*names, kind, n_pos, tuple(positions), touches, row, self._outliers(felt, touches))
+        return Receipt(*names, kind, n_pos, tuple(positions), touches, row, self._outliers(changes, touches))
 
-    def _outliers(self, felt: Mapping[int, Sequence[Felt]], touches: Sequence[LayerTouch]) -> tuple[OutlierToken, ...]:
+    def _outliers(
+        self, changes: Mapping[int, Sequence[StreamChange]], touches: Sequence[LayerTouch]
+    ) -> tuple[OutlierToken, ...]:
         most: dict[int, tuple[float, int]] = {}
         for touch in touches:
             limit = OUTLIER * touch.residual_norm
-            for of_pass in felt[touch.layer]:
+            for of_pass in changes[touch.layer]:
                 far = of_pass.before > limit if limit else torch.zeros_like(of_pass.before, dtype=torch.bool)
                 for position, norm in zip(of_pass.positions[far].tolist(), of_pass.before[far].tolist(), strict=True):
                     most[position] = max(most.get(position, (0.0, 0)), (norm / touch.residual_norm, touch.layer))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mechint.base.errors import ReceiptError, UsageError
 from mechint.interventions.addition import norms_of
-from mechint.interventions.receipts import Felt
+from mechint.interventions.receipts import StreamChange
 from mechint.interventions.specifications import Intervention
 from mechint.models.cache import KVCache
 from mechint.models.capture import read_on
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 class SteeredRow:
     """A row with the vector that is added at each layer, everywhere, and its measured changes in each pass so far.
 
-    Positions are counted from the first that was steered; a layer where zeros are added has felt nothing.
+    Positions are counted from the first that was steered; a layer where zeros are added has no changes.
     """
 
     added: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
-    felt: dict[int, tuple[Felt, ...]] = field(default_factory=dict)
+    changes: dict[int, tuple[StreamChange, ...]] = field(default_factory=dict)
 
     def copy(self) -> SteeredRow:
         """Return a row with the same past that counts on by itself."""
-        return SteeredRow(self.added, dict(self.felt))
+        return SteeredRow(self.added, dict(self.changes))
 
 
 class ActiveSteering:
@@ -74,9 +74,9 @@ class ActiveSteering:
             raise _not_as_asked(layer, f"{addition.firings} firings")
         for number, row in enumerate(self.rows):
             if layer in row.added:
-                earlier = row.felt.get(layer, ())
+                earlier = row.changes.get(layer, ())
                 start = int(earlier[-1].positions[-1]) + 1 if earlier else 0
-                row.felt[layer] = (*earlier, *addition.felt(number, start))
+                row.changes[layer] = (*earlier, *addition.changes(number, start))
 
 
 def added_vectors(model: Model, intervention: Intervention) -> dict[int, Float[Tensor, " d_model"]]:
@@ -148,9 +148,9 @@ class _RowHook:
         self.before, self.change = norms_of(activation, changed)
         return changed
 
-    def felt(self, row: int, start: int) -> list[Felt]:
+    def changes(self, row: int, start: int) -> list[StreamChange]:
         """Return the measured change of one row in the last pass, which began at `start`; none for a row of zeros."""
         if not self.live[row]:
             return []
         places = torch.arange(start, start + self.n_pos)
-        return [Felt(self.firings, places, self.change[row], self.before[row])]
+        return [StreamChange(self.firings, places, self.change[row], self.before[row])]

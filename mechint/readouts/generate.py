@@ -177,9 +177,9 @@ def _start(
 def _reply_receipt(reader: Model, row: _Row, reply: Reply, steered: SteeredRow, of_prefill: Receipt) -> Receipt:
     """Return the receipt of all positions after the prefill: the rest of the prompt, the reply but its last token."""
     tokens, start = [*row.rendered.tokens, *reply.tokens[:-1]], row.rendered.prefix_length
-    felt = {layer: [of_pass.moved(start) for of_pass in passes] for layer, passes in steered.felt.items()}
+    changes = {layer: [of_pass.moved(start) for of_pass in passes] for layer, passes in steered.changes.items()}
     kind, positions = f"{of_prefill.kind} reply", range(start, len(tokens))
-    return Measured(reader, tokens).receipt(row.cell, kind, len(tokens), positions, felt, row.sample)
+    return Measured(reader, tokens).receipt(row.cell, kind, len(tokens), positions, changes, row.sample)
 
 
 def _table(model: Model, replies: Sequence[_Spoken]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import mechint as mi
 from mechint.base.errors import ModelValidationError, ReceiptError
 from mechint.chat.render import render
 from mechint.engine.passes import Pass
-from mechint.interventions.receipts import Felt, LayerTouch, OutlierToken, Receipt
+from mechint.interventions.receipts import LayerTouch, OutlierToken, Receipt, StreamChange
 
 LAYERS = [1, 2]
 
@@ -124,10 +124,10 @@ def test_a_model_without_a_unit_has_receipts_without_it(model: mi.Model, monkeyp
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda felt: replace(felt, firings=2),
-        lambda felt: replace(felt, positions=felt.positions + 1),
-        lambda felt: replace(felt, positions=felt.positions.clamp(min=1)),
-        lambda felt: None,
+        lambda change: replace(change, firings=2),
+        lambda change: replace(change, positions=change.positions + 1),
+        lambda change: replace(change, positions=change.positions.clamp(min=1)),
+        lambda change: None,
     ],
 )
 @pytest.mark.parametrize("terms", [1, 2])
@@ -138,8 +138,8 @@ def test_what_a_table_has_counted_is_compared_with_what_was_asked(wrong, terms, 
     def told(self: Pass, *args: object) -> object:
         results = real(self, *args)
         for result in results:
-            altered = {key: wrong(felt) for key, felt in result.felt.items()}
-            result.felt = {key: felt for key, felt in altered.items() if felt is not None}
+            altered = {key: wrong(change) for key, change in result.changes.items()}
+            result.changes = {key: change for key, change in altered.items() if change is not None}
         return results
 
     injected = steer(model, "v") if terms == 1 else steer(model, "v") + steer(model, "w")
@@ -150,8 +150,8 @@ def test_what_a_table_has_counted_is_compared_with_what_was_asked(wrong, terms, 
 
 
 def test_passes_over_a_row_are_put_together() -> None:
-    early = Felt(1, torch.tensor([0, 1]), torch.tensor([1.0, 3.0]), torch.tensor([100.0, 1.0]))
-    late = Felt(1, torch.tensor([0]), torch.tensor([2.0]), torch.tensor([3.0])).moved(2)
+    early = StreamChange(1, torch.tensor([0, 1]), torch.tensor([1.0, 3.0]), torch.tensor([100.0, 1.0]))
+    late = StreamChange(1, torch.tensor([0]), torch.tensor([2.0]), torch.tensor([3.0])).moved(2)
     touch = LayerTouch.of(4, [early, late], 8.0)
     assert (touch.layer, touch.firings, touch.positions) == (4, 1, 3)
     assert (touch.vector_norm, touch.residual_norm, touch.dose) == (2.0, 3.0, 0.25)
