@@ -191,7 +191,7 @@ def test_exception_in_a_prefill_leaves_the_model_unsteered(backend, tiny_model, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(steering._Addition, "_delta", explode)
+        patch.setattr(steering._TermHook, "_delta", explode)
         with pytest.raises(KeyboardInterrupt):
             prefill(model, conversation(), [Injection(vector(model), strength=1.0)])
     assert model.backend.live_hooks() == []
@@ -218,14 +218,14 @@ def test_hooks_that_fire_twice_are_noticed(tiny_checkpoint, monkeypatch):
 def test_positions_that_are_missed_are_noticed(model, monkeypatch):
     from mechint.interventions import addition as steering
 
-    real = steering._Addition._delta
+    real = steering._TermHook._delta
 
-    def first_half(self: steering._Addition, activation: torch.Tensor) -> torch.Tensor:
+    def first_half(self: steering._TermHook, activation: torch.Tensor) -> torch.Tensor:
         delta = real(self, activation)
         delta[:, delta.shape[1] // 2 :] = 0
         return delta
 
-    monkeypatch.setattr(steering._Addition, "_delta", first_half)
+    monkeypatch.setattr(steering._TermHook, "_delta", first_half)
     with pytest.raises(ReceiptError, match="pairs"):
         prefill(model, conversation(), [Injection(vector(model), layers=[1], strength=1.0)])
 
