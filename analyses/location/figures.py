@@ -11,7 +11,7 @@ import pandas as pd
 from analyses.location import PLACES
 from analyses.location.measures import MEASURES, Measures
 from mechint import figures as draw
-from mechint.figures import DotPanel, GridPanel, Panel
+from mechint.figures import HeatPanel, Panel, Scale
 from mechint.figures.names import only
 from mechint.figures.style import GREEN, SERIES, Series
 from mechint.stats import intervals
@@ -49,7 +49,7 @@ def figures(measures: Measures, subject: str, marks: Marks = BANDS) -> dict[str,
 def accuracy(measures: Measures, caption: str) -> go.Figure:
     """Return both measures at the output, by place, beside those of the preference question."""
     summary, values = (_at_output(frame, measures) for frame in (measures.summary(), measures.long()))
-    panels = [DotPanel(measure, *_PANELS[measure], zero=False) for measure in MEASURES]
+    panels = [Panel(measure, *_PANELS[measure], references=()) for measure in MEASURES]
     figure = draw.dots(
         summary, values, panels, _LOOKS, title=_finding(measures), legend_lines=2,
         subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. Every "
@@ -128,19 +128,23 @@ def sentences(measures: Measures, caption: str, marks: Marks) -> go.Figure:
     limit = max(1.0, *(_POINTS * float(np.nanmax(np.abs(shift.mean))) for shift in shifts))
     digits = 0 if limit >= _WIDE else 1
     panels = [
-        GridPanel(titles[name], _points(interval, digits)) for name, interval in zip(present, shifts, strict=True)
+        HeatPanel(titles[name], _points(interval, digits)) for name, interval in zip(present, shifts, strict=True)
     ]
     row = measures.verdict().set_index(["measure", "place"]).loc[("right", "sentence")]
-    figure = draw.grid(
-        panels, rows=names, columns=names, row_label="injected sentence", column_label="answered sentence",
-        label="shift of P,<br>points", digits=digits,
+    return draw.heatmap(
+        panels,
+        Scale("shift of P,<br>points", -limit, limit),
+        rows=names,
+        columns=names,
+        row_label="injected sentence",
+        column_label="answered sentence",
+        digits=digits,
         title=f"In which of {len(names)} sentences? {_percent(row['mean'])} of answers are right, "
         f"{'' if row['above'] else 'not '}above chance ({_percent(row['chance'])})",
         subtitle=f"{caption}. Probabilities among the options less those of the clean cell, in percentage points, mean "
         "over orders and vectors; the diagonal is right. Dots mark shifts of "
         f"{10.0**-digits:g} points and more whose {marks.caption}.",
-    )  # fmt: skip
-    return figure.update_layout(coloraxis={"cmin": -limit, "cmax": limit})
+    )
 
 
 def _points(shift: intervals.Interval, digits: int) -> intervals.Interval:

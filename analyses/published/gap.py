@@ -23,7 +23,7 @@ from analyses.published.specs import (
     with_room,
 )
 from mechint import figures as draw
-from mechint.figures import DotPanel, published
+from mechint.figures import Panel, published
 from mechint.figures.style import INK, MINUS, PURPLE, VERMILION, Series
 
 DIGIT = 0.0006  # what rounding to a tenth of a percent can make of a published number
@@ -64,8 +64,8 @@ def gap() -> Picture:
         "named": Series("difference that the write-up names", PURPLE, "solid", "star-open"),
     }
     panels = [
-        DotPanel("steps", "From one condition to another", "net detection", arrows=("from", "to")),
-        DotPanel("difference", "Difference", "difference of net detection, percentage points"),
+        Panel("steps", "From one condition to another", "net detection", arrows=("from", "to")),
+        Panel("difference", "Difference", "difference of net detection, percentage points"),
     ]
     size = table.set_index("step")["difference"].map(in_points)
     title = (
@@ -108,7 +108,7 @@ def hedging() -> Picture:
         "strong_claims_per_trial": Series("strong detection language", VERMILION, "solid", "circle"),
     }
     wide = table.set_index("model")["hedges_per_trial"]
-    panels = [DotPanel(name, label, "phrases per trial") for name, label in labels.items()]
+    panels = [Panel(name, label, "phrases per trial") for name, label in labels.items()]
     figure = draw.dots(
         values, labelled(values, "{:.2f}".format), panels, looks,
         title=f"{citation('hedging')}: where 32B-Base detects it hedges {wide['32B-Base']:.2f} times a trial, "
@@ -154,7 +154,7 @@ def categories() -> Picture:
             gaps.items(), (MODELS["32B-Base"], MODELS["32B-Coder"]), ("circle-open", "diamond-open"), strict=True
         )
     }
-    panels = [NET, DotPanel("gaps", "Differences between models", "difference of net detection, percentage points")]
+    panels = [NET, Panel("gaps", "Differences between models", "difference of net detection, percentage points")]
     behind = values[values["series"] == "behind"].set_index("row")["mean"].rename(_first_line)
     title = (
         f"{citation('concept_categories')}: 32B-Base is furthest behind 14B on {behind.idxmin()} concepts "
@@ -188,7 +188,7 @@ def prompts() -> Picture:
         "refused_injected": Series("32B-Base, injection trials", VERMILION, "solid", "triangle-up"),
         "refused_control": Series("32B-Base, control trials", INK, "dot", "triangle-up-open"),
     }
-    panels = [NET, DotPanel("refusals", "Refusals of 32B-Base", "share of trials")]
+    panels = [NET, Panel("refusals", "Refusals of 32B-Base", "share of trials")]
     false = [
         f"{row['model']} under {row['prompt']} {with_digits(row['control_false_positive'])}"
         for row in table[table["control_false_positive"].notna()].to_dict("records")

@@ -21,12 +21,12 @@ from analyses.published.specs import (
     signed,
     source,
 )
-from mechint.figures import DotPanel, published
+from mechint.figures import Panel, published
 from mechint.figures.style import INK, VERMILION, Series
 
-RATES = DotPanel("rates", "Both kinds of trial", "share of trials", arrows=("control", "injected"))
-NET = DotPanel("net", "Net detection", "passed less false positives")
-REFUSALS = DotPanel("refusals", "Refusals", "share of trials")
+RATES = Panel("rates", "Both kinds of trial", "share of trials", arrows=("control", "injected"))
+NET = Panel("net", "Net detection", "passed less false positives")
+REFUSALS = Panel("refusals", "Refusals", "share of trials")
 _SERIES = {  # panel and column
     "control": ("rates", "control_false_positive"),
     "injected": ("rates", "injection_pass"),

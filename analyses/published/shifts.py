@@ -11,7 +11,7 @@ from analyses.published.overlay import CONTROL, Overlay
 from analyses.published.specs import COLUMNS, NO_INTERVAL, Picture, citation, source
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, published
+from mechint.figures import Panel, published
 from mechint.figures.style import METRICS, MINUS, PURPLE, SERIES, Series
 from mechint.stats.intervals import PROBABILITY
 
@@ -47,9 +47,9 @@ def yes_no_shifts(overlays: Sequence[Overlay]) -> Picture:
     values = pd.concat([_published_values(table), overlaid], ignore_index=True)
     values = values.sort_values("row", key=_by_condition, kind="stable", ignore_index=True)
     panels = [
-        DotPanel("p", "From clean to injected", "P(yes), axis in log-odds", log_odds=True,
+        Panel("p", "From clean to injected", "P(yes), axis in log-odds", scale="log-odds",
                  arrows=("published_clean", "published", "clean", "injected")),
-        DotPanel("shift", "Shift against clean", f"shift of {METRICS['logit_diff']}, natural units"),
+        Panel("shift", "Shift against clean", f"shift of {METRICS['logit_diff']}, natural units"),
     ]  # fmt: skip
     small = units[~units["series"].isin(["clean", "other"])]
     figure = draw.dots(

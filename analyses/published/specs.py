@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mechint import figures as draw
-from mechint.figures import DotPanel, published
+from mechint.figures import Panel, published
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, PURPLE, VERMILION, Series
 from mechint.stats import intervals
 
@@ -85,7 +85,7 @@ def exact(rate: float, trials: float) -> tuple[float, float]:
 
 def share_dots(
     values: pd.DataFrame,
-    panels: Sequence[DotPanel],
+    panels: Sequence[Panel],
     looks: Mapping[str, Series],
     *,
     title: str,
@@ -110,7 +110,7 @@ def labelled(values: pd.DataFrame, write: Callable[[float], str]) -> pd.DataFram
     return units.assign(label=text, side=np.where(units["value"] < 0, "left", "right"))
 
 
-def with_room(figure: go.Figure, values: pd.DataFrame, panels: Sequence[DotPanel], numbers: Sequence[str]) -> None:
+def with_room(figure: go.Figure, values: pd.DataFrame, panels: Sequence[Panel], numbers: Sequence[str]) -> None:
     """Let every axis show zero, and leave room for whole dots and for the numbers beside them."""
     for column, panel in enumerate(panels, start=1):
         values_of_panel = values[values["panel"] == panel.key]

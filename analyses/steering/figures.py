@@ -12,7 +12,7 @@ from analyses.steering import REPLY, name_pattern
 from analyses.steering.vectors_figures import cosines, vectors
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, TextCell
+from mechint.figures import Panel, TextCell
 from mechint.figures.names import mapped
 from mechint.figures.style import MINUS, SERIES
 
@@ -95,9 +95,9 @@ def _row(strength: str) -> str:
 def effect(summary: pd.DataFrame, values: pd.DataFrame, caption: str) -> go.Figure:
     """Return what steering does by strength: to the name's probability, to what is said, and to text."""
     panels = [
-        DotPanel("log_p", "The concept's name comes nearer", "rise of log P(name), nats"),
-        DotPanel("said", "It is said", "share of replies with the name", zero=False),
-        DotPanel("rise", "Text becomes unlikely", "rise of the loss of text, nats per token"),
+        Panel("log_p", "The concept's name comes nearer", "rise of log P(name), nats"),
+        Panel("said", "It is said", "share of replies with the name", references=()),
+        Panel("rise", "Text becomes unlikely", "rise of the loss of text, nats per token"),
     ]
     figure = draw.dots(
         summary, values, panels, _LOOKS, title=_finding(summary),
@@ -158,14 +158,16 @@ def talk(replies: pd.DataFrame, summary: pd.DataFrame, caption: str, mode: str) 
         f" / {answers['prefix'].iloc[0]} ..." if answers["prefix"].iloc[0] else ""
     )
     how = "Likeliest replies (greedy)" if mode == "greedy" else "Sampled replies, the first of each"
-    return draw.wrapped_table(
-        ["vector", *columns], lines, widths=[0.5, *[1.0] * len(columns)],
+    return draw.text_table(
+        ["vector", *columns],
+        lines,
+        widths=[0.5, *[1.0] * len(columns)],
         title=f"What comes to mind under steering? \u201c{prompt}\u201d",
         subtitle=f"{caption}. {how}; vectors are added to request and reply, with both signs. Bold: the concept's name "
         "(random vectors: that of the concept whose norms they have). All requests, strengths and "
         "samples are in table.csv.",
         rules=[len(concepts)] if random else [],
-    )  # fmt: skip
+    )
 
 
 def _columns(summary: pd.DataFrame) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analyses.steering import REPLY, name_pattern
 from mechint import figures as draw
-from mechint.figures import GridPanel, TextCell
+from mechint.figures import HeatPanel, Scale, TextCell
 from mechint.figures.style import MINUS
 from mechint.stats.intervals import Interval
 
@@ -28,13 +28,15 @@ def cosines(sanity: Sanity, dose: Dose, caption: str) -> go.Figure:
     names = [sanity.vectors[at].name for at in order]
     ordered = values[np.ix_(order, order)]
     none = np.full_like(ordered, np.nan)
-    panel = GridPanel("Cosine of two vectors, mean over the dose's layers", Interval(ordered, none, none, len(names)))
-    return draw.grid(
-        [panel], rows=names, columns=[name.replace("-", "<br>") for name in names], row_label="", column_label="",
-        label="cosine", title=_cosines_finding(sanity, kinds),
-        subtitle=f"{caption}. Concepts in order of similarity "
-        "(average linkage), then random vectors.",
-    )  # fmt: skip
+    panel = HeatPanel("Cosine of two vectors, mean over the dose's layers", Interval(ordered, none, none, len(names)))
+    return draw.heatmap(
+        [panel],
+        Scale("cosine"),
+        rows=names,
+        columns=[name.replace("-", "<br>") for name in names],
+        title=_cosines_finding(sanity, kinds),
+        subtitle=f"{caption}. Concepts in order of similarity (average linkage), then random vectors.",
+    )
 
 
 def _alike(values: np.ndarray, members: np.ndarray) -> list[int]:
@@ -82,14 +84,16 @@ def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, caption: str) -> go
         "vector", "|v|, first to last layer (median)", f"|added| / median |residual| at strength {at}",
         "most similar (cosine)", "tokens it promotes", "tokens it suppresses",
     ]  # fmt: skip
-    return draw.wrapped_table(
-        headings, rows, widths=[0.7, 1.1, 0.8, 0.9, 2.2, 2.2],
+    return draw.text_table(
+        headings,
+        rows,
+        widths=[0.7, 1.1, 0.8, 0.9, 2.2, 2.2],
         title=f"Do vectors stand for their concepts? {right} of {concepts} promote the name itself",
         subtitle=f"{caption}. Tokens: logit lens of the vector (final norm and unembedding) at layer "
         f"{dose.layers[-1]}, the likeliest first; suppressed: those of the opposite vector. |added|: as measured, mean "
         "over layers, by the model's median residual norm.",
         rules=[concepts] if concepts < len(sanity.vectors) else [],
-    )  # fmt: skip
+    )
 
 
 def _vector_line(number: int, sanity: Sanity, dose: Dose, ratios: pd.Series) -> list[TextCell]:

@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mechint.base.signatures import checked
-from mechint.figures.dots import DotPanel, dots
+from mechint.figures.dots import dots
+from mechint.figures.panels import Panel
 from mechint.figures.style import INK, MINUS, SERIES, Series
 from mechint.figures.verdicts import UNTESTED, VERDICTS, check_components
 
@@ -50,9 +51,9 @@ def feature_bars(
     panels = [
         panel
         for panel in (
-            DotPanel("attribution", "Attributed", "part of the shift, logits", arrows=("random", "attribution")),
-            DotPanel("measured", measured, "loss of the shift, logits"),
-            DotPanel("activation", "Activation", activation, arrows=("clean", "injected")),
+            Panel("attribution", "Attributed", "part of the shift, logits", arrows=("random", "attribution")),
+            Panel("measured", measured, "loss of the shift, logits"),
+            Panel("activation", "Activation", activation, arrows=("clean", "injected")),
         )
         if (summary["panel"] == panel.key).any()
     ]
