@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from mechint.base.signatures import checked
 from mechint.figures.names import check_names
-from mechint.figures.panels import DOTTED, Panel
+from mechint.figures.panels import DOTTED, Panel, whiskers
 from mechint.figures.style import INK, Series, finish, rgba
 from mechint.figures.units import with_units
 
@@ -167,15 +167,7 @@ def _large(
         legendgroup=style.label,
         showlegend=legend,
         marker={"color": style.color, "symbol": style.symbol, "size": 10, "line": {"width": 1.5, "color": style.color}},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "color": style.color,
-            "thickness": 2,
-            "width": 4,
-            "array": _bounds(high - x),
-            "arrayminus": _bounds(x - low),
-        },
+        error_x=whiskers(_bounds(high - x), _bounds(x - low), style.color, 2.0, 4.0),
         customdata=rows[["mean", "low", "high"]].to_numpy(),
         hovertemplate=style.label + " %{customdata[0]:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}]<extra></extra>",
     )

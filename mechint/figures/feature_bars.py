@@ -18,9 +18,12 @@ _LONGEST = 34  # characters of a component's name
 _VERDICTS_WIDTH = 150  # pixels beside the panels
 _ATTRIBUTION = Series("attribution under concepts", INK, "solid", "circle")
 _LOOKS: Mapping[str, Series] = {
-    "random": SERIES["random"], "attribution": _ATTRIBUTION, "clean": SERIES["clean"], "injected": SERIES["injected"],
+    "random": SERIES["random"],
+    "attribution": _ATTRIBUTION,
+    "clean": SERIES["clean"],
+    "injected": SERIES["injected"],
     **{f"measured {name}": style for name, style in VERDICTS.items()},
-}  # fmt: skip
+}
 _WIDTHS = {"attribution": 0.37, "measured": 0.37, "activation": 0.26}
 
 
@@ -58,10 +61,16 @@ def feature_bars(
         if (summary["panel"] == panel.key).any()
     ]
     figure = dots(
-        summary, _small(table, units), panels, _LOOKS, title=title, subtitle=subtitle,
-        widths=[_WIDTHS[panel.key] / sum(_WIDTHS[other.key] for other in panels) for panel in panels], packed=True,
+        summary,
+        _small(table, units),
+        panels,
+        _LOOKS,
+        title=title,
+        subtitle=subtitle,
+        widths=[_WIDTHS[panel.key] / sum(_WIDTHS[other.key] for other in panels) for panel in panels],
+        packed=True,
         legend_lines=2,
-    )  # fmt: skip
+    )
     if {"attribution", "measured"} <= {panel.key for panel in panels}:
         figure.update_xaxes(matches="x", row=1, col=2)
     _tell_apart(figure, table)

@@ -15,7 +15,8 @@ from plotly.subplots import make_subplots
 
 from mechint.base.errors import UsageError
 from mechint.base.signatures import checked
-from mechint.figures.style import INK, MINUS, Series, finish
+from mechint.figures.panels import guide, whiskers
+from mechint.figures.style import MINUS, Series, finish
 from mechint.figures.texts import text_width
 from mechint.figures.verdicts import UNTESTED, VERDICTS, check_components
 from mechint.stats.intervals import Interval
@@ -173,23 +174,18 @@ def _within(points: pd.DataFrame, axes: _Axes, box: Box) -> pd.Series:
 
 def _lines(box: Box, axes: _Axes, *, legend: bool) -> list[go.Scatter]:
     """Return lines where values are zero, and the diagonal."""
-    common = {"mode": "lines", "hoverinfo": "skip"}
-    zero = {**common, "line": {"color": INK, "width": 1, "dash": "dot"}, "showlegend": False}
-    lines = [(box[:2], (0, 0)), ((0, 0), box[2:])]
-    traces = [go.Scatter(x=x, y=y, **zero) for x, y in (lines if axes.diagonal else lines[:1])]
-    if axes.diagonal:
-        line = {"color": "#999999", "width": 1.5, "dash": "dash"}
-        name = "attributed = measured"
-        traces.append(go.Scatter(x=box[:2], y=box[:2], line=line, name=name, showlegend=legend, **common))
-    return traces
+    across = guide(box[:2], (0.0, 0.0), 1.0, "dot")
+    if not axes.diagonal:
+        return [across]
+    diagonal = guide(box[:2], box[:2], 1.5, "dash", "#999999").update(name="attributed = measured", showlegend=legend)
+    return [across, guide((0.0, 0.0), box[2:], 1.0, "dot"), diagonal]
 
 
 def _frame(box: Box) -> go.Scatter:
     inset = 0.004 * (box[1] - box[0])  # an edge of the panel itself is not drawn over
     x = [box[0] + inset, box[1] - inset, box[1] - inset, box[0] + inset, box[0] + inset]
     y = [box[at] for at in (2, 2, 3, 3, 2)]
-    line = {"color": INK, "width": 1, "dash": "dash"}
-    return go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
+    return guide(x, y, 1.0, "dash")
 
 
 def _points(points: pd.DataFrame, axes: _Axes, *, legend: bool) -> list[go.Scatter]:
@@ -203,23 +199,26 @@ def _points(points: pd.DataFrame, axes: _Axes, *, legend: bool) -> list[go.Scatt
 
 def _series(points: pd.DataFrame, axes: _Axes, style: Series, *, legend: bool) -> go.Scatter:
     return go.Scatter(
-        x=points[axes.x], y=points[axes.y], mode="markers", name=style.label, legendgroup=style.label,
-        showlegend=legend, text=points["component"],
+        x=points[axes.x],
+        y=points[axes.y],
+        mode="markers",
+        name=style.label,
+        legendgroup=style.label,
+        showlegend=legend,
+        text=points["component"],
         marker={"color": style.color, "symbol": style.symbol, "size": 9, "line": {"width": 1.5, "color": style.color}},
-        error_x=_bars(points, axes.x, style), error_y=_bars(points, axes.y, style),
+        error_x=_bars(points, axes.x, style),
+        error_y=_bars(points, axes.y, style),
         customdata=points[["d" if axes.x == "size" else axes.x]],
         hovertemplate=f"%{{text}}, {style.label}: %{{customdata[0]:.3f}}, %{{y:.3f}}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _bars(points: pd.DataFrame, name: str, style: Series) -> dict[str, object] | None:
     if f"{name}_low" not in points:
         return None
     up, down = points[f"{name}_high"] - points[name], points[name] - points[f"{name}_low"]
-    return {
-        "type": "data", "symmetric": False, "color": style.color, "thickness": 1, "width": 0,
-        "array": up.fillna(0.0), "arrayminus": down.fillna(0.0),
-    }  # fmt: skip
+    return whiskers(up.fillna(0.0), down.fillna(0.0), style.color, 1.0, 0.0)
 
 
 def _label(figure: go.Figure, named: pd.DataFrame, points: pd.DataFrame, axes: _Axes, box: Box, at: _Panel) -> None:
@@ -234,11 +233,10 @@ def _label(figure: go.Figure, named: pd.DataFrame, points: pd.DataFrame, axes: _
             place = (left, y + rise - 8, left + width, y + rise + 8)
             if left >= 0 and left + width <= at.width and not any(map(partial(_overlap, place), taken)):
                 taken.append(place)
-                figure.add_annotation(
-                    x=row[axes.x], y=row[axes.y], text=html.escape(row["component"]), ax=side * 22, ay=-rise,
-                    xanchor="left" if side > 0 else "right", font={"size": 11}, showarrow=True, arrowhead=0,
-                    arrowwidth=1, arrowcolor="#777777", standoff=5, row=1, col=at.column,
-                )  # fmt: skip
+                text = {"text": html.escape(row["component"]), "xanchor": "left" if side > 0 else "right"}
+                arrow = {"showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": "#777777", "standoff": 5}
+                ends = {"x": row[axes.x], "y": row[axes.y], "ax": side * 22, "ay": -rise}
+                figure.add_annotation(**text, **arrow, **ends, font={"size": 11}, row=1, col=at.column)
                 break
 
 
