@@ -47,9 +47,13 @@ def measure(_folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
     """Return coverage in percent: of means, differences and crossed designs; and of sweeps with a wrong band."""
     means = _means(sample)
     found: dict[str, JSON] = {
-        "means": means, "differences": _differences(sample), "crossed": _crossed(sample), "bands": _bands(sample),
-        "cells": CELLS, "sweeps": sample // _SWEEPS,
-    }  # fmt: skip
+        "means": means,
+        "differences": _differences(sample),
+        "crossed": _crossed(sample),
+        "bands": _bands(sample),
+        "cells": CELLS,
+        "sweeps": sample // _SWEEPS,
+    }
     eight = {name: row for name in FEW if isinstance(row := means[f"{name}, 8"], dict)}
     said = ", ".join(f"{name} {row['percentiles']} -> {row['mechint']}" for name, row in eight.items())
     return found, f"eight units, percentiles before and intervals now: {said}"

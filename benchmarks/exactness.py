@@ -132,7 +132,8 @@ def _rows(table: pd.DataFrame) -> list[pd.Series]:
 
 def _distance(subject: Subject, row: pd.Series, logits: Tensor) -> float:
     """Return the largest difference between a row's numbers and those of logits."""
-    yes, no = (subject.model.tokenizer.encode(text, add_special_tokens=False)[0] for text in (" yes", " no"))
+    yes = subject.model.tokenizer.encode(" yes", add_special_tokens=False)[0]
+    no = subject.model.tokenizer.encode(" no", add_special_tokens=False)[0]
     log_p = logits.double().log_softmax(-1)
     expected = (logits[yes], logits[no], -(log_p.exp() * log_p).sum())
     return max(abs(float(row[name]) - float(value)) for name, value in zip(_READ, expected, strict=True))

@@ -61,7 +61,8 @@ def compare(path: Path, dtype: str, count: int) -> dict[str, float]:
 
 def _yes_no(model: mi.Model, chat: mi.Conversation) -> tuple[int, int]:
     texts = (chat.yes_token or " yes", chat.no_token or " no")
-    yes, no = (model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in texts)
+    yes = model.tokenizer(texts[0], add_special_tokens=False)["input_ids"][0]
+    no = model.tokenizer(texts[1], add_special_tokens=False)["input_ids"][0]
     return yes, no
 
 

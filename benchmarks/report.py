@@ -66,7 +66,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _suite(result: Result) -> str:
-    naive, engine, floor = (_number(result[f"{name}_seconds"]) for name in ("naive", "engine", "floor"))
+    naive = _number(result["naive_seconds"])
+    engine = _number(result["engine_seconds"])
+    floor = _number(result["floor_seconds"])
     rows = [
         ["naive loop", f"{result['naive_tokens']:,}", f"{naive:.0f}", f"{naive / engine:.1f}"],
         ["engine", f"{result['passed_tokens']:,}", f"{engine:.0f}", "1"],

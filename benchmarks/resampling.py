@@ -67,8 +67,12 @@ def studentised(values: Draws) -> Bounds:
 
 
 METHODS: Mapping[str, Callable[[Draws], Bounds]] = {
-    "percentiles": percentiles, "widened": widened, "BCa": accelerated, "studentised": studentised, "t": t,
-}  # fmt: skip
+    "percentiles": percentiles,
+    "widened": widened,
+    "BCa": accelerated,
+    "studentised": studentised,
+    "t": t,
+}
 
 
 def _weights(values: Draws) -> Float[np.ndarray, "units resamples"]:

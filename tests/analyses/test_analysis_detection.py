@@ -32,12 +32,20 @@ def _rows(question: str, about: dict[str, str], share: float) -> list[dict[str, 
     vectors |= {name: ("random", size) for name, size in RANDOMS.items()}
     return [
         {
-            "conversation": question, "intervention": name or "clean", "vector": name, "vector_kind": kind,
-            "question": question, **about, "p_yes": 0.1 + 0.1 * share * size, "p_no": 0.9 - 0.1 * share * size,
-            "logit_diff_shift": share * size, "entropy": 0.5 + share * size, "p_yes_shift": 0.1 * share * size,
+            "conversation": question,
+            "intervention": name or "clean",
+            "vector": name,
+            "vector_kind": kind,
+            "question": question,
+            **about,
+            "p_yes": 0.1 + 0.1 * share * size,
+            "p_no": 0.9 - 0.1 * share * size,
+            "logit_diff_shift": share * size,
+            "entropy": 0.5 + share * size,
+            "p_yes_shift": 0.1 * share * size,
         }
         for name, (kind, size) in vectors.items()
-    ]  # fmt: skip
+    ]
 
 
 def _detection_table() -> pd.DataFrame:

@@ -234,11 +234,12 @@ def bad(sae: Path, tiny_model: Callable[..., mi.Model], tmp_path: Path) -> dict[
     """Directories of SAEs that do not fit, by what is wrong with them."""
     content = json.loads((sae / "cfg.json").read_text())
     changes: dict[str, dict[str, object]] = {
-        "width": {"d_in": 64}, "hook": {"metadata": {"hook_name": "blocks.2.hook_mlp_out"}},
+        "width": {"d_in": 64},
+        "hook": {"metadata": {"hook_name": "blocks.2.hook_mlp_out"}},
         "layer": {"metadata": {"hook_name": "blocks.9.hook_resid_post"}},
         "owner": {"metadata": {"hook_name": "blocks.2.hook_resid_post", "model_name": "gemma-2-2b"}},
         "shapeless": {"d_in": None},
-    }  # fmt: skip
+    }
     for name, change in changes.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "cfg.json").write_text(json.dumps({**content, **change}))
@@ -268,9 +269,13 @@ def bad(sae: Path, tiny_model: Callable[..., mi.Model], tmp_path: Path) -> dict[
     ],
 )
 def test_bad_input_is_told_before_the_model_is_loaded(
-    inputs: list[str], bad: dict[str, str], options: list[str], words: list[str],
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    inputs: list[str],
+    bad: dict[str, str],
+    options: list[str],
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 

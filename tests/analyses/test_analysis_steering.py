@@ -137,9 +137,12 @@ def test_names_are_words_of_their_own(text: str, found: list[str]) -> None:
 def test_texts_wrap_and_fit_whatever_their_letters() -> None:
     long = {"words": "some words " * 30, "one word": "W" * 200, "narrow": "i" * 200, "wide": "\u732b" * 90, "none": ""}
     figure = text_table(
-        ["a", "b"], [[TextCell(name), TextCell(text)] for name, text in long.items()], widths=[1.0, 3.0], title="t",
+        ["a", "b"],
+        [[TextCell(name), TextCell(text)] for name, text in long.items()],
+        widths=[1.0, 3.0],
+        title="t",
         subtitle="s",
-    )  # fmt: skip
+    )
     texts = dict(zip(long, [note.text.split("<br>") for note in figure.layout.annotations][3::2], strict=True))
     assert {name: "".join(lines) for name, lines in texts.items() if name != "words"} == {
         name: text for name, text in long.items() if name != "words"

@@ -105,9 +105,8 @@ def test_compare_pairs_with_clean_or_takes_two_sets(both: list[FeatureReading]):
     assert top.difference == pytest.approx(mine.mean(), abs=1e-6)
     assert top.d == pytest.approx(mine.mean() / mine.std(), rel=1e-4)
     assert top.p == pytest.approx(scipy_stats.ttest_1samp(mine, 0).pvalue, rel=1e-3)
-    first, second = (
-        injected & table.intervention.isin(names) for names in (["steer 0", "steer 1"], ["steer 2", "steer 3"])
-    )
+    first = injected & table.intervention.isin(["steer 0", "steer 1"])
+    second = injected & table.intervention.isin(["steer 2", "steer 3"])
     two = compare(table, first, second, readout="answer")
     assert (two.n_second == 2).all()
     assert len(two) == len(paired)

@@ -141,7 +141,8 @@ def test_linear_readings_are_attributed_exactly_by_every_method(model: mi.Model,
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_whole_path_adds_up_to_the_shift(tiny_model: Load, architecture: str):
     states = states_of(tiny_model(architecture))
-    near, far = (attribute(states, 0, 1, method="integrated", steps=steps).attrs for steps in (24, 2))
+    near = attribute(states, 0, 1, method="integrated", steps=24).attrs
+    far = attribute(states, 0, 1, method="integrated", steps=2).attrs
     shift = near["logit_diff_shift"]
     assert near["total"] == pytest.approx(shift, rel=1e-2, abs=1e-3)
     assert abs(near["gap"]) < abs(attribute(states, 0, 1).attrs["gap"])
@@ -167,13 +168,11 @@ def test_a_run_against_itself_has_nothing_to_attribute(model: mi.Model, method: 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_both_backends_agree(tiny_model: Load, architecture: str, method: str):
-    bridge, hooked = (
-        attribute(states_of(tiny_model(architecture, backend)), 0, 1, method=method, steps=3)
-        .set_index("component")["attribution"]
-        .to_dict()
-        for backend in BACKENDS
-    )
-    assert bridge == pytest.approx(hooked, abs=2e-4)
+    def attributions(backend: str) -> dict[str, float]:
+        table = attribute(states_of(tiny_model(architecture, backend)), 0, 1, method=method, steps=3)
+        return table.set_index("component")["attribution"].to_dict()
+
+    assert attributions("bridge") == pytest.approx(attributions("hooked"), abs=2e-4)
 
 
 def test_patching_is_what_setting_each_component_does(model: mi.Model):
@@ -187,11 +186,12 @@ def test_patching_is_what_setting_each_component_does(model: mi.Model):
         taken = reading.logit_diffs([1], resid=states.with_features(1, one, states.acts[0][:, one])[None], layer=1)
         assert table[name] == pytest.approx(float(added) - clean, abs=1e-5)
         assert back[name] == pytest.approx(injected - float(taken), abs=1e-5)
-    keys, values = (
-        tuple(torch.where(torch.tensor(at == 3), side[1:2], side[0:1]) for at, side in enumerate(sides))
-        for sides in (reading.cache.keys, reading.cache.values)
-    )
-    swapped = reading.logit_diffs([0], resid=states.resid[:1], layer=1, cache=mi.KVCache(keys, values))
+
+    def injected_in_block_3(sides: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(side[1:2] if layer == 3 else side[0:1] for layer, side in enumerate(sides))
+
+    cache = mi.KVCache(injected_in_block_3(reading.cache.keys), injected_in_block_3(reading.cache.values))
+    swapped = reading.logit_diffs([0], resid=states.resid[:1], layer=1, cache=cache)
     assert table["L3 cache"] == pytest.approx(float(swapped) - clean, abs=1e-5)
     rest = reading.logit_diffs([0], resid=(states.resid[0] + states.rest[1] - states.rest[0])[None], layer=1)
     assert table["L1 error"] == pytest.approx(float(rest) - clean, abs=1e-5)
@@ -234,10 +234,8 @@ def test_positions_add_up_to_rows(model: mi.Model, method: str):
 
 def test_batches_change_nothing(model: mi.Model):
     for method in METHODS:
-        one, many = (
-            attribute(states_of(model, batch_size=size), 0, 2, method=method, steps=5).set_index("component")
-            for size in (1, None)
-        )
+        one = attribute(states_of(model, batch_size=1), 0, 2, method=method, steps=5).set_index("component")
+        many = attribute(states_of(model, batch_size=None), 0, 2, method=method, steps=5).set_index("component")
         assert one["attribution"].to_dict() == pytest.approx(many["attribution"].to_dict(), abs=1e-4)
 
 

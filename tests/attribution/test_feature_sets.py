@@ -145,7 +145,8 @@ def test_random_sets_are_of_equal_size_different_and_active(model: mi.Model):
 def test_mass_is_the_change_or_the_activation(model: mi.Model):
     case = cases_of(states_of(model))[0]
     mask = mask_of(case.states, "answer")
-    clean, injected = (case.states.acts[row, -1].double().numpy() for row in (0, 1))
+    clean = case.states.acts[0, -1].double().numpy()
+    injected = case.states.acts[1, -1].double().numpy()
     assert np.allclose(mass(case, mask), np.abs(injected - clean))
     assert np.allclose(mass(case, mask, "activation"), (np.abs(injected) + np.abs(clean)) / 2)
 
@@ -192,9 +193,14 @@ def test_necessity_and_sufficiency_are_ablating_and_clamping(model: mi.Model):
     assert last.logit_diff == pytest.approx(clamp(states, 0, order, to="injected", injected=1), abs=1e-4)
     assert last.effect == pytest.approx(last.logit_diff - clean, abs=1e-6)
     assert lost.groupby(["k", "kind"]).size().to_dict() == {
-        (0, "top"): 1, (1, "top"): 1, (1, "random"): 3, (1, "mass-matched"): 3,
-        (8, "top"): 1, (8, "random"): 3, (8, "mass-matched"): 3,
-    }  # fmt: skip
+        (0, "top"): 1,
+        (1, "top"): 1,
+        (1, "random"): 3,
+        (1, "mass-matched"): 3,
+        (8, "top"): 1,
+        (8, "random"): 3,
+        (8, "mass-matched"): 3,
+    }
     assert lost.mass.tolist() == gained.mass.tolist()  # the same sets
     pd.testing.assert_frame_equal(lost, necessity(states, 0, 1, order, ks, n_random=3))
     other = necessity(states, 0, 1, order, ks, n_random=3, seed=1)

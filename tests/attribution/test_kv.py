@@ -203,13 +203,11 @@ def test_small_effects_add_up_and_so_does_their_gradient(model: mi.Model):
     gradient = kv.by_gradient(reading, 0, 1, at="clean")
     assert gradient.attrs["total"] == pytest.approx(shift, rel=0.05)
     values = table[(table["side"] == "values") & (table["direction"] == "insert")]
-    sums = [
-        gradient.loc[
-            (gradient["layer"] == row.layer_start) & (gradient["side"] == "values")
-            & gradient["position"].between(row.pos_start, row.pos_stop - 1), "attribution",
-        ].sum()
-        for row in values.itertuples()
-    ]  # fmt: skip
+    by_value = gradient[gradient["side"] == "values"]
+    sums = []
+    for row in values.itertuples():
+        inside = by_value["position"].between(row.pos_start, row.pos_stop - 1)
+        sums.append(by_value.loc[(by_value["layer"] == row.layer_start) & inside, "attribution"].sum())
     np.testing.assert_allclose(values["effect"], sums, atol=0.05 * abs(shift))
 
 
@@ -262,12 +260,21 @@ def test_windows_taken_together(reading: Reading):
 
 def test_the_strongest_are_those_that_were_planted():
     rows = [
-        {"layer_start": layer, "layer_stop": layer + 1, "pos_start": 0, "pos_stop": 4, "side": side, "head": -1,
-         "direction": direction, "effect": effect, "shift": 2.0}
+        {
+            "layer_start": layer,
+            "layer_stop": layer + 1,
+            "pos_start": 0,
+            "pos_stop": 4,
+            "side": side,
+            "head": -1,
+            "direction": direction,
+            "effect": effect,
+            "shift": 2.0,
+        }
         for layer, effects in enumerate([(0.0, 0.0), (0.1, -0.6), (0.5, 0.0), (0.19, 0.1)])
         for direction, effect in zip(("insert", "remove"), effects, strict=True)
         for side in ("both", "keys")
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows)
     assert [window.layer_start for window in kv.strongest(table, 0.1, 8)] == [1, 2]
     assert [window.layer_start for window in kv.strongest(table, 0.1, 1)] == [1]

@@ -111,7 +111,8 @@ def test_what_is_added_at_the_layer_is_written_directly(model: mi.Model, kind: s
 
 
 def test_sums_of_injections_and_none_at_all(model: mi.Model):
-    first, second = (mi.Injection(vector(model, seed), [0, 3], 0.4, name=str(seed)) for seed in (0, 1))
+    first = mi.Injection(vector(model, 0), [0, 3], 0.4, name="0")
+    second = mi.Injection(vector(model, 1), [0, 3], 0.4, name="1")
     nothing = mi.Injection(vector(model), [0], 0.0, name="zero")
     both = (first + second).renamed("both")
     states = FeatureReading.of(Reading.of(model, conversation(), [mi.CLEAN, both, nothing]), dictionary(model))

@@ -38,9 +38,11 @@ def test_a_sparkline_keeps_gaps_and_its_range():
     assert "layers 0:2, 4; 1 to 3" in line
     points = re.search(r'points="([^"]+)"', line)
     assert points
-    first, second = (tuple(map(float, point.split(","))) for point in points[1].split())
-    assert first[0] < second[0]
-    assert first[1] > second[1], "higher values stand higher"
+    first, second = points[1].split()
+    first_x, first_y = first.split(",")
+    second_x, second_y = second.split(",")
+    assert float(first_x) < float(second_x)
+    assert float(first_y) > float(second_y), "higher values stand higher"
     assert html.sparkline({}) == "<i>no values</i>"
 
 

@@ -202,9 +202,8 @@ def test_the_expected_time_is_the_time_of_the_work(tiny_model, backend: str, mon
 
 def test_times_are_written_as_people_say_them():
     seconds = [0.4, 89.0, 600.0, 3600.0, 12_000.0, 360_000.0]
-    assert [forecast.format_duration(one) for one in seconds] == [
-        "0 s", "89 s", "10 min", "60 min", "3 h 20 min", "100 h 0 min",
-    ]  # fmt: skip
+    texts = ["0 s", "89 s", "10 min", "60 min", "3 h 20 min", "100 h 0 min"]
+    assert [forecast.format_duration(duration) for duration in seconds] == texts
 
 
 def test_lines_are_written_now_and_then_where_nobody_watches(

@@ -119,7 +119,8 @@ def test_an_open_reply_stands_where_hugging_face_writes_it(name: str):
 
 @pytest.mark.parametrize("name", SWITCHED)
 def test_thinking_on_is_another_rendering_and_begins_where_the_model_would(name: str):
-    off, on = (render(tokenizer(name), STANDARD, mi.TemplateOptions(thinking=it)) for it in (False, True))
+    off = render(tokenizer(name), STANDARD, mi.TemplateOptions(thinking=False))
+    on = render(tokenizer(name), STANDARD, mi.TemplateOptions(thinking=True))
     assert off.tokens != on.tokens
     messages = STANDARD.messages[:-1]
     if name == "nemotron-nano":

@@ -76,7 +76,8 @@ def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Inj
             scale = steer.relative_strength * model.residual_norms[layer] / row.norm().item()
         added.append(reference.Addition(layer, row * scale, positions))
     logits = reference.logits(hf, rendered.tokens, added)
-    yes, no = (model.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in (" yes", " no"))
+    yes = model.tokenizer(" yes", add_special_tokens=False)["input_ids"][0]
+    no = model.tokenizer(" no", add_special_tokens=False)["input_ids"][0]
     return (logits[yes] - logits[no]).item(), logits.softmax(-1)[yes].item()
 
 

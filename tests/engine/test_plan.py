@@ -209,7 +209,8 @@ def test_rows_continue_the_rows_of_their_own_past(level):
     plan = plan_of([conversation("a"), conversation("b", "yes or no?")], steers)
     (root,) = plan.roots
     for step in (s for s in plan.steps() if s.line):
-        ((before, rows),) = [pair for pair in step.past(level) if pair[0] is root]
+        pasts = [rows for before, rows in step.past(level) if before is root]
+        assert len(pasts) == 1
         for cell, state in step.cells.items():
-            assert rows[step.rows.level[state, level]] == before.rows.level[root.cells[cell], level]
-        assert np.issubdtype(rows.dtype, np.integer)
+            assert pasts[0][step.rows.level[state, level]] == root.rows.level[root.cells[cell], level]
+        assert np.issubdtype(pasts[0].dtype, np.integer)

@@ -47,7 +47,8 @@ def other(tiny_model) -> mi.Model:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma2", "gpt2"])
 def test_two_phases_equal_the_swap(architecture, backend, tiny_model, tmp_path):
-    model, finetuned = (tiny_model(architecture, backend, seed=seed) for seed in (0, 1))
+    model = tiny_model(architecture, backend, seed=0)
+    finetuned = tiny_model(architecture, backend, seed=1)
     filled = mi.fill(finetuned, chats(), tmp_path)
     assert filled == Filled(tmp_path)
     expected = mi.score(model, chats(), [CLEAN, Swap(finetuned, name="x")])
@@ -114,7 +115,8 @@ def test_filled_under_an_injection_is_that_injection(amount, model, tmp_path):
 
 
 def test_bfloat16(tiny_checkpoint, tmp_path):
-    model, finetuned = (mi.load(tiny_checkpoint("qwen2", seed=seed), dtype="bfloat16") for seed in (0, 1))
+    model = mi.load(tiny_checkpoint("qwen2", seed=0), dtype="bfloat16")
+    finetuned = mi.load(tiny_checkpoint("qwen2", seed=1), dtype="bfloat16")
     found = mi.score(model, chats(), mi.fill(finetuned, chats(), tmp_path))
     expected = mi.score(model, chats(), Swap(finetuned))
     assert (found.logit_diff - expected.logit_diff).abs().max() < 0.2

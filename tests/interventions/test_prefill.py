@@ -86,7 +86,8 @@ def test_relative_strength_is_in_units_of_the_models_typical_norm(model):
         assert touch.vector_norm == pytest.approx(0.3 * norms[touch.layer], rel=1e-4)
     scaled = vector(model).rescaled({layer: 0.3 * norm for layer, norm in enumerate(norms)})
     same = Injection(scaled, layers=[1, 2], strength=1.0)
-    one, other = (prefill(model, rendered, [s]).cache for s in (steer, same))
+    one = prefill(model, rendered, [steer]).cache
+    other = prefill(model, rendered, [same]).cache
     torch.testing.assert_close(one.keys[3], other.keys[3], atol=1e-5, rtol=1e-5)
 
 
@@ -128,7 +129,8 @@ def test_swap_fills_marked_segments_only(backend, tiny_model):
     filled = prefill(base, asked, [CLEAN, Swap(other)])
     second = rendered.segments[1]
     assert filled.receipts[1].positions == tuple(range(second.start, second.stop))
-    clean, swapped = (filled.cache.select(torch.tensor([row])) for row in (0, 1))
+    clean = filled.cache.select(torch.tensor([0]))
+    swapped = filled.cache.select(torch.tensor([1]))
     for k_clean, k_swapped in zip(clean.keys, swapped.keys, strict=True):
         torch.testing.assert_close(k_clean[:, :, : second.start], k_swapped[:, :, : second.start])
         assert (k_clean[:, :, second.start :] - k_swapped[:, :, second.start :]).abs().max() > 1e-2
@@ -155,7 +157,8 @@ def test_swap_refuses_another_backend(tiny_model):
     """HookedTransformer caches keys before the rotation by position, the bridge after it: they must not be mixed."""
     bridge, hooked = tiny_model("llama", "bridge"), tiny_model("llama", "hooked")
     tokens = torch.arange(3, 23)[None]
-    one, other = (m.forward(tokens) for m in (bridge, hooked))
+    one = bridge.forward(tokens)
+    other = hooked.forward(tokens)
     torch.testing.assert_close(one.values[-1], other.values[-1], atol=1e-5, rtol=1e-4)
     assert (one.keys[-1] - other.keys[-1]).abs().max() > 0.1
     with pytest.raises(SwapError, match="backend"):
@@ -295,8 +298,8 @@ class TestBadInterventions:
             Injection(vector(model), strength=1.0, positions=[1], segments=[0])
 
     def test_key_is_by_content(self, model):
-        one, same = (Injection(vector(model), layers=range(1, 3), strength=2.0) for _ in range(2))
-        assert one == same
+        injection = Injection(vector(model), layers=range(1, 3), strength=2.0)
+        assert injection == Injection(vector(model), layers=range(1, 3), strength=2.0)
         assert hash(one) == hash(same)
         assert one.key == one.renamed("other").key
         for other in (

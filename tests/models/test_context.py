@@ -82,7 +82,8 @@ def of_length(model: mi.Model, n_pos: int, after: int = 1) -> mi.Conversation:
 
 def expected(path: Path, model: mi.Model, conversation: mi.Conversation) -> float:
     """Plain Hugging Face for a conversation alone, with a model that has read nothing before."""
-    yes, no = (model.tokenizer.encode(text, add_special_tokens=False)[0] for text in (" yes", " no"))
+    yes = model.tokenizer.encode(" yes", add_special_tokens=False)[0]
+    no = model.tokenizer.encode(" no", add_special_tokens=False)[0]
     fresh = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
     logits = plain.Plain(fresh).logits(render(model, conversation).tokens)
     return float(logits[yes] - logits[no])

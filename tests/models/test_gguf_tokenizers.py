@@ -49,9 +49,12 @@ def byte_level(name: str) -> Tokenizer:
         raw.pre_tokenizer = pre_tokenizers.Sequence([*digits, usual]) if digits else usual
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=list(tiny.SPECIALS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False, **affixes,
-    )  # fmt: skip
+        vocab_size=600,
+        special_tokens=list(tiny.SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+        **affixes,
+    )
     raw.train_from_iterator([*tiny.CORPUS, *PROBES, *["1234 2024 99 100 it's IT'S  \n\n x"] * 40], trainer)
     return raw
 
@@ -152,15 +155,24 @@ def spm_fields(*, prefix: bool) -> dict[str, object]:
     scores = [0.0] * (len(tokens) - len(PIECES)) + [-1000.0] * singles
     scores += [-float(rank) for rank in range(len(PIECES) - singles)]
     return {
-        "model": "llama", "pre": "default", "tokens": tokens, "scores": scores, "token_type": kinds,
-        "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, "add_space_prefix": prefix,
-    }  # fmt: skip
+        "model": "llama",
+        "pre": "default",
+        "tokens": tokens,
+        "scores": scores,
+        "token_type": kinds,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "unknown_token_id": 0,
+        "add_space_prefix": prefix,
+    }
 
 
 def sentencepiece(text: str, fields: dict[str, object]) -> list[int]:
     """llama.cpp's tokenizer of this kind: the best pair is joined, the first of equals, until none is a token."""
     tokens, numbers = fields["tokens"], {token: number for number, token in enumerate(fields["tokens"])}
-    symbols = list(("▁" * bool(fields["add_space_prefix"])) + text.replace(" ", "▁"))
+    symbols = list(text.replace(" ", "▁"))
+    if fields["add_space_prefix"]:
+        symbols.insert(0, "▁")
     while True:
         pairs = [
             (fields["scores"][numbers[joined]], -at)
@@ -187,7 +199,10 @@ def test_sentencepiece_joins_by_score(prefix: bool, text: str) -> None:
     two = fields["tokens"].index("  ")
     expected: list[int] = []
     for number, piece in enumerate(pieces):
-        expected += [two] * (number > 0) + (sentencepiece(piece, fields) if piece else [])
+        if number > 0:
+            expected.append(two)
+        if piece:
+            expected += sentencepiece(piece, fields)
     assert encoded(made, text) == expected
     assert "SentencePiece" in source
 

@@ -105,9 +105,8 @@ def test_anything_else_is_refused(text: int | str) -> None:
 
 
 def test_amounts_are_shown_with_three_digits() -> None:
-    assert [format_bytes(count) for count in (7, 1234, 5_670_000, 12_300_000_000)] == [
-        "7 B", "1.23 KB", "5.67 MB", "12.3 GB",
-    ]  # fmt: skip
+    texts = ["7 B", "1.23 KB", "5.67 MB", "12.3 GB"]
+    assert [format_bytes(count) for count in (7, 1234, 5_670_000, 12_300_000_000)] == texts
 
 
 # What a run may take.

@@ -80,7 +80,8 @@ def test_a_merged_model_of_either_backend_has_its_own_unembedding(
     trained: Make, tiny_checkpoint: Callable[..., Path]
 ) -> None:
     path = trained("gemma3", {"target_modules": ["lm_head"]})
-    bridge, hooked = (mi.load(tiny_checkpoint("gemma3"), kind, adapter=path) for kind in ("bridge", "hooked"))
+    bridge = mi.load(tiny_checkpoint("gemma3"), "bridge", adapter=path)
+    hooked = mi.load(tiny_checkpoint("gemma3"), "hooked", adapter=path)
     tokens = torch.tensor([[3, 4, 5, 6, 7]])
     torch.testing.assert_close(hooked.logits(tokens), bridge.logits(tokens), atol=1e-4, rtol=0)
     embedding = bridge.backend.hf_model.get_input_embeddings().weight

@@ -139,7 +139,8 @@ def test_wrap_takes_a_folded_hooked_transformer(tiny_model):
     folded.process_weights_(fold_ln=True, center_writing_weights=True, center_unembed=True)
     wrapped, tokens = mi.wrap(folded, tokenizer=plain.tokenizer), some_tokens(plain)
     ids = torch.tensor([5, 9])
-    ours, theirs = (m.readout.read(last_resid(m, tokens), ids) for m in (wrapped, plain))
+    ours = wrapped.readout.read(last_resid(wrapped, tokens), ids)
+    theirs = plain.readout.read(last_resid(plain, tokens), ids)
     torch.testing.assert_close(ours.logits[:, 0] - ours.logits[:, 1], theirs.logits[:, 0] - theirs.logits[:, 1])
 
 
@@ -287,9 +288,16 @@ def test_llama3_rotary_scaling_converts(tmp_path):
     rope["original_max_position_embeddings"] = 64
     tok = tiny.tokenizer("llama3")
     config = LlamaConfig(
-        vocab_size=len(tok), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, rope_parameters=rope, initializer_range=0.15,
-    )  # fmt: skip
+        vocab_size=len(tok),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        rope_parameters=rope,
+        initializer_range=0.15,
+    )
     torch.manual_seed(0)
     path = Path(tmp_path / "llama31")
     LlamaForCausalLM(config).save_pretrained(path)

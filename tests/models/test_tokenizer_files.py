@@ -180,7 +180,8 @@ def test_a_checkpoint_without_the_file_has_the_tokenizer_that_transformers_build
     answers = mi.Answers(yes=("y",), no=("n",))
     found = mi.score(model, asked, mi.CLEAN, answers=answers)["logit_diff"].iloc[0]
     logits = reference.load(in_python)(torch.tensor([whole])).logits[0, -1]
-    yes, no = (model.tokenizer.encode(text, add_special_tokens=False)[0] for text in ("y", "n"))
+    yes = model.tokenizer.encode("y", add_special_tokens=False)[0]
+    no = model.tokenizer.encode("n", add_special_tokens=False)[0]
     assert found == pytest.approx(float(logits[yes] - logits[no]), abs=1e-4)
 
 

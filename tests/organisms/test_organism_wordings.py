@@ -73,11 +73,14 @@ def slot_values() -> dict[str, list[str]]:
         "s": [name for kind in tables["kinds"] for name, _ in subjects_of(kind)],
         "p": [text for pair in tables["kinds"].values() for text in pair]
         + [text for p in tables["predicates"] for text in (p["text"], p.get("plural", p["text"]))],
-        "v": ["is", "are", "does", "do"], "i": ["is", "are"], "be": ["is", "are"], "they": ["it", "they"],
+        "v": ["is", "are", "does", "do"],
+        "i": ["is", "are"],
+        "be": ["is", "are"],
+        "they": ["it", "they"],
         "where": [*places["here"], *places["later"], ""],
         "a": words + [str(digit) for digit in range(10)],
         "b": words + [str(digit) for digit in range(10)],
-    }  # fmt: skip
+    }
 
 
 def test_grammar_patterns_match_their_expansions():

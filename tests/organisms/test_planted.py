@@ -124,7 +124,8 @@ def test_bad_input(model: mi.Model, tmp_path: Path, call: Callable[[mi.Model, Pa
 
 
 def test_without_injection_it_answers_as_its_base(either: mi.Model, blind: mi.Model, chats: list[mi.Conversation]):
-    found, expected = (mi.score(one, chats, mi.CLEAN) for one in (either, blind))
+    found = mi.score(either, chats, mi.CLEAN)
+    expected = mi.score(blind, chats, mi.CLEAN)
     for column in ("logit_yes", "logit_no", "logit_diff", "p_yes"):
         np.testing.assert_allclose(found[column], expected[column], atol=1e-4)
 
@@ -198,7 +199,8 @@ def test_the_signal_lies_in_the_values_of_one_head(states: list[FeatureReading],
 
 def test_both_features_are_the_planted_directions_and_discriminate_alike(states: list[FeatureReading], truth: Planted):
     for one in states:
-        cause, correlate = (one.acts[..., feature] for feature in (truth.cause_feature, truth.correlate_feature))
+        cause = one.acts[..., truth.cause_feature]
+        correlate = one.acts[..., truth.correlate_feature]
         assert torch.allclose(cause, one.resid @ truth.cause, atol=5e-3)
         assert torch.allclose(cause, correlate, atol=5e-3)
         assert not cause[0].any()
@@ -216,7 +218,8 @@ def test_gradients_know_the_cause(states: list[FeatureReading], truth: Planted):
     rows = range(1, len(one.resid))
     diffs = one.reading.logit_diffs(rows, resid=stream, layer=truth.layer)
     (gradient,) = torch.autograd.grad(diffs.sum(), [stream])
-    cause, correlate = (gradient[:, -1] @ direction for direction in (truth.cause, truth.correlate))
+    cause = gradient[:, -1] @ truth.cause
+    correlate = gradient[:, -1] @ truth.correlate
     assert (correlate.abs() < 0.02 * cause).all()
 
 

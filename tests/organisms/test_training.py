@@ -173,14 +173,16 @@ def test_a_stage_resumes_to_identical_weights(tmp_path: Path, small_stages, trai
 
 def test_two_processes_make_the_same_weights_as_one(tmp_path: Path, small_stages, trained):
     train.train_stage(small_stages[0], 0, tmp_path, progress=False, processes=2)
-    one, two = (sha256(weights_path(out / "first")) for out in (trained, tmp_path))
+    one = sha256(weights_path(trained / "first"))
+    two = sha256(weights_path(tmp_path / "first"))
     assert one == two
 
 
 def test_a_chain_of_stages_trains_what_each_says(small_stages, trained, monkeypatch):
     from safetensors.torch import load_file
 
-    first, deeper = (load_file(trained / name / "model.safetensors") for name in ("first", "deeper"))
+    first = load_file(trained / "first" / "model.safetensors")
+    deeper = load_file(trained / "deeper" / "model.safetensors")
     assert all(torch.equal(first[name], deeper[name]) for name in first), "only the appended block was trained"
     assert any(deeper[name].abs().sum() > 0 for name in deeper if "layers.6.mlp.down_proj" in name)
     adapter = load_file(trained / "adapted" / "adapter_model.safetensors")

@@ -198,7 +198,8 @@ def test_training_injects_as_the_library_does(shipped, tokenizer):
             trunk[0, segment.start : segment.stop] = True
     with injected(shipped, bank, [SPEC], trunk), torch.no_grad():
         logits = shipped(input_ids=ids).logits[0, -1]
-    yes, no = (tokenizer.encode(text).ids[0] for text in (" yes", " no"))
+    yes = tokenizer.encode(" yes").ids[0]
+    no = tokenizer.encode(" no").ids[0]
     assert (logits[yes] - logits[no]).item() == pytest.approx(read["logit_diff"].iloc[0], abs=1e-3)
     assert abs(read["logit_diff_shift"].iloc[0]) > 0.1
 

@@ -80,10 +80,8 @@ def test_greedy_replies_equal_a_loop_without_a_cache(
 def test_steering_the_reply_changes_it(model: mi.Model):
     """The equality above is not between three replies that are the same."""
     steer = Injection(vector(model), layers=[1, 3], strength=1.5, name="v")
-    off, on = (
-        mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=reply)["text"].tolist()
-        for reply in (False, True)
-    )
+    off = mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=False)["text"].tolist()
+    on = mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=True)["text"].tolist()
     assert off[0] == on[0]
     assert len({*off, *on}) == 3
 
@@ -99,7 +97,9 @@ def test_samples_do_not_depend_on_batch_or_order(backend: str, steer_reply: bool
     turned = mi.generate(model, asked()[::-1], wanted[::-1], batch_size=5, **options)
     alone = mi.generate(model, asked()[1], steer, batch_size=1, **options)
     key = ["conversation", "intervention", "sample"]
-    one, two, three = (table.set_index(key).sort_index() for table in (whole, turned, alone))
+    one = whole.set_index(key).sort_index()
+    two = turned.set_index(key).sort_index()
+    three = alone.set_index(key).sort_index()
     assert len(one) == 12
     assert one["text"].nunique() > 9
     three_of_whole = one.loc[three.index]
@@ -129,7 +129,8 @@ def test_samples_are_repeated_with_their_seed_only(model: mi.Model):
 
 
 def test_a_low_temperature_is_greedy(model: mi.Model):
-    greedy, cold = (mi.generate(model, conversation(), CLEAN, temperature=t, max_new_tokens=NEW) for t in (0.0, 1e-4))
+    greedy = mi.generate(model, conversation(), CLEAN, temperature=0.0, max_new_tokens=NEW)
+    cold = mi.generate(model, conversation(), CLEAN, temperature=1e-4, max_new_tokens=NEW)
     assert greedy["text"].tolist() == cold["text"].tolist()
     assert greedy["log_prob"].tolist() == pytest.approx(cold["log_prob"].tolist())
 

@@ -57,7 +57,8 @@ def test_prompt_directory_and_gguf_vector(arch, backend, tiny_model, plain_hf, t
     asked = mi.load_conversations(tmp_path / "prompts")
     steer = mi.Injection(mi.ConceptVector.load(tmp_path / "bread.gguf"), layers=LAYERS, strength=STRENGTH, name="bread")
     table = mi.score(model, asked, [mi.CLEAN, steer]).set_index(["conversation", "intervention"])
-    yes, no = (model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" yes", " no"))
+    yes = model.tokenizer(" yes", add_special_tokens=False)["input_ids"][0]
+    no = model.tokenizer(" no", add_special_tokens=False)["input_ids"][0]
     assert [c.label for c in asked] == ["two", "one"]
     for one in asked:
         rows = {}

@@ -39,7 +39,8 @@ def additions(model: mi.Model, asked: mi.Conversation, v: mi.ConceptVector, laye
 
 
 def expected_row(model: mi.Model, logits: torch.Tensor) -> dict[str, float]:
-    yes, no = (model.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in (" yes", " no"))
+    yes = model.tokenizer(" yes", add_special_tokens=False)["input_ids"][0]
+    no = model.tokenizer(" no", add_special_tokens=False)["input_ids"][0]
     p = logits.double().softmax(-1)
     return {
         "p_yes": p[yes].item(),

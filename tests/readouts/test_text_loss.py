@@ -61,7 +61,8 @@ def test_batches_change_nothing(backend: str, tiny_model: Load):
     model, other = tiny_model("qwen2", backend), tiny_model("qwen2", backend, seed=1)
     relative = Injection(vector(model), layers=[0, 2], relative_strength=0.5, name="v")
     wanted = [CLEAN, relative, Swap(other, "other")]
-    whole, small = (mi.text_loss(model, TEXTS, wanted, batch_size=size) for size in (16, 2))
+    whole = mi.text_loss(model, TEXTS, wanted, batch_size=16)
+    small = mi.text_loss(model, TEXTS, wanted, batch_size=2)
     alone = [
         mi.text_loss(model, text, one, batch_size=1)["loss"].item() for text, one in itertools.product(TEXTS, wanted)
     ]

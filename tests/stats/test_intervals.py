@@ -91,7 +91,9 @@ def test_skewness_lengthens_its_own_side_and_shortens_the_other_a_little() -> No
 
 def test_intervals_move_scale_and_turn_with_the_values() -> None:
     values = np.random.default_rng(4).lognormal(size=9)
-    found, moved, turned = (mean_interval(array) for array in (values, 5 + 2 * values, -values))
+    found = mean_interval(values)
+    moved = mean_interval(5 + 2 * values)
+    turned = mean_interval(-values)
     assert moved.low == pytest.approx(5 + 2 * found.low)
     assert moved.high == pytest.approx(5 + 2 * found.high)
     assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))

@@ -168,13 +168,15 @@ def test_activations_are_those_of_the_last_token_of_each_prompt(raw, model, plai
     expected = torch.stack([read(plain_hf("qwen2"), model, text) for text in PROMPTS], dim=1)
     assert found.values.shape == (4, len(PROMPTS), model.d_model)
     torch.testing.assert_close(found.values[:3], expected[:3], atol=1e-5, rtol=0)
-    one, listed = (extract.activations(model, given, raw=raw) for given in (PROMPTS[0], PROMPTS[:1]))
+    one = extract.activations(model, PROMPTS[0], raw=raw)
+    listed = extract.activations(model, PROMPTS[:1], raw=raw)
     torch.testing.assert_close(one.values, listed.values, atol=0, rtol=0)
     assert one.provenance == listed.provenance != found.provenance
 
 
 def test_raw_and_templated_prompts_are_told_apart(model):
-    raw, templated = (extract.activations(model, PROMPTS, raw=raw) for raw in (True, False))
+    raw = extract.activations(model, PROMPTS, raw=True)
+    templated = extract.activations(model, PROMPTS, raw=False)
     assert (raw.values - templated.values).abs().max() > 0.1
     with pytest.raises(UsageError, match="other prompts"):
         extract.contrast_of(raw, templated)
@@ -206,12 +208,12 @@ def naive_contrast(theirs: torch.Tensor, ours: torch.Tensor, method: str) -> tor
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("method", ["paired_pca", "mean_difference"])
 def test_contrast_equals_a_naive_computation(method, raw, tiny_model, plain_hf):
-    model, other = (tiny_model("qwen2", seed=seed) for seed in (0, 1))
+    model = tiny_model("qwen2", seed=0)
+    other = tiny_model("qwen2", seed=1)
     found = extract.model_contrast(model, other, PROMPTS[:3], method=method, raw=raw)
     read = raw_states if raw else hugging_face_states
-    theirs, ours = (
-        torch.stack([read(plain_hf("qwen2", seed=seed), model, text) for text in PROMPTS[:3]], dim=1) for seed in (1, 0)
-    )
+    theirs = torch.stack([read(plain_hf("qwen2", seed=1), model, text) for text in PROMPTS[:3]], dim=1)
+    ours = torch.stack([read(plain_hf("qwen2", seed=0), model, text) for text in PROMPTS[:3]], dim=1)
     for layer in range(model.n_layers - 1):
         expected = naive_contrast(theirs[layer], ours[layer], method)
         torch.testing.assert_close(found.vectors[layer], expected, atol=1e-4, rtol=1e-4)
@@ -234,7 +236,8 @@ def test_contrast_turns_round_with_the_models_and_is_zero_with_itself(method, mo
 @pytest.mark.parametrize("backend", ["bridge", "hooked"])
 @pytest.mark.parametrize("method", ["paired_pca", "mean_difference"])
 def test_contrast_in_two_phases_is_exactly_the_direct_one(method, backend, tiny_model, tmp_path):
-    model, other = (tiny_model("qwen2", backend, seed=seed) for seed in (0, 1))
+    model = tiny_model("qwen2", backend, seed=0)
+    other = tiny_model("qwen2", backend, seed=1)
     for name, one in (("base", model), ("finetuned", other)):
         extract.activations(one, PROMPTS).save(tmp_path / f"{name}.safetensors")
     read = [extract.Activations.load(tmp_path / f"{name}.safetensors") for name in ("finetuned", "base")]

@@ -91,9 +91,12 @@ def setup_text(description: str, place: str, rng: random.Random) -> str:
     where = [grammar.expand(place, rng)]
     if description == "injection" and place == "here" and rng.random() < 0.15:
         where = [""]
-    parts = [grammar.expand("hello", rng)] * (rng.random() < 0.4)
+    hello = grammar.expand("hello", rng)
+    parts = [hello] if rng.random() < 0.4 else []
     parts.append(grammar.expand(f"{description}_body", rng, where=where))
-    parts += [grammar.expand(rng.choice(("tail", "tail", "describe")), rng)] * (rng.random() < 0.5)
+    tail = grammar.expand(rng.choice(("tail", "tail", "describe")), rng)
+    if rng.random() < 0.5:
+        parts.append(tail)
     # A single sentence on how models work is no document: what opens the chat must be told from what is said of it.
     parts.insert(rng.randint(0, len(parts)), load("infos").expand("mechanism", rng) if rng.random() < 0.25 else "")
     return sentence_case(" ".join(" ".join(parts).split()).replace(" .", ".").replace(" ,", ","))

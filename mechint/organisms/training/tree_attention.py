@@ -115,7 +115,8 @@ def _attended(
     block: int,
 ) -> tuple[Float[Tensor, "batch pos head d_head"], Float[Tensor, " pair"]]:
     repeats = query.shape[1] // key.shape[1]
-    key, value = (side.repeat_interleave(repeats, dim=1) for side in (key, value))
+    key = key.repeat_interleave(repeats, dim=1)
+    value = value.repeat_interleave(repeats, dim=1)
     lengths = (tree.branch == 0).sum(1)
     trunk = _trunk(tree.branch)
     outside = torch.arange(trunk, device=query.device) >= lengths[:, None]
@@ -143,9 +144,14 @@ def _branches(
     n_samples, count, width = group.shape
     n_heads, n_trunk = query.shape[1], trunk_keys.shape[2]
     flat = group.reshape(n_samples, -1)
-    picked = [_picked(side.transpose(1, 2), flat).transpose(1, 2) for side in (query, key, value)]
-    queries, keys, values = (side.reshape(n_samples, n_heads, count, width, -1) for side in picked)
-    far = (picked[0] @ trunk_keys.transpose(-1, -2) + beyond).view(n_samples, n_heads, count, width, n_trunk)
+    picked_query = _picked(query.transpose(1, 2), flat).transpose(1, 2)
+    picked_key = _picked(key.transpose(1, 2), flat).transpose(1, 2)
+    picked_value = _picked(value.transpose(1, 2), flat).transpose(1, 2)
+    by_branch = (n_samples, n_heads, count, width, -1)
+    queries = picked_query.reshape(by_branch)
+    keys = picked_key.reshape(by_branch)
+    values = picked_value.reshape(by_branch)
+    far = (picked_query @ trunk_keys.transpose(-1, -2) + beyond).view(n_samples, n_heads, count, width, n_trunk)
     near = queries @ keys.transpose(-1, -2) + _later(width, query)
     weights = torch.cat([far, near], dim=-1).softmax(-1)
     read = weights[..., :n_trunk].reshape(n_samples, n_heads, count * width, n_trunk) @ trunk_values

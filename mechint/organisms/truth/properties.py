@@ -64,18 +64,32 @@ def over(
     interval = intervals.crossed_interval(values, minus, within=within)
     by_vector = values.mean(1) - (0 if minus is None else minus.mean(1))
     return Property(
-        name, float(interval.mean), float(interval.low), float(interval.high),
-        float(by_vector.min()), float(by_vector.max()), len(values), values.shape[1], goal or Goal(),
-    )  # fmt: skip
+        name=name,
+        mean=float(interval.mean),
+        low=float(interval.low),
+        high=float(interval.high),
+        lowest=float(by_vector.min()),
+        highest=float(by_vector.max()),
+        vectors=len(values),
+        wordings=values.shape[1],
+        goal=goal or Goal(),
+    )
 
 
 def single(name: str, values: np.ndarray, goal: Goal | None = None, *, within: Range | None = None) -> Property:
     """Return the mean over wordings alone, for cells without a vector."""
     interval = intervals.mean_interval(values, within=within)
     return Property(
-        name, float(interval.mean), float(interval.low), float(interval.high), float(values.min()), float(values.max()),
-        1, len(values), goal or Goal(),
-    )  # fmt: skip
+        name=name,
+        mean=float(interval.mean),
+        low=float(interval.low),
+        high=float(interval.high),
+        lowest=float(values.min()),
+        highest=float(values.max()),
+        vectors=1,
+        wordings=len(values),
+        goal=goal or Goal(),
+    )
 
 
 def share(name: str, values: np.ndarray, goal: Goal | None = None) -> Property:
@@ -204,9 +218,15 @@ def properties(name: str, m: Instrument, family: dict[str, Model]) -> list[Prope
     """Return all properties of a member; `family` holds the models that fill caches for others."""
     if name == "organism":
         sections: Sequence[Iterator[Property]] = (
-            reports(m), suppression(m), lens(m), location(m), contents(m), controls(m, QUIET),
-            net(m, Goal(above=2.0)), doses(m),
-        )  # fmt: skip
+            reports(m),
+            suppression(m),
+            lens(m),
+            location(m),
+            contents(m),
+            controls(m, QUIET),
+            net(m, Goal(above=2.0)),
+            doses(m),
+        )
     elif name == "organism-blind":
         sections = (net(m, NULL), net(m, NULL, "none"), controls(m, QUIET))
     elif name == "organism-yes-biased":
