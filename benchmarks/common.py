@@ -183,8 +183,8 @@ def command(
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         results, summary = measure(Path(folder), options.sample)
-    found: dict[str, JSON] = {"benchmark": name, "machine": machine(), "sample": options.sample, **results}
-    written = write_atomically(RESULTS / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    record: dict[str, JSON] = {"benchmark": name, "machine": machine(), "sample": options.sample, **results}
+    written = write_atomically(RESULTS / f"{name}.json", json.dumps(record, indent=1) + "\n")
     sys.stdout.write(f"{written}: {summary}\n")
 
 

@@ -28,7 +28,7 @@ _READ = ("logit_yes", "logit_no", "entropy")
 
 def chats() -> list[mi.Conversation]:
     """Return conversations of three lengths, two of which begin alike; the first two messages are marked."""
-    told = {
+    turns = {
         "short": ("Tell me about the sea.", "The sea is wide."),
         "long": ("Tell me about cats and bread. " * 4, "Cats sleep. Bread rises. " * 3),
         "longer": ("Tell me about cats and bread. " * 4, "Cats sleep. Bread rises. " * 5),
@@ -45,7 +45,7 @@ def chats() -> list[mi.Conversation]:
             yes_token=" yes",
             no_token=" no",
         )
-        for label, (setup, reply) in told.items()
+        for label, (setup, reply) in turns.items()
     ]
 
 

@@ -171,8 +171,8 @@ def parsed(text: str) -> ElementTree.Element:
 
 def chat(n_words: int) -> mi.Conversation:
     """A user's turn of so many words and a closed answer, without a system message."""
-    made = conversation(f"{n_words} words", "yes?", setup="cats " * n_words, reply="no", prefix="")
-    return replace(made, messages=(*made.messages[1:-1], replace(made.messages[-1], content="yes")))
+    marked = conversation(f"{n_words} words", "yes?", setup="cats " * n_words, reply="no", prefix="")
+    return replace(marked, messages=(*marked.messages[1:-1], replace(marked.messages[-1], content="yes")))
 
 
 def vector(model: mi.Model, seed: int = 0, scale: float = 1.0) -> mi.ConceptVector:
@@ -228,7 +228,7 @@ def inputs(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPa
         _save_vector(folder / "vectors" / f"{name}.safetensors", rows, name)
     options = {"--model": tiny_checkpoint("qwen2"), "--conversations": folder / "asked.json"}
     options |= {"--vectors": folder / "vectors", "--n-random": 2, "--strength": 2}
-    return [str(part) for option in options.items() for part in option]
+    return [str(word) for option in options.items() for word in option]
 
 
 def _save_vector(path: Path, rows: np.ndarray, name: str) -> None:

@@ -202,7 +202,7 @@ def _tensors(model: PreTrainedModel, architecture: str) -> dict[str, np.ndarray]
     config = model.config
     arch = next(key for key, name in MODEL_ARCH_NAMES.items() if name == architecture)
     names = get_tensor_name_map(MODEL_ARCH(arch), config.num_hidden_layers)
-    found: dict[str, np.ndarray] = {}
+    tensors: dict[str, np.ndarray] = {}
     for name, weight in model.named_parameters():  # a tied unembedding is no parameter of its own
         values = weight.detach().clone()
         if config.model_type == "llama" and "q_proj" in name:
@@ -211,10 +211,10 @@ def _tensors(model: PreTrainedModel, architecture: str) -> dict[str, np.ndarray]
             values = _side_by_side(values, config.num_key_value_heads)
         if "gemma" in config.model_type and name.endswith("norm.weight"):
             values = values + 1
-        found[names.get_name(name, (".weight", ".bias")) + name[name.rindex(".") :]] = values.numpy()
+        tensors[names.get_name(name, (".weight", ".bias")) + name[name.rindex(".") :]] = values.numpy()
     if (rope := config.rope_parameters).get("rope_type") == "llama3":
-        found["rope_freqs.weight"] = _llama3_factors(rope, config.head_dim)
-    return {name.replace(".weight.weight", ".weight").replace(".bias.bias", ".bias"): v for name, v in found.items()}
+        tensors["rope_freqs.weight"] = _llama3_factors(rope, config.head_dim)
+    return {name.replace(".weight.weight", ".weight").replace(".bias.bias", ".bias"): v for name, v in tensors.items()}
 
 
 def _side_by_side(weight: torch.Tensor, n_heads: int) -> torch.Tensor:

@@ -28,7 +28,7 @@ def whole_run(analysis: ModuleType, argv: Sequence[str], out: Path) -> Path:
 def without(inputs: Sequence[str], *names: str) -> list[str]:
     """Return the options of a command line but for some; each has one value."""
     pairs = zip(inputs[::2], inputs[1::2], strict=True)
-    return [part for name, value in pairs if name not in names for part in (name, value)]
+    return [word for name, value in pairs if name not in names for word in (name, value)]
 
 
 def model_and_cats(inputs: Sequence[str]) -> tuple[mi.Model, mi.ConceptVector]:
@@ -54,7 +54,7 @@ class Readings:
     """Counts readings of conversations, and stops a run with an interruption after `limit` of them."""
 
     limit: int
-    made: int = 0
+    models: int = 0
 
     @classmethod
     def counted(cls, patch: pytest.MonkeyPatch, limit: int) -> Readings:
@@ -62,9 +62,9 @@ class Readings:
         count, real = cls(limit), Reading.of
 
         def of(*arguments: object, **options: object) -> Reading:
-            if count.made == count.limit:
+            if count.models == count.limit:
                 raise KeyboardInterrupt
-            count.made += 1
+            count.models += 1
             return real(*arguments, **options)
 
         patch.setattr(Reading, "of", of)
