@@ -54,7 +54,7 @@ class Readings:
     """Counts readings of conversations, and stops a run with an interruption after `limit` of them."""
 
     limit: int
-    models: int = 0
+    done: int = 0
 
     @classmethod
     def counted(cls, patch: pytest.MonkeyPatch, limit: int) -> Readings:
@@ -62,9 +62,9 @@ class Readings:
         count, real = cls(limit), Reading.of
 
         def of(*arguments: object, **options: object) -> Reading:
-            if count.models == count.limit:
+            if count.done == count.limit:
                 raise KeyboardInterrupt
-            count.models += 1
+            count.done += 1
             return real(*arguments, **options)
 
         patch.setattr(Reading, "of", of)

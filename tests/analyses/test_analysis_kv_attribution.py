@@ -230,10 +230,10 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     readings = Readings.counted(monkeypatch, 9)
     assert kv_attribution.main(_argv(inputs, tmp_path)) == cli.INTERRUPTED
-    readings.models, readings.limit = 0, 1000
+    readings.done, readings.limit = 0, 1000
     assert kv_attribution.main(_argv(inputs, tmp_path)) == 0
     # The question under 4 vectors and two control questions under 2 concepts, then the question's cells: 9 were kept.
-    assert readings.models == 4 + 2 * 2 + 4 - 9
+    assert readings.done == 4 + 2 * 2 + 4 - 9
     assert not (tmp_path / "kv_attribution" / ".partial").exists()
     tables = [pd.read_parquet(folder / "table.parquet") for folder in (tmp_path / "kv_attribution", whole)]
     pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-5)

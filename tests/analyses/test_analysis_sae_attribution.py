@@ -125,10 +125,10 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     readings = Readings.counted(monkeypatch, 5)
     assert sae_attribution.main(_argv(inputs, sae, tmp_path)) == cli.INTERRUPTED
-    readings.models, readings.limit = 0, 1000
+    readings.done, readings.limit = 0, 1000
     assert sae_attribution.main(_argv(inputs, sae, tmp_path)) == 0
     # Four vectors, two concepts once more, and the text: five were kept.
-    assert readings.models == 4 + 2 + 1 - 5
+    assert readings.done == 4 + 2 + 1 - 5
     for name in ("table", "verdicts", "curves"):
         tables = [pd.read_parquet(at / f"{name}.parquet") for at in (tmp_path / "sae_attribution", whole)]
         pd.testing.assert_frame_equal(*tables)

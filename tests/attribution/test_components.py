@@ -35,9 +35,9 @@ def read(model: mi.Model, answers: mi.Answers | None = None) -> Reading:
 
 
 def values(table: pd.DataFrame, component: str) -> list[float]:
-    found = table[table.component == component]
-    assert len(found) == 1
-    return found[["clean", "injected"]].iloc[0].tolist()
+    rows = table[table.component == component]
+    assert len(rows) == 1
+    return rows[["clean", "injected"]].iloc[0].tolist()
 
 
 @pytest.mark.parametrize("heads", [True, False])
@@ -144,8 +144,8 @@ def plain_contributions(hf: nn.Module, tokens: list[int], additions: list, yes: 
     rows = hf.get_output_embeddings().weight
     direction = rows[yes] - rows[no]
     parts = plain_parts(hf, tokens, additions)
-    found = {name: float(direction @ (norm.weight * centred(part) / scale)) for name, part in parts.items()}
-    return found | ({"final norm bias": float(direction @ norm.bias)} if is_layer_norm else {})
+    expected = {name: float(direction @ (norm.weight * centred(summand) / scale)) for name, summand in parts.items()}
+    return expected | ({"final norm bias": float(direction @ norm.bias)} if is_layer_norm else {})
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -246,10 +246,10 @@ def test_a_held_readout_is_the_readout_and_its_derivative(is_centred: bool, cap:
 
     assert held.contribution(step) == pytest.approx((at(0.01) - at(-0.01)) / 0.02, rel=1e-2, abs=1e-3)
     assert abs(held.nonlinear(resid)) > 1e-3
-    one = LinearReadout.of(replace(readout, soft_cap=None), AnswerIds((1,), (3,), (), "sum"), resid)
-    assert one.is_linear
-    assert one.nonlinear(resid) == pytest.approx(0, abs=1e-5)
-    assert one.unembed_bias == pytest.approx(0.7 * float(readout.bias[1] - readout.bias[3]), abs=1e-5)
+    head = LinearReadout.of(replace(readout, soft_cap=None), AnswerIds((1,), (3,), (), "sum"), resid)
+    assert head.is_linear
+    assert head.nonlinear(resid) == pytest.approx(0, abs=1e-5)
+    assert head.unembed_bias == pytest.approx(0.7 * float(readout.bias[1] - readout.bias[3]), abs=1e-5)
 
 
 def test_a_readout_without_a_norm_is_linear():
@@ -337,9 +337,9 @@ def test_the_organism_loses_its_report_in_the_last_block(wording):
     concept = mi.extract.mean_difference(model, ["cats"])["cats"]
     steer = mi.Injection(concept, layers=range(2, 5), relative_strength=0.4)
     plain = Reading.of(model, wording.detection("none", "yes-no", 1)[0], [mi.CLEAN, steer])
-    told = Reading.of(model, wording.detection("introspection", "yes-no", 1)[0], [mi.CLEAN, steer])
+    explained = Reading.of(model, wording.detection("introspection", "yes-no", 1)[0], [mi.CLEAN, steer])
     lost = late_loss(plain, 0, 1, layer=5, heads=False)
-    kept = late_loss(told, 0, 1, layer=5, heads=False)
+    kept = late_loss(explained, 0, 1, layer=5, heads=False)
     assert lost.attrs["total"] < -0.7 * lost.attrs["lens_shift"]
     assert lost[lost.layer == model.n_layers - 1].attribution.sum() < 0.7 * lost.attrs["total"]
     assert kept.attrs["total"] > -0.1 * kept.attrs["lens_shift"]

@@ -47,8 +47,8 @@ def test_all_of_it_is_the_other_cache_and_nothing_is_none_of_it(tiny_model: Load
     assert abs(clean - injected) > 1e-2
     slices = [CacheSlice(), (), [CacheSlice(sides=["keys"]), CacheSlice(sides=["values"])], CacheSlice(layers=[0])]
     for direction, start, stop in (("insert", clean, injected), ("remove", injected, clean)):
-        found = kv.patch(reading, 0, 1, slices, direction=direction).tolist()
-        assert found == pytest.approx([stop, start, stop, start], abs=2e-5)
+        logit_diffs = kv.patch(reading, 0, 1, slices, direction=direction).tolist()
+        assert logit_diffs == pytest.approx([stop, start, stop, start], abs=2e-5)
 
 
 SLICES = [
@@ -76,16 +76,16 @@ def test_equals_hugging_face_with_caches_mixed_by_hand(tiny_model: Load, plain_h
     yes, no = (reading.answers.yes[0], reading.answers.no[0])
     for direction, base, other in (("insert", *filled), ("remove", *filled[::-1])):
         expected = []
-        for cache_slice in SLICES:
+        for slices in SLICES:
             mixed = DynamicCache()
             for layer in range(model.n_layers):
                 sides = {"keys": base.layers[layer].keys.clone(), "values": base.layers[layer].values.clone()}
-                for one in [cache_slice] if isinstance(cache_slice, CacheSlice) else cache_slice:
-                    for side in one.sides if one.layers is None or layer in one.layers else ():
-                        theirs = getattr(other.layers[layer], side)
-                        for head in one.heads or range(theirs.shape[1]):
-                            for position in one.positions or range(theirs.shape[2]):
-                                sides[side][0, head, position] = theirs[0, head, position]
+                for piece in [slices] if isinstance(slices, CacheSlice) else slices:
+                    for side in piece.sides if piece.layers is None or layer in piece.layers else ():
+                        source = getattr(other.layers[layer], side)
+                        for head in piece.heads or range(source.shape[1]):
+                            for position in piece.positions or range(source.shape[2]):
+                                sides[side][0, head, position] = source[0, head, position]
                 mixed.update(sides["keys"], sides["values"], layer)
             with torch.no_grad():
                 logits = plain(rest, past_key_values=mixed).logits[0, -1]
@@ -145,9 +145,9 @@ def test_what_stands_before_the_injection_carries_exactly_nothing(model: mi.Mode
 
 @pytest.mark.parametrize("size", [(1, 4), (3, 7), (4, 100), (2, None)])
 def test_windows_cover_every_cell_once_and_no_message_border(reading: Reading, size: tuple[int, int | None]):
-    found = kv.windows(reading, *size)
+    windows = kv.windows(reading, *size)
     count = np.zeros((reading.model.n_layers, reading.rendered.prefix_length), dtype=int)
-    for window in found:
+    for window in windows:
         assert window.layer_stop - window.layer_start <= size[0]
         assert window.size == len(kv.cells(window))
         for cell in kv.cells(window):
@@ -156,8 +156,8 @@ def test_windows_cover_every_cell_once_and_no_message_border(reading: Reading, s
     assert (count == 1).all()
     borders = {segment.start for segment in reading.rendered.segments}
     if size[1] is not None:
-        assert all(window.pos_stop - window.pos_start <= size[1] for window in found)
-        assert not any(window.pos_start < border < window.pos_stop for window in found for border in borders)
+        assert all(window.pos_stop - window.pos_start <= size[1] for window in windows)
+        assert not any(window.pos_start < border < window.pos_stop for window in windows for border in borders)
 
 
 def test_a_table_goes_from_the_whole_to_the_cells_of_what_matters(reading: Reading):
@@ -174,21 +174,21 @@ def test_a_table_goes_from_the_whole_to_the_cells_of_what_matters(reading: Readi
     assert {tuple(row) for row in cells[PLACE].to_numpy()} == expected
     assert len(cells) == len(expected)
     row = cells.iloc[len(cells) // 2]
-    one = CacheSlice([int(row["layer_start"])], [int(row["pos_start"])])
+    cell = CacheSlice([int(row["layer_start"])], [int(row["pos_start"])])
     clean = reading.logit_diffs([0]).item()
-    assert row["effect"] == pytest.approx(kv.patch(reading, 0, 1, [one]).item() - clean, abs=1e-5)
+    assert row["effect"] == pytest.approx(kv.patch(reading, 0, 1, [cell]).item() - clean, abs=1e-5)
     assert not (kv.attribute(reading, 0, 1, finer=None)["level"] == "cell").any()
 
 
 def test_sides_and_heads_are_replaced_alone(reading: Reading):
     window = Window(2, 4, 0, reading.rendered.prefix_length)
     table = kv.effects(reading, 0, 1, [window], "window", by_side=True, by_head=True)
-    found = table[table["direction"] == "remove"].set_index(["side", "head"])["logit_diff"]
-    for (side, head), value in found.items():
+    removed = table[table["direction"] == "remove"].set_index(["side", "head"])["logit_diff"]
+    for (side, head), value in removed.items():
         sides = ["keys", "values"] if side == "both" else [side]
-        cache_slice = CacheSlice(range(2, 4), None, sides, None if head == -1 else [head])
-        assert value == pytest.approx(kv.patch(reading, 0, 1, [cache_slice], direction="remove").item(), abs=1e-5)
-    assert found.nunique() == len(found) == 9
+        cells = CacheSlice(range(2, 4), None, sides, None if head == -1 else [head])
+        assert value == pytest.approx(kv.patch(reading, 0, 1, [cells], direction="remove").item(), abs=1e-5)
+    assert removed.nunique() == len(removed) == 9
 
 
 def test_small_effects_add_up_and_so_does_their_gradient(model: mi.Model):
@@ -229,8 +229,8 @@ def test_gradients_are_finite_differences(tiny_model: Load, backend: str, at: st
             pair = (moved, rest) if side == "keys" else (rest, moved)
             ends.append(reading.logit_diffs([0], cache=mi.KVCache(*map(tuple, pair))).item())
         slope = (ends[0] - ends[1]) / (2 * step) * (1 if at == "clean" else -1)
-        found = table.loc[(table["layer"] == 2) & (table["side"] == side), "attribution"].sum()
-        assert found == pytest.approx(slope, rel=0.03, abs=2e-3)
+        total = table.loc[(table["layer"] == 2) & (table["side"] == side), "attribution"].sum()
+        assert total == pytest.approx(slope, rel=0.03, abs=2e-3)
 
 
 def test_gradients_along_the_path_add_up_to_the_shift(reading: Reading):

@@ -115,5 +115,5 @@ def test_answers_must_be_named(model: mi.Model):
     unnamed = mi.Conversation("c", conversation().messages)
     with pytest.raises(UsageError, match="yes or no"):
         Reading.of(model, unnamed, mi.CLEAN).logit_diffs([0])
-    given = Reading.of(model, unnamed, mi.CLEAN, answers=mi.Answers(yes=" yes", no=" no"))
-    assert given.logit_diffs([0]).isfinite().all()
+    reading = Reading.of(model, unnamed, mi.CLEAN, answers=mi.Answers(yes=" yes", no=" no"))
+    assert reading.logit_diffs([0]).isfinite().all()

@@ -56,8 +56,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_cannot_be_read_is_one_message(
     command, option: str, name: str, hostile: Path, tmp_path: Path, no_model: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [*filter(None, [option]), str(hostile / name), "--out", str(tmp_path)]
-    assert "Traceback" not in refusal(command, given, capsys)
+    options = [*filter(None, [option]), str(hostile / name), "--out", str(tmp_path)]
+    assert "Traceback" not in refusal(command, options, capsys)
 
 
 @pytest.mark.parametrize("name", FILES)

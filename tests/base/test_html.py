@@ -14,20 +14,20 @@ from mechint.base import html
 
 def test_a_conversation_shows_which_turns_are_filled_under_the_intervention():
     chat = conversation(setup="1 < 2 & <script>alert(1)</script>")
-    shown = chat._repr_html_()
-    parsed(shown)
-    assert "<script>" not in shown
-    assert shown.count("filled under the intervention") == sum(m.add_injection for m in chat.messages) == 2
-    assert shown.count("the answer follows") == 1
-    assert "(empty)" in shown
-    assert "&#x27; yes&#x27;" in shown
+    markup = chat._repr_html_()
+    parsed(markup)
+    assert "<script>" not in markup
+    assert markup.count("filled under the intervention") == sum(m.add_injection for m in chat.messages) == 2
+    assert markup.count("the answer follows") == 1
+    assert "(empty)" in markup
+    assert "&#x27; yes&#x27;" in markup
 
 
 def test_a_vector_shows_its_norms_by_layer(model: mi.Model):
-    shown = vector(model)._repr_html_()
-    parsed(shown)
-    assert "<polyline" in shown
-    assert "layers 0:4" in shown
+    markup = vector(model)._repr_html_()
+    parsed(markup)
+    assert "<polyline" in markup
+    assert "layers 0:4" in markup
     assert repr(vector(model)) == "ConceptVector('v0', layers=0:4, d_model=32)"
 
 
@@ -54,8 +54,8 @@ def test_numbers_in_short():
 def test_receipts_and_costs_show_themselves(model: mi.Model):
     steer = mi.Injection(vector(model), [1, 2], 2.0, name="a<b")
     clean, injected = mi.prefill(model, conversation(), [mi.CLEAN, steer]).receipts
-    for shown in (clean._repr_html_(), injected._repr_html_()):
-        parsed(shown)
+    for markup in (clean._repr_html_(), injected._repr_html_()):
+        parsed(markup)
     assert "nothing" in clean._repr_html_()
     assert "a&lt;b" in injected._repr_html_()
     assert f"{2 * len(injected.positions)} additions at 2 layers" in injected._repr_html_()

@@ -34,11 +34,11 @@ SETUPS = ("Tell me about cats.", "Tell me about bread.", "Tell me about cats and
 QUESTIONS = ("yes or no?", "do you detect an injected thought?", "Yes or no, is there a thought about the sea?")
 
 
-def asked(setup: int, question: int, marks: tuple[bool, bool], label: str) -> mi.Conversation:
-    made = conversation(label, QUESTIONS[question], setup=SETUPS[setup])
-    first, *rest = made.messages
+def chat_of(setup: int, question: int, marks: tuple[bool, bool], label: str) -> mi.Conversation:
+    chat = conversation(label, QUESTIONS[question], setup=SETUPS[setup])
+    first, *rest = chat.messages
     changed = [replace(message, add_injection=mark) for message, mark in zip(rest, marks, strict=False)]
-    return replace(made, messages=(first, *changed, *rest[2:]))
+    return replace(chat, messages=(first, *changed, *rest[2:]))
 
 
 CONVERSATIONS = st.lists(
@@ -62,9 +62,9 @@ def steer_of(model: mi.Model, number: int, seed: int, first: int, count: int, st
     return Injection(vector(model, seed), layers=layers, name=str(number), segments=segments, **amount)
 
 
-def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Injection) -> tuple[float, float]:
+def naive(model: mi.Model, hf: torch.nn.Module, chat: mi.Conversation, steer: Injection) -> tuple[float, float]:
     """The logit difference and P(yes) of a cell without cache, batch or TransformerLens."""
-    rendered = render(model.tokenizer, one)
+    rendered = render(model.tokenizer, chat)
     marked = rendered.marked().nonzero()[:, 0].tolist()
     span = rendered.segments[1]
     positions = [p for p in marked if steer.segments is None or span.start <= p < span.stop]
@@ -94,7 +94,7 @@ def test_any_table_equals_the_naive_recomputation(
     chats, choices, batch_tokens, batch_size, backend, offload, tiny_model, plain_hf
 ):
     model, hf = tiny_model("qwen2", backend), plain_hf("qwen2")
-    conversations = [asked(*chat, label=str(n)) for n, chat in enumerate(chats)]
+    conversations = [chat_of(*chat, label=str(n)) for n, chat in enumerate(chats)]
     steers = [steer_of(model, number, *choice) for number, choice in enumerate(choices)]
     for steer in steers:
         if steer.segments is not None:  # only where the second segment is marked
@@ -103,16 +103,16 @@ def test_any_table_equals_the_naive_recomputation(
         return
     limits = {"batch_tokens": batch_tokens, "batch_size": batch_size, "offload": offload}
     table = mi.score(model, conversations, steers, **limits)
-    for one in conversations:
+    for chat in conversations:
         for steer in steers:
-            cell = table[(table.conversation == one.label) & (table.intervention == steer.name)]
-            logit_diff, p_yes = naive(model, hf, one, steer)
-            assert cell.logit_diff.item() == pytest.approx(logit_diff, abs=2e-4), (one.label, steer)
-            assert cell.p_yes.item() == pytest.approx(p_yes, abs=1e-5), (one.label, steer)
+            cell = table[(table.conversation == chat.label) & (table.intervention == steer.name)]
+            logit_diff, p_yes = naive(model, hf, chat, steer)
+            assert cell.logit_diff.item() == pytest.approx(logit_diff, abs=2e-4), (chat.label, steer)
+            assert cell.p_yes.item() == pytest.approx(p_yes, abs=1e-5), (chat.label, steer)
 
 
 def asked_and_steers(model: mi.Model) -> tuple[list[mi.Conversation], list[Intervention]]:
-    conversations = [asked(s, q, (True, True), f"{s}{q}") for s in range(3) for q in range(3)]
+    conversations = [chat_of(s, q, (True, True), f"{s}{q}") for s in range(3) for q in range(3)]
     steers = [Injection(vector(model, i), layers=[i % 3], strength=2.0, name=f"s{i}") for i in range(4)]
     return conversations, [CLEAN, *steers]
 
@@ -126,43 +126,43 @@ def table_of(model: mi.Model, **options: object) -> pd.DataFrame:
 
 def test_a_stored_table_is_not_computed_again(model, tmp_path, monkeypatch):
     first = table_of(model, store=tmp_path)
-    told: list[tuple[int, int]] = []
-    again = table_of(model, store=tmp_path, progress=lambda *done: told.append(done))
+    calls: list[tuple[int, int]] = []
+    again = table_of(model, store=tmp_path, progress=lambda *done: calls.append(done))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
-    assert told == []
+    assert calls == []
     assert first.attrs["receipts"] == again.attrs["receipts"]
     assert len(first.attrs["receipts"]) == 3 * 5
 
 
 def test_the_store_goes_by_content_not_by_names(model, tiny_model, tmp_path):
-    one, steer = conversation("a"), Injection(vector(model), strength=1.0, name="x")
-    mi.score(model, one, steer, store=tmp_path)
+    chat, steer = conversation("a"), Injection(vector(model), strength=1.0, name="x")
+    mi.score(model, chat, steer, store=tmp_path)
     files = len(CellStore(tmp_path).files())
-    renamed = mi.score(model, replace(one, label="b"), steer.renamed("y"), store=tmp_path)
+    renamed = mi.score(model, replace(chat, label="b"), steer.renamed("y"), store=tmp_path)
     assert len(CellStore(tmp_path).files()) == files
     assert renamed.conversation.tolist() == ["b"]
     others = (
         (model, conversation("a", "yes or no?"), steer),
-        (model, one, Injection(vector(model), strength=1.5, name="x")),
-        (model, one, Injection(vector(model, 1), strength=1.0, name="x")),
-        (tiny_model("qwen2", seed=1), one, steer),
-        (tiny_model("qwen2", "hooked"), one, steer),
+        (model, chat, Injection(vector(model), strength=1.5, name="x")),
+        (model, chat, Injection(vector(model, 1), strength=1.0, name="x")),
+        (tiny_model("qwen2", seed=1), chat, steer),
+        (tiny_model("qwen2", "hooked"), chat, steer),
     )
-    for number, (which, chat, injection) in enumerate(others, start=1):
-        mi.score(which, chat, injection, store=tmp_path)
+    for number, cell in enumerate(others, start=1):
+        mi.score(*cell, store=tmp_path)
         assert len(CellStore(tmp_path).files()) > files, number
         files = len(CellStore(tmp_path).files())
 
 
 def test_other_answers_and_layers_are_other_readouts(model, tmp_path):
-    one, steer = conversation(), Injection(vector(model), strength=1.0, name="x")
-    output = mi.score(model, one, steer, store=tmp_path)
-    options = mi.score(model, one, steer, store=tmp_path, answers=mi.Answers.options(["0", "1"]))
+    chat, steer = conversation(), Injection(vector(model), strength=1.0, name="x")
+    output = mi.score(model, chat, steer, store=tmp_path)
+    options = mi.score(model, chat, steer, store=tmp_path, answers=mi.Answers.options(["0", "1"]))
     assert "p_0" in options
     assert "p_yes" not in options
-    lens = mi.logit_lens(model, one, steer, store=tmp_path)
+    lens = mi.logit_lens(model, chat, steer, store=tmp_path)
     assert lens.p_yes.iloc[-1] == pytest.approx(output.p_yes[0], abs=1e-6)
-    again = mi.logit_lens(model, one, steer, store=tmp_path)
+    again = mi.logit_lens(model, chat, steer, store=tmp_path)
     pd.testing.assert_frame_equal(lens, again, check_exact=True)
     assert "p_0" not in again
 
@@ -174,11 +174,11 @@ def test_an_interrupted_table_ends_as_if_it_had_not_been(model, tmp_path):
         pass
 
     for after in range(1, 30):
-        told: list[int] = []
+        calls: list[int] = []
 
-        def stop(cells: int, tokens: int, told: list[int] = told, after: int = after) -> None:
-            told.append(cells)
-            if len(told) == after:
+        def stop(cells: int, tokens: int, calls: list[int] = calls, after: int = after) -> None:
+            calls.append(cells)
+            if len(calls) == after:
                 raise StopError
 
         try:
@@ -186,9 +186,9 @@ def test_an_interrupted_table_ends_as_if_it_had_not_been(model, tmp_path):
         except StopError:
             continue
         break
-    found = table_of(model, store=tmp_path / "one")
-    pd.testing.assert_frame_equal(found, whole, check_exact=True)
-    assert found.attrs["receipts"] == whole.attrs["receipts"]
+    table = table_of(model, store=tmp_path / "one")
+    pd.testing.assert_frame_equal(table, whole, check_exact=True)
+    assert table.attrs["receipts"] == whole.attrs["receipts"]
 
 
 def test_killed_at_any_moment_at_most_the_batch_in_flight_is_lost(tiny_checkpoint, tmp_path):
@@ -220,9 +220,9 @@ def test_killed_at_any_moment_at_most_the_batch_in_flight_is_lost(tiny_checkpoin
     assert 0 < kept < 45
     assert not [name for name in os.listdir(store) if not name.startswith("cells-") and name != "memory.json"]
     done: list[int] = []
-    found = table_of(model, store=store, progress=lambda cells, _: done.append(cells))
+    table = table_of(model, store=store, progress=lambda cells, _: done.append(cells))
     assert sum(done) == 45 - kept
-    pd.testing.assert_frame_equal(found, table_of(model), check_exact=True)
+    pd.testing.assert_frame_equal(table, table_of(model), check_exact=True)
 
 
 def test_many_small_files_become_one(tmp_path):
@@ -248,24 +248,24 @@ def test_a_file_that_is_none_is_named(tmp_path):
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(1, 20))
 def test_shards_divide_the_cells(count, model):
-    rendered = [render(model.tokenizer, asked(s, q, (True, True), "")) for s in range(2) for q in range(2)]
+    rendered = [render(model.tokenizer, chat_of(s, q, (True, True), "")) for s in range(2) for q in range(2)]
     cells = [(c, i) for c in range(4) for i in range(3)]
     parts = [Shard(index, count).of(cells, rendered) for index in range(count)]
-    assert sorted(cell for part in parts for cell in part) == cells
+    assert sorted(cell for shard in parts for cell in shard) == cells
     assert max(map(len, parts)) - min(map(len, parts)) <= 2  # two conversations share each prefix
 
 
 def test_shards_make_the_whole_table(model, tmp_path):
     whole = table_of(model)
     for index in range(3):
-        part = table_of(model, store=tmp_path / str(index), shard=Shard(index, 3))
-        assert 0 < len(part) < len(whole)
+        shard = table_of(model, store=tmp_path / str(index), shard=Shard(index, 3))
+        assert 0 < len(shard) < len(whole)
     merged = CellStore(tmp_path / "all")
     assert merged.merge(CellStore(tmp_path / str(index)) for index in range(3)) == len(whole)
-    told: list[object] = []
-    found = table_of(model, store=tmp_path / "all", progress=lambda *done: told.append(done))
-    assert told == []
-    pd.testing.assert_frame_equal(found, whole, atol=1e-5, rtol=0)
+    calls: list[object] = []
+    table = table_of(model, store=tmp_path / "all", progress=lambda *done: calls.append(done))
+    assert calls == []
+    pd.testing.assert_frame_equal(table, whole, atol=1e-5, rtol=0)
     assert merged.merge([CellStore(tmp_path / "0")]) == 0
 
 
@@ -286,7 +286,7 @@ def test_swaps_are_shared_and_stored_by_the_other_models_identity(tiny_model, tm
 
 def test_requests_that_share_first_turns_share_their_caches(model):
     steers = [CLEAN, Injection(vector(model), strength=1.0, name="x")]
-    chats = [asked(0, q, (True, True), str(q)) for q in range(3)]
+    chats = [chat_of(0, q, (True, True), str(q)) for q in range(3)]
     requests = [
         mi.Request(chats[:2], steers),
         mi.Request(chats[2], steers[1], mi.Answers.options(["0", "1"])),
@@ -312,10 +312,10 @@ def test_requests_that_share_first_turns_share_their_caches(model):
 
 def test_every_request_gets_the_receipts_of_its_interventions(model):
     """Also of those that other requests with the same first turns have not asked for."""
-    chats = [asked(0, q, (True, True), str(q)) for q in range(2)]
+    chats = [chat_of(0, q, (True, True), str(q)) for q in range(2)]
     steers = [Injection(vector(model, n), strength=1.0, name=str(n)) for n in range(2)]
-    found = mi.tables(model, [mi.Request(chats, [CLEAN, steers[0]]), mi.Request(chats[1], steers[1])])
-    names = [sorted(receipt["intervention"] for receipt in table.attrs["receipts"]) for table in found]
+    tables = mi.tables(model, [mi.Request(chats, [CLEAN, steers[0]]), mi.Request(chats[1], steers[1])])
+    names = [sorted(receipt["intervention"] for receipt in table.attrs["receipts"]) for table in tables]
     assert names == [["0", "clean"], ["1"]], "the clean prefill is told of once"
 
 
@@ -339,7 +339,7 @@ def test_offloaded_caches_leave_the_device_and_come_back(model, monkeypatch):
 
 
 def test_explain_leaves_out_what_a_store_has(model, tmp_path):
-    chats = [asked(s, 0, (True, True), str(s)) for s in range(3)]
+    chats = [chat_of(s, 0, (True, True), str(s)) for s in range(3)]
     steer = Injection(vector(model), strength=1.0, name="x")
     whole = mi.explain(model, chats, steer, store=tmp_path)
     mi.score(model, chats[:2], steer, store=tmp_path)
@@ -354,15 +354,15 @@ def test_explain_leaves_out_what_a_store_has(model, tmp_path):
 
 
 def test_a_job_computes_equal_cells_once(model):
-    made = job.Job.of(model, [mi.Request([conversation("a"), conversation("b")], [CLEAN])])
-    assert made.cells == [(0, 0), (1, 0)]
-    assert len(set(made.keys.values())) == 1
+    planned = job.Job.of(model, [mi.Request([conversation("a"), conversation("b")], [CLEAN])])
+    assert planned.cells == [(0, 0), (1, 0)]
+    assert len(set(planned.keys.values())) == 1
 
 
 def test_a_store_keeps_the_receipts_of_equal_names_apart(model, tiny_model, tmp_path):
     """Another dose, another conversation and another model under the same names, all in one store."""
-    other, chat = tiny_model("qwen2", seed=1), asked(0, 0, (True, True), "chat")
-    longer = asked(1, 0, (True, True), "chat")
+    other, chat = tiny_model("qwen2", seed=1), chat_of(0, 0, (True, True), "chat")
+    longer = chat_of(1, 0, (True, True), "chat")
     steers = [Injection(vector(model), strength=strength, name="steer") for strength in (1.0, 2.0)]
     runs = [(model, chat, steers[0]), (model, chat, steers[1]), (model, longer, steers[0]), (other, chat, steers[0])]
     alone = [mi.score(whose, read, steer).attrs["receipts"] for whose, read, steer in runs]
@@ -381,6 +381,6 @@ def test_without_a_store_no_weight_is_hashed(model, monkeypatch):
     steer = Injection(vector(model), strength=1.0, name="steer")
     with monkeypatch.context() as patch:
         patch.setattr(Weights, "hash", refuse)
-        assert len(mi.score(model, asked(0, 0, (True, True), "chat"), steer).attrs["receipts"]) == 2
+        assert len(mi.score(model, chat_of(0, 0, (True, True), "chat"), steer).attrs["receipts"]) == 2
         with pytest.raises(AssertionError, match="hashed"):
-            mi.score(model, asked(0, 0, (True, True), "chat"), steer, store="never-written")
+            mi.score(model, chat_of(0, 0, (True, True), "chat"), steer, store="never-written")

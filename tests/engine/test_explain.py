@@ -40,9 +40,9 @@ def lengths(model: mi.Model, chat: mi.Conversation) -> tuple[int, int]:
 
 def passed(model: mi.Model, interventions: list[Intervention], **options: object) -> int:
     """How many tokens the engine says that it has passed."""
-    found: list[int] = []
-    mi.score(model, chats(), interventions, progress=lambda _, tokens: found.append(tokens), **options)
-    return sum(found)
+    costs: list[int] = []
+    mi.score(model, chats(), interventions, progress=lambda _, tokens: costs.append(tokens), **options)
+    return sum(costs)
 
 
 def test_a_filled_cell_costs_what_is_read_after_its_first_turns(model: mi.Model, filled: Filled) -> None:

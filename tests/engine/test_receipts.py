@@ -24,12 +24,12 @@ def steer(model: mi.Model, name: str = "v") -> mi.Injection:
     return mi.Injection(vector(model), LAYERS, relative_strength=0.3, name=name)
 
 
-def of_prefill(model: mi.Model, asked: mi.Conversation, injected: object) -> dict[str, object]:
-    return mi.prefill(model, asked, [injected]).receipts[0].to_dict()
+def of_prefill(model: mi.Model, conversation: mi.Conversation, injected: object) -> dict[str, object]:
+    return mi.prefill(model, conversation, [injected]).receipts[0].to_dict()
 
 
-def of_table(model: mi.Model, asked: mi.Conversation, injected: object) -> dict[str, object]:
-    return next(r for r in mi.score(model, asked, injected).attrs["receipts"] if r["kind"] == "injected")
+def of_table(model: mi.Model, conversation: mi.Conversation, injected: object) -> dict[str, object]:
+    return next(r for r in mi.score(model, conversation, injected).attrs["receipts"] if r["kind"] == "injected")
 
 
 def test_a_receipt_is_json() -> None:
@@ -44,9 +44,9 @@ def test_a_receipt_is_json() -> None:
 @pytest.mark.parametrize("receipt_of", [of_prefill, of_table])
 def test_the_added_norm_is_given_in_both_units(receipt_of, outlier: mi.Model, sunk) -> None:
     """By hand: the median over the marked positions of the clean stream where nothing has been added below."""
-    asked = chat(5)
-    layer = receipt_of(outlier, asked, steer(outlier))["layers"][0]
-    rendered = render(outlier, asked)
+    conversation = chat(5)
+    layer = receipt_of(outlier, conversation, steer(outlier))["layers"][0]
+    rendered = render(outlier, conversation)
     marked = rendered.marked().nonzero()[:, 0].tolist()
     hf = reference.load(sunk)
     norms = [float(reference.streams(hf, rendered.tokens[: p + 1])[LAYERS[0] + 1].norm()) for p in marked]
@@ -59,9 +59,9 @@ def test_the_added_norm_is_given_in_both_units(receipt_of, outlier: mi.Model, su
 
 @pytest.mark.parametrize("receipt_of", [of_prefill, of_table])
 def test_outlier_tokens_are_named(receipt_of, outlier: mi.Model, model: mi.Model) -> None:
-    asked = chat(5)
-    (token,) = receipt_of(outlier, asked, steer(outlier))["outliers"]
-    first = outlier.tokenizer.decode([render(outlier, asked).tokens[0]])
+    conversation = chat(5)
+    (token,) = receipt_of(outlier, conversation, steer(outlier))["outliers"]
+    first = outlier.tokenizer.decode([render(outlier, conversation).tokens[0]])
     assert (token["position"], token["text"]) == (0, first)
     assert token["layer"] in LAYERS
     assert token["ratio"] > 100
@@ -101,11 +101,11 @@ def test_what_rounding_swallows_is_not_counted(receipt_of, outlier: mi.Model) ->
     tall = torch.zeros(outlier.d_model)
     tall[5] = 1e-4  # the first token's norm lies here
     short = mi.ConceptVector({1: tall}, "short", outlier.n_layers)
-    asked = chat(5)
-    n_marked = int(render(outlier, asked).marked().sum())
-    receipt = receipt_of(outlier, asked, mi.Injection(short, [1], strength=1.0))
+    conversation = chat(5)
+    n_marked = int(render(outlier, conversation).marked().sum())
+    receipt = receipt_of(outlier, conversation, mi.Injection(short, [1], strength=1.0))
     assert [layer["positions"] for layer in receipt["layers"]] == [n_marked - 1]
-    receipt = receipt_of(outlier, asked, mi.Injection(short, [1], strength=1e-7))
+    receipt = receipt_of(outlier, conversation, mi.Injection(short, [1], strength=1e-7))
     assert [layer["positions"] for layer in receipt["layers"]] == [0]
 
 
@@ -135,7 +135,7 @@ def test_what_a_table_has_counted_is_compared_with_what_was_asked(wrong, terms, 
     """A record that says anything else: fired twice, elsewhere, twice at one place; or none at all."""
     real = Pass.run
 
-    def told(self: Pass, *args: object) -> object:
+    def recorded(self: Pass, *args: object) -> object:
         results = real(self, *args)
         for result in results:
             altered = {key: wrong(change) for key, change in result.changes.items()}
@@ -144,7 +144,7 @@ def test_what_a_table_has_counted_is_compared_with_what_was_asked(wrong, terms, 
 
     injected = steer(model, "v") if terms == 1 else steer(model, "v") + steer(model, "w")
     mi.score(model, conversation(), injected)
-    monkeypatch.setattr(Pass, "run", told)
+    monkeypatch.setattr(Pass, "run", recorded)
     with pytest.raises(ReceiptError, match="each once"):
         mi.score(model, conversation(), injected)
 

@@ -26,9 +26,9 @@ from mechint.interventions.specifications import CLEAN, Injection, Swap
 BACKENDS = ["bridge", "hooked"]
 
 
-def changed_positions(model: mi.Model, steer: mi.Injection, asked: mi.Conversation) -> dict[int, list[int]]:
+def changed_positions(model: mi.Model, steer: mi.Injection, chat: mi.Conversation) -> dict[int, list[int]]:
     """Positions whose cached keys differ from clean, by layer, one layer above the injection."""
-    cache = prefill(model, asked, [CLEAN, steer]).cache
+    cache = prefill(model, chat, [CLEAN, steer]).cache
     difference = [(k[0] - k[1]).abs().amax((0, 2)) for k in cache.keys]
     return {layer: (d > 1e-7).nonzero()[:, 0].tolist() for layer, d in enumerate(difference)}
 
@@ -55,9 +55,9 @@ def test_only_marked_segments_are_touched(backend, tiny_model):
     model = tiny_model("qwen2", backend)
     messages = list(conversation().messages)
     messages[1] = replace(messages[1], add_injection=False)
-    asked = mi.Conversation("second only", tuple(messages))
-    second = render(model.tokenizer, asked).segments[1]
-    changed = changed_positions(model, Injection(vector(model), layers=[0], strength=1.0), asked)
+    chat = mi.Conversation("second only", tuple(messages))
+    second = render(model.tokenizer, chat).segments[1]
+    changed = changed_positions(model, Injection(vector(model), layers=[0], strength=1.0), chat)
     assert changed[1] == list(range(second.start, second.stop))
 
 
@@ -86,9 +86,9 @@ def test_relative_strength_is_in_units_of_the_models_typical_norm(model):
         assert touch.vector_norm == pytest.approx(0.3 * norms[touch.layer], rel=1e-4)
     scaled = vector(model).rescaled({layer: 0.3 * norm for layer, norm in enumerate(norms)})
     same = Injection(scaled, layers=[1, 2], strength=1.0)
-    one = prefill(model, rendered, [steer]).cache
+    first = prefill(model, rendered, [steer]).cache
     other = prefill(model, rendered, [same]).cache
-    torch.testing.assert_close(one.keys[3], other.keys[3], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(first.keys[3], other.keys[3], atol=1e-5, rtol=1e-5)
 
 
 def test_identities(model):
@@ -102,10 +102,10 @@ def test_identities(model):
     half = Injection(v, layers=[1, 2], strength=1.0)
     clean, zero = keys(CLEAN, Injection(v, layers=[1, 2], strength=0.0))
     assert torch.equal(clean, zero)
-    one, two, none = keys(full, half + half, full + Injection(-v, layers=[1, 2], strength=2.0))
-    torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+    whole, two, none = keys(full, half + half, full + Injection(-v, layers=[1, 2], strength=2.0))
+    torch.testing.assert_close(whole, two, atol=1e-5, rtol=0)
     torch.testing.assert_close(none, clean, atol=1e-5, rtol=0)
-    assert (one - clean).abs().max() > 1e-2
+    assert (whole - clean).abs().max() > 1e-2
 
 
 def test_sum_composes_different_layers_and_positions(model):
@@ -124,9 +124,9 @@ def test_swap_fills_marked_segments_only(backend, tiny_model):
     base, other = tiny_model("qwen2", backend), tiny_model("qwen2", backend, seed=1)
     messages = list(conversation().messages)
     messages[1] = replace(messages[1], add_injection=False)
-    asked = mi.Conversation("swap", tuple(messages))
-    rendered = render(base.tokenizer, asked)
-    filled = prefill(base, asked, [CLEAN, Swap(other)])
+    chat = mi.Conversation("swap", tuple(messages))
+    rendered = render(base.tokenizer, chat)
+    filled = prefill(base, chat, [CLEAN, Swap(other)])
     second = rendered.segments[1]
     assert filled.receipts[1].positions == tuple(range(second.start, second.stop))
     clean = filled.cache.select(torch.tensor([0]))
@@ -157,10 +157,10 @@ def test_swap_refuses_another_backend(tiny_model):
     """HookedTransformer caches keys before the rotation by position, the bridge after it: they must not be mixed."""
     bridge, hooked = tiny_model("llama", "bridge"), tiny_model("llama", "hooked")
     tokens = torch.arange(3, 23)[None]
-    one = bridge.forward(tokens)
+    first = bridge.forward(tokens)
     other = hooked.forward(tokens)
-    torch.testing.assert_close(one.values[-1], other.values[-1], atol=1e-5, rtol=1e-4)
-    assert (one.keys[-1] - other.keys[-1]).abs().max() > 0.1
+    torch.testing.assert_close(first.values[-1], other.values[-1], atol=1e-5, rtol=1e-4)
+    assert (first.keys[-1] - other.keys[-1]).abs().max() > 0.1
     with pytest.raises(SwapError, match="backend"):
         prefill(bridge, conversation(), [Swap(hooked)])
 

@@ -51,8 +51,8 @@ def path_of(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module", params=KINDS)
 def path(request: pytest.FixtureRequest, path_of) -> Path:
     """A checkpoint of each kind in turn."""
-    made: Path = path_of(request.param)
-    return made
+    checkpoint: Path = path_of(request.param)
+    return checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,9 @@ def chat(label: str, before: int, after: int) -> mi.Conversation:
 def of_length(model: mi.Model, n_pos: int, after: int = 1) -> mi.Conversation:
     """A conversation of so many tokens."""
     shortest = len(render(model, chat("x", 1, after)).tokens)
-    made = chat(f"{n_pos}/{after}", n_pos - shortest + 1, after)
-    assert len(render(model, made).tokens) == n_pos
-    return made
+    fitting = chat(f"{n_pos}/{after}", n_pos - shortest + 1, after)
+    assert len(render(model, fitting).tokens) == n_pos
+    return fitting
 
 
 def expected(path: Path, model: mi.Model, conversation: mi.Conversation) -> float:

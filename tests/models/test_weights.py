@@ -52,14 +52,14 @@ def test_one_element_of_any_weight_or_buffer_counts(architecture: str, backend: 
     identity = model.identity
     named = [*model.backend.parameters(), *model.backend.buffers()]
     tensors = [tensor for _, tensor in named if tensor.numel()]
-    seen = {identity}
+    identities = {identity}
     for tensor in tensors:  # through .data, which torch's own version counters do not see
         element = tensor.data[tuple(size // 3 for size in tensor.shape)]
         before = element.clone()
         element.copy_(torch.zeros_like(before) if before.isinf() else before.logical_not() + 0.5)
-        seen.add(model.identity)
+        identities.add(model.identity)
         element.copy_(before)
-    assert len(seen) == 1 + len({weights._place(tensor) for tensor in tensors})
+    assert len(identities) == 1 + len({weights._place(tensor) for tensor in tensors})
     assert model.identity == identity == model.rehash()
 
 
@@ -136,12 +136,12 @@ def test_settings_that_change_what_is_computed_count_and_where_it_lies_does_not(
     path = shutil.copytree(tiny_checkpoint("gemma3"), tmp_path / "copy")
     same = mi.load(path).identity
     assert same == mi.load(tiny_checkpoint("gemma3")).identity
-    found = {same}
+    identities = {same}
     content = json.loads((path / "config.json").read_text())
     for change in ({"rms_norm_eps": 1e-3}, {"sliding_window": 5}, {"query_pre_attn_scalar": 16}):
         (path / "config.json").write_text(json.dumps(content | change))
-        found.add(mi.load(path).identity)
-    assert len(found) == 4
+        identities.add(mi.load(path).identity)
+    assert len(identities) == 4
 
 
 def test_tied_weights_are_hashed_once(fresh: Load) -> None:

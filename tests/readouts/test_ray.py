@@ -36,16 +36,18 @@ def requests(model: mi.Model, other: mi.Model) -> list[mi.Request]:
 
 def test_two_workers_make_the_same_tables(tiny_model, tmp_path):
     model, other = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
-    asked = requests(model, other)
-    told: list[int] = []
-    found = ray_engine.ray_tables(model, asked, workers=2, store=tmp_path, progress=lambda cells, _: told.append(cells))
-    for together, alone in zip(found, mi.tables(model, asked), strict=True):
+    jobs = requests(model, other)
+    calls: list[int] = []
+    tables = ray_engine.ray_tables(
+        model, jobs, workers=2, store=tmp_path, progress=lambda cells, _: calls.append(cells)
+    )
+    for together, alone in zip(tables, mi.tables(model, jobs), strict=True):
         pd.testing.assert_frame_equal(together, alone, atol=1e-5, rtol=0)
         named = [[(r["conversation"], r["intervention"]) for r in t.attrs["receipts"]] for t in (together, alone)]
         assert named[0] == named[1]
-    assert len(told) > 2
+    assert len(calls) > 2
     files = CellStore(tmp_path).files()
-    ray_engine.ray_tables(model, asked, workers=2, store=tmp_path)  # nothing is left to do
+    ray_engine.ray_tables(model, jobs, workers=2, store=tmp_path)  # nothing is left to do
     assert CellStore(tmp_path).files() == files
 
 
@@ -74,8 +76,8 @@ def test_a_lost_worker_is_replaced(tiny_model, tmp_path):
     sent = [ray_engine._sent(request) for request in requests(model, tiny_model("qwen2", seed=1))]
     options = ray_engine.Options(store=tmp_path / "died")
     pool = ray_engine._Pool(ray, ray_engine._arguments(model), sent, options, 1, Dying)
-    found = [cells for cells, _, _ in pool.results([mi.Shard(index, 3) for index in range(3)])]
-    assert sorted(found, key=list) == [{"0": {}}, {"1": {}}, {"2": {}}]
+    cells = [cells for cells, _, _ in pool.results([mi.Shard(index, 3) for index in range(3)])]
+    assert sorted(cells, key=list) == [{"0": {}}, {"1": {}}, {"2": {}}]
     assert options.store.exists()
 
 
