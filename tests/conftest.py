@@ -39,8 +39,10 @@ from mechint.organisms.truth.wording import Wording  # noqa: E402
 TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") if "organisms" not in name]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Import the library under beartype and carry out its TYPE_CHECKING imports."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # this process gives tests out to others and runs none: it would only keep them waiting
     torch.set_num_threads(1)  # models this small lose by more, and badly so beside other work
     for name in TYPED:
         importlib.import_module(name)

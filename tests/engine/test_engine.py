@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
-import subprocess
-import sys
-import textwrap
+import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +15,7 @@ import pytest
 import reference
 import torch
 from conftest import conversation, vector
+from forks import forked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +28,6 @@ from mechint.engine.store import CellStore
 from mechint.interventions.specifications import CLEAN, Injection, Intervention, Swap
 from mechint.models.weights import Weights
 
-ROOT = Path(__file__).resolve().parents[2]
 SETUPS = ("Tell me about cats.", "Tell me about bread.", "Tell me about cats and the sea.")
 QUESTIONS = ("yes or no?", "do you detect an injected thought?", "Yes or no, is there a thought about the sea?")
 
@@ -111,14 +109,14 @@ def test_any_table_equals_the_naive_recomputation(
             assert cell.p_yes.item() == pytest.approx(p_yes, abs=1e-5), (chat.label, steer)
 
 
-def asked_and_steers(model: mi.Model) -> tuple[list[mi.Conversation], list[Intervention]]:
+def chats_and_steers(model: mi.Model) -> tuple[list[mi.Conversation], list[Intervention]]:
     conversations = [chat_of(s, q, (True, True), f"{s}{q}") for s in range(3) for q in range(3)]
     steers = [Injection(vector(model, i), layers=[i % 3], strength=2.0, name=f"s{i}") for i in range(4)]
     return conversations, [CLEAN, *steers]
 
 
 def table_of(model: mi.Model, **options: object) -> pd.DataFrame:
-    return mi.score(model, *asked_and_steers(model), batch_tokens=150, **options)
+    return mi.score(model, *chats_and_steers(model), batch_tokens=150, **options)
 
 
 # Stores.
@@ -191,31 +189,21 @@ def test_an_interrupted_table_ends_as_if_it_had_not_been(model, tmp_path):
     assert table.attrs["receipts"] == whole.attrs["receipts"]
 
 
-def test_killed_at_any_moment_at_most_the_batch_in_flight_is_lost(tiny_checkpoint, tmp_path):
+def slow_table(passes: Connection, model: mi.Model, store: Path) -> None:
+    """Send the number of cells that each pass finishes, and wait a while after it."""
+    table_of(model, store=store, progress=lambda cells, _: (passes.send(cells), time.sleep(0.2)))
+
+
+def test_killed_at_any_moment_at_most_the_batch_in_flight_is_lost(tiny_model, tmp_path):
     """A process that is killed -9 in the middle, and the table that the next one ends with."""
-    checkpoint = tiny_checkpoint("qwen2")
-    model = mi.load(checkpoint)
-    script, store = tmp_path / "run.py", tmp_path / "store"
-    (tmp_path / "asked").write_bytes(pickle.dumps(asked_and_steers(model)))
-    script.write_text(
-        textwrap.dedent("""
-        import pathlib, pickle, sys, time
-        import torch
-        import mechint as mi
-        checkpoint, asked, store = sys.argv[1:]
-        torch.set_num_threads(1)  # as the tests: another order of sums is another last digit
-        told = lambda *done: (print(*done, flush=True), time.sleep(0.2))
-        asked = pickle.loads(pathlib.Path(asked).read_bytes())
-        mi.score(mi.load(checkpoint), *asked, batch_tokens=150, store=store, progress=told)
-        """)
-    )
-    command = [sys.executable, str(script), str(checkpoint), str(tmp_path / "asked"), str(store)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        read = 0
-        while read < 2:  # passes that have finished cells
-            read += int(process.stdout.readline().split()[0]) > 0
-        process.send_signal(signal.SIGKILL)
+    model, store = tiny_model("qwen2"), tmp_path / "store"
+    process, passes = forked(slow_table, model, store)
+    finished = 0
+    while finished < 2:  # passes that have finished cells
+        finished += passes.recv() > 0
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     kept = len(CellStore(store).load()[0])
     assert 0 < kept < 45
     assert not [name for name in os.listdir(store) if not name.startswith("cells-") and name != "memory.json"]

@@ -299,13 +299,14 @@ class TestBadInterventions:
 
     def test_key_is_by_content(self, model):
         injection = Injection(vector(model), layers=range(1, 3), strength=2.0)
-        assert injection == Injection(vector(model), layers=range(1, 3), strength=2.0)
-        assert hash(one) == hash(same)
-        assert one.key == one.renamed("other").key
+        same = Injection(vector(model), layers=range(1, 3), strength=2.0)
+        assert injection == same
+        assert hash(injection) == hash(same)
+        assert injection.key == injection.renamed("other").key
         for other in (
             Injection(vector(model), layers=[1], strength=2.0),
             Injection(vector(model), layers=range(1, 3), strength=2.1),
             Injection(vector(model, 1), layers=range(1, 3), strength=2.0),
             Injection(vector(model), layers=range(1, 3), strength=2.0, segments=[0]),
         ):
-            assert other.key != one.key
+            assert other.key != injection.key
