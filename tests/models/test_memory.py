@@ -74,6 +74,7 @@ class Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.held = 0  # at most: those that are gone are taken out only where the peak may have risen
         self.peak = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -81,9 +82,13 @@ class Counting(TorchDispatchMode):
         for tensor in tree_leaves(out):
             if isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu":
                 storage = tensor.untyped_storage()
-                self.alive.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
-        self.alive = {key: held for key, held in self.alive.items() if not held[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
+                if storage._cdata not in self.alive:
+                    self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+                    self.held += storage.nbytes()
+        if self.held > self.peak:
+            self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
+            self.held = sum(size for _, size in self.alive.values())
+            self.peak = max(self.peak, self.held)
         return out
 
 
