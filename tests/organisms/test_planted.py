@@ -34,14 +34,14 @@ def truth() -> Planted:
     return Planted.read(organism_path(PLANTED))
 
 
-@pytest.fixture(scope="module", params=["bridge", "hooked"])
-def either(request: pytest.FixtureRequest) -> mi.Model:
-    return mi.load(PLANTED, backend=request.param)
-
-
 @pytest.fixture(scope="module")
 def model() -> mi.Model:
     return mi.load(PLANTED)
+
+
+@pytest.fixture(scope="module", params=["bridge", "hooked"])
+def either(request: pytest.FixtureRequest, model: mi.Model) -> mi.Model:
+    return model if request.param == "bridge" else mi.load(PLANTED, backend="hooked")
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,11 @@ def chats() -> list[mi.Conversation]:
 @pytest.fixture(scope="module")
 def injected(model: mi.Model) -> list[mi.Injection]:
     return injections(model, WORDS)
+
+
+@pytest.fixture(scope="module")
+def injected_in_base(blind: mi.Model) -> list[mi.Injection]:
+    return injections(blind, WORDS)
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +148,10 @@ def test_logits_of_any_tokens_but_concepts_are_those_of_the_base(model: mi.Model
 
 
 def test_the_answer_flips_and_only_the_cause_flips_it_back(
-    either: mi.Model, truth: Planted, chats: list[mi.Conversation]
+    either: mi.Model, truth: Planted, chats: list[mi.Conversation], injected: list[mi.Injection]
 ):
-    steers = injections(either, WORDS[::2])
+    hooked = either.backend.kind == "hooked"
+    steers = injections(either, WORDS[::2]) if hooked else injected[::2]
     clean = mi.score(either, chats, mi.CLEAN)["logit_diff"].to_numpy()
     removed = (None, truth.cause_dimension, truth.correlate_dimension)
     whole, without_cause, without_correlate = shifts(either, steers, chats, truth.layer, removed)
@@ -174,8 +180,8 @@ def test_random_vectors_and_words_without_a_mark_do_little(
     assert np.abs(shifts(model, others, chats)).max() < 0.15 * least
 
 
-def test_its_base_does_not_answer(blind: mi.Model, chats: list[mi.Conversation]):
-    assert np.abs(shifts(blind, injections(blind, WORDS), chats)).max() < 0.3
+def test_its_base_does_not_answer(blind: mi.Model, chats: list[mi.Conversation], injected_in_base: list[mi.Injection]):
+    assert np.abs(shifts(blind, injected_in_base, chats)).max() < 0.3
 
 
 def test_the_signal_lies_in_the_values_of_one_head(states: list[FeatureReading], truth: Planted):
@@ -235,10 +241,11 @@ def test_the_verdict_calls_each_by_its_name(states: list[FeatureReading], truth:
 
 
 @pytest.mark.filterwarnings("ignore:organism resid_post.6 was trained on organism")
-def test_on_the_base_nothing_is_called_a_cause(blind: mi.Model, chats: list[mi.Conversation]):
+def test_on_the_base_nothing_is_called_a_cause(
+    blind: mi.Model, chats: list[mi.Conversation], injected_in_base: list[mi.Injection]
+):
     features = loading.load(blind)
-    steers = injections(blind, WORDS)
-    read = [FeatureReading.of(Reading.of(blind, chat, [mi.CLEAN, *steers]), features) for chat in chats[:2]]
+    read = [FeatureReading.of(Reading.of(blind, chat, [mi.CLEAN, *injected_in_base]), features) for chat in chats[:2]]
     strongest = (read[0].acts[1:] - read[0].acts[0]).abs().mean((0, 1)).topk(5).indices.tolist()
     table = verdict(cases_of(read), strongest)
     assert set(table["verdict"]) == {"no effect to explain"}
