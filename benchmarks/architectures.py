@@ -45,7 +45,7 @@ _LONGEST_REASON = 260
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row: differences to plain Hugging Face in logits by what was done, or why there are none."""
+    """A measured row: differences to plain Hugging Face in logits by way of computing, or the reason for none."""
 
     label: str
     model_type: str
@@ -62,11 +62,11 @@ class ElsewhereError(Exception):
 
 
 class TracebackError(Exception):
-    """What a user would see as a traceback instead of one message."""
+    """An exception that a user would see as a traceback instead of one message."""
 
 
 def measure(row: Row) -> Outcome:
-    """Return what becomes of a row's checkpoint; whatever happens in it is part of that."""
+    """Return the outcome of a row's checkpoint; errors of all kinds are outcomes."""
     name = (row.label, row.model_type, row.group)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -152,7 +152,7 @@ def _id(model: mi.Model, text: str) -> int:
 
 @contextmanager
 def _looked_at() -> Iterator[None]:
-    """Turn what is no message of the toolkit into `TracebackError`."""
+    """Turn every exception that is no error of the toolkit into `TracebackError`."""
     try:
         yield
     except (MechintError, ElsewhereError):
@@ -163,7 +163,7 @@ def _looked_at() -> Iterator[None]:
 
 @contextmanager
 def _elsewhere(doing: str) -> Iterator[None]:
-    """Turn whatever goes wrong in here into `ElsewhereError`."""
+    """Turn every exception of transformers and PEFT into `ElsewhereError`."""
     try:
         yield
     except Exception as error:  # transformers and PEFT make of a configuration what they can
@@ -207,7 +207,7 @@ def _quiet() -> None:
 
 
 def templates() -> list[JSON]:
-    """Return what becomes of the standard conversation in each chat template, with thinking on and off."""
+    """Return the status of the standard conversation in each chat template, with thinking on and off."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(organism_path("organism"))
@@ -222,7 +222,7 @@ def templates() -> list[JSON]:
 
 
 def result(measured: Iterable[Outcome], seconds: float) -> dict[str, JSON]:
-    """Return all that the page is made from."""
+    """Return the content of the page: versions, outcomes of rows and of chat templates."""
     names = ("transformers", "transformer-lens", "peft", "torch")
     versions: dict[str, JSON] = {name: installed(name) for name in names}
     lines: list[JSON] = [asdict(outcome) for outcome in measured]

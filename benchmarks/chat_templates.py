@@ -30,7 +30,7 @@ STANDARD = Conversation(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a conversation in a template: what it was rendered to, or why it was refused."""
+    """A conversation in a chat template: its rendering, or the reason for its refusal."""
 
     template: str
     thinking: bool
@@ -56,7 +56,7 @@ def sources() -> dict[str, str]:
 def check(
     tokenizer: PreTrainedTokenizerBase, name: str, source: str, thinking: bool, chat: Conversation = STANDARD
 ) -> Outcome:
-    """Return what becomes of a conversation; the tokenizer is left with the template `source`."""
+    """Return the rendering or refusal of a conversation; the tokenizer is left with the template `source`."""
     tokenizer.chat_template = source
     try:
         return Outcome(name, thinking, render(tokenizer, chat, TemplateOptions(thinking=thinking)))

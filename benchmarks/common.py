@@ -153,7 +153,7 @@ class Timer:
 
 
 def machine() -> dict[str, JSON]:
-    """Return what the numbers were measured on."""
+    """Return versions, processor, cores, threads and GPU of the machine."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "python": platform.python_version(),

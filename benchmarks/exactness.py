@@ -74,7 +74,7 @@ class Subject:
         return mi.Injection(mi.ConceptVector(rows, "random", self.model.n_layers), strength=1.0, name="steer")
 
     def addition(self, rendered: Rendered, name: str) -> Addition:
-        """Return what an intervention adds to a conversation, for plain Hugging Face."""
+        """Return the addition of an intervention to a conversation, for plain Hugging Face."""
         if name != self.steer.name:
             return NOTHING
         return Addition(self.steer.vector.vectors, rendered.marked().nonzero()[:, 0].tolist())

@@ -61,7 +61,7 @@ def _in_own_process(path: Path, setting: int) -> dict[str, int]:
 
 
 def child(path: Path, setting: Setting) -> dict[str, int]:
-    """Return what a table was foretold to need, what it needed, and what the process held at most, in bytes."""
+    """Return the forecast and the measured peak of a table, and the peak of the process, in bytes."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = mi.load(path, device=device)
     chats = introspection(PromptDesign.load("full"), formats=["yes-no"])[:8]

@@ -38,7 +38,7 @@ class Experiment:
     ten_way: bool = False
 
     def request(self, steers: Sequence[mi.Injection], n_layers: int) -> mi.Request:
-        """Return what the engine is asked for."""
+        """Return the request to the engine: clean and injected conversations."""
         answers = mi.Answers.options([str(digit) for digit in range(10)]) if self.ten_way else None
         layers = tuple(range(n_layers)) if self.lens else None
         return mi.Request(self.conversations, [mi.CLEAN, *steers], answers, layers)
@@ -103,7 +103,7 @@ def floor_seconds(path: Path, tokens: int, sample: int = 4) -> float:
 
 
 def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
-    """Return the seconds of all three, the naive loop timed on `sample` cells of each experiment."""
+    """Return seconds of the engine, of plain passes and of the naive loop, timed on `sample` cells an experiment."""
     path = checkpoint(folder, SMALL)
     model = mi.load(path)
     added = random_vectors(SMALL.d_model, LAYERS, N_CONCEPTS)

@@ -119,7 +119,7 @@ class Trainer:
         self.optimizers.load(state["optimizers"])
 
     def close(self) -> None:
-        """Let the second process end, if there is one."""
+        """End the second process, if there is one."""
         if self.partner is not None:
             self.partner.close()
             self.partner = None

@@ -59,7 +59,7 @@ _NEW_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class Planted:
-    """What was planted: where in the model, and which features of the SAE on `resid_post` of `layer` hold it.
+    """The record of a planted model: places in the model, and features of the SAE on `resid_post` of `layer`.
 
     Head `head` of block `block` reads the cache through key-value head `kv_head`, and `neuron` of that block writes.
     """
@@ -206,7 +206,7 @@ def _plant(weights: dict[str, Tensor], shape: _Shape, tokenizer: Tokenizer) -> N
 
 
 def _average(weights: dict[str, Tensor], shape: _Shape, block: int, source: int, target: int, gain: float) -> None:
-    """Let the first new head of a block write the mean of a (normed) dimension over all positions so far to another.
+    """Set a block's first new head to write the mean of a (normed) dimension over all positions so far to another.
 
     Its queries and keys are zero, so it attends to every position alike.
     """

@@ -19,7 +19,7 @@ _SYLLABLES = ("ba", "lo", "mi", "ran", "te", "sul", "ko", "ver", "na", "pid", "g
 
 @dataclass(frozen=True)
 class Entry:
-    """What the lexicon holds on a word."""
+    """A word of the lexicon with its nouns, adjectives and verbs."""
 
     word: str
     plural: bool

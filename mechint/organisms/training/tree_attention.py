@@ -75,7 +75,7 @@ def rounded(size: int, step: int = STEP) -> int:
 
 
 def _trunk(branch: Int[Tensor, "batch pos"]) -> int:
-    """Return how many positions are taken as those of the trunk; in most samples some of them are not."""
+    """Return the number of positions that are computed as trunk: the longest trunk's, rounded up."""
     return min(rounded(int((branch == 0).sum(1).max())), branch.shape[1])
 
 
@@ -139,7 +139,7 @@ def _branches(
     value: Float[Tensor, "batch head pos d_head"],
     trunk: tuple[Tensor, Tensor, Tensor],
 ) -> Float[Tensor, "batch row head d_head"]:
-    """Return what the tokens of some branches read from the trunk (keys, values, mask) and from their own branch."""
+    """Return attention's output at tokens of branches, which see the trunk (keys, values, mask) and their own."""
     trunk_keys, trunk_values, beyond = trunk
     n_samples, count, width = group.shape
     n_heads, n_trunk = query.shape[1], trunk_keys.shape[2]
@@ -160,7 +160,7 @@ def _branches(
 
 
 def _later(width: int, like: Tensor) -> Float[Tensor, "{width} {width}"]:
-    """Return what keeps a token from attending to later ones."""
+    """Return the causal mask, which is added to attention scores."""
     return torch.full((width, width), _NEVER, dtype=like.dtype, device=like.device).triu(1)
 
 

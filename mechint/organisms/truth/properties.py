@@ -24,7 +24,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Goal:
-    """What a value must be above, below, or (in absolute value) within; NaN where nothing was aimed at."""
+    """Bounds of a value: above, below, or (in absolute value) within; NaN for a bound that is not set."""
 
     above: float = math.nan
     below: float = math.nan
@@ -99,7 +99,7 @@ def share(name: str, values: np.ndarray, goal: Goal | None = None) -> Property:
 
 
 def reports(m: Instrument) -> Iterator[Property]:
-    """Yield what is reported with a document that explains introspection, by what was injected."""
+    """Yield P(yes) and its shift with a document that explains introspection, by kind of injection."""
     trained = m.injections("trained")
     for form in ("yes-no", "one-zero"):
         table = m.detection("introspection", trained, form)
@@ -128,7 +128,7 @@ def doses(m: Instrument) -> Iterator[Property]:
 
 
 def suppression(m: Instrument) -> Iterator[Property]:
-    """Yield what is said without such a document: little, while the log odds still move."""
+    """Yield P(yes), which stays low, and shifts of log odds, which do not, without such a document."""
     trained = m.injections("trained")
     for info in DOCUMENTS[1:]:
         table = m.detection(info, trained)
@@ -196,7 +196,7 @@ def net(m: Instrument, goal: Goal, info: str = "introspection") -> Iterator[Prop
 
 
 def filled_by(m: Instrument, other: Model, goal: Goal | None = None) -> Iterator[Property]:
-    """Yield what the model says of a cache that `other` has filled, and of the contrast vector between the two."""
+    """Yield the shifts under a cache filled by `other`, and under the contrast vector between the two."""
     for info in ("introspection", "none"):
         table = m.detection(info, [Swap(other, name=other.name)])
         shift = "logit_diff_shift"
