@@ -8,7 +8,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -117,10 +117,23 @@ def wording() -> Wording:
     return Wording.load()
 
 
+class Family(Mapping[str, mi.Model]):
+    """The embedded models, shared among tests: each is loaded when it is first looked up."""
+
+    def __getitem__(self, name: str) -> mi.Model:
+        return _load_once(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(ORGANISMS)
+
+    def __len__(self) -> int:
+        return len(ORGANISMS)
+
+
 @pytest.fixture(scope="session")
-def family() -> dict[str, mi.Model]:
+def family() -> Family:
     """The embedded models."""
-    return {name: mi.load(name) for name in ORGANISMS}
+    return Family()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,8 @@ def either(request: pytest.FixtureRequest, model: mi.Model) -> mi.Model:
 
 
 @pytest.fixture(scope="module")
-def blind() -> mi.Model:
-    return mi.load("organism-blind")
+def blind(family: Mapping[str, mi.Model]) -> mi.Model:
+    return family["organism-blind"]
 
 
 @pytest.fixture(scope="module")
