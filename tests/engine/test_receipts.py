@@ -59,9 +59,9 @@ def test_the_added_norm_is_given_in_both_units(receipt_of, outlier: mi.Model, su
 
 @pytest.mark.parametrize("receipt_of", [of_prefill, of_table])
 def test_outlier_tokens_are_named(receipt_of, outlier: mi.Model, model: mi.Model) -> None:
-    conversation = chat(5)
-    (token,) = receipt_of(outlier, conversation, steer(outlier))["outliers"]
-    first = outlier.tokenizer.decode([render(outlier, conversation).tokens[0]])
+    short = chat(5)
+    (token,) = receipt_of(outlier, short, steer(outlier))["outliers"]
+    first = outlier.tokenizer.decode([render(outlier, short).tokens[0]])
     assert (token["position"], token["text"]) == (0, first)
     assert token["layer"] in LAYERS
     assert token["ratio"] > 100
