@@ -7,7 +7,6 @@ from mechint.figures.calibration import calibration
 from mechint.figures.curves import curves
 from mechint.figures.dots import dots, mark_rows
 from mechint.figures.feature_bars import feature_bars
-from mechint.figures.feature_scatter import attribution_scatter, discrimination_scatter
 from mechint.figures.feature_text import Speaker, TextFeature, feature_text
 from mechint.figures.files import save, save_all
 from mechint.figures.heatmaps import HeatPanel, Scale, heatmap, sign_words
@@ -15,6 +14,7 @@ from mechint.figures.markup import literal
 from mechint.figures.panels import Panel
 from mechint.figures.plane import plane
 from mechint.figures.saes import sae_quality
+from mechint.figures.scatter import scatter
 from mechint.figures.texts import TextCell, text_table
 from mechint.figures.tiles import Lattice, Line, TilePanel, tiles
 from mechint.figures.verdicts import VERDICTS, sae_notice
@@ -31,10 +31,8 @@ __all__ = [
     "TextCell",
     "TextFeature",
     "TilePanel",
-    "attribution_scatter",
     "calibration",
     "curves",
-    "discrimination_scatter",
     "dots",
     "feature_bars",
     "feature_text",
@@ -46,6 +44,7 @@ __all__ = [
     "sae_quality",
     "save",
     "save_all",
+    "scatter",
     "sign_words",
     "text_table",
     "tiles",
