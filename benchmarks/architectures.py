@@ -45,7 +45,7 @@ _LONGEST_REASON = 260
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a row: differences to plain Hugging Face in logits by what was done, or why there are none."""
+    """A measured row: differences to plain Hugging Face in logits by way of computing, or the reason for none."""
 
     label: str
     model_type: str
@@ -62,11 +62,11 @@ class ElsewhereError(Exception):
 
 
 class TracebackError(Exception):
-    """What a user would see as a traceback instead of one message."""
+    """An exception that a user would see as a traceback instead of one message."""
 
 
 def measure(row: Row) -> Outcome:
-    """Return what becomes of a row's checkpoint; whatever happens in it is part of that."""
+    """Return the outcome of a row's checkpoint; errors of all kinds are outcomes."""
     name = (row.label, row.model_type, row.group)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -75,11 +75,11 @@ def measure(row: Row) -> Outcome:
             with _looked_at():
                 return _compared(row, path)
         except ElsewhereError as error:
-            return Outcome(*name, NOT_TRIED, why=_said(error, path))
+            return Outcome(*name, NOT_TRIED, why=_in_short(error, path))
         except MechintError as error:
             return Outcome(*name, REFUSED, why=_reason(error, path))
         except TracebackError as error:
-            return Outcome(*name, WRONG, why=_said(error, path))
+            return Outcome(*name, WRONG, why=_in_short(error, path))
 
 
 def _compared(row: Row, path: Path) -> Outcome:
@@ -89,18 +89,18 @@ def _compared(row: Row, path: Path) -> Outcome:
     model = mi.load(path)
     subject = Subject(model, _plain(path))
     _truth(subject)
-    found = {way: share * subject.spread for way, share in differences(subject).items()}
+    shares = {way: share * subject.spread for way, share in differences(subject).items()}
     refused = ""
     try:
-        found["LoRA"] = _adapted(subject, path)
+        shares["LoRA"] = _adapted(subject, path)
     except MechintError as error:
         refused = _reason(error, path)
     except ElsewhereError as error:
         refused = f"PEFT: {error}"
-    off = {way: value for way, value in found.items() if not value <= TOLERANCE * subject.spread}
+    off = {way: value for way, value in shares.items() if not value <= TOLERANCE * subject.spread}
     why = "" if not off else f"differs from plain Hugging Face: {', '.join(off)}"
     status = WRONG if off else EXACT
-    return Outcome(row.label, row.model_type, row.group, status, found, subject.spread, why, refused)
+    return Outcome(row.label, row.model_type, row.group, status, shares, subject.spread, why, refused)
 
 
 def written(row: Row, path: Path) -> Path:
@@ -152,7 +152,7 @@ def _id(model: mi.Model, text: str) -> int:
 
 @contextmanager
 def _looked_at() -> Iterator[None]:
-    """Turn what is no message of the toolkit into `TracebackError`."""
+    """Turn every exception that is no error of the toolkit into `TracebackError`."""
     try:
         yield
     except (MechintError, ElsewhereError):
@@ -163,7 +163,7 @@ def _looked_at() -> Iterator[None]:
 
 @contextmanager
 def _elsewhere(doing: str) -> Iterator[None]:
-    """Turn whatever goes wrong in here into `ElsewhereError`."""
+    """Turn every exception of transformers and PEFT into `ElsewhereError`."""
     try:
         yield
     except Exception as error:  # transformers and PEFT make of a configuration what they can
@@ -172,11 +172,11 @@ def _elsewhere(doing: str) -> Iterator[None]:
 
 
 def _reason(error: MechintError, path: Path) -> str:
-    what = "" if type(error).__name__ == "ModelValidationError" else f"; allowed: {error.allowed}"
-    return _said(Exception(f"{error.given}{what}"), path)
+    allowed = "" if type(error).__name__ == "ModelValidationError" else f"; allowed: {error.allowed}"
+    return _in_short(Exception(f"{error.given}{allowed}"), path)
 
 
-def _said(error: Exception, path: Path) -> str:
+def _in_short(error: Exception, path: Path) -> str:
     """Return an error's words without the places of this machine."""
     lines = " ".join(str(error).split())
     for place in (str(path), str(path.parent)):
@@ -184,10 +184,10 @@ def _said(error: Exception, path: Path) -> str:
     return lines[:_LONGEST_REASON]
 
 
-def outcomes(wanted: Iterable[Row]) -> Iterator[Outcome]:
+def outcomes(to_measure: Iterable[Row]) -> Iterator[Outcome]:
     """Yield the outcome of each row, measured in a process that is made anew when it ends."""
     pool: ProcessPoolExecutor | None = None
-    for row in wanted:
+    for row in to_measure:
         pool = pool or ProcessPoolExecutor(1, get_context("spawn"), _quiet)
         try:
             yield pool.submit(measure, row).result()
@@ -207,22 +207,22 @@ def _quiet() -> None:
 
 
 def templates() -> list[JSON]:
-    """Return what becomes of the standard conversation in each chat template, with thinking on and off."""
+    """Return the status of the standard conversation in each chat template, with thinking on and off."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(organism_path("organism"))
     tokenizer.bos_token = tokenizer.eos_token  # some templates begin with it
-    found: list[JSON] = []
+    statuses: list[JSON] = []
     for name, source in sources().items():
         for thinking in (False, True):
             outcome = check(tokenizer, name, source, thinking)
-            status = EXACT if outcome.found else WRONG if outcome.rendered else REFUSED
-            found.append({"template": name, "thinking": thinking, "status": status, "why": outcome.refused})
-    return found
+            status = EXACT if outcome.complete else WRONG if outcome.rendered else REFUSED
+            statuses.append({"template": name, "thinking": thinking, "status": status, "why": outcome.refused})
+    return statuses
 
 
 def result(measured: Iterable[Outcome], seconds: float) -> dict[str, JSON]:
-    """Return all that the page is made from."""
+    """Return the content of the page: versions, outcomes of rows and of chat templates."""
     names = ("transformers", "transformer-lens", "peft", "torch")
     versions: dict[str, JSON] = {name: installed(name) for name in names}
     lines: list[JSON] = [asdict(outcome) for outcome in measured]
@@ -244,8 +244,8 @@ def main() -> None:
         sys.stdout.write(f"{outcome.label}: {outcome.status} {worst} {outcome.why} {outcome.adapter_why}\n")
         sys.stdout.flush()
     if only is None:
-        found = result(measured, time.perf_counter() - began)
-        write_atomically(RESULTS / "architectures.json", json.dumps(found, indent=1) + "\n")
+        results = result(measured, time.perf_counter() - began)
+        write_atomically(RESULTS / "architectures.json", json.dumps(results, indent=1) + "\n")
         models_page.main()
 
 

@@ -30,12 +30,12 @@ LAYERS = (1, 2)
 
 def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
     """Return, by model and dtype, the largest difference between rows alone and rows in one batch."""
-    found: dict[str, JSON] = {}
+    rows: dict[str, JSON] = {}
     for name, kind in MODELS.items():
         path = write_checkpoint(folder / kind, tiny_model(_wide(kind)))
         for dtype in ("float32", "bfloat16"):
-            found[f"{name}, {dtype}"] = dict(differences(path, dtype, sample))
-    return {"models": found}, f"{len(found)} models and dtypes"
+            rows[f"{name}, {dtype}"] = dict(differences(path, dtype, sample))
+    return {"models": rows}, f"{len(rows)} models and dtypes"
 
 
 def _wide(kind: str) -> PretrainedConfig:

@@ -30,7 +30,7 @@ STANDARD = Conversation(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a conversation in a template: what it was rendered to, or why it was refused."""
+    """A conversation in a chat template: its rendering, or the reason for its refusal."""
 
     template: str
     thinking: bool
@@ -38,7 +38,7 @@ class Outcome:
     refused: str = ""
 
     @property
-    def found(self) -> bool:
+    def complete(self) -> bool:
         """Whether every message stands in its own segment, and the text ends with the open one."""
         if self.rendered is None:
             return False
@@ -54,11 +54,11 @@ def sources() -> dict[str, str]:
 
 
 def check(
-    tokenizer: PreTrainedTokenizerBase, name: str, source: str, thinking: bool, asked: Conversation = STANDARD
+    tokenizer: PreTrainedTokenizerBase, name: str, source: str, thinking: bool, chat: Conversation = STANDARD
 ) -> Outcome:
-    """Return what becomes of a conversation; the tokenizer is left with the template `source`."""
+    """Return the rendering or refusal of a conversation; the tokenizer is left with the template `source`."""
     tokenizer.chat_template = source
     try:
-        return Outcome(name, thinking, render(tokenizer, asked, TemplateOptions(thinking=thinking)))
+        return Outcome(name, thinking, render(tokenizer, chat, TemplateOptions(thinking=thinking)))
     except ChatTemplateError as error:
         return Outcome(name, thinking, None, error.given)

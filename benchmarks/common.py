@@ -153,7 +153,7 @@ class Timer:
 
 
 def machine() -> dict[str, JSON]:
-    """Return what the numbers were measured on."""
+    """Return versions, processor, cores, threads and GPU of the machine."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "python": platform.python_version(),
@@ -183,8 +183,8 @@ def command(
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         results, summary = measure(Path(folder), options.sample)
-    found: dict[str, JSON] = {"benchmark": name, "machine": machine(), "sample": options.sample, **results}
-    written = write_atomically(RESULTS / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    record: dict[str, JSON] = {"benchmark": name, "machine": machine(), "sample": options.sample, **results}
+    written = write_atomically(RESULTS / f"{name}.json", json.dumps(record, indent=1) + "\n")
     sys.stdout.write(f"{written}: {summary}\n")
 
 

@@ -37,22 +37,26 @@ _SWEEPS = 4  # draws of an interval for each sweep of bands
 @functools.cache
 def true_mean(shape: str) -> float:
     """Return the mean of a shape; that of the logistic-normal one from 4 million draws."""
-    known = {"normal": 0.0, "exponential": 1.0, "log-normal": float(np.exp(0.5)), "beta(0.3, 0.9)": 0.25}
+    means = {"normal": 0.0, "exponential": 1.0, "log-normal": float(np.exp(0.5)), "beta(0.3, 0.9)": 0.25}
     if shape == "logistic-normal":
         return float(SHAPES[shape](np.random.default_rng(99), (4_000_000,)).mean())
-    return known.get(shape, 0.5)
+    return means.get(shape, 0.5)
 
 
 def measure(_folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
     """Return coverage in percent: of means, differences and crossed designs; and of sweeps with a wrong band."""
     means = _means(sample)
-    found: dict[str, JSON] = {
-        "means": means, "differences": _differences(sample), "crossed": _crossed(sample), "bands": _bands(sample),
-        "cells": CELLS, "sweeps": sample // _SWEEPS,
-    }  # fmt: skip
+    tables: dict[str, JSON] = {
+        "means": means,
+        "differences": _differences(sample),
+        "crossed": _crossed(sample),
+        "bands": _bands(sample),
+        "cells": CELLS,
+        "sweeps": sample // _SWEEPS,
+    }
     eight = {name: row for name in FEW if isinstance(row := means[f"{name}, 8"], dict)}
-    said = ", ".join(f"{name} {row['percentiles']} -> {row['mechint']}" for name, row in eight.items())
-    return found, f"eight units, percentiles before and intervals now: {said}"
+    summary = ", ".join(f"{name} {row['percentiles']} -> {row['mechint']}" for name, row in eight.items())
+    return tables, f"eight units, percentiles before and intervals now: {summary}"
 
 
 def _percent(hits: np.ndarray | list[np.bool_]) -> float:
@@ -64,7 +68,7 @@ def _covered(interval: Interval, mean: float) -> float:
 
 
 def _means(sample: int) -> dict[str, JSON]:
-    found: dict[str, JSON] = {}
+    rows: dict[str, JSON] = {}
     for shape, draw in SHAPES.items():
         mean = true_mean(shape)
         for units in UNITS:
@@ -73,16 +77,16 @@ def _means(sample: int) -> dict[str, JSON]:
             for name, method in METHODS.items():
                 low, high = method(values)
                 row[name] = _percent((low <= mean) & (high >= mean))
-            own = mean_interval(values)
+            interval = mean_interval(values)
             plain = METHODS["t"](values)
-            row["mechint"] = _covered(own, mean)
-            row["width"] = round(float(np.median(own.high - own.low) / np.median(plain[1] - plain[0])), 2)
-            found[f"{shape}, {units}"] = row
-    return found
+            row["mechint"] = _covered(interval, mean)
+            row["width"] = round(float(np.median(interval.high - interval.low) / np.median(plain[1] - plain[0])), 2)
+            rows[f"{shape}, {units}"] = row
+    return rows
 
 
 def _differences(sample: int) -> dict[str, JSON]:
-    found: dict[str, JSON] = {}
+    rows: dict[str, JSON] = {}
     for shape in FEW:
         draw, mean = SHAPES[shape], true_mean(shape)
         row: dict[str, JSON] = {}
@@ -92,12 +96,12 @@ def _differences(sample: int) -> dict[str, JSON]:
                 pair = spread * draw(rng, (sample, first)), draw(rng, (sample, second))
                 times = f", spread x{spread}" if spread > 1 else ""
                 row[f"{first} and {second}{times}"] = _covered(difference_interval(*pair), (spread - 1) * mean)
-        found[shape] = row
-    return found
+        rows[shape] = row
+    return rows
 
 
 def _crossed(sample: int) -> dict[str, JSON]:
-    found: dict[str, JSON] = {}
+    rows: dict[str, JSON] = {}
     for shape in FEW:
         draw, mean = SHAPES[shape], true_mean(shape)
         row: dict[str, JSON] = {}
@@ -107,13 +111,13 @@ def _crossed(sample: int) -> dict[str, JSON]:
             values = parts[0] + parts[1] + 0.5 * parts[2]
             row[f"{units} by {items}"] = _covered(crossed_interval(values), 0.0)
             row[f"{units} by {items}, units alone"] = _covered(mean_interval(values.mean(axis=-1)), 0.0)
-        found[shape] = row
-    return found
+        rows[shape] = row
+    return rows
 
 
 def _bands(sample: int) -> dict[str, JSON]:
     """Return the percentage of sweeps without an effect in which any cell is marked."""
-    found: dict[str, JSON] = {}
+    rows: dict[str, JSON] = {}
     for shape in FEW:
         for shared in (0.0, 0.5, 0.9):
             row: dict[str, JSON] = {}
@@ -130,15 +134,15 @@ def _bands(sample: int) -> dict[str, JSON]:
             row["8 and 32, bands"] = _percent(
                 [difference_bands(*pair, flips=512).excludes_zero().any() for pair in pairs]
             )
-            found[f"{shape}, {shared:.0%} shared"] = row
-    return found
+            rows[f"{shape}, {shared:.0%} shared"] = row
+    return rows
 
 
 def _sweep(shape: str, shared: float, units: int, seed: int) -> np.ndarray:
     """Return cells without an effect that share a part of the variance over units."""
     rng, mean = np.random.default_rng(seed), true_mean(shape)
-    both, own = SHAPES[shape](rng, (1, units)) - mean, SHAPES[shape](rng, (CELLS, units)) - mean
-    return np.asarray(np.sqrt(shared) * both + np.sqrt(1 - shared) * own)
+    both, cells = SHAPES[shape](rng, (1, units)) - mean, SHAPES[shape](rng, (CELLS, units)) - mean
+    return np.asarray(np.sqrt(shared) * both + np.sqrt(1 - shared) * cells)
 
 
 if __name__ == "__main__":

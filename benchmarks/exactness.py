@@ -28,7 +28,7 @@ _READ = ("logit_yes", "logit_no", "entropy")
 
 def chats() -> list[mi.Conversation]:
     """Return conversations of three lengths, two of which begin alike; the first two messages are marked."""
-    told = {
+    turns = {
         "short": ("Tell me about the sea.", "The sea is wide."),
         "long": ("Tell me about cats and bread. " * 4, "Cats sleep. Bread rises. " * 3),
         "longer": ("Tell me about cats and bread. " * 4, "Cats sleep. Bread rises. " * 5),
@@ -45,7 +45,7 @@ def chats() -> list[mi.Conversation]:
             yes_token=" yes",
             no_token=" no",
         )
-        for label, (setup, reply) in told.items()
+        for label, (setup, reply) in turns.items()
     ]
 
 
@@ -74,7 +74,7 @@ class Subject:
         return mi.Injection(mi.ConceptVector(rows, "random", self.model.n_layers), strength=1.0, name="steer")
 
     def addition(self, rendered: Rendered, name: str) -> Addition:
-        """Return what an intervention adds to a conversation, for plain Hugging Face."""
+        """Return the addition of an intervention to a conversation, for plain Hugging Face."""
         if name != self.steer.name:
             return NOTHING
         return Addition(self.steer.vector.vectors, rendered.marked().nonzero()[:, 0].tolist())
@@ -132,7 +132,8 @@ def _rows(table: pd.DataFrame) -> list[pd.Series]:
 
 def _distance(subject: Subject, row: pd.Series, logits: Tensor) -> float:
     """Return the largest difference between a row's numbers and those of logits."""
-    yes, no = (subject.model.tokenizer.encode(text, add_special_tokens=False)[0] for text in (" yes", " no"))
+    yes = subject.model.tokenizer.encode(" yes", add_special_tokens=False)[0]
+    no = subject.model.tokenizer.encode(" no", add_special_tokens=False)[0]
     log_p = logits.double().log_softmax(-1)
     expected = (logits[yes], logits[no], -(log_p.exp() * log_p).sum())
     return max(abs(float(row[name]) - float(value)) for name, value in zip(_READ, expected, strict=True))

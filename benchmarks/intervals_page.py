@@ -83,9 +83,9 @@ def _rows(value: JSON) -> dict[str, dict[str, JSON]]:
     return {name: row for name, row in value.items() if isinstance(row, dict)} if isinstance(value, dict) else {}
 
 
-def _table(what: str, rows: Mapping[str, Mapping[str, JSON]], names: Mapping[str, str] | None = None) -> str:
+def _table(corner: str, rows: Mapping[str, Mapping[str, JSON]], names: Mapping[str, str] | None = None) -> str:
     columns = list(next(iter(rows.values())))
-    head = [what, *((names or {}).get(name, name) for name in columns)]
+    head = [corner, *((names or {}).get(name, name) for name in columns)]
     lines: list[Sequence[str]] = [head, ["---", *["---:"] * len(columns)]]
     lines += [[name, *(f"{row[column]}" for column in columns)] for name, row in rows.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

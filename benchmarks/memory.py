@@ -46,22 +46,22 @@ def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
     points: list[JSON] = []
     ratios = []
     for number, setting in enumerate(SETTINGS):
-        found = [_in_own_process(path, number) for _ in range(sample)]
-        peak = min(one["peak"] for one in found)
-        points.append({**found[0], "batch_tokens": setting.batch_tokens, "allowed": setting.allowed, "peak": peak})
-        ratios.append(peak / found[0]["foretold"])
+        runs = [_in_own_process(path, number) for _ in range(sample)]
+        peak = min(run["peak"] for run in runs)
+        points.append({**runs[0], "batch_tokens": setting.batch_tokens, "allowed": setting.allowed, "peak": peak})
+        ratios.append(peak / runs[0]["foretold"])
     return {"points": points}, "peak over foretold: " + ", ".join(f"{ratio:.2f}" for ratio in ratios)
 
 
 def _in_own_process(path: Path, setting: int) -> dict[str, int]:
     line = [sys.executable, "-m", "benchmarks.memory", "--child", str(path), str(setting)]
     done = subprocess.run(line, env=os.environ | _GIVING_BACK, capture_output=True, text=True, check=True)
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    peaks: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return peaks
 
 
 def child(path: Path, setting: Setting) -> dict[str, int]:
-    """Return what a table was foretold to need, what it needed, and what the process held at most, in bytes."""
+    """Return the forecast and the measured peak of a table, and the peak of the process, in bytes."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = mi.load(path, device=device)
     chats = introspection(PromptDesign.load("full"), formats=["yes-no"])[:8]

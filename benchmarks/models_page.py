@@ -124,10 +124,14 @@ def _reasons(lines: Iterable[Line]) -> str:
 
 # What messages say at length, or with numbers of the small model, in words that hold for all of a kind.
 _WORDS = (
-    (r".*layers of kind .*|.*recurrent or a hybrid \(.*",
-     "recurrent or hybrid (Mamba, linear attention, convolutions): its layers keep a state that is no KV cache"),
-    (r"running block by block .* (transformer-lens \S+) does differ .*|a cached and an uncached run differ.*",
-     "TransformerLens computes something else than transformers does"),
+    (
+        r".*layers of kind .*|.*recurrent or a hybrid \(.*",
+        "recurrent or hybrid (Mamba, linear attention, convolutions): its layers keep a state that is no KV cache",
+    ),
+    (
+        r"running block by block .* (transformer-lens \S+) does differ .*|a cached and an uncached run differ.*",
+        "TransformerLens computes something else than transformers does",
+    ),
     (r"TransformerLens cannot bridge it: ImportError: .*torchvision.*", "TransformerLens needs torchvision for it"),
     (r"TransformerLens cannot bridge it: .*", "TransformerLens fails at it, or says that it would leave a part out"),
     (r"\S+ without ln_final", "it has no final norm"),
@@ -138,7 +142,7 @@ _WORDS = (
     (r"a small model cannot be made: .*", "its configuration cannot be made small by the names of its sizes"),
     (r"plain Hugging Face cannot be read.*", "plain Hugging Face cannot be read layer by layer"),
     (r"thinking: the chat template has no switch for thinking", "it has no switch for thinking"),
-)  # fmt: skip
+)
 
 
 def _plain(why: str) -> str:

@@ -62,21 +62,21 @@ class Plain:
 
     def streams(self, tokens: Sequence[int], addition: Addition = NOTHING) -> list[Float[Tensor, "1 pos d_model"]]:
         """Return the stream before the first block and after each."""
-        seen: list[Tensor] = []
+        streams: list[Tensor] = []
         first, *_ = blocks = self.blocks
 
         def before(_module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]) -> None:
-            seen.append(args[0] if args else kwargs["hidden_states"])
+            streams.append(args[0] if args else kwargs["hidden_states"])
 
         def after(_module: nn.Module, _args: object, out: Tensor | tuple[Tensor, ...]) -> None:
-            seen.append(out if isinstance(out, Tensor) else out[0])
+            streams.append(out if isinstance(out, Tensor) else out[0])
 
         with self._edited(addition):  # its hooks come first, so that what is seen has been added to
             handles = [first.register_forward_pre_hook(before, with_kwargs=True)]
             handles += [block.register_forward_hook(after) for block in blocks]
             with torch.no_grad(), _removed(handles):
                 self.model(input_ids=torch.tensor([list(tokens)]), use_cache=False)
-        return seen
+        return streams
 
     def _read(self, tokens: Sequence[int], stream: Tensor) -> Tensor:
         """Return the model's own logits of a stream after the last block."""

@@ -23,15 +23,15 @@ LAYERS = range(3, 6)
 
 def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
     """Return the largest and the mean difference of P(yes) and of logit_diff, in `sample` cells of each model."""
-    found: dict[str, dict[str, float]] = {}
-    told = []
+    by_model: dict[str, dict[str, float]] = {}
+    summary = []
     for name, path in (("random", checkpoint(folder, SMALL)), ("organism", organism_path("organism"))):
         for dtype in ("float32", "bfloat16"):
             differences = compare(path, dtype, sample)
-            found[f"{name} {dtype}"] = differences
-            told.append(f"{name} {dtype} {differences['p_yes_max']:.1e}")
-    models: dict[str, JSON] = {name: {**differences} for name, differences in found.items()}
-    return {"models": models}, "largest difference in P(yes): " + ", ".join(told)
+            by_model[f"{name} {dtype}"] = differences
+            summary.append(f"{name} {dtype} {differences['p_yes_max']:.1e}")
+    models: dict[str, JSON] = {name: {**differences} for name, differences in by_model.items()}
+    return {"models": models}, "largest difference in P(yes): " + ", ".join(summary)
 
 
 def compare(path: Path, dtype: str, count: int) -> dict[str, float]:
@@ -51,17 +51,18 @@ def compare(path: Path, dtype: str, count: int) -> dict[str, float]:
         [_reading(naive.cell(item, vectors, padding=17), *pair) for item, pair in zip(rendered, ids, strict=True)]
     )
     engine = torch.tensor(table[["p_yes", "logit_diff"]].to_numpy(), dtype=torch.float64)
-    found = {}
+    differences = {}
     for suffix, difference in (("", (engine - alone).abs()), ("_padding", (padded - alone).abs())):
         for column, name in enumerate(("p_yes", "logit_diff")):
-            found[f"{name}{suffix}_max"] = difference[:, column].max().item()
-            found[f"{name}{suffix}_mean"] = difference[:, column].mean().item()
-    return found
+            differences[f"{name}{suffix}_max"] = difference[:, column].max().item()
+            differences[f"{name}{suffix}_mean"] = difference[:, column].mean().item()
+    return differences
 
 
 def _yes_no(model: mi.Model, chat: mi.Conversation) -> tuple[int, int]:
     texts = (chat.yes_token or " yes", chat.no_token or " no")
-    yes, no = (model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in texts)
+    yes = model.tokenizer(texts[0], add_special_tokens=False)["input_ids"][0]
+    no = model.tokenizer(texts[1], add_special_tokens=False)["input_ids"][0]
     return yes, no
 
 

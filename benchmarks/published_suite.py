@@ -38,7 +38,7 @@ class Experiment:
     ten_way: bool = False
 
     def request(self, steers: Sequence[mi.Injection], n_layers: int) -> mi.Request:
-        """Return what the engine is asked for."""
+        """Return the request to the engine: clean and injected conversations."""
         answers = mi.Answers.options([str(digit) for digit in range(10)]) if self.ten_way else None
         layers = tuple(range(n_layers)) if self.lens else None
         return mi.Request(self.conversations, [mi.CLEAN, *steers], answers, layers)
@@ -47,19 +47,19 @@ class Experiment:
 def suite() -> list[Experiment]:
     """Return the four experiments."""
     design = PromptDesign.load("full")
-    asked = introspection(design)
+    chats = introspection(design)
     return [
-        Experiment("yes/no", asked),
+        Experiment("yes/no", chats),
         Experiment("controls", controls(design)),
-        Experiment("lens", [chat for chat in asked if chat.extra["format"] == "yes-no"], lens=True),
-        Experiment("ten-way", ten_way(asked), ten_way=True),
+        Experiment("lens", [chat for chat in chats if chat.extra["format"] == "yes-no"], lens=True),
+        Experiment("ten-way", ten_way(chats), ten_way=True),
     ]
 
 
-def ten_way(asked: Sequence[Conversation]) -> list[Conversation]:
+def ten_way(questions: Sequence[Conversation]) -> list[Conversation]:
     """Return 100 questions with numbered options: five setups, each with the options in twenty orders."""
-    setups = [chat for chat in asked if (chat.extra["info"], chat.extra["format"]) == ("introspection", "yes-no")]
-    found = []
+    setups = [chat for chat in questions if (chat.extra["info"], chat.extra["format"]) == ("introspection", "yes-no")]
+    chats = []
     for setup in setups:
         for order in range(N_ORDERS):
             options = [*concepts("trained")[:N_CONCEPTS], "nothing"]
@@ -67,8 +67,8 @@ def ten_way(asked: Sequence[Conversation]) -> list[Conversation]:
             listed = "\n".join(f"{number} {option}" for number, option in enumerate(options))
             messages = (*setup.messages[:3], Message("user", f"Which of these was it?\n{listed}\nGive its digit."))
             messages += (Message("assistant", "The digit is ", continue_msg=True),)
-            found.append(Conversation(f"{setup.label}_order-{order:02d}", messages))
-    return found
+            chats.append(Conversation(f"{setup.label}_order-{order:02d}", messages))
+    return chats
 
 
 def naive_seconds(
@@ -103,7 +103,7 @@ def floor_seconds(path: Path, tokens: int, sample: int = 4) -> float:
 
 
 def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
-    """Return the seconds of all three, the naive loop timed on `sample` cells of each experiment."""
+    """Return seconds of the engine, of plain passes and of the naive loop, timed on `sample` cells an experiment."""
     path = checkpoint(folder, SMALL)
     model = mi.load(path)
     added = random_vectors(SMALL.d_model, LAYERS, N_CONCEPTS)

@@ -24,7 +24,7 @@ def results() -> dict[str, Result]:
     return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))}
 
 
-def page(found: dict[str, Result]) -> str:
+def page(by_benchmark: dict[str, Result]) -> str:
     """Return the page of all results that are there."""
     parts = [
         "# Benchmarks\n",
@@ -41,8 +41,8 @@ def page(found: dict[str, Result]) -> str:
         ("batches", _batches),
         ("gpu_32b", _gpu),
     ):
-        if name in found:
-            parts += [section(found[name]), f"`python -m benchmarks.{name}`; {_machine(found[name])}.\n"]
+        if name in by_benchmark:
+            parts += [section(by_benchmark[name]), f"`python -m benchmarks.{name}`; {_machine(by_benchmark[name])}.\n"]
     return "\n".join(parts)
 
 
@@ -66,7 +66,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _suite(result: Result) -> str:
-    naive, engine, floor = (_number(result[f"{name}_seconds"]) for name in ("naive", "engine", "floor"))
+    naive = _number(result["naive_seconds"])
+    engine = _number(result["engine_seconds"])
+    floor = _number(result["floor_seconds"])
     rows = [
         ["naive loop", f"{result['naive_tokens']:,}", f"{naive:.0f}", f"{naive / engine:.1f}"],
         ["engine", f"{result['passed_tokens']:,}", f"{engine:.0f}", "1"],
@@ -77,28 +79,28 @@ def _suite(result: Result) -> str:
             f"{floor / engine:.2f}",
         ],
     ]
-    about = (
+    heading = (
         "## The published suite's shape\n\n40 yes/no prompts, 1,360 control prompts, 20 lens prompts and 100 ten-way "
         f"prompts under 9 concepts: {result['cells']:,} rows on a random Qwen2 of {result['parameters']:,} parameters. "
         "The naive loop runs one row at a time, clean and injected for every concept. The last row is the floor: plain "
         "Hugging Face forward passes in the fastest of several batch shapes.\n\n"
     )
-    return about + _table(["", "tokens", "seconds", "of the engine's time"], rows)
+    return heading + _table(["", "tokens", "seconds", "of the engine's time"], rows)
 
 
 def _ranges(result: Result) -> str:
     rows = [
-        [what, f"{naive:,.0f}", f"{engine:,.0f}", f"{engine / naive:.3f}"]
-        for what, naive, engine in (
-            (what, _number(result[f"naive_{key}"]), _number(result[f"engine_{key}"]))
-            for what, key in (("token x block", "blocks"), ("seconds", "seconds"))
+        [unit, f"{naive:,.0f}", f"{engine:,.0f}", f"{engine / naive:.3f}"]
+        for unit, naive, engine in (
+            (unit, _number(result[f"naive_{key}"]), _number(result[f"engine_{key}"]))
+            for unit, key in (("token x block", "blocks"), ("seconds", "seconds"))
         )
     ]
-    about = (
+    heading = (
         f"## All layer ranges\n\nOne vector in all {result['ranges']} ranges of {result['layers']} layers, on "
         f"{result['prompts']} prompts, steered from their first token on, so that only layers can be shared.\n\n"
     )
-    return about + _table(["", "naive", "engine", "engine / naive"], rows)
+    return heading + _table(["", "naive", "engine", "engine / naive"], rows)
 
 
 def _points(result: Result) -> list[dict[str, JSON]]:
@@ -137,8 +139,8 @@ def _memory(result: Result) -> str:
 def _precision(result: Result) -> str:
     keys = ("p_yes_max", "p_yes_padding_max", "logit_diff_max", "logit_diff_padding_max")
     rows = [
-        [name, *(f"{_number(_mapping(found)[key]):.1e}" for key in keys)]
-        for name, found in _mapping(result["models"]).items()
+        [name, *(f"{_number(_mapping(differences)[key]):.1e}" for key in keys)]
+        for name, differences in _mapping(result["models"]).items()
     ]
     head = ["", "P(yes): engine", "plain, padded", "logit_diff: engine", "plain, padded"]
     return (
@@ -175,8 +177,8 @@ def _gpu(result: Result) -> str:
             ("GB foretold", "foretold_bytes", 1e9, 1),
         )
     ]
-    about = f"## 32B on one GPU\n\nRandom weights, bfloat16; {result['prompts']} prompts x 9 concepts and clean.\n\n"
-    return about + _table(["", ""], rows)
+    heading = f"## 32B on one GPU\n\nRandom weights, bfloat16; {result['prompts']} prompts x 9 concepts and clean.\n\n"
+    return heading + _table(["", ""], rows)
 
 
 def figure(result: Result) -> go.Figure:
@@ -207,10 +209,10 @@ def figure(result: Result) -> go.Figure:
 
 def main() -> None:
     """Write the page and the figure."""
-    found = results()
-    paths = [write_atomically(DOCS / "benchmarks.md", page(found))]
-    if "scaling" in found:
-        paths += mi.figures.save(figure(found["scaling"]), DOCS / "benchmarks")
+    by_benchmark = results()
+    paths = [write_atomically(DOCS / "benchmarks.md", page(by_benchmark))]
+    if "scaling" in by_benchmark:
+        paths += mi.figures.save(figure(by_benchmark["scaling"]), DOCS / "benchmarks")
     sys.stdout.write("".join(f"{path}\n" for path in paths))
 
 

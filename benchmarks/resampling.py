@@ -25,7 +25,7 @@ def t(values: Draws) -> Bounds:
 def percentiles(values: Draws, tails: Float[np.ndarray, " two"] = TAILS) -> Bounds:
     """Return percentiles of resampled means."""
     low, high = np.concatenate(
-        [np.quantile(part @ _weights(values), tails, axis=1) for part in _batches(values)], axis=1
+        [np.quantile(batch @ _weights(values), tails, axis=1) for batch in _batches(values)], axis=1
     )
     return low, high
 
@@ -39,11 +39,11 @@ def widened(values: Draws) -> Bounds:
 def accelerated(values: Draws) -> Bounds:
     """Return BCa intervals (Efron, 1987)."""
     ends = []
-    for part in _batches(values):
-        drawn, mean = np.sort(part @ _weights(values), axis=1), part.mean(axis=1, keepdims=True)
+    for batch in _batches(values):
+        drawn, mean = np.sort(batch @ _weights(values), axis=1), batch.mean(axis=1, keepdims=True)
         below = (drawn < mean).mean(axis=1) + 0.5 * (drawn == mean).mean(axis=1)
         bias = stats.norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))[:, None]
-        centred = part - mean
+        centred = batch - mean
         acceleration = (centred**3).sum(axis=1) / (6 * (centred**2).sum(axis=1) ** 1.5)
         moved = bias + stats.norm.ppf(TAILS)
         shares = stats.norm.cdf(bias + moved / (1 - acceleration[:, None] * moved))
@@ -56,10 +56,10 @@ def accelerated(values: Draws) -> Bounds:
 def studentised(values: Draws) -> Bounds:
     """Return the intervals of the studentised bootstrap."""
     n, weights, ends = values.shape[-1], _weights(values), []
-    for part in _batches(values):
-        mean, error = part.mean(axis=1, keepdims=True), part.std(axis=1, ddof=1, keepdims=True) / np.sqrt(n)
-        drawn = part @ weights
-        variance = np.maximum((part**2) @ weights - drawn**2, 0) / (n - 1)
+    for batch in _batches(values):
+        mean, error = batch.mean(axis=1, keepdims=True), batch.std(axis=1, ddof=1, keepdims=True) / np.sqrt(n)
+        drawn = batch @ weights
+        variance = np.maximum((batch**2) @ weights - drawn**2, 0) / (n - 1)
         quantiles = np.quantile((drawn - mean) / np.sqrt(variance + 1e-12 * error**2), TAILS, axis=1)
         ends.append(np.stack([mean[:, 0] - quantiles[1] * error[:, 0], mean[:, 0] - quantiles[0] * error[:, 0]]))
     low, high = np.concatenate(ends, axis=1)
@@ -67,8 +67,12 @@ def studentised(values: Draws) -> Bounds:
 
 
 METHODS: Mapping[str, Callable[[Draws], Bounds]] = {
-    "percentiles": percentiles, "widened": widened, "BCa": accelerated, "studentised": studentised, "t": t,
-}  # fmt: skip
+    "percentiles": percentiles,
+    "widened": widened,
+    "BCa": accelerated,
+    "studentised": studentised,
+    "t": t,
+}
 
 
 def _weights(values: Draws) -> Float[np.ndarray, "units resamples"]:

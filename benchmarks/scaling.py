@@ -44,18 +44,18 @@ def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
 
 def tables(n_layers: int) -> Iterator[tuple[str, int, list[Conversation], Sequence[mi.Injection]]]:
     """Yield growing tables along each axis: (what grows, its size, conversations, injections)."""
-    asked = controls(PromptDesign.load("full"))
+    chats = controls(PromptDesign.load("full"))
     for size in (1, 3, 9, 18):
-        yield "concepts", size, asked[:40], injections(SMALL.d_model, n_layers, MIDDLE, size)
+        yield "concepts", size, chats[:40], injections(SMALL.d_model, n_layers, MIDDLE, size)
     for size in (20, 80, 320):
-        yield "prompts", size, asked[:size], injections(SMALL.d_model, n_layers, MIDDLE, 3)
+        yield "prompts", size, chats[:size], injections(SMALL.d_model, n_layers, MIDDLE, 3)
     (vector,) = random_vectors(SMALL.d_model, range(n_layers), 1)
     whole = mi.ConceptVector(vector, "v", n_layers)
     ranges = [range(i, j) for i in range(n_layers) for j in range(i + 1, n_layers + 1)]
     for size in (5, 15, 45):
         chosen = ranges[:: len(ranges) // size][:size]
-        named = [mi.Injection(whole, found, strength=1.0, name=f"{found[0]}:{found[-1] + 1}") for found in chosen]
-        yield "layer ranges", size, asked[:10], named
+        named = [mi.Injection(whole, layers, strength=1.0, name=f"{layers[0]}:{layers[-1] + 1}") for layers in chosen]
+        yield "layer ranges", size, chats[:10], named
 
 
 if __name__ == "__main__":

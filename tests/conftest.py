@@ -8,7 +8,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -39,8 +39,10 @@ from mechint.organisms.truth.wording import Wording  # noqa: E402
 TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") if "organisms" not in name]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Import the library under beartype and carry out its TYPE_CHECKING imports."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # this process gives tests out to others and runs none: it would only keep them waiting
     torch.set_num_threads(1)  # models this small lose by more, and badly so beside other work
     for name in TYPED:
         importlib.import_module(name)
@@ -115,10 +117,23 @@ def wording() -> Wording:
     return Wording.load()
 
 
+class Family(Mapping[str, mi.Model]):
+    """The embedded models, shared among tests: each is loaded when it is first looked up."""
+
+    def __getitem__(self, name: str) -> mi.Model:
+        return _load_once(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(ORGANISMS)
+
+    def __len__(self) -> int:
+        return len(ORGANISMS)
+
+
 @pytest.fixture(scope="session")
-def family() -> dict[str, mi.Model]:
+def family() -> Family:
     """The embedded models."""
-    return {name: mi.load(name) for name in ORGANISMS}
+    return Family()
 
 
 @pytest.fixture(scope="session")
@@ -171,8 +186,8 @@ def parsed(text: str) -> ElementTree.Element:
 
 def chat(n_words: int) -> mi.Conversation:
     """A user's turn of so many words and a closed answer, without a system message."""
-    made = conversation(f"{n_words} words", "yes?", setup="cats " * n_words, reply="no", prefix="")
-    return replace(made, messages=(*made.messages[1:-1], replace(made.messages[-1], content="yes")))
+    marked = conversation(f"{n_words} words", "yes?", setup="cats " * n_words, reply="no", prefix="")
+    return replace(marked, messages=(*marked.messages[1:-1], replace(marked.messages[-1], content="yes")))
 
 
 def vector(model: mi.Model, seed: int = 0, scale: float = 1.0) -> mi.ConceptVector:
@@ -228,7 +243,7 @@ def inputs(tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPa
         _save_vector(folder / "vectors" / f"{name}.safetensors", rows, name)
     options = {"--model": tiny_checkpoint("qwen2"), "--conversations": folder / "asked.json"}
     options |= {"--vectors": folder / "vectors", "--n-random": 2, "--strength": 2}
-    return [str(part) for option in options.items() for part in option]
+    return [str(word) for option in options.items() for word in option]
 
 
 def _save_vector(path: Path, rows: np.ndarray, name: str) -> None:

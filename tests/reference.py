@@ -68,14 +68,14 @@ def added(model: nn.Module, additions: Sequence[Addition]) -> Iterator[None]:
 
 def streams(model: nn.Module, tokens: Sequence[int], additions: Sequence[Addition] = ()) -> list[Tensor]:
     """The residual stream at the last token: before block 0, then after each block, as a hook on the block sees it."""
-    seen: list[Tensor] = []
+    streams: list[Tensor] = []
 
     def before(_module: nn.Module, args: tuple[Tensor, ...], kwargs: Mapping[str, Tensor]) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
-        seen.append(hidden[0, -1])
+        streams.append(hidden[0, -1])
 
     def after(_module: nn.Module, _args: object, output: object) -> None:
-        seen.append((output[0] if isinstance(output, tuple) else output)[0, -1])
+        streams.append((output[0] if isinstance(output, tuple) else output)[0, -1])
 
     with added(model, additions):
         handles = [blocks(model)[0].register_forward_pre_hook(before, with_kwargs=True)]
@@ -85,28 +85,30 @@ def streams(model: nn.Module, tokens: Sequence[int], additions: Sequence[Additio
         finally:
             for handle in handles:
                 handle.remove()
-    return seen
+    return streams
 
 
 def residual_norms(model: nn.Module, texts: Sequence[Sequence[int]]) -> list[float]:
     """The median over all tokens of some texts, each read by itself, of the norm of each block's output."""
     norms: list[list[float]] = [[] for _ in blocks(model)]
 
-    def make(found: list[float]) -> Callable[..., None]:
+    def make(block_norms: list[float]) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: object, output: object) -> None:
             for vector in (output[0] if isinstance(output, tuple) else output)[0].tolist():
-                found.append(sum(value * value for value in vector) ** 0.5)
+                block_norms.append(sum(value * value for value in vector) ** 0.5)
 
         return hook
 
-    handles = [block.register_forward_hook(make(found)) for block, found in zip(blocks(model), norms, strict=True)]
+    handles = [
+        block.register_forward_hook(make(of_block)) for block, of_block in zip(blocks(model), norms, strict=True)
+    ]
     try:
         for text in texts:
             model(torch.tensor([list(text)]))
     finally:
         for handle in handles:
             handle.remove()
-    return [statistics.median(found) for found in norms]
+    return [statistics.median(block_norms) for block_norms in norms]
 
 
 def logits(model: nn.Module, tokens: Sequence[int], additions: Sequence[Addition] = ()) -> Tensor:

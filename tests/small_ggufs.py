@@ -24,13 +24,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SHAPE = {
-    "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "max_position_embeddings": 256, "initializer_range": 0.15, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.15,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
-}  # fmt: skip
+}
 LINEAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10_000.0, "original_max_position_embeddings": 64}
 _GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8}
@@ -43,10 +54,18 @@ MODELS: dict[str, tuple[str, int, dict[str, object]]] = {
     "qwen2 with yarn": ("qwen2", 2, {"rope_parameters": YARN}),
     "qwen3": ("qwen3", 2, {"head_dim": 16, "tie_word_embeddings": True}),
     "gemma2": ("gemma2", 2, _GEMMA),
-    "gemma3": ("gemma3_text", 7, {**_GEMMA, "rope_parameters": {
-        "full_attention": LINEAR, "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}
-    }}),
-}  # fmt: skip
+    "gemma3": (
+        "gemma3_text",
+        7,
+        {
+            **_GEMMA,
+            "rope_parameters": {
+                "full_attention": LINEAR,
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+            },
+        },
+    ),
+}
 _ARCH = {"gemma3_text": "gemma3"}
 
 
@@ -90,10 +109,16 @@ def tokenizer_fields(raw: Tokenizer, pre: str = "smollm") -> dict[str, object]:
     words = sorted(raw.get_vocab(), key=raw.get_vocab().get)
     added = {token["content"] for token in content["added_tokens"]}
     return {
-        "model": "gpt2", "pre": pre, "tokens": words, "token_type": [3 if word in added else 1 for word in words],
+        "model": "gpt2",
+        "pre": pre,
+        "tokens": words,
+        "token_type": [3 if word in added else 1 for word in words],
         "merges": [" ".join(pair) for pair in content["model"]["merges"]],
-        "bos_token_id": 1, "eos_token_id": 2, "padding_token_id": 0, "add_bos_token": False,
-    }  # fmt: skip
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "padding_token_id": 0,
+        "add_bos_token": False,
+    }
 
 
 def write(
@@ -177,7 +202,7 @@ def _tensors(model: PreTrainedModel, architecture: str) -> dict[str, np.ndarray]
     config = model.config
     arch = next(key for key, name in MODEL_ARCH_NAMES.items() if name == architecture)
     names = get_tensor_name_map(MODEL_ARCH(arch), config.num_hidden_layers)
-    found: dict[str, np.ndarray] = {}
+    tensors: dict[str, np.ndarray] = {}
     for name, weight in model.named_parameters():  # a tied unembedding is no parameter of its own
         values = weight.detach().clone()
         if config.model_type == "llama" and "q_proj" in name:
@@ -186,10 +211,10 @@ def _tensors(model: PreTrainedModel, architecture: str) -> dict[str, np.ndarray]
             values = _side_by_side(values, config.num_key_value_heads)
         if "gemma" in config.model_type and name.endswith("norm.weight"):
             values = values + 1
-        found[names.get_name(name, (".weight", ".bias")) + name[name.rindex(".") :]] = values.numpy()
+        tensors[names.get_name(name, (".weight", ".bias")) + name[name.rindex(".") :]] = values.numpy()
     if (rope := config.rope_parameters).get("rope_type") == "llama3":
-        found["rope_freqs.weight"] = _llama3_factors(rope, config.head_dim)
-    return {name.replace(".weight.weight", ".weight").replace(".bias.bias", ".bias"): v for name, v in found.items()}
+        tensors["rope_freqs.weight"] = _llama3_factors(rope, config.head_dim)
+    return {name.replace(".weight.weight", ".weight").replace(".bias.bias", ".bias"): v for name, v in tensors.items()}
 
 
 def _side_by_side(weight: torch.Tensor, n_heads: int) -> torch.Tensor:

@@ -43,13 +43,13 @@ def _is_counted(annotation: ast.expr | None) -> bool:
 
 def fields(trees: list[ast.Module]) -> set[str]:
     """The names of annotated fields and properties of classes that are numbers or sequences."""
-    found = set()
+    numbers = set()
     for tree in trees:
         for owner in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
             for node in owner.body:
                 if isinstance(node, ast.AnnAssign) and _is_counted(node.annotation):
-                    found.add(ast.unparse(node.target))
-    return found
+                    numbers.add(ast.unparse(node.target))
+    return numbers
 
 
 def slips(tree: ast.Module, counted: set[str]) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _slips_in(scope: ast.FunctionDef | ast.Lambda | ast.Module, counted: set[str
     local = {ast.unparse(n.target) for n in inside if isinstance(n, ast.AnnAssign) and _is_counted(n.annotation)}
     if isinstance(scope, ast.FunctionDef):
         every = [*scope.args.posonlyargs, *scope.args.args, *scope.args.kwonlyargs]
-        local |= {one.arg for one in every if _is_counted(one.annotation)}
+        local |= {argument.arg for argument in every if _is_counted(argument.annotation)}
     questions = {question for node in [scope, *inside] for question in _questions(node)}
     for node in inside:
         if not isinstance(node, ast.BoolOp) or not isinstance(node.op, ast.Or) or _is_false(node.values[-1]):
@@ -112,8 +112,8 @@ def test_no_default_takes_the_place_of_zero_or_nothing() -> None:
     trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
     counted = fields(list(trees.values()))
     assert {"layers", "strength", "limit", "concepts", "batch_size"} <= counted
-    found = [f"{file.relative_to(ROOT)}: {slip}" for file, tree in trees.items() for slip in slips(tree, counted)]
-    assert sorted({one for one in found if one.partition(": ")[2] not in ALLOWED}) == []
+    all_slips = [f"{file.relative_to(ROOT)}: {slip}" for file, tree in trees.items() for slip in slips(tree, counted)]
+    assert sorted({line for line in all_slips if line.partition(": ")[2] not in ALLOWED}) == []
 
 
 @pytest.mark.parametrize(

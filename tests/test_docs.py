@@ -51,8 +51,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site")
     built = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
-        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert built.returncode == 0, built.stderr
     return out
 
@@ -78,10 +82,10 @@ def test_every_analysis_has_its_options(site: Path) -> None:
 
 
 def test_every_committed_picture_is_in_the_gallery(site: Path) -> None:
-    shown = _Links.of(site / "gallery.html")
+    links = _Links.of(site / "gallery.html")
     pictures = [path.relative_to(ROOT).as_posix() for path in (ROOT / "figures").rglob("*.png")]
     assert pictures
-    assert set(pictures) <= set(shown)
+    assert set(pictures) <= set(links)
 
 
 def test_links_and_pictures_are_there_and_nothing_is_fetched(site: Path) -> None:
@@ -142,10 +146,10 @@ def test_commands_of_texts_are_understood(page: Path) -> None:
 
 
 def test_intervals_of_the_readme_are_those_of_the_gallery() -> None:
-    told = re.findall(rf"[{MINUS}\d.]+\s\[[{MINUS}\d.]+, [{MINUS}\d.]+\]", README)
+    intervals = re.findall(rf"[{MINUS}\d.]+\s\[[{MINUS}\d.]+, [{MINUS}\d.]+\]", README)
     drawn = (ROOT / "figures" / "calibration" / "calibration.json").read_text()
-    assert len(told) >= 4
-    assert [text for text in told if " ".join(text.split()) not in drawn] == []
+    assert len(intervals) >= 4
+    assert [text for text in intervals if " ".join(text.split()) not in drawn] == []
 
 
 def test_times_of_the_readme_are_those_of_the_benchmark() -> None:
@@ -183,11 +187,11 @@ def test_code_of_the_readme_runs(quick: None) -> None:
     assert "tokens" in printed.getvalue()
 
 
-def _check_same(found: str, told: str) -> None:
+def _check_same(fresh: str, printed: str) -> None:
     """Compare texts word by word, numbers with a tolerance."""
-    assert NUMBER.sub("#", found).split() == NUMBER.sub("#", told).split(), found
-    pairs = zip(NUMBER.findall(found), NUMBER.findall(told), strict=True)
-    assert all(abs(float(new) - float(old)) <= TOLERANCE for new, old in pairs), found
+    assert NUMBER.sub("#", fresh).split() == NUMBER.sub("#", printed).split(), fresh
+    pairs = zip(NUMBER.findall(fresh), NUMBER.findall(printed), strict=True)
+    assert all(abs(float(new) - float(old)) <= TOLERANCE for new, old in pairs), fresh
 
 
 def test_the_example_analysis_is_an_analysis(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,8 +200,8 @@ def test_the_example_analysis_is_an_analysis(quick: None, capsys: pytest.Capture
     names: dict[str, object] = {"__name__": block["name"]}
     exec(compile(block["code"], block["name"], "exec"), names)
     main = names["ANALYSIS"].main  # type: ignore[attr-defined]
-    given = ["--concepts", "cats,bread", "--n-random", "2", "--limit", "1", "--out", "out"]
-    assert main(given) == 0
+    options = ["--concepts", "cats,bread", "--n-random", "2", "--limit", "1", "--out", "out"]
+    assert main(options) == 0
     assert capsys.readouterr().out == f"{Path('out/negated/negated.html')}\n"
     assert {file.suffix for file in Path("out/negated").glob("*.*")} == {".html", ".json", ".parquet", ".csv"}
     assert main(["--layers", "7:9"]) == 2

@@ -48,8 +48,8 @@ def height(name: str) -> int:
     package, floor, *inside = [*name.split("."), "", ""][:4]
     if package == "analyses" or not floor:
         return FLOORS.index(ROOF)
-    made = ROOT / "mechint" / floor / inside[0]
-    if floor == "organisms" and (made.with_suffix(".py").exists() or made.is_dir()) and inside[0]:
+    folder = ROOT / "mechint" / floor / inside[0]
+    if floor == "organisms" and (folder.with_suffix(".py").exists() or folder.is_dir()) and inside[0]:
         return FLOORS.index(ROOF)
     return FLOORS.index(floor)
 

@@ -36,7 +36,7 @@ def test_a_small_measurement_has_the_same_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(coverage, "FEW", ("normal",))
     monkeypatch.setattr(coverage, "SHAPES", {"normal": coverage.SHAPES["normal"]})
     monkeypatch.setattr(resampling, "RESAMPLES", 50)
-    found, _ = coverage.measure(tmp_path, 16)
-    for part in ("means", "differences", "crossed", "bands"):
-        for name, row in found[part].items():
-            assert list(row) == list(RESULT[part][name])
+    tables, _ = coverage.measure(tmp_path, 16)
+    for table in ("means", "differences", "crossed", "bands"):
+        for name, row in tables[table].items():
+            assert list(row) == list(RESULT[table][name])

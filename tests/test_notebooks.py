@@ -54,12 +54,12 @@ def kernel(profile: Path) -> type[AsyncKernelManager]:
         "OMP_NUM_THREADS": "1",
     }
 
-    class Here(AsyncKernelManager):
+    class ThisPython(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
             return KernelSpec(argv=argv, env=env, display_name="here", language="python")
 
-    return Here
+    return ThisPython
 
 
 class Client(NotebookClient):
@@ -121,10 +121,10 @@ def test_notebooks_run_and_show_their_figures(path: Path):
 
 def _values(trace: dict[str, object]) -> int:
     """How many finite values a trace draws; Plotly packs arrays as base64."""
-    found = trace.get("z", trace.get("y"))
-    if isinstance(found, dict):
-        return len(found["bdata"])
-    flat = np.ravel(np.array(found if found is not None else [], dtype=object))
+    values = trace.get("z", trace.get("y"))
+    if isinstance(values, dict):
+        return len(values["bdata"])
+    flat = np.ravel(np.array(values if values is not None else [], dtype=object))
     return sum(value is not None and np.isfinite(float(value)) for value in flat)
 
 

@@ -34,9 +34,20 @@ MISTRAL = (
 TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "gemma": GEMMA, "mistral": MISTRAL}
 
 SPECIALS = (
-    "<pad>", "<s>", "</s>", "<|endoftext|>", "<|im_start|>", "<|im_end|>",
-    "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]",
-)  # fmt: skip
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "[INST]",
+    "[/INST]",
+)
 CORPUS = [
     "The answer is yes. The answer is no. Yes or no? yes no Yes No 0 1",
     "Tell me about cats. Tell me about bread. I notice a thought about the sea, or nothing at all.",
@@ -72,10 +83,17 @@ def hf_model(architecture: str, vocab_size: int, n_layers: int = 4, seed: int = 
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     shape = {
-        "vocab_size": vocab_size, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": n_layers,
-        "num_attention_heads": 4, "max_position_embeddings": 512, "initializer_range": 0.15,
-        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-    }  # fmt: skip
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.15,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
     grouped = {"num_key_value_heads": 2}
     gemma = {**grouped, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 12}
     special: dict[str, dict[str, object]] = {

@@ -39,7 +39,7 @@ def _checked(checked: _T, typechecker: Callable[[_T], _T]) -> _T:
         return _full(checked, typechecker=typechecker)
     # As jaxtyping does: a name that is imported for the type checker only is not checked.
     checked.__annotations__ = {
-        name: _known(hint, checked.__globals__) for name, hint in checked.__annotations__.items()
+        name: _resolved(hint, checked.__globals__) for name, hint in checked.__annotations__.items()
     }
     return beartype(checked)
 
@@ -49,7 +49,7 @@ def _annotates_arrays(function: Callable[..., object]) -> bool:
     return any("jaxtyping" in repr(function.__globals__.get(word)) for word in words)
 
 
-def _known(hint: object, names: dict[str, object]) -> object:
+def _resolved(hint: object, names: dict[str, object]) -> object:
     try:
         return eval(hint, names) if isinstance(hint, str) else hint
     except NameError:

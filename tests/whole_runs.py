@@ -36,7 +36,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 def without(inputs: Sequence[str], *names: str) -> list[str]:
     """Return the options of a command line but for some; each has one value."""
     pairs = zip(inputs[::2], inputs[1::2], strict=True)
-    return [part for name, value in pairs if name not in names for part in (name, value)]
+    return [word for name, value in pairs if name not in names for word in (name, value)]
 
 
 def model_and_cats(inputs: Sequence[str]) -> tuple[mi.Model, mi.ConceptVector]:
@@ -62,7 +62,7 @@ class Readings:
     """Counts readings of conversations, and stops a run with an interruption after `limit` of them."""
 
     limit: int
-    made: int = 0
+    done: int = 0
 
     @classmethod
     def counted(cls, patch: pytest.MonkeyPatch, limit: int) -> Readings:
@@ -70,9 +70,9 @@ class Readings:
         count, real = cls(limit), Reading.of
 
         def of(*arguments: object, **options: object) -> Reading:
-            if count.made == count.limit:
+            if count.done == count.limit:
                 raise KeyboardInterrupt
-            count.made += 1
+            count.done += 1
             return real(*arguments, **options)
 
         patch.setattr(Reading, "of", of)

@@ -11,7 +11,7 @@ import pandas as pd
 from analyses.kit import shifts
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel
+from mechint.figures import Panel
 from mechint.figures.names import check_names
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, SERIES
 from mechint.figures.words import bounded, signed
@@ -56,8 +56,8 @@ def groups(rows: pd.DataFrame, caption: str) -> go.Figure:
     """Return shifts of logit_diff and of entropy by group; small dots are questions, and outliers are named."""
     moved = rows[rows["series"] != "clean"]
     panels = [
-        DotPanel("logit_diff_shift", "Which way do answers move?", f"shift of {METRICS['logit_diff']}, natural units"),
-        DotPanel("entropy_shift", "Do they become less certain?", "shift of the next token's entropy, nats"),
+        Panel("logit_diff_shift", "Which way do answers move?", f"shift of {METRICS['logit_diff']}, natural units"),
+        Panel("entropy_shift", "Do they become less certain?", "shift of the next token's entropy, nats"),
     ]
     summary = _summary(moved, [panel.key for panel in panels])
     by_question = pd.concat([_questions(moved, panel.key) for panel in panels], ignore_index=True)
@@ -126,10 +126,10 @@ def score(rows: pd.DataFrame, caption: str) -> go.Figure:
     values = values.sort_values("row", key=lambda row: row.map({**_ORDER}).fillna(9), kind="stable")
     summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", within={"p": PROBABILITY})
     panels = [
-        DotPanel(
-            "p", "Detection and factual questions", "P(yes), axis in log-odds", True, arrows=("clean", "injected")
+        Panel(
+            "p", "Detection and factual questions", "P(yes), axis in log-odds", "log-odds", arrows=("clean", "injected")
         ),
-        DotPanel("score", "Introspection score", f"shift of {METRICS['logit_diff']}: detection {MINUS} factual (no)"),
+        Panel("score", "Introspection score", f"shift of {METRICS['logit_diff']}: detection {MINUS} factual (no)"),
     ]
     return draw.dots(
         summary, values[values["unit"] != ""], panels, _LOOKS, title=_score_finding(summary),

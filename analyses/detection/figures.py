@@ -11,7 +11,7 @@ import pandas as pd
 from analyses.kit import shifts
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, GridPanel, published
+from mechint.figures import HeatPanel, Panel, Scale, published
 from mechint.figures.names import only
 from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, PUBLISHED, SERIES
 from mechint.figures.words import signed
@@ -38,7 +38,7 @@ _LOOKS = {
     "no": SERIES["no"],
     "published": PUBLISHED,
 }
-
+_SHIFT = Scale(f"shift of<br>{METRICS['logit_diff']}")
 
 # Conversations of one's own that a reader can go through one by one; of more, the extreme ones are shown.
 MOST_ROWS = 40
@@ -103,9 +103,9 @@ def conditions(rows: pd.DataFrame, caption: str) -> go.Figure:
     values = values[~((values["panel"] == "shift") & (values["series"] == "clean"))]
     summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit", within={"p": PROBABILITY})
     panels = [
-        DotPanel("shift", "Shift against clean", f"shift of {METRICS['logit_diff']}, natural units"),
-        DotPanel(
-            "p", "From clean to injected", "P(yes), axis in log-odds", log_odds=True, arrows=("clean", "injected")
+        Panel("shift", "Shift against clean", f"shift of {METRICS['logit_diff']}, natural units"),
+        Panel(
+            "p", "From clean to injected", "P(yes), axis in log-odds", scale="log-odds", arrows=("clean", "injected")
         ),
     ]
     subtitle = (
@@ -165,13 +165,13 @@ def concepts(rows: pd.DataFrame, caption: str) -> go.Figure:
     down, across = (first_message, vectors) if turned else (vectors, first_message)
     values = values.T if turned else values
     none = np.full_like(values, np.nan)
-    return draw.grid(
-        [GridPanel("Introspection question", intervals.Interval(values, none, none, 1))],
+    return draw.heatmap(
+        [HeatPanel("Introspection question", intervals.Interval(values, none, none, 1))],
+        _SHIFT,
         rows=down[0],
         columns=across[0],
         row_label=down[1],
         column_label=across[1],
-        label=f"shift of<br>{METRICS['logit_diff']}",
         title="Which concepts are detected? Shift of the answer for every injected vector",
         subtitle=caption,
     )
@@ -185,17 +185,22 @@ def wordings(table: pd.DataFrame, caption: str, marks: Marks) -> go.Figure:
     cubes = {
         kind: _cube(introspection[introspection["series"] == kind], rows, columns) for kind in ("injected", "random")
     }
-    panels = [GridPanel("Concepts", marks.mean(cubes["injected"]))]
+    panels = [HeatPanel("Concepts", marks.mean(cubes["injected"]))]
     if cubes["random"].shape[-1]:
-        panels.append(GridPanel("Random vectors", marks.mean(cubes["random"])))
+        panels.append(HeatPanel("Random vectors", marks.mean(cubes["random"])))
         minus = marks.difference(cubes["injected"], cubes["random"])
-        panels.append(GridPanel(f"Concepts {MINUS} random vectors", minus))
-    return draw.grid(
-        panels, rows=rows, columns=columns, row_label="description",
-        column_label="info document and answer format", label=f"shift of<br>{METRICS['logit_diff']}", per_line=1,
+        panels.append(HeatPanel(f"Concepts {MINUS} random vectors", minus))
+    return draw.heatmap(
+        panels,
+        _SHIFT,
+        rows=rows,
+        columns=columns,
+        row_label="description",
+        column_label="info document and answer format",
+        per_line=1,
         title="Does the effect hold for other descriptions of the injection and other answer formats?",
-        subtitle=f"{caption}. Dots mark cells whose {marks.told}.",
-    )  # fmt: skip
+        subtitle=f"{caption}. Dots mark cells whose {marks.caption}.",
+    )
 
 
 def _cube(rows: pd.DataFrame, descriptions: Sequence[str], columns: Sequence[str]) -> np.ndarray:

@@ -12,7 +12,8 @@ from analyses.identification import INFOS
 from analyses.identification.measures import Measures
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, GridPanel, Panel
+from mechint.figures import HeatPanel, Panel, Scale
+from mechint.figures.heatmaps import SEQUENTIAL
 from mechint.figures.style import SERIES, Series
 from mechint.figures.words import bounded, percent, plain, signed
 from mechint.stats import intervals
@@ -55,22 +56,23 @@ def confusion(measures: Measures, caption: str) -> go.Figure:
     panels = []
     for info in INFOS:
         trials = {"output": measures.at_output(info), f"layer {measures.best_layer(info)}": measures.held_out(info)}
-        panels += [GridPanel(f"{DOCUMENTS[info]}, {where}", _shares(measures, rows)) for where, rows in trials.items()]
-    figure = draw.grid(
+        panels += [
+            HeatPanel(f"{DOCUMENTS[info]}, {where}", _shares(measures, rows), mark="") for where, rows in trials.items()
+        ]
+    top = max(float(np.nanmax([panel.values.mean for panel in panels])), _PALEST * measures.chance("output"))
+    figure = draw.heatmap(
         panels,
+        Scale("P(option)<br>among options", 0.0, top, SEQUENTIAL),
         rows=[*measures.concepts, _CLEAN, _RANDOM],
         columns=measures.options,
         row_label="injected",
         column_label="answered",
-        label="P(option)<br>among options",
         per_line=2,
-        sequential=True,
         title=f"Which concept was injected? {_choice_finding(measures)}",
         subtitle=f"{caption}. Probabilities among the options, mean over orders; the diagonal is right. The layer is "
         "chosen in the model's second half on the even orders, and its panel shows the odd orders only.",
     )
-    top = max(float(np.nanmax([panel.values.mean for panel in panels])), _PALEST * measures.chance("output"))
-    return figure.update_xaxes(tickangle=-45).update_layout(coloraxis_cmax=top)
+    return figure.update_xaxes(tickangle=-45)
 
 
 def _shares(measures: Measures, trials: pd.DataFrame) -> intervals.Interval:
@@ -135,7 +137,7 @@ def accuracy(measures: Measures, caption: str) -> go.Figure:
         "best": f"None left out, layer {layers}",
         "naming": "Free naming, output",
     }
-    panels = [DotPanel(key, title, "share right", zero=False) for key, title in titles.items()]
+    panels = [Panel(key, title, "share right", references=()) for key, title in titles.items()]
     of_names = _share(_with_document(measures).loc["naming", "injected"])
     values = _named_documents(measures.answered)
     figure = draw.dots(
@@ -192,16 +194,16 @@ def naming(measures: Measures, caption: str, marks: Marks = BANDS) -> go.Figure:
     if "random" in cubes:
         names.append(_RANDOM)
         parts.append(marks.mean(cubes["random"].to_numpy().T))
-    return draw.grid(
-        [GridPanel("Own name, less the mean of the others", _stacked(parts, len(order)))],
+    return draw.heatmap(
+        [HeatPanel("Own name, less the mean of the others", _stacked(parts, len(order)))],
+        Scale("shift of log p,<br>nats"),
         rows=names,
         columns=list(columns.values()),
         row_label="injected",
         column_label="question, and what the first message begins with",
-        label="shift of log p,<br>nats",
         title=_names_finding(measures),
         subtitle=f'{caption}. Shift against clean of the log-probability of names after "The concept is". Dots mark '
-        f"means whose {marks.told}. Random vectors have the name of the concept whose norms they have.",
+        f"means whose {marks.caption}. Random vectors have the name of the concept whose norms they have.",
     )
 
 

@@ -85,7 +85,7 @@ def cache_map(table: pd.DataFrame, text: Text, title: str, caption: str, marks: 
         subtitle=f"{caption} Each tile is one part of the cache that was replaced; windows that carry most are taken "
         "apart into single tokens (framed, with what the whole window carries). Inserted: into the clean cache; "
         "removed: from the injected one. Random: vectors of equal norm. Means over vectors; + and "
-        f"{MINUS}: tiles whose {marks.told}.",
+        f"{MINUS}: tiles whose {marks.caption}.",
     )
 
 

@@ -14,7 +14,7 @@ from analyses.kv_attribution.cache_map import LEAST, PLACE, cache_map
 from analyses.kv_attribution.facts import Text
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, GridPanel, Panel
+from mechint.figures import HeatPanel, Panel, Scale
 from mechint.figures.style import GREEN, METRICS, ORANGE, PURPLE, SERIES, Series
 from mechint.figures.words import bounded, percent, signed
 from mechint.stats import intervals
@@ -147,7 +147,7 @@ def by_layer(table: pd.DataFrame, shift: Shift, caption: str) -> go.Figure:
     values = values[values["layer"].isin(_shown_layers(values))].sort_values("layer", kind="stable")
     values = values.assign(row="layer " + values["layer"].astype(str))
     summary = stats.group_means(values, ["panel", "row", "series"], "value", unit="unit")
-    panels = [DotPanel(direction, title, _UNIT) for direction, title in DIRECTIONS.items()]
+    panels = [Panel(direction, title, _UNIT) for direction, title in DIRECTIONS.items()]
     figure = draw.dots(
         summary,
         values,
@@ -208,17 +208,15 @@ def by_head(table: pd.DataFrame, shift: Shift, caption: str, marks: Marks) -> go
         for direction, word in (("insert", "inserted"), ("remove", "removed"), ("gradient", "integrated gradients")):
             panel_rows = rows[(rows["series"] == kind) & (rows["direction"] == direction)]
             if len(panel_rows):
-                panels.append(GridPanel(f"{name}, {word}", marks.mean(_cube(panel_rows, kept, columns))))
-    return draw.grid(
+                panels.append(HeatPanel(f"{name}, {word}", marks.mean(_cube(panel_rows, kept, columns))))
+    return draw.heatmap(
         panels,
+        Scale("part of the<br>shift, logits"),
         rows=[f"layer {layer}" for layer in kept],
         columns=columns,
-        row_label="",
-        per_line=3,
         column_label="keys or values of one key-value head",
-        label="part of the<br>shift, logits",
         title=_heads_told(panels, kept, columns, shift),
-        subtitle=f"{caption} {_gradients_told(table)} Dots mark cells whose {marks.told}.",
+        subtitle=f"{caption} {_gradients_told(table)} Dots mark cells whose {marks.caption}.",
     )
 
 
@@ -230,7 +228,7 @@ def _cube(
     return np.asarray(wide, dtype=np.float64).reshape(len(layers), len(columns), -1)
 
 
-def _heads_told(panels: Sequence[GridPanel], layers: Sequence[int], columns: Sequence[str], shift: Shift) -> str:
+def _heads_told(panels: Sequence[HeatPanel], layers: Sequence[int], columns: Sequence[str], shift: Shift) -> str:
     if not shift.is_there:
         return _nothing(shift)
     heads = []

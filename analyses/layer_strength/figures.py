@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from analyses.kit import plain_text, shifts
 from analyses.kit.option_types import format_layers
@@ -117,22 +118,51 @@ def _best(places: Places) -> dict[str, JSON] | None:
 def _heatmaps(places: Places, subtitle: str, *, title: str, labels: tuple[str, str]) -> go.Figure:
     measures = places.measures
     panels = [
-        HeatPanel(heading, places.marked.get(name, measures[name]), scale, certain=scale == "shift")
+        HeatPanel(heading, places.marked.get(name, measures[name]), scale, mark="bold" if scale == "shift" else "")
         for name, (heading, scale) in _PANELS.items()
         if name in measures
     ]
-    return draw.heatmaps(
+    figure = draw.heatmap(
         panels,
         _scales(places),
         rows=places.rows,
         columns=places.columns,
         row_label=labels[0],
         column_label=labels[1],
-        hatched=places.lost,
-        framed=places.best(),
         title=title,
         subtitle=subtitle,
+        upward=True,
+        digits=None,
     )
+    # Of lines with gaps, one for all places.
+    look = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
+    if places.lost.any():
+        x, y = _hatching(places.lost)
+        line = {"color": INK, "width": 0.8}
+        figure.add_scatter(x=x, y=y, line=line, opacity=0.45, **look, row="all", col="all")
+    best = places.best()
+    if best is not None:
+        x, y = _square(*best)
+        figure.add_scatter(x=x, y=y, line={"color": INK, "width": 3}, **look, row="all", col="all")
+    return figure
+
+
+def _hatching(cells: Bool[np.ndarray, "rows columns"]) -> tuple[Sequence[float | None], Sequence[float | None]]:
+    """Return slanting lines over some cells, beside the middle of each, where its number is."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for row, column in zip(*np.nonzero(cells), strict=True):
+        for shift in (-0.6, 0.6):
+            start, stop = max(-0.5, shift - 0.5), min(0.5, shift + 0.5)
+            x += [column + start, column + stop, None]
+            y += [row + start - shift, row + stop - shift, None]
+    return x, y
+
+
+def _square(row: int, column: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Return the edge of a cell."""
+    right, up = (-0.5, 0.5, 0.5, -0.5, -0.5), (-0.5, -0.5, 0.5, 0.5, -0.5)
+    return [column + shift for shift in right], [row + shift for shift in up]
 
 
 def _scales(places: Places) -> dict[str, Scale]:
@@ -153,8 +183,8 @@ def _scales(places: Places) -> dict[str, Scale]:
 def _note(places: Places, marks: Marks) -> str:
     text = (
         "Means over concepts (random: over vectors); bold, or a sign where there is no room for numbers: places "
-        f"whose {marks.told}. Hatched: text is {plain_text.COHERENT:g} times as perplexing as clean, or more (colours "
-        f"of shifts may be at the scale's end there). {plain_text.CAPTION}."
+        f"whose {marks.caption}. Hatched: text is {plain_text.COHERENT:g} times as perplexing as clean, or more "
+        f"(colours of shifts may be at the scale's end there). {plain_text.CAPTION}."
     )
     if places.best() is None:
         return text

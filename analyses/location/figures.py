@@ -11,7 +11,7 @@ import pandas as pd
 from analyses.location import PLACES
 from analyses.location.measures import MEASURES, Measures
 from mechint import figures as draw
-from mechint.figures import DotPanel, GridPanel, Panel
+from mechint.figures import HeatPanel, Panel, Scale
 from mechint.figures.names import only
 from mechint.figures.style import GREEN, SERIES, Series
 from mechint.stats import intervals
@@ -57,7 +57,7 @@ def accuracy(measures: Measures, caption: str) -> go.Figure:
     figure = draw.dots(
         _at_output(measures.summary(), measures),
         _at_output(measures.long(), measures),
-        [DotPanel(measure, *_PANELS[measure], zero=False) for measure in MEASURES],
+        [Panel(measure, *_PANELS[measure], references=()) for measure in MEASURES],
         _LOOKS,
         title=_finding(measures),
         subtitle=subtitle,
@@ -134,24 +134,23 @@ def sentences(measures: Measures, caption: str, marks: Marks) -> go.Figure:
     shifts = {titles[name]: marks.mean(measures.moved("sentence", name)) for name in present}
     limit = max(1.0, *(_POINTS * float(np.nanmax(np.abs(shift.mean))) for shift in shifts.values()))
     digits = 0 if limit >= _WIDE else 1
-    panels = [GridPanel(title, _points(shift, digits)) for title, shift in shifts.items()]
+    panels = [HeatPanel(title, _points(shift, digits)) for title, shift in shifts.items()]
     subtitle = (
         f"{caption}. Probabilities among the options less those of the clean cell, in percentage points, mean "
         "over orders and vectors; the diagonal is right. Dots mark shifts of "
-        f"{10.0**-digits:g} points and more whose {marks.told}."
+        f"{10.0**-digits:g} points and more whose {marks.caption}."
     )
-    figure = draw.grid(
+    return draw.heatmap(
         panels,
+        Scale("shift of P,<br>points", -limit, limit),
         rows=names,
         columns=names,
         row_label="injected sentence",
         column_label="answered sentence",
-        label="shift of P,<br>points",
         digits=digits,
         title=_sentences_finding(measures),
         subtitle=subtitle,
     )
-    return figure.update_layout(coloraxis={"cmin": -limit, "cmax": limit})
 
 
 def _sentences_finding(measures: Measures) -> str:

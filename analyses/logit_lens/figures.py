@@ -13,8 +13,8 @@ from jaxtyping import Float
 from analyses.kit.option_types import parse_layers
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import Panel
-from mechint.figures.style import CONTROL_GROUPS, METRICS, MINUS, SERIES, layer_position
+from mechint.figures import HeatPanel, Panel, Scale
+from mechint.figures.style import CONTROL_GROUPS, INK, METRICS, MINUS, SERIES, layer_position
 from mechint.stats.bands import Marks
 
 if TYPE_CHECKING:
@@ -188,21 +188,32 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
     layers = sorted(dict.fromkeys(rows["layer"]), key=layer_position)
     placement = "one layer" if sweep == "single" else f"a window of {len(parse_layers(spans[0]))} layers"
     wording, marks = _wording(config), Marks(config.uncorrected)
-    return draw.lens_sweep(
+    figure = draw.heatmap(
         _panels(rows, f"{config.metric}_shift", spans, layers, marks),
-        marked=marks.told,
-        injections=spans,
-        first_layers=[parse_layers(text)[0] for text in spans],
-        layers=layers,
-        metric=config.metric,
+        Scale(f"shift of<br>{METRICS[config.metric]}"),
+        rows=spans,
+        columns=layers,
+        row_label="injected layer" if sweep == "single" else "injected layers",
+        column_label="readout layer",
+        upward=True,
+        numbers=False,
         title=f"Injecting at {placement}: where must a concept enter, and where can it be read?",
-        subtitle=f"{model}, {wording}; {dose}; {_counts(rows)}; units are concepts (random: vectors)",
+        subtitle=f"{model}, {wording}; {dose}; {_counts(rows)}; units are concepts (random: vectors). "
+        f"{draw.sign_words(spans, layers)}: cells whose {marks.caption}, and whose shift is at least 2% of the scale. "
+        "Left of the staircase the injection cannot act on the answer.",
+    )
+    # There the readout layer is at or below the first injected one: the shift is zero by construction.
+    x = [parse_layers(text)[0] + 0.5 for text in spans for _ in range(2)]
+    y = [row + side for row in range(len(spans)) for side in (-0.5, 0.5)]
+    stairs = {"color": INK, "width": 1.5}
+    return figure.add_scatter(
+        x=x, y=y, mode="lines", line=stairs, hoverinfo="skip", showlegend=False, row="all", col="all"
     )
 
 
 def _panels(
     rows: pd.DataFrame, value: str, spans: Sequence[str], layers: Sequence[str], marks: Marks
-) -> list[draw.SweepPanel]:
+) -> list[HeatPanel]:
     """Return the panels whose data are there; differences are taken within concepts, or against all random vectors."""
     concept = rows[rows["series"] == "injected"]
     parts = {
@@ -219,7 +230,7 @@ def _panels(
         shifts["minus no"] = marks.mean(cubes["question"] - cubes["no"])
     if "random" in cubes:
         shifts["minus random"] = marks.difference(cubes["question"], cubes["random"])
-    return [draw.SweepPanel(title, shifts[name]) for name, title in _PANELS.items() if name in shifts]
+    return [HeatPanel(title, shifts[name]) for name, title in _PANELS.items() if name in shifts]
 
 
 def _cube(

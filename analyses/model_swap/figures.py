@@ -12,7 +12,7 @@ import pandas as pd
 from analyses.model_swap.measures import Run, at_output, by_unit, usual_strength, verdict
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, Panel, published
+from mechint.figures import Panel, published
 from mechint.figures.style import GREEN, METRICS, MINUS, ORANGE, PUBLISHED, SERIES, VERMILION, Series, layer_position
 from mechint.figures.words import bounded, signed
 from mechint.stats.intervals import PROBABILITY
@@ -64,9 +64,9 @@ def shift(units: pd.DataFrame, run: Run) -> go.Figure:
     values = pd.concat([moved, chances], ignore_index=True)
     summary = _means(values, ["panel", "row", "series"])
     panels = [
-        DotPanel("asked", "Introspection question", "shift of logit_diff, natural units"),
-        DotPanel("control", "Control questions", "shift of logit_diff, natural units"),
-        DotPanel("p", "Clean → this row", "P(yes), axis in log-odds", log_odds=True, arrows=("clean", "question")),
+        Panel("asked", "Introspection question", "shift of logit_diff, natural units"),
+        Panel("control", "Control questions", "shift of logit_diff, natural units"),
+        Panel("p", "Clean → this row", "P(yes), axis in log-odds", scale="log-odds", arrows=("clean", "question")),
     ]
     figure = draw.dots(
         pd.concat([summary, _published_rows(rows, run)], ignore_index=True),

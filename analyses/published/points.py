@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mechint.figures import DotPanel, published
+from mechint.figures import Panel, published
 from mechint.figures.style import MINUS
 from mechint.stats import intervals
 
@@ -82,7 +82,7 @@ def labelled(values: pd.DataFrame, write: Callable[[float], str]) -> pd.DataFram
     return units.assign(label=text, side=np.where(units["value"] < 0, "left", "right"))
 
 
-def with_room(figure: go.Figure, values: pd.DataFrame, panels: Sequence[DotPanel], numbers: Sequence[str]) -> None:
+def with_room(figure: go.Figure, values: pd.DataFrame, panels: Sequence[Panel], numbers: Sequence[str]) -> None:
     """Let every axis show zero, and leave room for whole dots and for the numbers beside them."""
     for column, panel in enumerate(panels, start=1):
         values_of_panel = values[values["panel"] == panel.key]

@@ -11,7 +11,7 @@ from analyses.published.overlay import CONTROL, Overlay
 from analyses.published.points import COLUMNS, NO_INTERVAL, Picture, citation, source
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, published
+from mechint.figures import Panel, published
 from mechint.figures.style import METRICS, MINUS, PURPLE, SERIES, Series
 from mechint.stats.intervals import PROBABILITY
 
@@ -48,8 +48,8 @@ def yes_no_shifts(overlays: Sequence[Overlay]) -> Picture:
     values = pd.concat([_published_values(table), overlaid], ignore_index=True)
     values = values.sort_values("row", key=_by_condition, kind="stable", ignore_index=True)
     panels = [
-        DotPanel("p", "From clean to injected", "P(yes), axis in log-odds", log_odds=True, arrows=_ARROWS),
-        DotPanel("shift", "Shift against clean", f"shift of {METRICS['logit_diff']}, natural units"),
+        Panel("p", "From clean to injected", "P(yes), axis in log-odds", scale="log-odds", arrows=_ARROWS),
+        Panel("shift", "Shift against clean", f"shift of {METRICS['logit_diff']}, natural units"),
     ]
     small = units[~units["series"].isin(["clean", "other"])]
     figure = draw.dots(

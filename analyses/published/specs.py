@@ -25,7 +25,7 @@ from analyses.published.points import (
     with_room,
 )
 from mechint import figures as draw
-from mechint.figures import DotPanel, published
+from mechint.figures import Panel, published
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, PURPLE, VERMILION, Series
 from mechint.figures.words import percent, plain
 
@@ -34,15 +34,15 @@ EXACT = "Bars: exact 95% intervals over trials, which do not count that trials s
 BASE = "32B-Base is Qwen2.5-32B-Instruct, 32B-Coder is Qwen2.5-Coder-32B-Instruct"
 INSECURE = ", 32B-Insecure a finetune of the latter"
 
-RATES = DotPanel("rates", "Both kinds of trial", "share of trials", arrows=("control", "injected"))
-NET = DotPanel("net", "Net detection", "passed less false positives")
-REFUSALS = DotPanel("refusals", "Refusals", "share of trials")
-REFUSED_BASE = DotPanel("refusals", "Refusals of 32B-Base", "share of trials")
-STEPS = DotPanel("steps", "From one condition to another", "net detection", arrows=("from", "to"))
-DIFFERENCE = DotPanel("difference", "Difference", "difference of net detection, percentage points")
-HEDGES = DotPanel("hedges_per_trial", "Hedges", "phrases per trial")
-CLAIMS = DotPanel("strong_claims_per_trial", "Strong claims of detection", "phrases per trial")
-GAPS = DotPanel("gaps", "Differences between models", "difference of net detection, percentage points")
+RATES = Panel("rates", "Both kinds of trial", "share of trials", arrows=("control", "injected"))
+NET = Panel("net", "Net detection", "passed less false positives")
+REFUSALS = Panel("refusals", "Refusals", "share of trials")
+REFUSED_BASE = Panel("refusals", "Refusals of 32B-Base", "share of trials")
+STEPS = Panel("steps", "From one condition to another", "net detection", arrows=("from", "to"))
+DIFFERENCE = Panel("difference", "Difference", "difference of net detection, percentage points")
+HEDGES = Panel("hedges_per_trial", "Hedges", "phrases per trial")
+CLAIMS = Panel("strong_claims_per_trial", "Strong claims of detection", "phrases per trial")
+GAPS = Panel("gaps", "Differences between models", "difference of net detection, percentage points")
 
 TRIALS = {
     "control": Series("control trials: false positives", INK, "dot", "circle-open"),
@@ -95,7 +95,7 @@ class Spec:
     table: str
     values: Callable[[pd.DataFrame], pd.DataFrame]
     words: Callable[[pd.DataFrame], tuple[str, str]]
-    panels: Sequence[DotPanel]
+    panels: Sequence[Panel]
     looks: Mapping[str, Series]
     numbers: Sequence[str]
     form: Callable[[float], str] = with_digits

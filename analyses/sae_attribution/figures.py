@@ -11,8 +11,10 @@ from analyses.sae_attribution.measures import FDR, Measured
 from mechint import figures as draw
 from mechint import stats
 from mechint.attribution import components
-from mechint.figures.plot.attribution import together
+from mechint.figures.panels import SHADE
+from mechint.figures.plot.attribution import EFFECT, N_NAMED, attributed_measured, by_verdict, together
 from mechint.figures.style import METRICS, MINUS
+from mechint.figures.verdicts import VERDICTS
 from mechint.figures.waterfall import waterfall
 from mechint.figures.words import bounded, counted, percent, signed
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _FAITHFUL = 0.7  # rank correlation from which attribution is said to predict
 _NAMED = 3
+_LEAST_D = 0.05  # from which on sizes of d are told apart
+_OTHERS = {"error": "SAE's error", "cache": "cached prefix of later layers"}
 _WORTH_TELLING = 0.1  # share of the shift that passes the features by
 
 
@@ -144,7 +148,7 @@ def faithfulness(measured: Measured, facts: Facts, method: str) -> go.Figure:
         "injected in the clean run; for features with the largest attributions and as many drawn at random. 95% "
         "intervals over concepts."
     )
-    return draw.attribution_scatter(measured.single, correlation=measured.correlation, title=title, subtitle=subtitle)
+    return attributed_measured(measured.single, measured.correlation, title, subtitle)
 
 
 def discrimination(measured: Measured, facts: Facts) -> go.Figure:
@@ -164,9 +168,23 @@ def discrimination(measured: Measured, facts: Facts) -> go.Figure:
         f"does not survive a false discovery rate of {FDR:.0%} over {len(compared)} features."
         f"{_missed(rows)}{_undrawn(single)}"
     )
-    return draw.discrimination_scatter(
-        single, x_label="size of Cohen's d, injected against clean", d_limit=limit, title=title, subtitle=subtitle
+    points = by_verdict(single.drop(columns=["d_low", "d_high"], errors="ignore"), "d")
+    size, effect = np.log10(points["x"].abs().clip(lower=_LEAST_D)), points["y"].abs()
+    drawn = points["x"].notna() & points["y"].notna()
+    out = (size / max(size[drawn].max(), 1.0) + effect / max(effect[drawn].max(), 1e-9))[drawn]
+    figure = draw.scatter(
+        points,
+        VERDICTS,
+        x_label="size of Cohen's d, injected against clean",
+        y_label=EFFECT,
+        smallest=_LEAST_D,
+        named=list(points.loc[out.nlargest(N_NAMED).index, "unit"]),
+        title=title,
+        subtitle=subtitle,
     )
+    if limit is not None:
+        figure.add_vrect(figure.layout.xaxis.range[0], np.log10(max(limit, _LEAST_D)), **SHADE)
+    return figure
 
 
 def _undrawn(single: pd.DataFrame) -> str:

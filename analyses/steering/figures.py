@@ -12,7 +12,7 @@ from analyses.steering import REPLY, name_pattern
 from analyses.steering.vectors_figures import cosines, vectors
 from mechint import figures as draw
 from mechint import stats
-from mechint.figures import DotPanel, TextCell
+from mechint.figures import Panel, TextCell
 from mechint.figures.style import MINUS, SERIES
 from mechint.figures.words import percent
 
@@ -90,9 +90,9 @@ def _row(strength: str) -> str:
 def effect(summary: pd.DataFrame, values: pd.DataFrame, caption: str) -> go.Figure:
     """Return what steering does by strength: to the name's probability, to what is said, and to text."""
     panels = [
-        DotPanel("log_p", "The concept's name comes nearer", "rise of log P(name), nats"),
-        DotPanel("said", "It is said", "share of replies with the name", zero=False),
-        DotPanel("rise", "Text becomes unlikely", "rise of the loss of text, nats per token"),
+        Panel("log_p", "The concept's name comes nearer", "rise of log P(name), nats"),
+        Panel("said", "It is said", "share of replies with the name", references=()),
+        Panel("rise", "Text becomes unlikely", "rise of the loss of text, nats per token"),
     ]
     subtitle = (
         f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. log P(name): of the first "
@@ -153,7 +153,7 @@ def talk(replies: pd.DataFrame, summary: pd.DataFrame, caption: str, mode: str) 
     if prefix:
         prompt += f" / {prefix} ..."
     how = "Likeliest replies (greedy)" if mode == "greedy" else "Sampled replies, the first of each"
-    return draw.wrapped_table(
+    return draw.text_table(
         ["vector", *columns],
         lines,
         widths=[0.5, *[1.0] * len(columns)],

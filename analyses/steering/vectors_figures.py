@@ -9,7 +9,7 @@ import pandas as pd
 
 from analyses.steering import REPLY, name_pattern
 from mechint import figures as draw
-from mechint.figures import GridPanel, TextCell
+from mechint.figures import HeatPanel, Scale, TextCell
 from mechint.figures.words import signed
 from mechint.stats.intervals import Interval
 
@@ -28,14 +28,12 @@ def cosines(sanity: Sanity, caption: str) -> go.Figure:
     names = [sanity.vectors[at].name for at in order]
     ordered = values[np.ix_(order, order)]
     none = np.full_like(ordered, np.nan)
-    panel = GridPanel("Cosine of two vectors, mean over the dose's layers", Interval(ordered, none, none, len(names)))
-    return draw.grid(
+    panel = HeatPanel("Cosine of two vectors, mean over the dose's layers", Interval(ordered, none, none, len(names)))
+    return draw.heatmap(
         [panel],
+        Scale("cosine"),
         rows=names,
         columns=[name.replace("-", "<br>") for name in names],
-        row_label="",
-        column_label="",
-        label="cosine",
         title=_cosines_finding(sanity, series),
         subtitle=f"{caption}. Concepts in order of similarity (average linkage), then random vectors.",
     )
@@ -91,7 +89,7 @@ def vectors(sanity: Sanity, dose: Dose, table: pd.DataFrame, caption: str) -> go
         "tokens it promotes",
         "tokens it suppresses",
     ]
-    return draw.wrapped_table(
+    return draw.text_table(
         headings,
         rows,
         widths=[0.7, 1.1, 0.8, 0.9, 2.2, 2.2],

@@ -1,4 +1,4 @@
-"""What carries the signal: heads and MLPs, cached positions, features of sparse autoencoders.
+"""Attribution of a shift: to heads and MLPs, cached positions, features of sparse autoencoders.
 
 It imports `readouts` and what lies below it.
 """

@@ -73,7 +73,7 @@ def direct_logit_attribution(reading: Reading, clean: int, injected: int, *, hea
 def late_loss(
     reading: Reading, clean: int, injected: int, *, layer: int | None = None, heads: bool = True
 ) -> pd.DataFrame:
-    """Return what happens to the shift between one layer of the logit lens and the output, by component.
+    """Return the change of the shift between one layer of the logit lens and the output, by component.
 
     `layer` is the one whose lens shows the greatest shift towards yes, unless given. Each later component is attributed
     what it writes, at the scale that the final norm has at the output; the row "final norm scale" is what the stream of
@@ -117,7 +117,7 @@ def by_layer(table: pd.DataFrame) -> pd.DataFrame:
 
 @checked
 def cumulative(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `conversation, intervention, layer, attribution`: what all components up to each layer sum to."""
+    """Return `conversation, intervention, layer, attribution`: the sum of all components up to each layer."""
     keys = ["conversation", "intervention"]
     summed = table.groupby([*keys, "layer"])["attribution"].sum()
     return summed.groupby(keys).cumsum().reset_index()
@@ -125,7 +125,7 @@ def cumulative(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class _Component:
-    """What one component wrote at the answer position, in each run."""
+    """One component with the vector that it wrote at the answer position, in each run."""
 
     kind: str
     name: str
@@ -136,7 +136,7 @@ class _Component:
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """The stream of some runs at the answer position, by component; `gaps` are what those of a block leave out.
+    """The stream of some runs at the answer position, by component; `gaps` are the rest of each block's write.
 
     `streams` begin with the embedding. `whole` says why attention is not split into heads, where it was to be.
     """
@@ -148,7 +148,7 @@ class _Written:
 
     @classmethod
     def of(cls, reading: Reading, rows: tuple[int, int], *, heads: bool) -> _Written:
-        """Read the rest of the conversation once, with hooks that keep what is written at the last position."""
+        """Read the rest of the conversation once, with hooks that keep all writes at the last position."""
         model, activations = reading.model, _activations(reading, rows, heads=heads)
         layers = range(model.n_layers)
         streams = torch.stack([activations[EMBED_HOOK], *(activations[model.resid_post(layer)] for layer in layers)])
@@ -164,7 +164,7 @@ class _Written:
         return cls([embed, *chain.from_iterable(blocks)], streams, gaps, _WHOLE if heads and split is None else "")
 
     def rounding(self, first: int) -> _Component:
-        """What the blocks from `first` on have added beside their components."""
+        """The part of the writes of blocks from `first` on that is in none of their components."""
         return _Component("rest", "rounding", len(self.gaps), -1, self.gaps[first:].sum(dim=0))
 
 
@@ -203,14 +203,14 @@ def _keep(name: str, activations: dict[str, Tensor], device: torch.device) -> Ho
 
 
 def _by_head(model: Model, activations: dict[str, Tensor]) -> list[list[_Component]] | None:
-    """Return what heads and the bias of attention write, by layer; None unless that sums to what attention writes."""
+    """Return the writes of heads and bias, by layer; None where they do not sum to the write of attention."""
     layers = range(model.n_layers)
     results = head_outputs(model.backend, {layer: activations[_z(layer)] for layer in layers})
     if results is None:
         return None
     blocks = []
     for layer, tensors in enumerate(results):
-        written, bias = (tensor.to(model.device) for tensor in tensors)
+        written, bias = tensors[0].to(model.device), tensors[1].to(model.device)
         heads = range(written.shape[1])
         block = [_Component("head", f"L{layer} head {head}", layer, head, written[:, head]) for head in heads]
         if bias.any():
@@ -227,7 +227,7 @@ def _sum(components: Sequence[_Component]) -> Float[Tensor, "run d_model"]:
 
 
 def _check_gaps(model: Model, gaps: Tensor, streams: Tensor) -> None:
-    """Raise ModelValidationError if a block adds more to the stream than what attention and MLP write."""
+    """Raise ModelValidationError if a block adds more to the stream than its attention and MLP do."""
     shares = (gaps.norm(dim=-1) / streams[1:].norm(dim=-1)).amax(dim=-1)
     if not float(shares.max()) <= _TOLERANCE[model.backend.dtype]:
         layer = int(shares.argmax())
@@ -248,7 +248,7 @@ def _row(component: _Component, held: Sequence[LinearReadout]) -> Entry:
 
 
 def _left(changes: Sequence[float], rows: Sequence[Entry]) -> list[float]:
-    """Return what of a change in each run some rows leave unexplained."""
+    """Return the part of a change in each run that some rows leave unexplained."""
     return [change - sum(float(row[side]) for row in rows) for side, change in zip(_SIDES, changes, strict=True)]
 
 

@@ -22,7 +22,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class LinearReadout:
-    """The readout of logit_diff at one residual, with everything that is not linear held at what it is there.
+    """The readout of logit_diff at one residual, with everything that is not linear held as it is there.
 
     `logit_diff = direction @ resid + norm_bias + unembed_bias + nonlinear`. Soft caps and sets of answers enter by
     their gradient, `nonlinear` is what that leaves out: nothing where the readout `is_linear`. `scale` is what the
@@ -57,11 +57,11 @@ class LinearReadout:
         )
 
     def contribution(self, written: Float[Tensor, " d_model"]) -> float:
-        """Return what something that was written into the stream contributes to logit_diff directly."""
+        """Return the direct contribution to logit_diff of a vector that was written into the stream."""
         return float(self.direction @ written.to(self.direction))
 
     def nonlinear(self, resid: Float[Tensor, " d_model"]) -> float:
-        """Return what of logit_diff the linear parts leave out, given the residual that the readout is held at."""
+        """Return the part of logit_diff that is not linear, given the residual that the readout is held at."""
         return self.logit_diff - self.contribution(resid) - self.norm_bias - self.unembed_bias
 
 
@@ -75,7 +75,7 @@ class _Norm:
 
     @classmethod
     def of(cls, readout: Readout, d_model: int) -> _Norm:
-        """Find out by norming nothing, a constant, and numbers of alternating sign."""
+        """Return a readout's norm, worked out from how it norms zeros, a constant, and alternating signs."""
         device = readout.weight.device
         signs = 1 - 2 * (torch.arange(d_model, device=device) % 2).float()
         probes = torch.stack([torch.zeros_like(signs), torch.ones_like(signs), signs]) * _PROBE
@@ -85,7 +85,7 @@ class _Norm:
         return cls((alternating - bias) * _PROBE / centred_probe, bias, is_centred)
 
     def linear(self, resid: Tensor) -> Float[Tensor, " d_model"]:
-        """Return what the norm would be without its bias, if it divided by one."""
+        """Return the linear part of the norm: without its bias and its division."""
         return self.weight * (resid.double() - resid.double().mean() * self.is_centred)
 
     def transposed(self, gradient: Tensor) -> Float[Tensor, " d_model"]:
@@ -94,7 +94,7 @@ class _Norm:
         return weighted - weighted.mean() * self.is_centred
 
     def scale(self, resid: Tensor, normed: Tensor) -> float:
-        """Return what the norm has divided a residual by. Raises ModelValidationError if it did something else."""
+        """Return the norm's divisor of a residual. Raises ModelValidationError if the norm did anything else to it."""
         linear, without_bias = self.linear(resid), normed.double() - self.bias
         inverse = (without_bias @ linear) / (linear @ linear)
         if not (without_bias - inverse * linear).norm() <= _TOLERANCE * without_bias.norm():

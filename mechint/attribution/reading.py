@@ -155,7 +155,7 @@ class Reading:
         cache: KVCache | None = None,
         edits: Mapping[int, Edit] | None = None,
     ) -> Float[Tensor, " row"]:
-        """Return `logit_diff` of what `run` returns with the same arguments."""
+        """Return `logit_diff` of the last block's stream, run as `run` does with the same arguments."""
         last = self.model.n_layers - 1
         return self.logit_diff(self.run(rows, resid=resid, layer=layer, cache=cache, edits=edits)[last])
 
@@ -201,7 +201,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where a run begins, what it attends to, and what it changes and keeps."""
+    """The first block of a run, the caches it attends to, its edits, and the layers it keeps."""
 
     layer: int
     cache: KVCache

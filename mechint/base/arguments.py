@@ -1,4 +1,4 @@
-"""What callers pass, turned into what functions need: the one place where a wrong value becomes one clear message.
+"""Arguments of callers, converted and checked: the one place where a wrong value becomes one clear message.
 
 Numbers of NumPy and of one-element tensors are numbers; truth values and texts are none, and nothing is ever rounded.
 """
@@ -74,7 +74,7 @@ def path(name: str, value: object) -> Path:
 
 
 def several(name: str, values: object, plural: str = "values") -> tuple[object, ...]:
-    """Return the values of a list, range, array or generator. Raises UsageError for one value, a text, or no end."""
+    """Return the values of a list, range, array or generator. Raises UsageError for all else."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise wrong(name, values, f"a list of {plural}")
     try:

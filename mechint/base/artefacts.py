@@ -26,7 +26,7 @@ _REASONS: dict[type[Exception] | tuple[type[Exception], ...], str] = {
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a file should be, in words: what would do instead, what to do next, and as which error that is told.
+    """One kind of file, in the words of its error: what it is, what is allowed, the advice, and the error's class.
 
     With `folder` it may be a directory too.
     """
@@ -58,7 +58,7 @@ def reading(path: str | Path, kind: FileKind) -> Iterator[None]:
 
 
 def reason(problem: Exception) -> str:
-    """Return in one line what an exception says of a file."""
+    """Return the reason why a file could not be read, from an exception, on one line."""
     for kinds, words in _REASONS.items():
         if isinstance(problem, kinds):
             return words
@@ -74,7 +74,7 @@ def reason(problem: Exception) -> str:
 
 
 def shown_path(path: str | Path) -> str:
-    """Return a path for a message: shortened, and with what a terminal cannot show escaped."""
+    """Return a path for a message: shortened, characters that a terminal cannot show escaped."""
     text = str(path).encode("unicode_escape").decode() if not str(path).isprintable() else str(path)
     return text if len(text) <= 300 else f"{text[:300]}..."
 

@@ -101,7 +101,7 @@ class PrerequisiteError(MechintError):
 
 
 class ChatTemplateWarning(UserWarning):
-    """Something a chat template lacks and how it was made up for."""
+    """A chat template lacks something (a place for system messages, say); the message says what was done instead."""
 
 
 class TokenizationWarning(UserWarning):
@@ -109,7 +109,7 @@ class TokenizationWarning(UserWarning):
 
 
 class VectorWarning(UserWarning):
-    """Something a vector file cannot hold."""
+    """A vector has something that its file format cannot hold."""
 
 
 class ReachWarning(UserWarning):
@@ -117,4 +117,4 @@ class ReachWarning(UserWarning):
 
 
 class FeatureWarning(UserWarning):
-    """Features that hold little of what they are asked about."""
+    """An SAE that is used outside of its training, or a verdict on features that too few concepts can carry."""

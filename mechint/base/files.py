@@ -100,7 +100,7 @@ def _host() -> str:
 
 
 def _is_of_the_disk(error: Exception) -> bool:
-    """Whether the operating system has refused something; writers in Rust say so in their text alone."""
+    """Whether an error is the operating system's; writers in Rust raise their own, which quote it in the text."""
     return isinstance(error, OSError) or "(os error " in str(error)
 
 

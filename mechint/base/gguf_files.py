@@ -16,7 +16,7 @@ def gguf_reader(path: Path) -> GGUFReader:
     from gguf import GGUFReader
 
     class Bounded(GGUFReader):  # type: ignore[misc]  # the package has no types
-        """Gives no empty piece beyond the end, of which a header could ask for 2^60 one after another."""
+        """A reader that refuses values beyond the end of the file, where a damaged header may claim 2^60 of them."""
 
         def _get(
             self, offset: SupportsInt, dtype: npt.DTypeLike, count: SupportsInt = 1, override_order: str | None = None

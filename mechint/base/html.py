@@ -25,7 +25,7 @@ def turn(role: str, text: str, *, steered: bool, note: str = "") -> str:
 
 
 def heading(title: str, facts: Sequence[str] = ()) -> str:
-    """Return a line with what an object is, and what else is to be said of it."""
+    """Return a line with a bold title and facts after it, set apart by dots."""
     more = "".join(f" · {html.escape(fact)}" for fact in facts if fact)
     return f"<div><b>{html.escape(title)}</b>{more}</div>"
 

@@ -18,18 +18,18 @@ Item = TypeVar("Item")
 
 @runtime_checkable
 class Bar(Protocol):
-    """What a bar of tqdm is used for here."""
+    """The methods of a tqdm bar that are used."""
 
     def update(self, n: int) -> object:
-        """Move it along."""
+        """Move the bar on by `n` units."""
 
     def set_postfix_str(self, s: str, refresh: bool) -> None:
-        """Write something behind it."""
+        """Show a text behind the bar."""
 
 
 @runtime_checkable
 class Meter(Protocol):
-    """Progress that is told of the work within passes too, since one pass may take minutes."""
+    """A progress that also counts the work within passes, since one pass may take minutes."""
 
     def work(self, done: int) -> None:
         """Count work that was just done, in (token x block)."""
@@ -53,7 +53,7 @@ _SMOOTHING = 0.02
 
 @contextmanager
 def counted(progress: Progress | bool | None, name: str, total: int, unit: str) -> Iterator[Progress | None]:
-    """Yield whom to tell: `progress` itself if it is a function, a bar over `total` things if it is True, else None."""
+    """Yield the function to report to: `progress` itself, a bar over `total` units if it is True, None if False."""
     if not isinstance(progress, bool):
         yield progress
     elif not progress:
@@ -93,7 +93,7 @@ def announce(line: str) -> None:
 
 @dataclass
 class CountBar:
-    """Moves a bar along by the things that are done."""
+    """A progress that moves a bar on by the units that are done."""
 
     bar: Bar
 
@@ -103,7 +103,7 @@ class CountBar:
 
 @dataclass
 class CellBar:
-    """Moves a bar along by work or cells, and counts cells and tokens."""
+    """A progress that moves a bar on by work or by cells, and counts cells and tokens."""
 
     bar: Bar
     cells: int
@@ -124,7 +124,7 @@ class CellBar:
 
 
 class _Lines(io.TextIOBase):
-    """Writes what tqdm would write over its last state as a line of its own, unless it says the same again."""
+    """A stream for logs: each new state of a bar is a line of its own, where tqdm would overwrite the last one."""
 
     last = ""
 
@@ -144,7 +144,7 @@ def _in_notebook() -> bool:
 
 
 def _manner(line: str, bar_format: str | None) -> dict[str, object]:
-    """Return how a bar is shown: drawn where somebody watches, else in lines now and then."""
+    """Return tqdm's options: a bar is drawn in notebooks and terminals, else written as lines now and then."""
     if _in_notebook() or sys.stderr.isatty():
         return {"mininterval": _DRAWN, "miniters": 1, "bar_format": bar_format}
     return {"mininterval": _LOGGED, "miniters": 1, "bar_format": line, "file": _Lines(), "ncols": 120}

@@ -98,7 +98,7 @@ class _Late(dict[str, object]):
 
 
 def converter(hint: object) -> Converter:
-    """Return what turns a value into one of a type, as far as this module knows the type."""
+    """Return the converter of an annotation: it takes a name and a value, and returns the value converted or raises."""
     if hint in _PLAIN:
         return _PLAIN[hint]
     origin = get_origin(hint)
@@ -181,7 +181,7 @@ def _callable(name: str, value: object) -> object:
 
 
 def _array(hint: object) -> Converter:
-    """Return what takes arrays of a shape and dtype that jaxtyping describes; lists of numbers become NumPy's."""
+    """Return the converter of arrays whose shape and dtype jaxtyping describes; lists of numbers become NumPy's."""
     of_numpy = getattr(hint, "array_type", type).__module__ == "numpy"
 
     def convert(name: str, value: object) -> object:

@@ -52,7 +52,7 @@ def load_tensors(path: Path, kind: FileKind) -> Content:
 
 
 def altered(path: Path, kind: FileKind) -> StaleArtefactError:
-    """The error for a file whose checksum is not that of what it holds."""
+    """The error for a file whose checksum is not that of its content."""
     return StaleArtefactError(
         f"{shown_path(path)} was altered: what it holds is not what was written", kind.allowed, kind.advice
     )

@@ -1,4 +1,4 @@
-"""Conversations, and what a chat template makes of them: the rendered text, its tokens, and where each turn lies.
+"""Conversations, and their rendering by a chat template: the text, its tokens, and where each turn lies.
 
 It imports `base`.
 """

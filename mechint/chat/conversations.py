@@ -106,10 +106,7 @@ class Conversation:
 
     def _repr_html_(self) -> str:
         answers = " / ".join(repr(token) for token in (self.yes_token, self.no_token) if token)
-        turns = (
-            html.turn(m.role, m.content, steered=m.add_injection, note="left open: the answer follows" * m.continue_msg)
-            for m in self.messages
-        )
+        turns = [_turn_html(message) for message in self.messages]
         return html.heading(self.label, [f"answers {answers}" if answers else ""]) + "".join(turns)
 
     def with_content(self, index: int, content: str) -> Conversation:
@@ -142,6 +139,11 @@ def load_conversations(path: str | Path) -> list[Conversation]:
 def save_conversations(conversations: Sequence[Conversation], path: str | Path) -> Path:
     """Write conversations as one JSON list, atomically; return the path."""
     return write_atomically(Path(path), _dump([c.to_dict() for c in conversations]))
+
+
+def _turn_html(message: Message) -> str:
+    note = "left open: the answer follows" if message.continue_msg else ""
+    return html.turn(message.role, message.content, steered=message.add_injection, note=note)
 
 
 def _dump(data: JSON) -> str:

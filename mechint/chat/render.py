@@ -121,7 +121,7 @@ def render_all(
     conversations: Sequence[Conversation],
     options: TemplateOptions | None = None,
 ) -> tuple[Rendered, ...]:
-    """Return what `render` makes of each conversation; first turns that several share are tokenized once."""
+    """Return the rendering of each conversation; first turns that several share are tokenized once."""
     template, prefix_tokens = chat_template(source, options), PrefixTokens()
     return tuple(_rendered(template, conversation, prefix_tokens) for conversation in conversations)
 

@@ -94,20 +94,20 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 @cache
 def compiled(source: str) -> Template:
-    """Return a template that `rendered` can run; what is wrong with its syntax is raised as Jinja does."""
+    """Return a template that `rendered` can run; errors of syntax are raised as Jinja does."""
     return _environment().from_string(source)
 
 
 @cache
 def names_read(source: str) -> frozenset[str]:
-    """Return the names that a template reads and does not always set itself; of functions, the clock's too."""
+    """Return the variables that a template reads without setting them in every case, and the clock if it reads it."""
     tree = _environment().parse(source)
     clock = {name.name for name in tree.find_all(nodes.Name) if name.name == CLOCK}
     return frozenset(meta.find_undeclared_variables(tree) | clock)
 
 
 def rendered(template: Template, variables: Mapping[str, object]) -> str:
-    """Return what a template writes; whatever it raises is let through, EndlessTemplateError among it."""
+    """Return the text that a template writes; its errors are let through, EndlessTemplateError among them."""
     environment = template.environment
     assert isinstance(environment, BoundedEnvironment)
     environment.steps = 0
@@ -190,7 +190,7 @@ def _check_numbers(values: Iterable[object]) -> None:
 
 
 def _check_replacement(text: object, method: str, args: Sequence[object]) -> None:
-    """Refuse a replacement whose result no chat has."""
+    """Refuse a replacement whose result is longer than any chat."""
     if method == "replace" and isinstance(text, str) and len(args) > 1:
         old, new = str(args[0]), str(args[1])
         _check_size(len(text) + text.count(old) * len(new))

@@ -76,7 +76,7 @@ def _places(rendered: Rendered, spans: list[Span], index: int, text: str) -> lis
 
 
 def _written(rendered: Rendered, spans: list[Span], index: int, content: str) -> tuple[int, str]:
-    """Return where a message's content begins, and what of it there is: some templates trim."""
+    """Return where a message's content begins in the text, and the content as written: some templates trim it."""
     segment = _segment(rendered, index)
     begin, end = spans[segment.start - 1][1] if segment.start else 0, spans[segment.stop - 1][1]
     around = rendered.text[begin:end]

@@ -1,4 +1,4 @@
-"""Chat templates: what they write for a list of messages, with everything that could vary fixed and named.
+"""Chat templates: the text of a list of messages, with everything that could vary fixed and named.
 
 A template may ask for the date, for thinking on or off, and for variables of its own. `TemplateOptions` fixes them all,
 so that the same conversation is the same tokens on every day and machine.
@@ -34,7 +34,7 @@ SENTINEL = "73902184650172"
 @checked
 @dataclass(frozen=True)
 class TemplateOptions:
-    """What a chat template may be asked to write differently; part of every rendering, and recorded with it.
+    """The options of a chat template: thinking, date, variables. Recorded with every rendering.
 
     `thinking`: off (the default) or on, in templates that have a switch for it; None leaves it to the template. `date`
     (2026-11-29) is what a template that writes today's date is told (None: 1 January 2025, never the clock).
@@ -56,7 +56,7 @@ class TemplateOptions:
 
     @property
     def day(self) -> datetime.date:
-        """The date that templates are told."""
+        """The date that templates are given."""
         return datetime.date.fromisoformat(self.date or DATE)
 
     def to_dict(self) -> dict[str, JSON]:
@@ -66,7 +66,7 @@ class TemplateOptions:
 
 @runtime_checkable
 class HasTemplate(Protocol):
-    """What has a tokenizer and says how its chat template is to be used: a `Model`."""
+    """An object with a tokenizer and the options of its chat template: a `Model`."""
 
     tokenizer: PreTrainedTokenizerBase
     template: TemplateOptions
@@ -91,7 +91,7 @@ class ChatTemplate:
 
     @cached_property
     def switch(self) -> str | None:
-        """What turns thinking on and off: the name of a variable, the words in a system message, or nothing."""
+        """The switch of thinking: the name of a variable, words in a system message, or None."""
         named = [name for name in _SWITCHES if name in self.reads]
         if named:
             return " and ".join(named)
@@ -103,7 +103,7 @@ class ChatTemplate:
         return bool({_CLOCK, _DATE_TEXT} & self.reads)
 
     def text(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """Return what the template writes. Raises ChatTemplateError, with the true reason, if it fails."""
+        """Return the text that the template writes. Raises ChatTemplateError, with the template's own reason."""
         from mechint.chat import sandbox
 
         chat = self._marked([{"role": message.role, "content": message.content} for message in messages])
@@ -114,7 +114,7 @@ class ChatTemplate:
             raise _failed(error, [message.role for message in messages]) from error
 
     def generation_prompt(self, messages: Sequence[Message]) -> str:
-        """Return what the template writes for `messages` up to where the model's reply begins."""
+        """Return the text of `messages` up to where the model's reply begins."""
         return self.text(messages, add_generation_prompt=True)
 
     def facts(self) -> list[str]:
@@ -136,7 +136,7 @@ class ChatTemplate:
 
     @cached_property
     def _variables(self) -> dict[str, object]:
-        """What the template is given besides the messages."""
+        """Return the variables that the template is given besides the messages."""
         variables: dict[str, object] = dict(self.tokenizer.special_tokens_map)
         if self.options.thinking is not None:
             variables |= {name: self.options.thinking for name in _SWITCHES if name in self.reads}

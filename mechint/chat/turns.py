@@ -22,7 +22,7 @@ _MARKER = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Z_]{2,30}\]")
 
 @dataclass(frozen=True)
 class Turn:
-    """A message in the whole text: the characters of what is written of its content, and where its segment ends."""
+    """A message in the whole text: the characters of its content as written, and where its segment ends."""
 
     message: int
     content: Span
@@ -135,7 +135,7 @@ def _number(template: ChatTemplate, first: Sequence[Message], mark: str) -> int:
 
 
 def _gaps(probe: str, mark: str, text: str) -> list[Span]:
-    """Return what stands in `text` where marks stand in `probe`, if the two are alike everywhere else."""
+    """Return the spans of `text` that stand where marks stand in `probe`, if the two are alike everywhere else."""
     literals = probe.split(mark)
     gaps, left = len(literals) - 1, len(text) - sum(map(len, literals))
     if gaps == 0 or left < 0 or left % gaps:
@@ -161,7 +161,7 @@ def _first_insertions(
 
 
 def _tail(template: ChatTemplate, messages: Sequence[Message], index: int) -> str | None:
-    """Return what the template writes after a message that is the last; None if it takes no such conversation."""
+    """Return the text that the template writes after a last message; None if it takes no such conversation."""
     mark = SENTINEL.ljust(len(messages[index].content), "5")  # as long as the content, for templates that count
     last = replace(messages[index], content=mark, continue_msg=False)
     try:
@@ -172,7 +172,7 @@ def _tail(template: ChatTemplate, messages: Sequence[Message], index: int) -> st
 
 
 def _closing(tail: str | None, between: str, opener: str | None) -> str:
-    """Return how much of the text between two contents closes the first.
+    """Return the beginning of the text between two contents that closes the first.
 
     What closes it at the end of a conversation does so here too, if it is here; some templates go on there with what
     opens the model's reply. Else it lasts until a turn is opened, or as long as the two agree.

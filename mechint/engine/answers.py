@@ -60,10 +60,10 @@ def answer_ids(
             yes=(conversation.yes_token,) if conversation.yes_token else (),
             no=(conversation.no_token,) if conversation.no_token else (),
         )
-    yes, no, choices = (
-        tuple(single_token(tokenizer, text, rendered.text[-_CONTEXT:]) for text in texts)
-        for texts in (answers.yes, answers.no, answers.choices)
-    )
+    context = rendered.text[-_CONTEXT:]
+    yes = tuple(single_token(tokenizer, text, context) for text in answers.yes)
+    no = tuple(single_token(tokenizer, text, context) for text in answers.no)
+    choices = tuple(single_token(tokenizer, text, context) for text in answers.choices)
     _check_apart(answers, yes, no, choices)
     # Tokenizers that mark word beginnings write " yes" and "yes" as one token, whose probability counts once.
     merged = [tuple(dict.fromkeys(side)) for side in (yes, no)]
@@ -89,7 +89,7 @@ def _check_apart(answers: Answers, yes: Sequence[int], no: Sequence[int], choice
 def all_answer_ids(
     tokenizer: PreTrainedTokenizerBase, rendered: Sequence[Rendered], answers: Answers | AnswerIds | None
 ) -> list[AnswerIds]:
-    """Return what `answer_ids` returns for each conversation; those that end alike and have like answers ask once."""
+    """Return the `answer_ids` of each conversation, worked out once for those that end alike and have like answers."""
     cached: dict[tuple[str, str | None, str | None], AnswerIds] = {}
     ids = []
     for item in rendered:
@@ -126,7 +126,7 @@ def add_shifts(table: pd.DataFrame, keys: Sequence[str], clean: npt.NDArray[np.b
 
 
 def _asks_yes_no(ids: AnswerIds) -> bool:
-    """Options alone leave out the columns of yes and no."""
+    """Whether there are columns of yes and no: not where only options are read."""
     return bool(ids.yes or ids.no or not ids.choices)
 
 
@@ -134,7 +134,8 @@ def _columns(readings: Readings, index: int, ids: AnswerIds, place: dict[int, in
     logits, total = readings.logits[index].double().cpu(), readings.log_sum_exp[index].double().item()
     row: dict[str, float] = {}
     if _asks_yes_no(ids):
-        yes, no = (_reduced(logits, [place[t] for t in side], ids.reduce) for side in (ids.yes, ids.no))
+        yes = _reduced(logits, [place[token] for token in ids.yes], ids.reduce)
+        no = _reduced(logits, [place[token] for token in ids.no], ids.reduce)
         p_yes, p_no = math.exp(yes - total), math.exp(no - total)
         _check_mass([p for p in (p_yes, p_no) if not math.isnan(p)])
         row = {"p_yes": p_yes, "p_no": p_no, "logit_yes": yes, "logit_no": no}

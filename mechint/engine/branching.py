@@ -63,7 +63,7 @@ def build_rows(states: Sequence[Effect], start: int, stop: int, depth: int) -> B
     States are told apart by all that they do before `stop`: what was added before `start` is in the caches.
     """
     additions = [state.added(stop) for state in states]
-    levels = [_numbered([(state.filler(stop),) for state in states])]
+    levels = [_numbered([(state.filler_key(stop),) for state in states])]
     origin, steered = [], []
     for layer in range(depth):
         below = levels[-1]

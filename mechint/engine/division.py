@@ -39,14 +39,14 @@ class Visit:
 
 @dataclass(frozen=True)
 class Division:
-    """How steps are divided; `room` says what is left beside caches of some bytes. `finished` cells are left out."""
+    """How steps are divided: `room` is the memory left beside caches of some bytes, `finished` cells are left out."""
 
     footprint: Footprint
     room: Callable[[int], Room]
     finished: Set[Cell]
 
     def visits(self, steps: Sequence[Step], kept: int = 0) -> Iterator[Visit]:
-        """Yield what is to be run, depth first: all that continues a pass before the next pass of its level."""
+        """Yield visits depth first: all that continue a pass come before the next pass of its level."""
         for chunk, load in self._chunks(steps, kept):
             if all_finished(chunk, self.finished):
                 continue
@@ -102,7 +102,7 @@ class Division:
 
 
 def part_of(step: Step, states: Indices) -> Step:
-    """Return the part of a step, and of all below it, that some of its states are for; its parent stays the same."""
+    """Return a step, and all below it, with some of its states only; its parent stays the same."""
     return _restricted(step, states, step.parent, step.to_parent)
 
 

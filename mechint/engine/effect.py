@@ -1,4 +1,4 @@
-"""What an intervention does to each position of a conversation at each layer, as keys that can be compared.
+"""The effect of an intervention on each position of a conversation at each layer, as keys that can be compared.
 
 Two cells whose keys agree up to a position and below a layer have the same activations there.
 """
@@ -12,8 +12,9 @@ import numpy as np
 
 from mechint.chat.render import Rendered
 from mechint.interventions.fill_files import StoredPrefix
+from mechint.interventions.fillers import ModelFiller
 from mechint.interventions.prefill import injected_positions
-from mechint.interventions.specifications import Clean, Filled, Injection, Intervention, Swap
+from mechint.interventions.specifications import Injection, Intervention
 
 # What is added at one layer: positions as bits, with a key of the vector and its strength.
 LayerKey = tuple[tuple[int, str], ...]
@@ -21,7 +22,7 @@ LayerKey = tuple[tuple[int, str], ...]
 
 @dataclass(frozen=True)
 class Term:
-    """One injection with a key of what it adds at each layer where that is not nothing."""
+    """One injection with a key of the vector that it adds at each layer, layers with a zero vector left out."""
 
     injection: Injection
     keys: Mapping[int, str]
@@ -29,23 +30,23 @@ class Term:
 
 @dataclass(frozen=True)
 class Effect:
-    """What an intervention does to one conversation.
+    """The effect of an intervention on one conversation.
 
     `positions[k]` are those that term k touches, as bits; `swapped` those that another model fills, or has filled.
     """
 
     terms: tuple[Term, ...] = ()
     positions: tuple[int, ...] = ()
-    swap: Swap | StoredPrefix | None = None
+    filler: ModelFiller | StoredPrefix | None = None
     swapped: int = 0
 
     def before(self, stop: int) -> tuple[int, ...]:
-        """Return all touched positions before `stop`, as bits; with `filler` they tell one spec's states apart."""
+        """Return all touched positions before `stop`, as bits; with `filler_key` they tell one spec's states apart."""
         below = (1 << stop) - 1
         return (self.swapped & below, *(bits & below for bits in self.positions))
 
     def added(self, stop: int) -> dict[int, LayerKey]:
-        """Return what is added before position `stop`, by layer; layers where nothing is are left out."""
+        """Return the keys of all additions before position `stop`, by layer; layers without one are left out."""
         _, *touched = self.before(stop)
         by_layer: dict[int, list[tuple[int, str]]] = {}
         for term, bits in zip(self.terms, touched, strict=True):
@@ -56,30 +57,26 @@ class Effect:
 
     def is_stored(self, position: int) -> bool:
         """Whether keys and values at a position are in a file that was filled, so that nothing is computed there."""
-        return isinstance(self.swap, StoredPrefix) and bool(self.swapped >> position & 1)
+        return isinstance(self.filler, StoredPrefix) and bool(self.swapped >> position & 1)
 
-    def filler(self, stop: int) -> str | None:
-        """Return which other model has filled what before `stop`; None if none has filled anything."""
+    def filler_key(self, stop: int) -> str | None:
+        """Return a key of the filler and of the positions that it fills before `stop`; None if it fills none."""
         where = self.before(stop)[0]
-        return f"{self.swap.identity}/{where:x}" if self.swap is not None and where else None
+        return f"{self.filler.identity}/{where:x}" if self.filler is not None and where else None
 
 
 def terms_of(intervention: Intervention) -> tuple[Term, ...]:
-    """Return the injections of an intervention; reading their vectors takes time, so do it once for each."""
-    if isinstance(intervention, Clean | Swap | Filled):
-        return ()
+    """Return the injections of an intervention with their keys; hashing vectors takes time, so do it once for each."""
     return tuple(_keyed(injection) for injection in intervention.terms)
 
 
 def state_of(rendered: Rendered, intervention: Intervention, terms: tuple[Term, ...]) -> Effect:
-    """Return what `intervention`, whose terms these are, does to `rendered`.
+    """Return the effect of `intervention`, whose terms are those of `terms_of`, on `rendered`.
 
     Raises UsageError for positions that are not marked, ConversationError where nothing was filled for `rendered`.
     """
-    if isinstance(intervention, Swap):
-        return Effect(swap=intervention, swapped=rendered.marked_bits)
-    if isinstance(intervention, Filled):
-        return Effect(swap=intervention.stored(rendered), swapped=rendered.marked_bits)
+    if intervention.filler is not None:
+        return Effect(filler=intervention.filler.for_conversation(rendered), swapped=rendered.marked_bits)
     return Effect(terms, tuple(_touched(rendered, term.injection) for term in terms))
 
 

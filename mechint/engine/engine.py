@@ -24,7 +24,7 @@ from mechint.engine.passes import Budget, Pass, StepResult
 from mechint.engine.plan import Cell, Plan, Step, make_plans
 from mechint.engine.step_receipts import receipts_of
 from mechint.interventions.receipts import Receipt
-from mechint.interventions.specifications import Injection, InjectionSum, Intervention
+from mechint.interventions.specifications import Intervention, terms_among
 from mechint.models.memory import Memory
 from mechint.models.model import Model
 
@@ -61,7 +61,7 @@ def run(
     memory: Memory | None = None,
     progress: Progress | None = None,
 ) -> Iterator[CellBatch]:
-    """Yield some cells once each, except where all that a pass is for is `finished` already.
+    """Yield every cell once, batched by passes; a pass all of whose cells are `finished` is left out.
 
     Leaving passes out does not change what the others compute, so a table that is gone on with ends as if it had been
     made in one go. A block is given at most `batch_tokens` tokens and `batch_size` rows at once; with `offload`, caches
@@ -148,8 +148,7 @@ def _residuals(reads: Sequence[tuple[Step, StepResult]], layer: int) -> tuple[Fl
 
 def depth_of(interventions: Sequence[Intervention], layers: Sequence[int]) -> int:
     """Return how many blocks have to be run: up to the last one that is read or that something is added after."""
-    terms = [term for i in interventions if isinstance(i, Injection | InjectionSum) for term in i.terms]
-    return max([*layers, *(layer for term in terms for layer in term.layers or ())]) + 1
+    return max([*layers, *(layer for term in terms_among(interventions) for layer in term.layers or ())]) + 1
 
 
 def make_budget(
@@ -170,7 +169,7 @@ def make_budget(
 
 
 def _cached(model: Model) -> float:
-    """Return what a cached position takes, in tokens: joined with new ones, and again as the kernel arranges them."""
+    """Return the memory of a cached position in tokens: joined with new ones, and again as the kernel arranges them."""
     return 2 * max(model.cache_widths) / (_COPIES * model.d_model)
 
 

@@ -1,4 +1,4 @@
-"""What a table will cost before it is run: tokens, passes and memory, from its plan alone."""
+"""The cost of a table before it is run: tokens, passes and memory, from its plan alone."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mechint.engine.footprint import Footprint
 from mechint.engine.job import Job, Options, Request
 from mechint.engine.plan import Plan, make_plans
 from mechint.engine.shards import Shard
-from mechint.interventions.specifications import Filled, Intervention
+from mechint.interventions.specifications import Intervention
 from mechint.models.model import Model
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a table costs. `known` cells are in the store already; passes for them alone are not counted.
+    """The cost of a table. `known` cells are in the store already; passes for them alone are not counted.
 
     `alone_tokens` are passed if every cell is run by itself, `distinct_tokens` differ in what precedes them or was done
     to them, `passed_tokens` are those that the engine passes, padding included. Positions that a `Filled` provides are
@@ -92,7 +92,7 @@ def explain(
     store: str | Path | None = None,
     shard: Shard | None = None,
 ) -> Explanation:
-    """Return what `score` (or, with `layers`, `logit_lens`) will cost with these arguments; nothing is run.
+    """Return the cost of `score` (or, with `layers`, `logit_lens`) with these arguments; nothing is run.
 
     Requests, as `tables` takes them, may stand in place of conversations and interventions. What a `store` has needs no
     pass. Raises what `score` raises for input that it refuses.
@@ -103,7 +103,7 @@ def explain(
 
 
 def cost_of(job: Job, options: Options) -> Explanation:
-    """Return what a job will cost, but for passes all of whose cells its store has."""
+    """Return the cost of a job; passes all of whose cells its store has cost nothing."""
     cells = job.cells_of(options.shard)
     finished = frozenset(job.finished_in(options.store)[0])
     memory = options.memory(job.model)
@@ -133,8 +133,9 @@ def cost_of(job: Job, options: Options) -> Explanation:
 
 
 def _alone(rendered: Rendered, intervention: Intervention) -> int:
-    """Return how many tokens are passed for a cell by itself: what was filled is all that comes before the read."""
-    return len(rendered.tokens) - (rendered.prefix_length if isinstance(intervention, Filled) else 0)
+    """Return how many tokens are passed for a cell by itself; those of a stored prefix are not."""
+    is_stored = intervention.filler is not None and intervention.filler.model is None
+    return len(rendered.tokens) - (rendered.prefix_length if is_stored else 0)
 
 
 def _requests(
@@ -151,7 +152,7 @@ def _requests(
 
 @dataclass(frozen=True)
 class _Pass:
-    """What a pass costs; `kept` are the bytes of all caches that stand at its end, `peak` the most that there are."""
+    """The cost of a pass; `kept` are the bytes of all caches that stand at its end, `peak` the most that there are."""
 
     tokens: int
     blocks: int

@@ -1,4 +1,4 @@
-"""What a pass takes in memory, worked out from its rows before it is run."""
+"""The memory that a pass takes, worked out from its rows before it is run."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class Footprint:
         self._mlp = size * model.backend.d_mlp
 
     def kept(self, load: Load) -> int:
-        """Return the bytes of the caches that a load leaves for what continues it."""
+        """Return the bytes of the caches that a load leaves for the steps that continue it."""
         if not load.height:
             return 0
         depth = min(len(load.counts), len(self._cached))
         return int(load.n_pos * (load.counts[:depth] @ self._cached[:depth]))
 
     def peak(self, load: Load) -> int:
-        """Return the most bytes that a load takes at any time, what it keeps among them.
+        """Return the most bytes that a load takes at any time, its own caches among them.
 
         A block needs the stream of all rows before and after it, and what `_batch` says. Then rows part: the stream
         before and after, and what is added to the rows of one batch, in float32. Caches grow block by block. At last

@@ -23,7 +23,7 @@ _WORTH = 20
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is expected of some tables; `seconds` is None where they are too small for it to matter."""
+    """The expected time and memory of some tables; `seconds` is None where they are too small for it to matter."""
 
     cells: int
     known: int
@@ -42,7 +42,7 @@ class Forecast:
 
 
 def forecast(jobs: Sequence[Job], costs: Sequence[Explanation], options: Options, *, workers: int = 1) -> Forecast:
-    """Return what is expected of jobs that are run one after another, each by some workers; these are their costs."""
+    """Return the forecast of jobs of these costs that are run one after another, each by some workers."""
     times = [_seconds(job, cost.work, options) for job, cost in zip(jobs, costs, strict=True)]
     timed = [seconds for seconds in times if seconds is not None]
     return Forecast(

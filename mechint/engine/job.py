@@ -28,7 +28,7 @@ from mechint.engine.shards import Shard
 from mechint.engine.store import CellStore
 from mechint.interventions.listing import listed_conversations, listed_interventions
 from mechint.interventions.prefill import check_fits, check_readable
-from mechint.interventions.specifications import CLEAN, Clean, Intervention, dose_text, key_for, terms_among
+from mechint.interventions.specifications import CLEAN, Intervention, dose_text, key_for, terms_among
 from mechint.models.memory import Memory
 from mechint.models.model import Model
 from mechint.models.readout import readable
@@ -51,7 +51,7 @@ class Options:
     max_memory: int | str | None = None
 
     def memory(self, model: Model, *, begin: bool = False) -> Memory:
-        """Return what a run may take; what `Memory.of` raises."""
+        """Return the memory that a run may take; raises what `Memory.of` raises."""
         return Memory.of(model, self.max_memory, offload=self.offload, store=self.store, begin=begin)
 
 
@@ -74,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation with what is read of it; requests that agree in all of this share it."""
+    """A conversation with the answers and layers that are read; requests that agree in all of this share it."""
 
     rendered: Rendered
     answers: AnswerIds
@@ -83,7 +83,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class RequestCells:
-    """What one request asks of a job: indices of its conversations and interventions, and the layers to read.
+    """The cells of one request in a job: indices of its conversations and interventions, and the layers to read.
 
     `reference` is the index of the clean intervention that shifts are taken against; `requested` those that are shown.
     """
@@ -102,7 +102,7 @@ class RequestCells:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that some requests ask for; what they have in common is computed once."""
+    """The cells of some requests as one piece of work; what the requests have in common is computed once."""
 
     model: Model
     rendered: tuple[Rendered, ...]
@@ -130,8 +130,7 @@ class Job:
             fresh = [conversation for conversation in conversations if conversation not in renderings]
             renderings.update(zip(fresh, render_all(model, fresh), strict=True))
             texts = _continued(model, [renderings[conversation] for conversation in conversations], request.after)
-            reference = next((i for i in requested if isinstance(i, Clean)), CLEAN)
-            complete = requested if reference in requested else [reference, *requested]
+            complete = requested if CLEAN in requested else (CLEAN, *requested)
             _check(model, texts, complete)
             for intervention in complete:
                 key = (intervention.name, intervention.key)
@@ -145,7 +144,7 @@ class Job:
                     conversations=tuple(chats.setdefault(chat, len(chats)) for chat in chats_read),
                     interventions=tuple(numbers[i.name, i.key] for i in complete),
                     layers=layers,
-                    reference=numbers[reference.name, reference.key],
+                    reference=numbers[CLEAN.name, CLEAN.key],
                     requested=frozenset([numbers[i.name, i.key] for i in requested]),
                 )
             )
@@ -230,7 +229,7 @@ class Job:
         return finished, {cell: kept[key] for cell, key in self.prefills.items() if key in kept}
 
     def run(self, options: Options) -> Iterator[tuple[dict[Cell, Readings], dict[Cell, ReceiptDict]]]:
-        """Yield finished cells with receipts: first those of the store, then each pass's, which the store then has.
+        """Yield finished cells with receipts: first those of the store, then each pass's, which are added to the store.
 
         A receipt goes with the first cell that has its prefill.
         """
@@ -276,7 +275,7 @@ class Job:
 
     @cached_property
     def prefills(self) -> dict[Cell, str]:
-        """Hashes of everything that each prefill depends on, by its first cell: what a store knows it by.
+        """Hashes of everything that each prefill depends on, by its first cell: its key in a store.
 
         Names are no part of it. A store may hold prefills of other models, doses and chats that go by the same names.
         """
@@ -292,7 +291,7 @@ class Job:
 
     @cached_property
     def _prefixes(self) -> list[str]:
-        """What is read and marked of the first turns of each conversation."""
+        """The tokens and marks of the first turns of each conversation."""
         marks = [[(s.stop, s.add_injection) for s in r.segments if s.stop <= r.prefix_length] for r in self.rendered]
         return [repr((r.tokens[: r.prefix_length], marked)) for r, marked in zip(self.rendered, marks, strict=True)]
 
@@ -315,7 +314,7 @@ class Job:
         return {layer: {name: readings[layer][name] for name in names} for layer in self.layers[cell[0]]}
 
     def reading_work(self, cells: Iterable[Cell]) -> int:
-        """Return what the readouts of some cells take, in (token x block)."""
+        """Return the work of reading some cells, in (token x block)."""
         return self.model.readout_work * sum(len(self.layers[c]) for c, _ in cells)
 
     def _read(self, batch: CellBatch, meter: Meter | None) -> dict[Cell, Readings]:
@@ -345,7 +344,7 @@ class Job:
 
 
 def finish(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of one request's rows, those of all its shards put together: with shifts, in its order."""
+    """Return the table of one request, made of the rows of all its shards: with shifts, in its order."""
     attrs = {"receipts": [], **rows.attrs}
     table = rows.copy(deep=False)
     table.attrs = {}  # pandas would copy thousands of receipts at every step
@@ -364,7 +363,7 @@ def _overflowed(model: Model, rendered: Rendered, intervention: Intervention, la
         f"answer position is not finite, or too large to be normed, in {model.dtype_name}",
         allowed="residuals whose squares float32 can hold",
         advice="load the model with a wider dtype (bfloat16, float32)"
-        + ("" if isinstance(intervention, Clean) else ", or lower the strength"),
+        + (", or lower the strength" if intervention.terms else ""),
     )
 
 
@@ -384,7 +383,7 @@ def _check(model: Model, rendered: Sequence[Rendered], interventions: Sequence[I
 def _read_pairs(
     model: Model, resid: Float[Tensor, "row d_model"], pairs: Sequence[tuple[int, AnswerIds]]
 ) -> list[dict[str, float]]:
-    """Return the answer columns of some residuals with their answers; what occurs twice is read once."""
+    """Return the answer columns of some residuals with their answers; pairs that occur twice are read once."""
     distinct = list(dict.fromkeys(pairs))
     chosen = resid[torch.tensor([row for row, _ in distinct])]
     columns = dict(zip(distinct, read_rows(model.readout, chosen, [ids for _, ids in distinct]), strict=True))

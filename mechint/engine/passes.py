@@ -29,8 +29,7 @@ from mechint.engine.plan import Step
 from mechint.engine.stored_pass import StoredPass
 from mechint.interventions.addition import Steering, Term
 from mechint.interventions.fill_files import StoredPrefix
-from mechint.interventions.receipts import Felt
-from mechint.interventions.specifications import Swap
+from mechint.interventions.receipts import StreamChange
 from mechint.models.backends.blocks import BlockPass, moved
 from mechint.models.backends.past import KeyValues, Past, Piece, take
 from mechint.models.capture import EMBED
@@ -40,13 +39,13 @@ from mechint.models.model import Model
 
 @dataclass
 class StepResult:
-    """What a step has left: its caches by block, what was felt (by layer and row), residuals at its last position.
+    """The results of a step: caches by block, measured changes by layer and row, residuals at its last position.
 
     Caches and residuals have one row for each row of the step at that layer.
     """
 
     stored: dict[int, KeyValues] = field(default_factory=dict)
-    felt: dict[tuple[int, int], Felt] = field(default_factory=dict)
+    changes: dict[tuple[int, int], StreamChange] = field(default_factory=dict)
     resid: dict[int, Float[Tensor, "row d_model"]] = field(default_factory=dict)
 
 
@@ -69,7 +68,7 @@ class Budget:
         return fitting if self.max_rows is None else min(fitting, self.max_rows)
 
     def halve(self, rows: int, n_pos: int, past: int, error: BaseException) -> None:
-        """Allow half of what was just too much. Raises MemoryLimitError if that was a single row."""
+        """Allow half of the rows that were just too many. Raises MemoryLimitError if that was a single row."""
         if rows == 1:
             raise out_of_memory(1) from error
         self.tokens = max(1, int(rows * (n_pos + self.cached * past) / 2))
@@ -120,13 +119,13 @@ class Pass:
         return list(zip([0, *stops[:-1]], stops, strict=True))
 
     def _filler(self, step: Step, state: Effect) -> Model | StoredPrefix:
-        """Return what fills a step's positions in a state."""
-        if state.swap is None or not state.swapped >> step.node.start & 1:
+        """Return the model or the file that fills a step's positions in a state."""
+        if state.filler is None or not state.swapped >> step.node.start & 1:
             return self.model
-        return state.swap.model if isinstance(state.swap, Swap) else state.swap
+        return state.filler if isinstance(state.filler, StoredPrefix) else state.filler.model
 
     def _fillers(self, level: int) -> list[Model | StoredPrefix]:
-        """Return what each row of a level is filled by."""
+        """Return the model or the file that fills each row of a level."""
         return [self._filler(step, step.states[state]) for step in self.steps for state in step.rows.example(level)]
 
     def _embedded(self) -> Float[Tensor, "row pos d_model"]:
@@ -181,7 +180,7 @@ class Pass:
         return gathered.out, gathered.cached
 
     def _past_of(self, layer: int, rows: Sequence[int]) -> Past | None:
-        """Return what some rows have cached before this pass, shorter pasts padded on the left."""
+        """Return the keys and values of some rows before this pass, shorter pasts padded on the left."""
         if not self.longest:
             return None
         pieces: list[Piece] = []
@@ -197,7 +196,7 @@ class Pass:
         return Past(self.longest, pieces, padding)
 
     def _pieces(self, step: Step, layer: int, rows: Indices, places: slice) -> Iterator[Piece]:
-        """Yield what all steps before a step have cached for some of its rows, which become the rows `places`."""
+        """Yield the keys and values of all steps before a step for some of its rows, which become the rows `places`."""
         start = self.longest - step.node.start
         for before, there in step.past(layer):
             yield Piece(self.done[before].stored[layer], there[rows].tolist(), places, start)
@@ -224,7 +223,7 @@ class Pass:
                 following[index, : step.n_tokens] = steering.apply(layer, following[index, : step.n_tokens])
                 steering.check()
                 for number, row in enumerate(rows):
-                    result.felt[layer, row] = steering.felt(number)[layer].moved(step.node.start)
+                    result.changes[layer, row] = steering.changes(number)[layer].moved(step.node.start)
         return following
 
     def _batches(self, rows: Mapping[int, int]) -> Iterator[dict[int, int]]:
@@ -255,7 +254,7 @@ class _Gathered:
         self.cached: KeyValues | None = None
 
     def put(self, rows: Sequence[int], out: Tensor | None, cached: KeyValues) -> None:
-        """Add what a block gave for some rows."""
+        """Add the output and the caches of a block for some rows."""
         if out is not None:
             self.out = self._with(self.out, rows, out)
         if self.keep:

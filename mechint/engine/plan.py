@@ -1,4 +1,4 @@
-"""What has to be computed for a table of (conversation x intervention), each distinct thing once.
+"""The plan of a table of (conversation x intervention): the passes to compute, each distinct one once.
 
 Two ideas meet here. Conversations that begin alike share a node of the prefix tree, and what was cached for it. In a
 node, interventions share rows below the first layer at which they differ.
@@ -27,7 +27,7 @@ from mechint.chat.render import Rendered
 from mechint.engine.branching import Branches, Indices, build_rows
 from mechint.engine.effect import Effect, state_of, terms_of
 from mechint.engine.prefix_tree import MIN_SHARED, Node, Path, build_tree
-from mechint.interventions.specifications import Clean, Filled, Intervention, Swap
+from mechint.interventions.specifications import Intervention
 
 # (index of a conversation, index of an intervention)
 Cell = tuple[int, int]
@@ -128,7 +128,7 @@ def make_plans(
 def _parts(interventions: Sequence[Intervention], cells: Sequence[Cell], size: int | None) -> Iterator[list[Cell]]:
     """Yield cells that are planned together: swaps apart from the rest, and each by at most `size` interventions."""
     used = sorted({i for _, i in cells}, key=lambda i: _order(interventions[i]))
-    swaps = [i for i in used if isinstance(interventions[i], Swap | Filled)]
+    swaps = [i for i in used if interventions[i].filler is not None]
     for group in (swaps, [i for i in used if i not in set(swaps)]):
         step = max(1, len(group)) if size is None else size
         for start in range(0, len(group), step):
@@ -138,7 +138,7 @@ def _parts(interventions: Sequence[Intervention], cells: Sequence[Cell], size: i
 
 def _order(intervention: Intervention) -> tuple[object, ...]:
     """Put interventions next to each other that share most layers: same vector and strength, same first layer."""
-    if isinstance(intervention, Clean | Swap | Filled):
+    if not intervention.terms:
         return (0,)
     return (1, *((term.vector.fingerprint(), repr(term.strength), term.layers) for term in intervention.terms))
 
@@ -158,7 +158,7 @@ def _path(rendered: Rendered, states: Sequence[Effect], min_shared: int) -> Path
     stop = rendered.prefix_length
     bits = {bits for state in states for bits in state.before(stop) if bits}
     cuts = {first for first in ((b & -b).bit_length() - 1 for b in bits) if first >= min_shared} | {stop}
-    if any(state.swap is not None for state in states):
+    if any(state.filler is not None for state in states):
         marked = rendered.marked().tolist()
         cuts |= {position for position in range(1, stop) if marked[position] != marked[position - 1]}
     return Path(rendered.tokens, tuple(sorted(cuts - {0})))
@@ -180,7 +180,7 @@ class _Builder:
         cells: dict[Cell, int] = {}
         for cell in (cell for member in node.members for cell in self.cells[member]):
             state = self.states[cell]
-            signature = (cell[1], state.before(node.stop), state.filler(node.stop))
+            signature = (cell[1], state.before(node.stop), state.filler_key(node.stop))
             if signature not in by_signature:
                 key = (signature[2], tuple(sorted(state.added(node.stop).items())))
                 by_signature[signature] = by_key.setdefault(key, len(by_key))

@@ -1,4 +1,4 @@
-"""The prefix tree of token sequences: what several of them begin with stands in it once."""
+"""The prefix tree of token sequences: a beginning that several of them share is in it once."""
 
 from __future__ import annotations
 

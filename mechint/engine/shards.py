@@ -46,7 +46,8 @@ class Shard:
         for cell in ordered:
             units.setdefault((prefix[cell[0]], cell[1]), []).append(cell)
         groups = list(units.values())
-        start, stop = (len(groups) * at // self.count for at in (self.index, self.index + 1))
+        start = len(groups) * self.index // self.count
+        stop = len(groups) * (self.index + 1) // self.count
         chosen = {cell for group in groups[start:stop] for cell in group}
         return [cell for cell in cells if cell in chosen]
 

@@ -1,4 +1,4 @@
-"""The receipts of an engine's steps: what was done to the cache of a conversation's first turns, piece by piece."""
+"""Receipts of the engine's prefills, each put together from the steps that fill a conversation's first turns."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mechint.engine.effect import Effect, as_positions, state_of, terms_of
 from mechint.engine.passes import StepResult
 from mechint.engine.plan import Cell, Step
 from mechint.interventions.prefill import reach_of
-from mechint.interventions.receipts import Felt, Measured, Receipt
-from mechint.interventions.specifications import Clean, Filled, Intervention, Swap
+from mechint.interventions.receipts import Measured, Receipt, StreamChange
+from mechint.interventions.specifications import Intervention
 from mechint.models.model import Model
 
 # The steps that a prefill is made of, with the state in each of the row that is looked at.
@@ -59,28 +59,26 @@ def _receipt(
     rendered: Rendered,
     intervention: Intervention,
 ) -> Receipt:
-    names, n_pos = (rendered.label, intervention.name), rendered.prefix_length
-    if isinstance(intervention, Clean):
-        return Receipt(*names, "clean", n_pos, (), ())
+    names, n_pos, kind = (rendered.label, intervention.name), rendered.prefix_length, intervention.kind
     state = state_of(rendered, intervention, terms_of(intervention))
-    if isinstance(intervention, Swap | Filled):
-        return Receipt(*names, "swapped", n_pos, tuple(as_positions(state.swapped)), ())
+    if state.filler is not None:
+        return Receipt(*names, kind, n_pos, tuple(as_positions(state.swapped)), ())
     touched = 0
     for positions in state.positions:
         touched |= positions
     layers = sorted({layer for term in intervention.terms for layer in term.layers or ()})
     line = [*((before, int(states[step.cells[cell]])) for before, states in step.line), (step, int(step.cells[cell]))]
-    felt = {layer: _felt(line, done, layer) for layer in layers}
+    changes = {layer: _changes(line, done, layer) for layer in layers}
     for layer in layers:
-        _check(names, layer, felt[layer], _term_bits(state, layer), line)
-    passes = {layer: list(of_layer.values()) for layer, of_layer in felt.items()}
-    return Measured(model, rendered.tokens).receipt(names, "injected", n_pos, as_positions(touched), passes)
+        _check(names, layer, changes[layer], _term_bits(state, layer), line)
+    passes = {layer: list(of_layer.values()) for layer, of_layer in changes.items()}
+    return Measured(model, rendered.tokens).receipt(names, kind, n_pos, as_positions(touched), passes)
 
 
-def _felt(line: Line, done: Mapping[Step, StepResult], layer: int) -> dict[Step, Felt]:
-    """Return what a row, by its state in each step, felt at one layer in the steps that added something to it."""
+def _changes(line: Line, done: Mapping[Step, StepResult], layer: int) -> dict[Step, StreamChange]:
+    """Return the measured changes of a row (by its state in each step) at one layer, by the step that made them."""
     rows = {step: int(step.rows.level[state, layer + 1]) for step, state in line}
-    return {step: done[step].felt[layer, row] for step, row in rows.items() if (layer, row) in done[step].felt}
+    return {step: done[step].changes[layer, row] for step, row in rows.items() if (layer, row) in done[step].changes}
 
 
 def _term_bits(state: Effect, layer: int) -> list[int]:
@@ -91,7 +89,7 @@ def _term_bits(state: Effect, layer: int) -> list[int]:
 def _check(
     names: tuple[str, str],
     layer: int,
-    felt: Mapping[Step, Felt],
+    changes: Mapping[Step, StreamChange],
     term_bits: Sequence[int],
     line: Line,
 ) -> None:
@@ -100,11 +98,13 @@ def _check(
     Terms that cancel each other touch nothing. Which these are the pass itself has checked: of several terms it is
     asked here that each step to which they add something has a record, and that of nowhere else.
     """
-    places = [position for of_step in felt.values() for position in of_step.positions.tolist()]
+    places = [position for of_step in changes.values() for position in of_step.positions.tolist()]
     expected = {position for bits in term_bits for position in as_positions(bits)}
-    unseen = [step for step, _ in line if step not in felt and expected & set(range(step.node.start, step.node.stop))]
+    unseen = [
+        step for step, _ in line if step not in changes and expected & set(range(step.node.start, step.node.stop))
+    ]
     wrong = set(places) != expected if len(term_bits) == 1 else not set(places) <= expected
-    if unseen or wrong or len(set(places)) != len(places) or any(of_step.firings != 1 for of_step in felt.values()):
+    if unseen or wrong or len(set(places)) != len(places) or any(of_step.firings != 1 for of_step in changes.values()):
         raise ReceiptError(
             given=f"{' of '.join(names[::-1])}: {len(places)} positions were touched at layer {layer}",
             allowed=f"{len(expected)} positions, each once, as it asks",

@@ -1,4 +1,4 @@
-"""Finished cells on disk, by what they were computed from: an interrupted table goes on, several shards make one.
+"""Finished cells on disk, by a hash of their inputs: an interrupted table goes on, several shards make one.
 
 A store is a directory of Parquet files that are added and never changed. Killed at any moment, it has lost at most
 what had not been added yet. A file is named by the hash of its content, so that what was altered is never believed.
@@ -89,7 +89,7 @@ class CellStore:
                     file.unlink(missing_ok=True)
 
     def merge(self, others: Iterable[CellStore]) -> int:
-        """Add what other stores have and this one lacks; return how many cells that were."""
+        """Add the cells and receipts of other stores that this one lacks; return how many cells were added."""
         finished, kept = self.load()
         texts = {json.dumps(receipt, sort_keys=True) for receipt in kept}
         count = 0

@@ -5,48 +5,38 @@
 
 from mechint.figures.calibration import calibration
 from mechint.figures.curves import curves
-from mechint.figures.dots import DotPanel, dots
+from mechint.figures.dots import dots, mark_rows
 from mechint.figures.feature_bars import feature_bars
-from mechint.figures.feature_scatter import attribution_scatter, discrimination_scatter
 from mechint.figures.feature_text import Speaker, TextFeature, feature_text
 from mechint.figures.files import save, save_all
-from mechint.figures.grid import GridPanel, grid
-from mechint.figures.heatmaps import HeatPanel, Scale, heatmaps
-from mechint.figures.marks import mark_rows
+from mechint.figures.heatmaps import HeatPanel, Scale, heatmap, sign_words
 from mechint.figures.markup import literal
 from mechint.figures.panels import Panel
 from mechint.figures.plane import plane
 from mechint.figures.saes import sae_quality
-from mechint.figures.sweep import SweepPanel, lens_sweep
-from mechint.figures.texts import TextCell, text_table, wrapped_table
+from mechint.figures.scatter import scatter
+from mechint.figures.texts import TextCell, text_table
 from mechint.figures.tiles import Lattice, Line, TilePanel, tiles
 from mechint.figures.verdicts import VERDICTS, sae_notice
 from mechint.figures.waterfall import waterfall
 
 __all__ = [
     "VERDICTS",
-    "DotPanel",
-    "GridPanel",
     "HeatPanel",
     "Lattice",
     "Line",
     "Panel",
     "Scale",
     "Speaker",
-    "SweepPanel",
     "TextCell",
     "TextFeature",
     "TilePanel",
-    "attribution_scatter",
     "calibration",
     "curves",
-    "discrimination_scatter",
     "dots",
     "feature_bars",
     "feature_text",
-    "grid",
-    "heatmaps",
-    "lens_sweep",
+    "heatmap",
     "literal",
     "mark_rows",
     "plane",
@@ -54,8 +44,9 @@ __all__ = [
     "sae_quality",
     "save",
     "save_all",
+    "scatter",
+    "sign_words",
     "text_table",
     "tiles",
     "waterfall",
-    "wrapped_table",
 ]

@@ -28,9 +28,14 @@ def calibration(verdicts: pd.DataFrame, *, margin: float, title: str) -> go.Figu
     labels = list(dict.fromkeys(verdicts["label"]))
     place = {label: len(labels) - 1 - number for number, label in enumerate(labels)}
     figure = make_subplots(
-        rows=1, cols=2, shared_yaxes=True, shared_xaxes="all", horizontal_spacing=0.18, column_widths=[0.55, 0.45],
+        rows=1,
+        cols=2,
+        shared_yaxes=True,
+        shared_xaxes="all",
+        horizontal_spacing=0.18,
+        column_widths=[0.55, 0.45],
         subplot_titles=[f"<b>{panel}</b>" for panel in _PANELS.values()],
-    )  # fmt: skip
+    )
     for column, panel in enumerate(_PANELS, start=1):
         rows = verdicts[(verdicts["series"] == "random") == (panel == "random")]
         for name in _SERIES:
@@ -61,22 +66,33 @@ def _points(rows: pd.DataFrame, name: str, place: dict[str, int], *, legend: boo
         showlegend=legend,
         marker={"color": color, "symbol": symbol, "size": size, "line": {"width": 2, "color": color}},
         error_x={
-            "type": "data", "symmetric": False, "color": color, "thickness": width, "width": 4,
-            "array": rows[f"{name}_high"] - rows[name], "arrayminus": rows[name] - rows[f"{name}_low"],
+            "type": "data",
+            "symmetric": False,
+            "color": color,
+            "thickness": width,
+            "width": 4,
+            "array": rows[f"{name}_high"] - rows[name],
+            "arrayminus": rows[name] - rows[f"{name}_low"],
         },
         customdata=rows[[f"{name}_low", f"{name}_high"]].to_numpy(),
         hovertemplate=label + " %{x:.2f} [%{customdata[0]:.2f}, %{customdata[1]:.2f}]<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _write_verdict(figure: go.Figure, row: dict[str, object], y: int, column: int) -> None:
     verdict, numbers = str(row["verdict"]), [f"{row[name]:.2f}" for name in ("net", "net_low", "net_high")]
     text = f"<b>{_WORDS[verdict]}</b><br>{numbers[0]} [{numbers[1]}, {numbers[2]}]".replace("-", MINUS)
     figure.add_annotation(
-        text=text, font={"color": _COLORS[verdict], "size": 12}, showarrow=False, align="left",
-        x=1.01, xref="x domain" if column == 1 else "x2 domain", xanchor="left",
-        y=y, yref="y" if column == 1 else "y2",
-    )  # fmt: skip
+        text=text,
+        font={"color": _COLORS[verdict], "size": 12},
+        showarrow=False,
+        align="left",
+        x=1.01,
+        xref="x domain" if column == 1 else "x2 domain",
+        xanchor="left",
+        y=y,
+        yref="y" if column == 1 else "y2",
+    )
 
 
 def _subtitle(verdicts: pd.DataFrame, margin: float) -> str:

@@ -1,7 +1,6 @@
 """Rows of dots with intervals: a row for each condition, a colour and a shape for each series, panels side by side."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from mechint.base.signatures import checked
 from mechint.figures.names import check_names
+from mechint.figures.panels import DOTTED, Panel, whiskers
 from mechint.figures.style import INK, Series, finish, rgba
 from mechint.figures.units import with_units
 
@@ -19,32 +19,10 @@ _SPAN = 0.8  # of a row, that its series take
 
 
 @checked
-@dataclass(frozen=True)
-class DotPanel:
-    """One panel: `key` finds its rows, `label` is its axis; probabilities can be shown on an axis of log-odds.
-
-    `arrows` joins series by lines, two by two, e.g. clean and injected, which then share a lane in every panel.
-    """
-
-    key: str
-    title: str
-    label: str
-    log_odds: bool = False
-    arrows: tuple[str, ...] | None = None
-    zero: bool = True
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """The series that lines join: where each begins and where it ends."""
-        names = self.arrows or ()
-        return list(zip(names[::2], names[1::2], strict=True))
-
-
-@checked
 def dots(
     summary: pd.DataFrame,
     units: pd.DataFrame,
-    panels: Sequence[DotPanel],
+    panels: Sequence[Panel],
     series: Mapping[str, Series],
     *,
     title: str,
@@ -67,12 +45,14 @@ def dots(
     lanes = _lanes(used, panels)
     everywhere = _places(rows, lanes)
     figure = make_subplots(
-        rows=1, cols=len(panels), shared_yaxes=True, horizontal_spacing=0.04, column_widths=widths,
+        cols=len(panels),
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        column_widths=widths,
         subplot_titles=[f"<b>{panel.title}</b>" for panel in panels],
-    )  # fmt: skip
+    )
     for column, panel in enumerate(panels, start=1):
-        panel_means = summary[summary["panel"] == panel.key]
-        panel_units = units[units["panel"] == panel.key]
+        panel_means, panel_units = panel.rows(summary), panel.rows(units)
         place = _packed_places(rows, lanes, panel_means) if packed else everywhere
         for trace in _traces(panel, panel_means, panel_units, place, styles, column == 1):
             figure.add_trace(trace, row=1, col=column)
@@ -85,7 +65,25 @@ def dots(
     return done
 
 
-def _lanes(used: Sequence[str], panels: Sequence[DotPanel]) -> dict[str, int]:
+@checked
+def mark_rows(figure: go.Figure, values: Sequence[float], label: str, *, column: int = 1) -> go.Figure:
+    """Draw a vertical line at a value in each row of a panel of `dots`, the first row at the top; returns the figure.
+
+    `label` names the lines in the legend, once for each label.
+    """
+    labelled = any(trace.name == label for trace in figure.data)
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for at, value in enumerate(values):
+        height = len(values) - 1 - at
+        x += [value, value, None]
+        y += [height - 0.5, height + 0.5, None]
+    line = {"color": INK, "width": 2, "dash": "dash"}
+    named = {"name": label, "legendgroup": label, "showlegend": not labelled}
+    return figure.add_scatter(x=x, y=y, mode="lines", line=line, **named, hoverinfo="skip", row=1, col=column)
+
+
+def _lanes(used: Sequence[str], panels: Sequence[Panel]) -> dict[str, int]:
     """Return the lane of each series, counted from the top; a series that an arrow starts from has that of its end."""
     ends = dict(pair for panel in panels for pair in panel.pairs)
     lane_series = [name for name in used if ends.get(name) not in used]
@@ -116,7 +114,7 @@ def _most_lanes(summary: pd.DataFrame, lanes: Mapping[str, int]) -> int:
 
 
 def _traces(
-    panel: DotPanel,
+    panel: Panel,
     summary: pd.DataFrame,
     units: pd.DataFrame,
     place: Mapping[tuple[str, str], float],
@@ -133,7 +131,7 @@ def _traces(
     return traces
 
 
-def _small(panel: DotPanel, rows: pd.DataFrame, place: Mapping[tuple[str, str], float], style: Series) -> go.Scatter:
+def _small(panel: Panel, rows: pd.DataFrame, place: Mapping[tuple[str, str], float], style: Series) -> go.Scatter:
     return go.Scatter(
         x=_on_axis(panel, rows["value"]),
         y=[place[key] for key in zip(rows["row"], rows["series"], strict=True)],
@@ -158,9 +156,9 @@ def _sides(rows: pd.DataFrame) -> pd.Series:
 
 
 def _large(
-    panel: DotPanel, rows: pd.DataFrame, place: Mapping[tuple[str, str], float], style: Series, *, legend: bool
+    panel: Panel, rows: pd.DataFrame, place: Mapping[tuple[str, str], float], style: Series, *, legend: bool
 ) -> go.Scatter:
-    x, low, high = (_on_axis(panel, rows[name]) for name in ("mean", "low", "high"))
+    x, low, high = _on_axis(panel, rows["mean"]), _on_axis(panel, rows["low"]), _on_axis(panel, rows["high"])
     return go.Scatter(
         x=x if len(rows) else [None],
         y=[place[key] for key in zip(rows["row"], rows["series"], strict=True)] if len(rows) else [None],
@@ -169,14 +167,10 @@ def _large(
         legendgroup=style.label,
         showlegend=legend,
         marker={"color": style.color, "symbol": style.symbol, "size": 10, "line": {"width": 1.5, "color": style.color}},
-        error_x={
-            "type": "data", "symmetric": False, "color": style.color, "thickness": 2, "width": 4,
-            "array": _bounds(high - x), "arrayminus": _bounds(x - low),
-        },
+        error_x=whiskers(_bounds(high - x), _bounds(x - low), style.color, 2.0, 4.0),
         customdata=rows[["mean", "low", "high"]].to_numpy(),
-        hovertemplate=style.label
-        + " %{customdata[0]:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}]<extra></extra>",
-    )  # fmt: skip
+        hovertemplate=style.label + " %{customdata[0]:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}]<extra></extra>",
+    )
 
 
 def _bounds(lengths: np.ndarray) -> list[float | str]:
@@ -185,7 +179,7 @@ def _bounds(lengths: np.ndarray) -> list[float | str]:
 
 
 def _arrows(
-    panel: DotPanel, pair: tuple[str, str], summary: pd.DataFrame, place: Mapping[tuple[str, str], float]
+    panel: Panel, pair: tuple[str, str], summary: pd.DataFrame, place: Mapping[tuple[str, str], float]
 ) -> go.Scatter:
     """One line for each row that has both ends."""
     x: list[float | None] = []
@@ -201,23 +195,24 @@ def _arrows(
     )
 
 
-def _on_axis(panel: DotPanel, values: pd.Series) -> np.ndarray:
+def _on_axis(panel: Panel, values: pd.Series) -> np.ndarray:
     array = np.asarray(values, dtype=float)
-    if not panel.log_odds:
+    if panel.scale != "log-odds":
         return array
     inside = np.clip(array, 1e-12, 1 - 1e-12)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
-def _value_axis(figure: go.Figure, panel: DotPanel, summary: pd.DataFrame, units: pd.DataFrame, column: int) -> None:
+def _value_axis(figure: go.Figure, panel: Panel, summary: pd.DataFrame, units: pd.DataFrame, column: int) -> None:
     figure.update_xaxes(title_text=panel.label, row=1, col=column)
-    if panel.log_odds:
-        axis_values = np.concatenate([_on_axis(panel, summary[name]) for name in ("mean", "low", "high")])
-        axis_values = np.concatenate([axis_values, _on_axis(panel, units["value"])]) if len(units) else axis_values
+    if panel.scale == "log-odds":
+        columns = [*(summary[name] for name in ("mean", "low", "high")), *([units["value"]] if len(units) else [])]
+        axis_values = np.concatenate([_on_axis(panel, values) for values in columns])
         values, texts = _probability_ticks(axis_values[np.isfinite(axis_values)])
         figure.update_xaxes(tickvals=values, ticktext=texts, row=1, col=column)
-    elif panel.zero:
-        figure.add_vline(0, row=1, col=column, line={"color": INK, "width": 1, "dash": "dot"})
+        return
+    for reference in panel.references:
+        figure.add_vline(reference, row=1, col=column, line=DOTTED)
 
 
 def _probability_ticks(axis_values: np.ndarray) -> tuple[list[float], list[str]]:
@@ -239,16 +234,6 @@ def _row_axis(figure: go.Figure, rows: Sequence[str], n_panels: int) -> None:
 
 def _separator(y: float, panel: int) -> dict[str, object]:
     """Return the line between two rows of a panel, which are counted from 0."""
-    xref = f"x{panel + 1 if panel else ''} domain"
+    across = {"x0": 0, "x1": 1, "xref": f"x{panel + 1 if panel else ''} domain"}
     line = {"color": "#DDDDDD", "width": 1}
-    return {
-        "type": "line",
-        "x0": 0,
-        "x1": 1,
-        "xref": xref,
-        "y0": y,
-        "y1": y,
-        "yref": "y",
-        "line": line,
-        "layer": "below",
-    }
+    return {"type": "line", **across, "y0": y, "y1": y, "yref": "y", "line": line, "layer": "below"}

@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mechint.base.signatures import checked
-from mechint.figures.dots import DotPanel, dots
+from mechint.figures.dots import dots
+from mechint.figures.panels import Panel
 from mechint.figures.style import INK, MINUS, SERIES, Series
 from mechint.figures.verdicts import UNTESTED, VERDICTS, check_components
 
@@ -17,9 +18,12 @@ _LONGEST = 34  # characters of a component's name
 _VERDICTS_WIDTH = 150  # pixels beside the panels
 _ATTRIBUTION = Series("attribution under concepts", INK, "solid", "circle")
 _LOOKS: Mapping[str, Series] = {
-    "random": SERIES["random"], "attribution": _ATTRIBUTION, "clean": SERIES["clean"], "injected": SERIES["injected"],
+    "random": SERIES["random"],
+    "attribution": _ATTRIBUTION,
+    "clean": SERIES["clean"],
+    "injected": SERIES["injected"],
     **{f"measured {name}": style for name, style in VERDICTS.items()},
-}  # fmt: skip
+}
 _WIDTHS = {"attribution": 0.37, "measured": 0.37, "activation": 0.26}
 
 
@@ -50,17 +54,23 @@ def feature_bars(
     panels = [
         panel
         for panel in (
-            DotPanel("attribution", "Attributed", "part of the shift, logits", arrows=("random", "attribution")),
-            DotPanel("measured", measured, "loss of the shift, logits"),
-            DotPanel("activation", "Activation", activation, arrows=("clean", "injected")),
+            Panel("attribution", "Attributed", "part of the shift, logits", arrows=("random", "attribution")),
+            Panel("measured", measured, "loss of the shift, logits"),
+            Panel("activation", "Activation", activation, arrows=("clean", "injected")),
         )
         if (summary["panel"] == panel.key).any()
     ]
     figure = dots(
-        summary, _small(table, units), panels, _LOOKS, title=title, subtitle=subtitle,
-        widths=[_WIDTHS[panel.key] / sum(_WIDTHS[other.key] for other in panels) for panel in panels], packed=True,
+        summary,
+        _small(table, units),
+        panels,
+        _LOOKS,
+        title=title,
+        subtitle=subtitle,
+        widths=[_WIDTHS[panel.key] / sum(_WIDTHS[other.key] for other in panels) for panel in panels],
+        packed=True,
         legend_lines=2,
-    )  # fmt: skip
+    )
     if {"attribution", "measured"} <= {panel.key for panel in panels}:
         figure.update_xaxes(matches="x", row=1, col=2)
     _tell_apart(figure, table)

@@ -70,9 +70,11 @@ def feature_text(
         top = page.add(feature, texts, lines, top) + _BLOCK_GAP
     figure = go.Figure([*page.bars(), _scale_alone()])
     figure.update_layout(
-        annotations=page.notes, barmode="overlay", showlegend=False,
+        annotations=page.notes,
+        barmode="overlay",
+        showlegend=False,
         coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 1, "colorbar": _COLORBAR},
-    )  # fmt: skip
+    )
     height = round(top - _BLOCK_GAP)
     done = finish(figure, title, subtitle, height=height, bottom=20, right=_RIGHT)
     # Notes outside of the axes would not be drawn.
@@ -89,9 +91,16 @@ def _scale_alone() -> go.Scatter:
 
 
 _COLORBAR = {
-    "title": {"text": "share of the largest activation", "side": "right", "font": {"size": 13}}, "thickness": 14,
-    "outlinewidth": 1, "len": 240, "lenmode": "pixels", "y": 1, "yanchor": "top", "x": 1.0, "tickformat": ".0%",
-}  # fmt: skip
+    "title": {"text": "share of the largest activation", "side": "right", "font": {"size": 13}},
+    "thickness": 14,
+    "outlinewidth": 1,
+    "len": 240,
+    "lenmode": "pixels",
+    "y": 1,
+    "yanchor": "top",
+    "x": 1.0,
+    "tickformat": ".0%",
+}
 
 
 @dataclass(frozen=True)
@@ -158,11 +167,22 @@ class _Page:
             else "#F4F4F4"
         }
         return go.Bar(
-            x=width, base=left, y=middle, width=_ROW - 2, orientation="h", marker={**color, "line": line},
-            text=[self.texts[at] for at in chosen], textposition="inside", insidetextanchor="middle", textangle=0,
-            constraintext="none", insidetextfont={"size": 12, "color": ink}, hoverinfo="text",
-            hovertext=[self.hovers[at] for at in chosen], customdata=shares,
-        )  # fmt: skip
+            x=width,
+            base=left,
+            y=middle,
+            width=_ROW - 2,
+            orientation="h",
+            marker={**color, "line": line},
+            text=[self.texts[at] for at in chosen],
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            constraintext="none",
+            insidetextfont={"size": 12, "color": ink},
+            hoverinfo="text",
+            hovertext=[self.hovers[at] for at in chosen],
+            customdata=shares,
+        )
 
     def _place(self, token: _Token, text: str, act: float, largest: float, run: str, middle: float) -> None:
         self.places.append((token.left, token.width, middle))

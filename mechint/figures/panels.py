@@ -107,3 +107,17 @@ def shade_layers(figure: go.Figure, layers: Iterable[int]) -> None:
     """Shade layers in all panels."""
     for layer in sorted(set(layers)):
         figure.add_vrect(x0=layer - 0.5, x1=layer + 0.5, **SHADE)
+
+
+def guide(x: Iterable[object], y: Iterable[object], width: float, dash: str = "solid", color: str = INK) -> go.Scatter:
+    """Return a line that is no data: a frame, a diagonal, where values are zero."""
+    line = {"color": color, "width": width, "dash": dash}
+    return go.Scatter(x=list(x), y=list(y), mode="lines", line=line, hoverinfo="skip", showlegend=False)
+
+
+def whiskers(
+    up: Iterable[object], down: Iterable[object], color: str, thickness: float, width: float
+) -> dict[str, object]:
+    """Return error bars of some lengths."""
+    lengths = {"type": "data", "symmetric": False, "array": list(up), "arrayminus": list(down)}
+    return {**lengths, "color": color, "thickness": thickness, "width": width}

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from mechint.base.signatures import checked
+from mechint.figures.panels import DOTTED, guide, whiskers
 from mechint.figures.style import INK, Series, finish
 from mechint.figures.units import with_units
 from mechint.stats import intervals
@@ -37,13 +38,12 @@ def plane(
         if len(rows) > 1:
             figure.add_trace(_mean(rows, series[str(name)]))
     for slope, text in zip((1, -1), diagonals, strict=True):  # labels stand beyond all units, so that they hide none
-        figure.add_trace(_line(limit, slope))
-        figure.add_annotation(
-            x=limit, y=0.95 * slope * limit, text=text, showarrow=False, bgcolor="white", xanchor="right",
-            font={"color": "#555555", "size": 12},
-        )  # fmt: skip
-    figure.add_hline(0, line={"color": INK, "width": 1, "dash": "dot"})
-    figure.add_vline(0, line={"color": INK, "width": 1, "dash": "dot"})
+        figure.add_trace(guide([-limit, limit], [-slope * limit, slope * limit], 1.0, "dash", "#999999"))
+        place = {"x": limit, "y": 0.95 * slope * limit, "xanchor": "right"}
+        font = {"color": "#555555", "size": 12}
+        figure.add_annotation(**place, text=text, showarrow=False, bgcolor="white", font=font)
+    figure.add_hline(0, line=DOTTED)
+    figure.add_vline(0, line=DOTTED)
     figure.update_xaxes(title_text=x_label, range=[-limit, limit])
     figure.update_yaxes(title_text=y_label, range=[-limit, limit])
     means = [intervals.mean_interval(rows["x"].to_numpy(dtype=float)) for _, rows in points.groupby("series")]
@@ -52,31 +52,26 @@ def plane(
 
 def _dots(rows: pd.DataFrame, style: Series) -> go.Scatter:
     return go.Scatter(
-        x=rows["x"], y=rows["y"], mode="markers", name=style.label, text=rows["unit"],
+        x=rows["x"],
+        y=rows["y"],
+        mode="markers",
+        name=style.label,
+        text=rows["unit"],
         marker={"color": style.color, "symbol": style.symbol, "size": 8, "opacity": 0.6},
         hovertemplate=f"{style.label}, %{{text}}: %{{x:.3f}}, %{{y:.3f}}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _mean(rows: pd.DataFrame, style: Series) -> go.Scatter:
     x = intervals.mean_interval(np.asarray(rows["x"], dtype=float))
     y = intervals.mean_interval(np.asarray(rows["y"], dtype=float))
-    bars = {
-        axis: {
-            "type": "data", "symmetric": False, "color": style.color, "thickness": 2.5, "width": 6,
-            "array": [float(interval.high - interval.mean)], "arrayminus": [float(interval.mean - interval.low)],
-        }
-        for axis, interval in (("error_x", x), ("error_y", y))
-    }  # fmt: skip
     return go.Scatter(
-        x=[float(x.mean)], y=[float(y.mean)], mode="markers", name=f"mean: {style.label}",
-        marker={"color": style.color, "symbol": style.symbol, "size": 12, "line": {"width": 1.5, "color": INK}}, **bars,
+        x=[float(x.mean)],
+        y=[float(y.mean)],
+        mode="markers",
+        name=f"mean: {style.label}",
+        marker={"color": style.color, "symbol": style.symbol, "size": 12, "line": {"width": 1.5, "color": INK}},
+        error_x=whiskers([float(x.high - x.mean)], [float(x.mean - x.low)], style.color, 2.5, 6.0),
+        error_y=whiskers([float(y.high - y.mean)], [float(y.mean - y.low)], style.color, 2.5, 6.0),
         hovertemplate=f"mean of {style.label}: %{{x:.3f}}, %{{y:.3f}}<extra></extra>",
-    )  # fmt: skip
-
-
-def _line(limit: float, slope: int) -> go.Scatter:
-    return go.Scatter(
-        x=[-limit, limit], y=[-slope * limit, slope * limit], mode="lines", hoverinfo="skip", showlegend=False,
-        line={"color": "#999999", "width": 1, "dash": "dash"},
-    )  # fmt: skip
+    )

@@ -121,11 +121,14 @@ def layer_position(layer: object) -> int:
 
 
 def layer_ticks(positions: Sequence[int], room: int = 17) -> dict[str, object]:
-    """Axis ticks for lens rows: all of them, or every 2nd, 4th, ... with the first and last always there."""
-    first, last = min(positions), max(positions)
+    """Axis ticks for lens rows, those of `spread`."""
+    values = spread(min(positions), max(positions), room)
+    return {"tickvals": values, "ticktext": ["embed" if value < 0 else str(value) for value in values], "tickangle": 0}
+
+
+def spread(first: int, last: int, room: int = 17) -> list[int]:
+    """Return positions for ticks: all of them, or every 2nd, 4th, ... with the first and last always there."""
     step = next(step for step in (1, 2, 4, 8, 16, 32, 64, 128) if (last - first) / step <= room)
     start = step if first < 0 and step > 1 else 0  # no 0 on top of `embed`
     values = [value for value in range(start, last + 1, step) if last - value >= step / 2 or value == last]
-    values = [first] * (first < 0) + values + [last] * (last not in values)
-    texts = ["embed" if value < 0 else str(value) for value in values]
-    return {"tickvals": values, "ticktext": texts, "tickangle": 0}
+    return sorted({*values, last} | ({first} if first < 0 else set()))

@@ -28,19 +28,26 @@ class TextCell:
 
 
 @checked
-def wrapped_table(
+def text_table(
     headings: Sequence[str],
-    rows: Sequence[Sequence[TextCell]],
+    rows: Sequence[Sequence[str | TextCell]],
     *,
-    widths: Sequence[float],
     title: str,
     subtitle: str,
+    widths: Sequence[float] | None = None,
     rules: Sequence[int] = (),
 ) -> go.Figure:
-    """Return the table; `widths` are relative, a thicker line stands above each row whose number is in `rules`."""
+    """Return a table of texts; a thicker line stands above each row whose number is in `rules`.
+
+    `widths` of columns are relative; where None, columns are as wide as their longest text, within reason.
+    """
+    table = [[TextCell(heading, ".+") for heading in headings]]
+    table += [[TextCell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    if widths is None:
+        longest = [max(len(cell.text) for cell in column) for column in zip(*table, strict=True)]
+        widths = [float(min(max(length, 8), _LONGEST)) for length in longest]
     shares = [width / sum(widths) for width in widths]
     starts = [sum(shares[:at], 0.0) for at in range(len(shares))]
-    table = [[TextCell(heading, ".+") for heading in headings], *rows]
     cells = [[_lines(cell, share) for cell, share in zip(row, shares, strict=True)] for row in table]
     heights = [max(map(len, row)) * _LINE + 2 * _PADDING for row in cells]
     tops = [sum(heights[:at]) for at in range(len(heights) + 1)]
@@ -58,15 +65,6 @@ def wrapped_table(
     # No panel titles stand above a table.
     top, height = (int(done.layout[name]) - _TITLES for name in ("margin.t", "height"))
     return done.update_layout(margin={"l": _MARGIN, "r": _MARGIN, "t": top}, height=height)
-
-
-@checked
-def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str, subtitle: str) -> go.Figure:
-    """Return a table of plain texts; columns are as wide as their longest text, within reason."""
-    longest = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    widths = [float(min(max(length, 8), _LONGEST)) for length in longest]
-    cells = [[TextCell(text) for text in row] for row in rows]
-    return wrapped_table(headings, cells, widths=widths, title=title, subtitle=subtitle)
 
 
 def _lines(cell: TextCell, share: float) -> list[str]:
@@ -112,10 +110,9 @@ def _marked(text: str, bold: str) -> str:
 
 
 def _note(lines: Sequence[str], x: float, top: int) -> dict[str, object]:
-    return {
-        "x": x, "y": top + _PADDING - 3, "xref": "x", "yref": "y", "xanchor": "left", "yanchor": "top", "align": "left",
-        "text": "<br>".join(lines), "showarrow": False, "font": {"size": 12, "color": INK}, "xshift": _PADDING,
-    }  # fmt: skip
+    place = {"x": x, "y": top + _PADDING - 3, "xref": "x", "yref": "y", "xshift": _PADDING}
+    sides = {"xanchor": "left", "yanchor": "top", "align": "left"}
+    return {**place, **sides, "text": "<br>".join(lines), "showarrow": False, "font": {"size": 12, "color": INK}}
 
 
 def _rule(y: int, width: float, color: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mechint.base.signatures import checked
+from mechint.figures.panels import guide
 from mechint.figures.style import DIVERGING, INK, MINUS, finish
 from mechint.figures.units import with_units
 from mechint.stats.intervals import Interval
@@ -71,9 +72,12 @@ def tiles(
     Column `k` of `columns` lies between edges k and k + 1. Colours reach to the largest value, but to `least` anyhow.
     """
     figure = make_subplots(
-        rows=1, cols=len(panels), shared_yaxes=True, horizontal_spacing=0.015,
+        rows=1,
+        cols=len(panels),
+        shared_yaxes=True,
+        horizontal_spacing=0.015,
         subplot_titles=[f"<b>{panel.title}</b>" for panel in panels],
-    )  # fmt: skip
+    )
     every = [np.abs(lattice.values.mean) for panel in panels for lattice in panel.lattices]
     limit = max(float(np.nanmax([np.nanmax(values, initial=0.0) for values in every], initial=0.0)), least)
     for column, panel in enumerate(panels, start=1):
@@ -99,10 +103,15 @@ def _heatmap(lattice: Lattice, columns: Sequence[str]) -> go.Heatmap:
     ]
     whose = np.broadcast_to(np.array(names, dtype=object), values.mean.shape)
     return go.Heatmap(
-        x=list(lattice.columns), y=list(lattice.rows), z=values.mean, coloraxis="coloraxis", xgap=1, ygap=1,
+        x=list(lattice.columns),
+        y=list(lattice.rows),
+        z=values.mean,
+        coloraxis="coloraxis",
+        xgap=1,
+        ygap=1,
         customdata=np.dstack([whose, values.low, values.high]),
         hovertemplate="%{customdata[0]}: %{z:.3f} [%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _signs(lattice: Lattice, limit: float) -> go.Scatter:
@@ -111,24 +120,31 @@ def _signs(lattice: Lattice, limit: float) -> go.Scatter:
     at = [(row, column) for row, column in np.argwhere(certain & (np.abs(mean) >= _VISIBLE * limit))]
     middles = [np.convolve(edges, [0.5, 0.5], "valid") for edges in (lattice.rows, lattice.columns)]
     return go.Scatter(
-        x=[middles[1][column] for _, column in at], y=[middles[0][row] for row, _ in at], mode="text",
-        text=["+" if mean[place] > 0 else MINUS for place in at], hoverinfo="skip", showlegend=False,
+        x=[middles[1][column] for _, column in at],
+        y=[middles[0][row] for row, _ in at],
+        mode="text",
+        text=["+" if mean[place] > 0 else MINUS for place in at],
+        hoverinfo="skip",
+        showlegend=False,
         textfont={"size": 12, "color": ["white" if abs(mean[place]) > limit / 2 else INK for place in at]},
-    )  # fmt: skip
+    )
 
 
 def _frame(lattice: Lattice) -> list[go.Scatter]:
     if not lattice.framed:
         return []
     left, right, top, bottom = lattice.columns[0], lattice.columns[-1], lattice.rows[0], lattice.rows[-1]
-    frame = go.Scatter(
-        x=[left, right, right, left, left], y=[top, top, bottom, bottom, top], mode="lines",
-        line={"color": INK, "width": 1.5}, hoverinfo="skip", showlegend=False,
-    )  # fmt: skip
+    frame = guide([left, right, right, left, left], [top, top, bottom, bottom, top], 1.5)
     label = go.Scatter(
-        x=[right if lattice.label_side == "right" else left], y=[top + 0.6], mode="text", text=[f" {lattice.label} "],
-        textposition=f"middle {lattice.label_side}", textfont={"size": 10}, hoverinfo="skip", showlegend=False,
-    )  # fmt: skip
+        x=[right if lattice.label_side == "right" else left],
+        y=[top + 0.6],
+        mode="text",
+        text=[f" {lattice.label} "],
+        textposition=f"middle {lattice.label_side}",
+        textfont={"size": 10},
+        hoverinfo="skip",
+        showlegend=False,
+    )
     return [frame, label]
 
 
@@ -136,14 +152,22 @@ def _axes(figure: go.Figure, lines: Sequence[Line], columns: Sequence[str], labe
     step = -(-len(columns) // _TICKS)
     kept = range(0, len(columns), step)
     figure.update_xaxes(
-        title_text=label, range=[0, len(columns)], tickvals=[at + 0.5 for at in kept], showgrid=False, tickangle=0,
+        title_text=label,
+        range=[0, len(columns)],
+        tickvals=[at + 0.5 for at in kept],
+        showgrid=False,
+        tickangle=0,
         ticktext=[columns[at] for at in kept],
-    )  # fmt: skip
+    )
     texts = [_text(line) for line in lines]
     figure.update_yaxes(
-        range=[len(lines), 0], tickvals=[at + 0.5 for at in range(len(lines))], ticktext=texts, ticks="",
-        showgrid=False, tickfont={"size": 11},
-    )  # fmt: skip
+        range=[len(lines), 0],
+        tickvals=[at + 0.5 for at in range(len(lines))],
+        ticktext=texts,
+        ticks="",
+        showgrid=False,
+        tickfont={"size": 11},
+    )
 
 
 def _text(line: Line) -> str:

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from mechint.base.signatures import checked
 from mechint.figures.curves import curve
+from mechint.figures.panels import shade_layers
 from mechint.figures.style import BLUE, INK, ORANGE, VERMILION, Series, finish, layer_ticks
 from mechint.figures.units import with_units
 
@@ -64,9 +65,13 @@ def waterfall(
     floor = _LEAST * bars["mean"].abs().max()
     kinds = [kind for kind in _LOOKS if (bars.loc[bars["kind"] == kind, "mean"].abs() >= floor).any()]
     figure = make_subplots(
-        rows=2, cols=1, shared_xaxes=True, row_heights=list(_HEIGHTS), vertical_spacing=0.09,
+        rows=2,
+        cols=1,
+        shared_xaxes=True,
+        row_heights=list(_HEIGHTS),
+        vertical_spacing=0.09,
         subplot_titles=["<b>each component</b>", "<b>sum up to each layer</b>"],
-    )  # fmt: skip
+    )
     for kind in kinds:
         pale = heads is not None and kind == "attn"
         figure.add_trace(_bars(bars[bars["kind"] == kind], _LOOKS[kind], pale=pale), row=1, col=1)
@@ -84,17 +89,24 @@ def _bars(rows: pd.DataFrame, look: _Look, *, pale: bool) -> go.Bar:
     rows = rows.sort_values("layer", kind="stable")
     up, down = rows["high"] - rows["mean"], rows["mean"] - rows["low"]
     return go.Bar(
-        x=rows["layer"] + look.offset, y=rows["mean"], width=_WIDTH, name=look.label,
-        legendgroup=look.label, showlegend=True, customdata=rows[["low", "high"]],
+        x=rows["layer"] + look.offset,
+        y=rows["mean"],
+        width=_WIDTH,
+        name=look.label,
+        legendgroup=look.label,
+        showlegend=True,
+        customdata=rows[["low", "high"]],
         marker={
-            "color": _PALE if pale else look.color, "line": {"color": INK, "width": 1},
+            "color": _PALE if pale else look.color,
+            "line": {"color": INK, "width": 1},
             "pattern": {"shape": look.pattern, "fgcolor": INK, "size": 6, "fillmode": "overlay", "solidity": 0.25},
         },
         error_y={"type": "data", "array": up, "arrayminus": down, "color": INK, "thickness": 1.3, "width": 3},
-        text=[_name(layer) for layer in rows["layer"]], textposition="none",
+        text=[_name(layer) for layer in rows["layer"]],
+        textposition="none",
         hovertemplate=f"{look.label}, %{{text}}: %{{y:+.3f}} [%{{customdata[0]:+.3f}}, %{{customdata[1]:+.3f}}]"
         "<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _heads(heads: pd.DataFrame) -> go.Scatter:
@@ -103,16 +115,25 @@ def _heads(heads: pd.DataFrame) -> go.Scatter:
     spread = _WIDTH * 0.8 * ((heads["index"] + 0.5) / (heads["index"].max() + 1) - 0.5)
     named = [at >= len(heads) - _NAMED_HEADS for at in range(len(heads))]
     return go.Scatter(
-        x=heads["layer"] - _WIDTH / 2 + spread, y=heads["mean"], mode="markers+text", name=_HEADS, legendgroup=_HEADS,
+        x=heads["layer"] - _WIDTH / 2 + spread,
+        y=heads["mean"],
+        mode="markers+text",
+        name=_HEADS,
+        legendgroup=_HEADS,
         showlegend=True,
         text=[str(head) if big else "" for head, big in zip(heads["index"], named, strict=True)],
-        textfont={"size": 10}, textposition="middle center", customdata=heads[["layer", "index"]],
+        textfont={"size": 10},
+        textposition="middle center",
+        customdata=heads[["layer", "index"]],
         marker={
-            "symbol": "circle", "size": [16 if big else 6 for big in named], "color": "white", "opacity": 1,
+            "symbol": "circle",
+            "size": [16 if big else 6 for big in named],
+            "color": "white",
+            "opacity": 1,
             "line": {"color": INK, "width": 1.2},
         },
         hovertemplate="layer %{customdata[0]}, head %{customdata[1]}: %{y:+.3f}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _name(layer: int) -> str:
@@ -130,5 +151,4 @@ def _axes(figure: go.Figure, bars: pd.DataFrame, label: str, injected: Iterable[
     figure.update_layout(barmode="overlay")
     for row in (1, 2):
         figure.add_hline(0, line={"color": INK, "width": 1}, row=row, col=1)
-    for layer in sorted(set(injected)):
-        figure.add_vrect(x0=layer - 0.5, x1=layer + 0.5, fillcolor="#999999", opacity=0.16, line_width=0, layer="below")
+    shade_layers(figure, injected)

@@ -1,4 +1,4 @@
-"""What may happen while a KV cache is filled, and the prefill that carries it out.
+"""Interventions on a KV cache while it is filled, and the prefill that carries them out.
 
 It imports `vectors` and what lies below it.
 """

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechint.base.errors import ReceiptError
-from mechint.interventions.receipts import Felt
+from mechint.interventions.receipts import StreamChange
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Term:
-    """What is added to one row: a vector for each layer, at the positions where `positions` is True."""
+    """An addition to one row: a vector for each layer, at the positions where `positions` is True."""
 
     row: int
     positions: Bool[Tensor, " pos"]
@@ -29,12 +29,12 @@ class Term:
 
 
 class Steering:
-    """Terms for a batch of rows, the hooks that add them, and the count of what these did."""
+    """Terms for a batch of rows, the hooks that add them, and the counts of their firings and changes."""
 
     def __init__(self, n_rows: int, n_pos: int, d_model: int) -> None:
         self.shape = (n_rows, n_pos, d_model)
         self.terms: list[Term] = []
-        self._additions: dict[int, _Addition] = {}
+        self._additions: dict[int, _TermHook] = {}
 
     def add(self, term: Term) -> None:
         """Add a term; several for one row and layer are summed."""
@@ -43,16 +43,16 @@ class Steering:
     def hooks(self) -> dict[int, HookFn]:
         """Return one hook for each layer that is to be touched, and forget earlier counts."""
         layers = sorted({layer for term in self.terms for layer in term.vectors})
-        self._additions = {layer: _Addition(layer, self.shape, self._at(layer)) for layer in layers}
+        self._additions = {layer: _TermHook(layer, self.shape, self._at(layer)) for layer in layers}
         return dict(self._additions)
 
     def apply(self, layer: int, activation: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
-        """Add what the terms say of one layer, and count it like a hook."""
-        self._additions[layer] = _Addition(layer, self.shape, self._at(layer))
+        """Return activations of one layer with its terms added, counted as a hook counts."""
+        self._additions[layer] = _TermHook(layer, self.shape, self._at(layer))
         return self._additions[layer].add(activation)
 
     def check(self) -> None:
-        """Raise ReceiptError unless each hook fired once, on the whole batch, and touched just what its terms say."""
+        """Raise ReceiptError unless each hook fired once, on the whole batch, and touched exactly its terms' places."""
         for layer, addition in self._additions.items():
             expected = self._expected(layer)
             if addition.firings != 1 or not torch.equal(addition.touched, expected):
@@ -63,10 +63,10 @@ class Steering:
                     advice="the model does not run its blocks once, over all positions: report its architecture",
                 )
 
-    def felt(self, row: int) -> dict[int, Felt]:
-        """Return what `row` felt at each layer that its own terms name."""
+    def changes(self, row: int) -> dict[int, StreamChange]:
+        """Return the measured change of `row` at each layer that its own terms name."""
         layers = sorted({layer for term in self.terms if term.row == row for layer in term.vectors})
-        return {layer: self._additions[layer].felt(row) for layer in layers}
+        return {layer: self._additions[layer].changes(row) for layer in layers}
 
     def _at(self, layer: int) -> list[Term]:
         return [term for term in self.terms if layer in term.vectors]
@@ -85,8 +85,17 @@ class Steering:
         return expected
 
 
-class _Addition:
-    """The hook of one layer."""
+def norms_of(
+    activation: Float[Tensor, "row pos d_model"], changed: Float[Tensor, "row pos d_model"]
+) -> tuple[Float[Tensor, "row pos"], Float[Tensor, "row pos"]]:
+    """Return the norms of the stream before an addition and of its change by it, in float32."""
+    before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32)
+    change = (changed.float() - activation.float()).norm(dim=-1)
+    return before.cpu(), change.cpu()
+
+
+class _TermHook:
+    """The hook of one layer: adds each term's vector at its row and positions."""
 
     def __init__(self, layer: int, shape: tuple[int, int, int], terms: list[Term]) -> None:
         self.layer, self.shape = layer, shape
@@ -112,14 +121,13 @@ class _Addition:
         changed = activation + delta.to(activation.dtype)
         self.touched = delta.ne(0).any(-1).cpu()
         del delta  # as large as the stream itself
-        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32).cpu()
-        self.change = (changed.float() - activation.float()).norm(dim=-1).cpu()
+        self.before, self.change = norms_of(activation, changed)
         return changed
 
-    def felt(self, row: int) -> Felt:
-        """Return what this hook did to one row."""
+    def changes(self, row: int) -> StreamChange:
+        """Return the measured change of one row."""
         places = self.touched[row].nonzero()[:, 0]
-        return Felt(self.firings, places, self.change[row][places], self.before[row][places])
+        return StreamChange(self.firings, places, self.change[row][places], self.before[row][places])
 
     def _delta(self, activation: Tensor) -> Float[Tensor, "row pos d_model"]:
         device = activation.device

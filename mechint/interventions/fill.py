@@ -14,9 +14,9 @@ from mechint.base.progress import Progress, counted
 from mechint.base.signatures import checked
 from mechint.chat.conversations import Conversation
 from mechint.chat.render import Rendered, render_all
-from mechint.interventions.fill_files import Filler, Prefix, StoredPrefix, read_head, stored_files
+from mechint.interventions.fill_files import FillSource, Prefix, StoredPrefix, read_head, stored_files
 from mechint.interventions.prefill import check_fits, check_readable, injected_positions, prefill
-from mechint.interventions.specifications import CLEAN, Filled, Intervention, key_for, terms_among
+from mechint.interventions.specifications import CLEAN, Filled, Intervention, key_for
 from mechint.models.model import Model
 from mechint.models.row_memory import fitting_rows
 
@@ -50,13 +50,13 @@ def fill(
     for item in rendered:
         model.backend.context.check(len(item.tokens), f"conversation {item.label!r}")
     prefixes = _distinct(rendered, intervention)
-    filler, folder = Filler.of(model, key_for(model, intervention), causal=_causal(intervention)), Path(directory)
-    _check_directory(folder, filler)
+    source, folder = FillSource.of(model, key_for(model, intervention), causal=_causal(intervention)), Path(directory)
+    _check_directory(folder, source)
     longest = max(prefixes, key=lambda prefix: len(prefix.tokens))
     fitting_rows(model, max_memory, len(longest.tokens), 1, f"conversation {prefixes[longest][0].label!r}")
     with counted(progress, "fill", len(listed), "conversation") as tell:
         for prefix, members in prefixes.items():
-            stored = StoredPrefix(folder, filler, prefix)
+            stored = StoredPrefix(folder, source, prefix)
             missing = not stored.is_whole()
             if missing:
                 stored.write(prefill(model, members[0], [intervention]).cache, model.name, intervention.name)
@@ -71,16 +71,16 @@ def _distinct(rendered: Sequence[Rendered], intervention: Intervention) -> dict[
     for item in rendered:
         prefixes.setdefault(Prefix.of(item), []).append(item)
         check_readable(item, [intervention])
-        for term in terms_among([intervention]):
+        for term in intervention.terms:
             injected_positions(item, term)
     return prefixes
 
 
 def _causal(intervention: Intervention) -> bool:
-    return all(term.segments is None for term in terms_among([intervention]))
+    return all(term.segments is None for term in intervention.terms)
 
 
-def _check_directory(directory: Path, filler: Filler) -> None:
+def _check_directory(directory: Path, source: FillSource) -> None:
     """Raise OutputError, or StaleArtefactError if something else has filled the directory."""
     check_writable(directory, "directory")
     for path in stored_files(directory):
@@ -88,7 +88,7 @@ def _check_directory(directory: Path, filler: Filler) -> None:
             earlier, name = read_head(path)
         except StaleArtefactError:
             continue  # damaged: it is filled again if it is asked for
-        if earlier != filler:
+        if earlier != source:
             raise StaleArtefactError(
                 given=f"{path} was filled by {name}",
                 allowed="an empty directory, or one that the same model has filled under the same intervention",

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from safetensors import safe_open
 
 _FORMAT = "mechint fill 1"
-_SIDES = ("keys", "values")
 _KIND = FileKind(
     description="a fill",
     allowed="a file as mi.fill has written it, from the same model, intervention and tokens",
@@ -39,8 +38,8 @@ _KIND = FileKind(
 
 
 @dataclass(frozen=True)
-class Filler:
-    """What filled a cache: a model's weights under an intervention, by their hashes, and for whom it is readable.
+class FillSource:
+    """The source of a fill: a model's weights under an intervention, by their hashes, and who can read its caches.
 
     `causal` says that what is done at a position depends on nothing after it. Prefixes that begin alike then agree as
     far as they do; an injection narrowed to some segments is not of this kind.
@@ -56,8 +55,8 @@ class Filler:
     vocabulary: str
 
     @classmethod
-    def of(cls, model: Model, intervention: str, *, causal: bool) -> Filler:
-        """Return `model` as a filler under the intervention with this key."""
+    def of(cls, model: Model, intervention: str, *, causal: bool) -> FillSource:
+        """Return the source of what `model` fills under the intervention with this key."""
         backend = model.backend
         shape = f"n_layers={model.n_layers}, d_model={model.d_model}, d_vocab={backend.d_vocab}"
         runs = [f"{len(list(run))} of {'x'.join(map(str, sizes))}" for sizes, run in groupby(model.cache_shapes)]
@@ -70,7 +69,7 @@ class Filler:
 
     def check_fits(self, model: Model, name: str) -> None:
         """Raise CacheMismatchError unless `model` can read these caches."""
-        asking = Filler.of(model, self.intervention, causal=self.causal)
+        asking = FillSource.of(model, self.intervention, causal=self.causal)
         compared = [field.name for field in fields(self) if field.name != "model"]
         if differing := [key for key in compared if getattr(self, key) != getattr(asking, key)]:
             filled = {key: getattr(self, key)[:60] for key in differing}
@@ -118,7 +117,7 @@ class StoredPrefix:
     """The file that holds the cache of one prefix, or will."""
 
     directory: Path
-    filler: Filler
+    source: FillSource
     prefix: Prefix
 
     @property
@@ -128,9 +127,9 @@ class StoredPrefix:
 
     @cached_property
     def identity(self) -> str:
-        """Hash of what filled it: equal for files that agree wherever their tokens do."""
-        fingerprint = self.filler.fingerprint()
-        return fingerprint if self.filler.causal else sha256(fingerprint.encode(), self.prefix.file_name.encode())
+        """Hash of its source: equal for files that agree wherever their tokens do."""
+        fingerprint = self.source.fingerprint()
+        return fingerprint if self.source.causal else sha256(fingerprint.encode(), self.prefix.file_name.encode())
 
     def write(self, cache: KVCache, model_name: str, intervention_name: str) -> Path:
         """Write the cache (one row) atomically; the names are for people, and no part of its identity."""
@@ -139,13 +138,13 @@ class StoredPrefix:
         tensors = {name: tensor.contiguous() for name, tensor in cache.to("cpu").tensors().items()}
         sums = {name: checksum(tensor) for name, tensor in tensors.items()}
         head = {"format": _FORMAT, "model_name": model_name, "intervention_name": intervention_name}
-        head |= {"filler": json.dumps(asdict(self.filler)), "prefix": self.prefix._text()}
+        head |= {"filler": json.dumps(asdict(self.source)), "prefix": self.prefix._text()}
         head["checksums"] = json.dumps(sums)
         metadata = {**head, "seal": _seal(head)}
         return replace_atomically(self.path, lambda path: save_file(tensors, path, metadata=metadata))
 
     def is_whole(self) -> bool:
-        """Whether the file is there, is of this filler and prefix, and is undamaged in all its layers."""
+        """Whether the file is there, is of this source and prefix, and is undamaged in all its layers."""
         try:
             self.cache()
         except StaleArtefactError:
@@ -156,20 +155,19 @@ class StoredPrefix:
         """Return the whole cache; raises StaleArtefactError for a file that is missing, damaged or another one."""
         with _opened(self.path) as (file, head):
             sums = self._sums(head)
-            keys, values = (
-                tuple(self._tensor(file, f"{side}.{layer}", sums) for layer in range(len(sums) // 2)) for side in _SIDES
-            )
+            layers = range(len(sums) // 2)
+            keys = tuple(self._tensor(file, f"keys.{layer}", sums) for layer in layers)
+            values = tuple(self._tensor(file, f"values.{layer}", sums) for layer in layers)
         return KVCache(keys, values)
 
     def layer(self, layer: int) -> KeyValues:
         """Return keys and values of one layer (`1 heads pos d_head`), read from the file; raises StaleArtefactError."""
         with _opened(self.path) as (file, head):
             sums = self._sums(head)
-            keys, values = (self._tensor(file, f"{side}.{layer}", sums) for side in _SIDES)
-        return keys, values
+            return self._tensor(file, f"keys.{layer}", sums), self._tensor(file, f"values.{layer}", sums)
 
     def _sums(self, head: Mapping[str, str]) -> dict[str, str]:
-        if _filler(head) != self.filler or head["prefix"] != self.prefix._text():
+        if _source(head) != self.source or head["prefix"] != self.prefix._text():
             raise _KIND.refusal(self.path, "it was filled by something else, or from other tokens")
         sums: dict[str, str] = json.loads(head["checksums"])
         return sums
@@ -186,22 +184,22 @@ def stored_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("prefix-*.safetensors"))
 
 
-def read_head(path: Path) -> tuple[Filler, str]:
-    """Return what filled a file, and how it was called; raises StaleArtefactError for a file that is damaged."""
+def read_head(path: Path) -> tuple[FillSource, str]:
+    """Return the source of a file and its name; raises StaleArtefactError for a file that is damaged."""
     with _opened(path) as (_, head):
         model, intervention = head["model_name"], head["intervention_name"]
-        return _filler(head), model if intervention == "clean" else f"{model}, {intervention}"
+        return _source(head), model if intervention == "clean" else f"{model}, {intervention}"
 
 
-def read_fill(directory: Path) -> tuple[Filler, str]:
-    """Return what filled a directory, and how it was called; only the heads of the files are read.
+def read_fill(directory: Path) -> tuple[FillSource, str]:
+    """Return the source of a directory's files and its name; only the heads of the files are read.
 
-    Raises UsageError for a directory that holds no fill, StaleArtefactError for a damaged file and for two fillers.
+    Raises UsageError for a directory that holds no fill, StaleArtefactError for a damaged file and for two sources.
     """
-    names: dict[Filler, str] = {}
+    names: dict[FillSource, str] = {}
     for path in stored_files(directory):
-        filler, name = read_head(path)
-        names.setdefault(filler, name)
+        source, name = read_head(path)
+        names.setdefault(source, name)
     if len(names) > 1:
         raise StaleArtefactError(
             given=f"{directory} holds caches of {' and of '.join(names.values())}",
@@ -225,8 +223,8 @@ def _opened(path: Path) -> Iterator[tuple[safe_open, dict[str, str]]]:
         yield file, head
 
 
-def _filler(head: Mapping[str, str]) -> Filler:
-    return Filler(**json.loads(head["filler"]))
+def _source(head: Mapping[str, str]) -> FillSource:
+    return FillSource(**json.loads(head["filler"]))
 
 
 def _seal(head: Mapping[str, str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,19 +11,16 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mechint.base.errors import (
-    CacheMismatchError,
     ConversationError,
     ReceiptError,
-    StaleArtefactError,
-    SwapError,
     UsageError,
 )
 from mechint.base.signatures import checked
 from mechint.chat.conversations import Conversation
 from mechint.chat.render import Rendered, render
 from mechint.interventions.addition import Steering, Term
-from mechint.interventions.receipts import Felt, Measured, Receipt
-from mechint.interventions.specifications import Clean, Filled, Injection, Intervention, Swap, terms_among
+from mechint.interventions.receipts import Measured, Receipt, StreamChange
+from mechint.interventions.specifications import Injection, Intervention, check_form
 from mechint.models.cache import KVCache, concatenate
 from mechint.models.capture import check_layers
 from mechint.models.model import Model
@@ -35,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prefilled:
-    """A filled cache, one row for each intervention, and what was done to each."""
+    """A filled cache, one row for each intervention, and the receipt of each."""
 
     rendered: Rendered
     cache: KVCache
@@ -55,17 +51,18 @@ def prefill(model: Model, conversation: Conversation | Rendered, interventions: 
     for intervention in interventions:
         check_fits(model, intervention)
     rows = range(len(interventions))
-    steered = [row for row in rows if not isinstance(interventions[row], Swap | Filled)]
+    steered = [row for row in rows if interventions[row].filler is None]
+    swapped = [row for row in rows if row not in steered]
     fills = [_fill_steered(model, rendered, [interventions[row] for row in steered])] if steered else []
-    fills += [_fill_swapped(model, rendered, swap) for swap in interventions if isinstance(swap, Swap | Filled)]
-    filled = [*steered, *(row for row in rows if row not in steered)]
+    fills += [_fill_swapped(model, rendered, interventions[row]) for row in swapped]
+    filled = [*steered, *swapped]
     cache, receipts = _in_order(fills, [filled.index(row) for row in rows])
     return Prefilled(rendered, cache, tuple(replace(receipt, row=row) for row, receipt in enumerate(receipts)))
 
 
 def check_readable(rendered: Rendered, interventions: Sequence[Intervention]) -> None:
     """Raise ConversationError if there is nothing to intervene on, nothing left to read, or nothing filled for it."""
-    if rendered.prefix_length == 0 and any(not isinstance(i, Clean) for i in interventions):
+    if rendered.prefix_length == 0 and any(i.kind != "clean" for i in interventions):
         raise ConversationError(
             given=f"conversation {rendered.label!r}: no message is marked add_injection",
             allowed="one or more marked messages for any intervention but clean",
@@ -78,19 +75,18 @@ def check_readable(rendered: Rendered, interventions: Sequence[Intervention]) ->
             advice="unmark the last message: what is read must not be steered itself",
         )
     for intervention in interventions:
-        if isinstance(intervention, Filled):
-            intervention.stored(rendered)
+        if intervention.filler is not None:
+            intervention.filler.for_conversation(rendered)
 
 
 def check_fits(model: Model, intervention: Intervention) -> None:
-    """Raise a MechintError for what is not for this model: vectors, swaps and fills of other shapes or weights."""
-    for term in terms_among([intervention]):
+    """Raise a MechintError for vectors and fillers that do not fit this model, and for an invalid intervention."""
+    check_form(intervention)
+    for term in intervention.terms:
         term.vector.check_fits(model.d_model, model.n_layers)
         check_layers(term.layers or (), model.n_layers)
-    if isinstance(intervention, Swap):
-        _check_swap(model, intervention)
-    if isinstance(intervention, Filled):
-        intervention.filler.check_fits(model, intervention.name)
+    if intervention.filler is not None:
+        intervention.filler.check_fits(model)
 
 
 def injected_positions(rendered: Rendered, term: Injection) -> Bool[Tensor, " pos"]:
@@ -118,12 +114,12 @@ def reach_of(model: Model, rendered: Rendered, intervention: Intervention) -> in
     The last block alone hands on nothing, with or without windows; that is no limit of theirs.
     """
     windows = model.blocks.windows
-    if not windows.is_limited or isinstance(intervention, Clean):
+    if not windows.is_limited:
         return None
-    if isinstance(intervention, Swap | Filled):
+    if intervention.filler is not None:
         return windows.farthest([(-1, rendered.prefix_length - 1)])
     changes: list[tuple[int, int]] = []
-    for term in terms_among([intervention]):
+    for term in intervention.terms:
         touched = injected_positions(rendered, term).nonzero()[:, 0].tolist()
         changes += [(layer, max(touched)) for layer in term.layers or () if touched and layer + 1 < model.n_layers]
     return windows.farthest(changes)
@@ -136,13 +132,13 @@ def _fill_steered(
     n_pos = rendered.prefix_length
     steering = Steering(len(interventions), n_pos, model.d_model)
     for row, intervention in enumerate(interventions):
-        for injection in terms_among([intervention]):
+        for injection in intervention.terms:
             steering.add(_term(model, rendered, injection, row))
     hooks: list[Hook] = [(model.resid_post(layer), hook_fn) for layer, hook_fn in steering.hooks().items()]
     tokens = rendered.token_tensor()[:, :n_pos].expand(len(interventions), n_pos)
     cache = model.forward(tokens, hooks=hooks) if n_pos else KVCache()
     steering.check()
-    receipts = [_steered_receipt(model, rendered, i, steering.felt(row)) for row, i in enumerate(interventions)]
+    receipts = [_steered_receipt(model, rendered, i, steering.changes(row)) for row, i in enumerate(interventions)]
     return cache, receipts
 
 
@@ -151,29 +147,16 @@ def _term(model: Model, rendered: Rendered, injection: Injection, row: int) -> T
     return Term(row, injected_positions(rendered, injection)[: rendered.prefix_length], amounts)
 
 
-def _fill_swapped(model: Model, rendered: Rendered, swap: Swap | Filled) -> tuple[KVCache, list[Receipt]]:
-    """Return what another model fills, or has filled, and unmarked segments filled by the model itself."""
-    if isinstance(swap, Swap):
-        cache = _filled_in_turns(model, rendered, swap.model)
-    else:
-        cache = swap.stored(rendered).cache().to(model.device)
+def _fill_swapped(model: Model, rendered: Rendered, swap: Intervention) -> tuple[KVCache, list[Receipt]]:
+    """Return a cache whose marked segments the intervention's filler fills, with its receipt."""
+    assert swap.filler is not None  # the others are filled in one batch
+    cache = swap.filler.cache(model, rendered)
     if cache.n_pos != rendered.prefix_length or cache.n_layers != model.n_layers:
         filled_wrongly = f"a swap that filled {cache.n_pos} positions of {cache.n_layers} layers"
         raise ReceiptError(filled_wrongly, f"{rendered.prefix_length} of {model.n_layers}", "report this model")
     filled = tuple(rendered.marked().nonzero()[:, 0].tolist())
     reach = reach_of(model, rendered, swap)
-    return cache, [Receipt(rendered.label, swap.name, "swapped", cache.n_pos, filled, (), reach=reach)]
-
-
-def _filled_in_turns(model: Model, rendered: Rendered, other: Model) -> KVCache:
-    """Fill marked segments with the other model and unmarked ones with the base model, in order."""
-    tokens, marked = rendered.token_tensor()[:, : rendered.prefix_length], rendered.marked()[: rendered.prefix_length]
-    cache = KVCache()
-    for is_marked, run in groupby(range(rendered.prefix_length), lambda position: bool(marked[position])):
-        positions = list(run)
-        filler = other if is_marked else model
-        cache = filler.forward(tokens[:, positions[0] : positions[-1] + 1], cache.to(filler.device)).to(model.device)
-    return cache
+    return cache, [Receipt(rendered.label, swap.name, swap.kind, cache.n_pos, filled, (), reach=reach)]
 
 
 def _in_order(fills: Sequence[tuple[KVCache, list[Receipt]]], order: Sequence[int]) -> tuple[KVCache, list[Receipt]]:
@@ -185,51 +168,17 @@ def _in_order(fills: Sequence[tuple[KVCache, list[Receipt]]], order: Sequence[in
     return cache, [receipts[row] for row in order]
 
 
-def _check_swap(model: Model, swap: Swap) -> None:
-    other = swap.model
-    if other.identity != swap.identity:
-        raise StaleArtefactError(
-            given=f"{swap.name}: the weights of {other.name} were edited after this swap was made",
-            allowed="a swap that was made from the model as it is now",
-            advice="make it again: mi.Swap(model)",
-        )
-    needed, present = _properties(model), _properties(other)
-    # The words are compared as they are now: they can be added to after a model has been loaded.
-    same_words = other.tokenizer is model.tokenizer or other.tokenizer.get_vocab() == model.tokenizer.get_vocab()
-    alike = same_words and other.vocabulary == model.vocabulary
-    if present != needed or not alike:
-        raise SwapError(
-            given=f"{swap.name}: {present}{'' if alike else ', another tokenizer (its vocabulary or its rules)'}",
-            allowed=f"the shapes and tokenizer of {model.name}: {needed}",
-            advice="swap with a finetuned copy of the same model, loaded with the same backend and dtype",
-        )
-    if model.cache_shapes != other.cache_shapes:
-        raise CacheMismatchError(
-            given=f"{swap.name}: caches shaped {other.cache_shapes[0]}",
-            allowed=f"caches shaped {model.cache_shapes[0]}",
-            advice="swap with a finetuned copy of the same model",
-        )
-
-
-def _properties(model: Model) -> dict[str, str | int]:
-    """Return what two models must agree in to read each other's caches."""
-    return {
-        "backend": model.backend.kind,
-        "dtype": str(model.backend.dtype),
-        "n_layers": model.n_layers,
-        "d_model": model.d_model,
-        "d_vocab": model.backend.d_vocab,
-    }
-
-
-def _steered_receipt(model: Model, rendered: Rendered, intervention: Intervention, felt: Mapping[int, Felt]) -> Receipt:
-    kind = "clean" if isinstance(intervention, Clean) else "injected"
+def _steered_receipt(
+    model: Model, rendered: Rendered, intervention: Intervention, changes: Mapping[int, StreamChange]
+) -> Receipt:
     touched = torch.zeros(len(rendered.tokens), dtype=torch.bool)
-    for term in terms_among([intervention]):
+    for term in intervention.terms:
         touched |= injected_positions(rendered, term)
     names, positions = (rendered.label, intervention.name), touched.nonzero()[:, 0].tolist()
-    passes = {layer: [once] for layer, once in felt.items()}
-    receipt = Measured(model, rendered.tokens).receipt(names, kind, rendered.prefix_length, positions, passes)
+    passes = {layer: [once] for layer, once in changes.items()}
+    receipt = Measured(model, rendered.tokens).receipt(
+        names, intervention.kind, rendered.prefix_length, positions, passes
+    )
     return replace(receipt, reach=reach_of(model, rendered, intervention))
 
 

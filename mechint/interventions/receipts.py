@@ -1,4 +1,4 @@
-"""Receipts: what an intervention did to a row of the cache, as its hooks counted and measured it."""
+"""Receipts: the changes that an intervention made to a row of the cache, as its hooks counted and measured them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _SHOWN_OUTLIERS = 5
 
 
 @dataclass(frozen=True)
-class Felt:
-    """What one row felt at one layer in one pass, at each position to which something was added.
+class StreamChange:
+    """The measured change of one row at one layer in one pass, at each position to which something was added.
 
     `change` and `before` are the norms of what the stream changed by, and of what it was before.
     """
@@ -36,14 +36,14 @@ class Felt:
     change: Float[Tensor, " touched"]
     before: Float[Tensor, " touched"]
 
-    def moved(self, start: int) -> Felt:
-        """Return the same at positions that are counted from `start`."""
+    def moved(self, start: int) -> StreamChange:
+        """Return the change with `start` added to its positions."""
         return replace(self, positions=self.positions + start)
 
 
 @dataclass(frozen=True)
 class LayerTouch:
-    """What one row felt at one layer, as measured on the activations.
+    """The change of one row at one layer over all passes, as measured on the activations.
 
     `positions` counts those where the stream is another after the addition (what is too small for the model's dtype is
     lost in rounding), `firings` how often each was added to: the most, over the positions. `vector_norm` is the mean
@@ -62,14 +62,14 @@ class LayerTouch:
     dose: float | None = None
 
     @classmethod
-    def of(cls, layer: int, felt: Sequence[Felt], unit: float | None) -> LayerTouch:
-        """Return what all passes over a row come to at one layer."""
-        places = torch.cat([torch.zeros(0, dtype=torch.long), *(of_pass.positions for of_pass in felt)])
+    def of(cls, layer: int, changes: Sequence[StreamChange], unit: float | None) -> LayerTouch:
+        """Return the touch of a layer, from the measured changes of all passes over a row."""
+        places = torch.cat([torch.zeros(0, dtype=torch.long), *(of_pass.positions for of_pass in changes)])
         if not len(places):
             return cls(layer, 0, 0, 0.0, 0.0, 0.0, unit, None if unit is None else 0.0)
-        firings = torch.cat([torch.full_like(of_pass.positions, of_pass.firings) for of_pass in felt])
-        change = torch.cat([of_pass.change for of_pass in felt])
-        before = torch.cat([of_pass.before for of_pass in felt])
+        firings = torch.cat([torch.full_like(of_pass.positions, of_pass.firings) for of_pass in changes])
+        change = torch.cat([of_pass.change for of_pass in changes])
+        before = torch.cat([of_pass.before for of_pass in changes])
         added, there = float(change.mean()), float(np.median(before.numpy()))
         return cls(
             layer=layer,
@@ -98,7 +98,7 @@ class OutlierToken:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one prefill did to one row of the cache: an injection by layer; a swap by the positions it filled.
+    """The changes of one prefill to one row of the cache: an injection by layer; a swap by the positions it filled.
 
     `reach` is the last position that what was done can change, where sliding windows of attention end it; else None.
     `outliers` are the tokens among the touched ones whose norm is more than 10 times the median of all of them.
@@ -165,7 +165,7 @@ class Receipt:
         return facts
 
     def _curves(self) -> dict[str, dict[int, float]]:
-        """Return what was added by layer, in units of the conversation's own stream and of the model's."""
+        """Return the added norm by layer, in units of the conversation's own stream and of the model's."""
         if not self.layers:
             return {}
         curves = {"|added| / median |residual| here": {touch.layer: touch.ratio for touch in self.layers}}
@@ -175,7 +175,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a receipt of steering is made from besides what was felt: the model, and the tokens that were read."""
+    """A model and the tokens that it read, which with the measured changes of a row make its receipt."""
 
     model: Model
     tokens: Sequence[int]
@@ -186,21 +186,23 @@ class Measured:
         kind: str,
         n_pos: int,
         positions: Iterable[int],
-        felt: Mapping[int, Sequence[Felt]],
+        changes: Mapping[int, Sequence[StreamChange]],
         row: int = 0,
     ) -> Receipt:
-        """Return the receipt of a row (conversation and intervention by name) that felt this at each layer."""
-        units = typical_norms(self.model) if felt else None
+        """Return the receipt of a row (by the names of its cell) from its measured changes at each layer."""
+        units = typical_norms(self.model) if changes else None
         touches = tuple(
-            LayerTouch.of(layer, felt[layer], None if units is None else units[layer]) for layer in sorted(felt)
+            LayerTouch.of(layer, changes[layer], None if units is None else units[layer]) for layer in sorted(changes)
         )
-        return Receipt(*names, kind, n_pos, tuple(positions), touches, row, self._outliers(felt, touches))
+        return Receipt(*names, kind, n_pos, tuple(positions), touches, row, self._outliers(changes, touches))
 
-    def _outliers(self, felt: Mapping[int, Sequence[Felt]], touches: Sequence[LayerTouch]) -> tuple[OutlierToken, ...]:
+    def _outliers(
+        self, changes: Mapping[int, Sequence[StreamChange]], touches: Sequence[LayerTouch]
+    ) -> tuple[OutlierToken, ...]:
         most: dict[int, tuple[float, int]] = {}
         for touch in touches:
             limit = OUTLIER * touch.residual_norm
-            for of_pass in felt[touch.layer]:
+            for of_pass in changes[touch.layer]:
                 far = of_pass.before > limit if limit else torch.zeros_like(of_pass.before, dtype=torch.bool)
                 for position, norm in zip(of_pass.positions[far].tolist(), of_pass.before[far].tolist(), strict=True):
                     most[position] = max(most.get(position, (0.0, 0)), (norm / touch.residual_norm, touch.layer))

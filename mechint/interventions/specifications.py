@@ -1,4 +1,4 @@
-"""What to do during a prefill: nothing, add concept vectors, or let another model fill the cache (now, or before).
+"""Interventions on a prefill: none, injected concept vectors, or a cache that another model fills (now, or before).
 
 Specifications only: frozen, composable, hashable by content. `prefill` carries them out.
 """
@@ -6,50 +6,73 @@ Specifications only: frozen, composable, hashable by content. `prefill` carries 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from mechint.base import arguments, html
-from mechint.base.errors import ConversationError, LayerRangeError, NumericalError, UsageError
+from mechint.base.errors import LayerRangeError, NumericalError, UsageError
 from mechint.base.files import sha256
 from mechint.base.signatures import checked
-from mechint.interventions.fill_files import Filler, Prefix, StoredPrefix, read_fill
+from mechint.interventions.fill_files import read_fill
+from mechint.interventions.fillers import Filler, ModelFiller, StoredFiller
 from mechint.models.model import Model
 from mechint.models.residual_scale import unit_key
 from mechint.vectors.concept_vectors import ConceptVector, check_not_zero, unit_norm
 
-if TYPE_CHECKING:
-    from mechint.chat.render import Rendered
+Kind = Literal["clean", "injected", "swapped"]
+
+
+class Intervention(ABC):
+    """Base class of interventions: how the marked segments of a conversation are filled in its cache.
+
+    An intervention either adds injections (`terms`) or has another fill the cache (`filler`); one with neither leaves
+    it clean. All else follows from these two, so a new kind of intervention is a frozen dataclass with a name, a key
+    and one of them.
+    """
+
+    name: str
+    terms: tuple[Injection, ...] = ()
+    filler: Filler | None = None
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Hash of what this does to a cache (its name does not count)."""
+
+    @property
+    def kind(self) -> Kind:
+        """The word for it in receipts and tables."""
+        if self.filler is not None:
+            return "swapped"
+        return "injected" if self.terms else "clean"
 
 
 @dataclass(frozen=True)
-class Clean:
+class Clean(Intervention):
     """The cache as the model itself fills it; nothing else may have its name."""
 
     name: str = field(default="clean", init=False)
 
     @property
     def key(self) -> str:
-        """Hash of what this does to a cache."""
+        """Hash of what this does to a cache: nothing."""
         return sha256(b"clean")
 
 
 CLEAN = Clean()
 
 
-class _Addable:
+class _Addable(Intervention):
     """`+` composes injections."""
 
-    terms: tuple[Injection, ...]
-    name: str
-
     def __add__(self, other: Injection | InjectionSum) -> InjectionSum:
-        if not isinstance(other, Injection | InjectionSum):
+        if not isinstance(other, _Addable):
             return NotImplemented
         return InjectionSum((*self.terms, *other.terms))
 
@@ -99,7 +122,7 @@ class Injection(_Addable):
         return self.relative_strength is not None
 
     def amount(self, layer: int, model: Model) -> Float[Tensor, " d_model"]:
-        """Return what is added to the residual stream of `model` at a layer.
+        """Return the vector that is added to the residual stream of `model` at a layer.
 
         Raises NumericalError for more than float32 can hold the square of, and what `model.residual_norms` raises.
         """
@@ -145,16 +168,18 @@ class InjectionSum(_Addable):
 
 @checked
 @dataclass(frozen=True)
-class Swap:
+class Swap(Intervention):
     """Let `model` fill the marked segments; the unmarked ones are filled by the model that is asked."""
 
     model: Model = field(compare=False)
     name: str = ""
     identity: str = field(init=False, repr=False)
+    filler: ModelFiller = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "identity", self.model.identity)
         _set_name(self, f"swap({self.model.name})")
+        object.__setattr__(self, "filler", ModelFiller(self.name, self.model, self.identity))
 
     def renamed(self, name: str) -> Swap:
         """Return the same swap under another name."""
@@ -162,65 +187,52 @@ class Swap:
 
     @property
     def key(self) -> str:
-        """Hash of what this does to a cache."""
+        """Hash of what this does to a cache: of the other model's weights."""
         return sha256(b"swap", self.identity.encode())
 
 
 @checked
 @dataclass(frozen=True)
-class Filled:
+class Filled(Intervention):
     """Let the caches that `mi.fill` has left in `directory` stand for the marked segments: a swap's second phase.
 
     Every conversation that is asked must have its prefix there (ConversationError), filled by a model of the same
     backend, dtype, shape and vocabulary (CacheMismatchError). Files are read layer by layer, and checked as they are.
-    Raises UsageError for a directory that is no fill, StaleArtefactError for damaged files and for several fillers.
+    Raises UsageError for a directory that is no fill, StaleArtefactError for damaged files and for several sources.
     """
 
     directory: str | Path
     name: str = ""
-    filler: Filler = field(init=False, repr=False)
+    filler: StoredFiller = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "directory", Path(self.directory).expanduser().resolve())
-        filler, name = read_fill(Path(self.directory))
-        object.__setattr__(self, "filler", filler)
-        _set_name(self, f"filled({name})")
+        directory = Path(self.directory).expanduser().resolve()
+        object.__setattr__(self, "directory", directory)
+        source, source_name = read_fill(directory)
+        _set_name(self, f"filled({source_name})")
+        object.__setattr__(self, "filler", StoredFiller(self.name, directory, source))
 
     @property
     def key(self) -> str:
         """Hash of what this does to a cache: of the filling model, its intervention, backend and dtype."""
-        return sha256(b"filled", self.filler.fingerprint().encode())
-
-    def stored(self, rendered: Rendered) -> StoredPrefix:
-        """Return the file with the marked prefix of a conversation; raises ConversationError if there is none."""
-        prefix = StoredPrefix(Path(self.directory), self.filler, Prefix.of(rendered))
-        if not prefix.path.is_file():
-            raise ConversationError(
-                given=f"{self.name} has no cache of the first turns of conversation {rendered.label!r}",
-                allowed="conversations that mi.fill was given, with the same marks and as the same tokens",
-                advice="run mi.fill with this conversation too: only what is missing is filled",
-            )
-        return prefix
-
-
-Intervention = Clean | Injection | InjectionSum | Swap | Filled
+        return sha256(b"filled", self.filler.source.fingerprint().encode())
 
 
 def terms_among(interventions: Iterable[Intervention]) -> list[Injection]:
-    """Return the injections among some interventions, those of sums one by one."""
-    return [term for i in interventions if isinstance(i, Injection | InjectionSum) for term in i.terms]
+    """Return the injections of some interventions, those of sums one by one."""
+    return [term for intervention in interventions for term in intervention.terms]
 
 
 def key_for(model: Model, intervention: Intervention) -> str:
     """Hash of what an intervention does to a cache of `model`: its key, with the unit if a strength is relative."""
-    if not any(term.is_relative for term in terms_among([intervention])):
+    if not any(term.is_relative for term in intervention.terms):
         return intervention.key
     return sha256(intervention.key.encode(), unit_key(model).encode())
 
 
 def dose_text(intervention: Intervention) -> str:
     """Return an intervention's name with the strength and layers of every injection in it, for messages."""
-    if not isinstance(intervention, Injection | InjectionSum):
+    if not intervention.terms:
         return intervention.name
     doses = [
         f"relative_strength={term.relative_strength:g} at layers {html.spans(term.layers or ())}"
@@ -229,6 +241,22 @@ def dose_text(intervention: Intervention) -> str:
         for term in intervention.terms
     ]
     return f"{intervention.name} ({', '.join(doses)})"
+
+
+def check_form(intervention: Intervention) -> None:
+    """Raise UsageError for the clean one's name on another intervention, and for terms beside a filler."""
+    if intervention.name == CLEAN.name and intervention != CLEAN:
+        raise UsageError(
+            given=f"{type(intervention).__name__} with the name {CLEAN.name!r}",
+            allowed=f"any name but {CLEAN.name!r}, which is that of the unsteered runs that shifts are taken against",
+            advice="give it another name (name=...; a vector that is called so can have its file renamed)",
+        )
+    if intervention.terms and intervention.filler is not None:
+        raise UsageError(
+            given=f"{intervention.name}: terms and a filler",
+            allowed="injections into the model itself, or a cache that another fills",
+            advice="give one of the two",
+        )
 
 
 def _each_once(name: str, values: Sequence[int]) -> tuple[int, ...]:
@@ -241,16 +269,10 @@ def _each_once(name: str, values: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(values) if name == "layers" else values)
 
 
-def _set_name(intervention: Injection | InjectionSum | Swap | Filled, default: str) -> None:
+def _set_name(intervention: Intervention, default: str) -> None:
     """Give an intervention its default name if it has none; raises UsageError for the name of the clean one."""
-    name = intervention.name or default
-    if name == CLEAN.name:
-        raise UsageError(
-            given=f"{type(intervention).__name__} with the name {name!r}",
-            allowed=f"any name but {name!r}, which is that of the unsteered runs that shifts are taken against",
-            advice="give it another name (name=...; a vector that is called so can have its file renamed)",
-        )
-    object.__setattr__(intervention, "name", name)
+    object.__setattr__(intervention, "name", intervention.name or default)
+    check_form(intervention)
 
 
 def _check_injection(injection: Injection) -> None:

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechint.base.errors import ReceiptError, UsageError
-from mechint.interventions.receipts import Felt
-from mechint.interventions.specifications import Filled, Intervention, terms_among
+from mechint.interventions.addition import norms_of
+from mechint.interventions.receipts import StreamChange
+from mechint.interventions.specifications import Intervention
 from mechint.models.cache import KVCache
 from mechint.models.capture import read_on
 from mechint.models.model import Model
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SteeredRow:
-    """What is added to one row at every position, a vector by layer; and what it has felt in each pass so far.
+    """A row with the vector that is added at each layer, everywhere, and its measured changes in each pass so far.
 
-    Positions are counted from the first that was steered; a layer where zeros are added has felt nothing.
+    Positions are counted from the first that was steered; a layer where zeros are added has no changes.
     """
 
     added: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
-    felt: dict[int, tuple[Felt, ...]] = field(default_factory=dict)
+    changes: dict[int, tuple[StreamChange, ...]] = field(default_factory=dict)
 
     def copy(self) -> SteeredRow:
         """Return a row with the same past that counts on by itself."""
-        return SteeredRow(self.added, dict(self.felt))
+        return SteeredRow(self.added, dict(self.changes))
 
 
 class ActiveSteering:
@@ -47,7 +48,7 @@ class ActiveSteering:
     def __init__(self, rows: Sequence[SteeredRow]) -> None:
         self.rows = tuple(rows)
         layers = sorted({layer for row in rows for layer in row.added})
-        self._additions = {layer: _Addition(_stacked(rows, layer)) for layer in layers}
+        self._additions = {layer: _RowHook(_stacked(rows, layer)) for layer in layers}
 
     def select(self, rows: Sequence[int]) -> ActiveSteering:
         """Return the steering of some of the rows, which go on counting."""
@@ -68,36 +69,42 @@ class ActiveSteering:
             self._count(layer, addition)
         return extended, resid
 
-    def _count(self, layer: int, addition: _Addition) -> None:
+    def _count(self, layer: int, addition: _RowHook) -> None:
         if addition.firings != 1:
             raise _not_as_asked(layer, f"{addition.firings} firings")
         for number, row in enumerate(self.rows):
             if layer in row.added:
-                earlier = row.felt.get(layer, ())
+                earlier = row.changes.get(layer, ())
                 start = int(earlier[-1].positions[-1]) + 1 if earlier else 0
-                row.felt[layer] = (*earlier, *addition.felt(number, start))
+                row.changes[layer] = (*earlier, *addition.changes(number, start))
 
 
 def added_vectors(model: Model, intervention: Intervention) -> dict[int, Float[Tensor, " d_model"]]:
-    """Return what an intervention adds to the residual stream of `model` at each layer: nothing but for injections."""
+    """Return the sum of an intervention's injections at each layer of `model`; nothing for any other intervention."""
     total: dict[int, Tensor] = {}
-    for term in terms_among([intervention]):
+    for term in intervention.terms:
         for layer in term.layers or ():
             amount = term.amount(layer, model)
             total[layer] = total[layer] + amount if layer in total else amount
     return total
 
 
+def reader_of(model: Model, intervention: Intervention) -> Model:
+    """Return the model that reads a text under an intervention: the other one, for a swap whose model is loaded."""
+    filler = intervention.filler
+    return model if filler is None or filler.model is None else filler.model
+
+
 def check_everywhere(interventions: Sequence[Intervention]) -> None:
-    """Raise UsageError for what cannot act at every position: caches filled before, injections narrowed to a part."""
+    """Raise UsageError for interventions that cannot act at every position: stored caches, narrowed injections."""
     for intervention in interventions:
-        if isinstance(intervention, Filled):
+        if intervention.filler is not None and intervention.filler.model is None:
             raise UsageError(
                 given=f"{intervention.name}: caches that were filled before",
                 allowed="clean, injections, and swaps whose model is loaded",
                 advice="use mi.Swap with the model that filled them",
             )
-        for term in terms_among([intervention]):
+        for term in intervention.terms:
             if term.positions is not None or term.segments is not None:
                 raise UsageError(
                     given=f"{term.name}: narrowed to {'positions' if term.segments is None else 'segments'}",
@@ -107,7 +114,7 @@ def check_everywhere(interventions: Sequence[Intervention]) -> None:
 
 
 def _stacked(rows: Sequence[SteeredRow], layer: int) -> Float[Tensor, "batch d_model"]:
-    """Return what is added to each row at one layer; zeros where that is nothing."""
+    """Return the vector added to each row at one layer; zeros for rows without one."""
     nothing = torch.zeros_like(next(row.added[layer] for row in rows if layer in row.added))
     return torch.stack([row.added.get(layer, nothing) for row in rows])
 
@@ -120,7 +127,7 @@ def _not_as_asked(layer: int, counted: str) -> ReceiptError:
     )
 
 
-class _Addition:
+class _RowHook:
     """The hook of one layer: adds each row's vector at all positions of the pass."""
 
     def __init__(self, vectors: Float[Tensor, "batch d_model"]) -> None:
@@ -138,13 +145,12 @@ class _Addition:
             raise _not_as_asked(self.layer, f"activations shaped {tuple(activation.shape)}")
         self.vectors = self.vectors.to(activation.device)
         changed: Tensor = activation + self.vectors[:, None].to(activation.dtype)
-        self.before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32).cpu()
-        self.change = (changed.float() - activation.float()).norm(dim=-1).cpu()
+        self.before, self.change = norms_of(activation, changed)
         return changed
 
-    def felt(self, row: int, start: int) -> list[Felt]:
-        """Return what one row felt in the last pass, which began at `start`: nothing, or something everywhere."""
+    def changes(self, row: int, start: int) -> list[StreamChange]:
+        """Return the measured change of one row in the last pass, which began at `start`; none for a row of zeros."""
         if not self.live[row]:
             return []
         places = torch.arange(start, start + self.n_pos)
-        return [Felt(self.firings, places, self.change[row], self.before[row])]
+        return [StreamChange(self.firings, places, self.change[row], self.before[row])]

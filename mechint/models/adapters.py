@@ -69,7 +69,7 @@ def _bridge_of(model: Model, adapter: str | Path) -> BridgeBackend:
 
 
 def _settings(attached: PeftModel) -> str:
-    """Return what an adapter's configuration says it does with its weights, as text."""
+    """Return the settings of an adapter that decide how its weights act, as text."""
     config = {key: value for key, value in attached.active_peft_config.to_dict().items() if key not in _ORIGIN}
     return json.dumps(config, sort_keys=True, default=_plain)
 

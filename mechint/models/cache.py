@@ -75,7 +75,8 @@ class KVCache:
         if not 0 <= n_pos <= self.n_pos:
             raise CacheMismatchError(f"a crop to {n_pos} positions", f"0 to {self.n_pos}", "crop inside the cache")
         mask = None if self.mask is None else self.mask[:, :n_pos]
-        keys, values = (tuple(t[:, :, :n_pos] for t in side) for side in (self.keys, self.values))
+        keys = tuple(tensor[:, :, :n_pos] for tensor in self.keys)
+        values = tuple(tensor[:, :, :n_pos] for tensor in self.values)
         return replace(self, keys=keys, values=values, mask=mask)
 
     def to(self, device: str | torch.device) -> KVCache:
@@ -89,7 +90,7 @@ class KVCache:
 
     @checked
     def save(self, path: str | Path, identity: Mapping[str, str]) -> Path:
-        """Write the cache as sealed safetensors with `identity` (what it was computed from) as metadata, atomically."""
+        """Write the cache as sealed safetensors with `identity` (a hash of its inputs) as metadata, atomically."""
         return save_tensors(Path(path), self.tensors(), identity)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -105,16 +106,16 @@ class KVCache:
         _check_identity(Path(path), content.metadata, identity)
         with reading(path, _KIND):
             n_layers = sum(name.startswith("keys.") for name in content.tensors)
-            keys, values = [
-                tuple([content.tensors[f"{kind}.{i}"] for i in range(n_layers)]) for kind in ("keys", "values")
-            ]
+            keys = tuple([content.tensors[f"keys.{layer}"] for layer in range(n_layers)])
+            values = tuple([content.tensors[f"values.{layer}"] for layer in range(n_layers)])
             return cls(keys, values, content.tensors.get("mask"))
 
     def _sides(self) -> tuple[tuple[str, tuple[Tensor, ...]], ...]:
         return (("keys", self.keys), ("values", self.values))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> KVCache:
-        keys, values = (tuple(change(tensor) for tensor in side) for side in (self.keys, self.values))
+        keys = tuple(change(tensor) for tensor in self.keys)
+        values = tuple(change(tensor) for tensor in self.values)
         return KVCache(keys, values, None if self.mask is None else change(self.mask))
 
 
@@ -125,10 +126,8 @@ def concatenate(caches: Sequence[KVCache]) -> KVCache:
         raise CacheMismatchError(
             f"caches of different (layers, positions, unpadded): {sorted(shapes)}", "equal ones", "fill them alike"
         )
-    keys, values = (
-        tuple(torch.cat(layer) for layer in zip(*(getattr(cache, side) for cache in caches), strict=True))
-        for side in ("keys", "values")
-    )
+    keys = tuple(torch.cat(layer) for layer in zip(*(cache.keys for cache in caches), strict=True))
+    values = tuple(torch.cat(layer) for layer in zip(*(cache.values for cache in caches), strict=True))
     masks = [cache.mask for cache in caches if cache.mask is not None]
     return KVCache(keys, values, torch.cat(masks) if masks else None)
 

@@ -1,4 +1,4 @@
-"""The files of a checkpoint, looked at before any library reads them, and what lies in its weights beside its model.
+"""The files of a checkpoint, checked before any library reads them, and weights in them that the model does not use.
 
 Libraries take a file that is not there, is a pipe or a broken link, or is no JSON, for one that is not needed; store
 whatever number a tensor holds as the model's kind of number; and only log what they leave out. The model then loads.
@@ -34,9 +34,14 @@ _REAL = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # safetensors' name
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 _MAX_LAYERS = 10_000
 _AT_LEAST_ONE = (
-    "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
     "vocab_size",
-)  # fmt: skip
+)
 
 
 def check_files(directory: Path) -> None:

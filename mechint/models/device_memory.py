@@ -1,4 +1,4 @@
-"""What is free on a device, and the ways in which it is said that nothing is left."""
+"""The free memory of a device, and the errors by which libraries say that none is left."""
 
 from __future__ import annotations
 

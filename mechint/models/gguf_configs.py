@@ -22,15 +22,30 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 Setting = int | float | str | bool | None | list[str] | dict[str, object]
-# Carried over below; of the last line nothing follows for what is computed.
+# Fields that are carried over below; the last two change nothing that is computed.
 _COMMON = (
-    "vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length",
-    "attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length",
-    "attention.layer_norm_rms_epsilon", "attention.causal",
-    "rope.dimension_count", "rope.freq_base", "rope.scaling.type", "rope.scaling.factor",
-    "rope.scaling.original_context_length", "rope.scale_linear", "expert_count", "expert_used_count",
-    "rope.scaling.finetuned", "tensor_data_layout",
-)  # fmt: skip
+    "vocab_size",
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "attention.causal",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scale_linear",
+    "expert_count",
+    "expert_used_count",
+    "rope.scaling.finetuned",
+    "tensor_data_layout",
+)
 _GEMMA = ("attention.sliding_window", "attention.sliding_window_pattern", "attention.scale", "rope.freq_base_swa")
 _SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 _MAX_LAYERS = 10_000
@@ -38,7 +53,7 @@ _BLOCK = re.compile(r"blk\.(\d{1,9})\.")
 
 
 def config_of(model: GGUFModel) -> PretrainedConfig:
-    """Return the configuration; raises ValueError for what cannot be carried over, or does not fit the tensors."""
+    """Return the configuration; raises ValueError for fields that cannot be carried over or do not fit the tensors."""
     from transformers import CONFIG_MAPPING
 
     if model.architecture not in _FAMILIES:
@@ -90,7 +105,7 @@ class _Declared:
         )
 
     def settings(self, model: GGUFModel) -> dict[str, Setting]:
-        """Return what all families have in common, in transformers' names."""
+        """Return the settings that all families have in common, in transformers' names."""
         return {
             "num_hidden_layers": self.n_layers,
             "hidden_size": self.d_model,
@@ -167,7 +182,7 @@ def _qwen3(model: GGUFModel, declared: _Declared) -> dict[str, Setting]:
 
 
 def _gemma(model: GGUFModel, declared: _Declared, largest: int) -> dict[str, Setting]:
-    """Return what Gemma 2 and 3 share; the largest of each, known by its blocks, has another scale of attention."""
+    """Return the settings that Gemma 2 and 3 share; the largest of each scales attention in its own way."""
     scalar = declared.d_model // declared.n_heads if declared.n_layers == largest else declared.d_head
     if (scale := model.number("attention.scale", scalar**-0.5)) > 0:
         scalar = round(scale**-2)

@@ -1,4 +1,4 @@
-"""The header of a GGUF file with a model: what it declares, and where its tensors lie.
+"""The header of a GGUF file with a model: its declared fields, and the places of its tensors.
 
 Read here and not with the `gguf` package, whose reader takes seconds for a vocabulary and believes counts beyond the
 end of a file. The format is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3.
@@ -52,7 +52,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class GGUFModel:
-    """What a file declares, by key, and its tensors by name; offsets count from the beginning of the file."""
+    """The header of a GGUF file: declared fields by key, tensors by name, their offsets counted from its beginning."""
 
     path: Path
     fields: Mapping[str, object]
@@ -114,7 +114,7 @@ class GGUFModel:
 
 @contextmanager
 def reading_model(path: Path) -> Iterator[GGUFModel]:
-    """Yield the header of a file; whatever goes wrong with it meanwhile becomes one ModelValidationError.
+    """Yield the header of a file; any error in this context becomes one ModelValidationError.
 
     Memory that ran out stays what it is. Raises PrerequisiteError without the gguf package.
     """
@@ -147,7 +147,8 @@ def _header(path: Path) -> GGUFModel:
         head = _Cursor(data)
         if data[:4] != b"GGUF":
             raise ValueError("it does not begin as GGUF files do")
-        _, version, n_tensors, n_fields = (head.whole(form) for form in "IIQQ")
+        head.whole("I")  # the letters GGUF
+        version, n_tensors, n_fields = head.whole("I"), head.whole("Q"), head.whole("Q")
         if version not in _VERSIONS:
             raise ValueError(f"it is of GGUF version {version} (or of a machine with the other order of bytes)")
         fields: dict[str, object] = {}
@@ -171,7 +172,7 @@ def _once(name: str, into: dict[str, _Value], read: Callable[[], _Value]) -> Non
 
 
 class _Cursor:
-    """Reads one thing after another from the beginning of a file."""
+    """Reads one value after another from the beginning of a file."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.at = data, 0

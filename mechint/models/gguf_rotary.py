@@ -36,7 +36,7 @@ def rope_of(model: GGUFModel, d_head: int) -> dict[str, object]:
 
 
 def _llama3(factors: Float[Tensor, " half"], base: float, d_head: int) -> dict[str, object]:
-    """Return Llama 3's scaling, of which a file holds what it divides each frequency by."""
+    """Return Llama 3's scaling; a file holds the divisor of each frequency."""
     factor = float(factors.max())
     lengths = 2 * math.pi * base ** (torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
     low, high, before = _LLAMA3.values()

@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF model, made from what its file declares and nothing else.
+"""The tokenizer of a GGUF model, made from the fields of its file and nothing else.
 
 transformers takes the family's own rules of splitting, or GPT-2's where it does not know the name of the file's
 pre-tokenizer: "1234" is then other tokens than the model was trained on. Here a name that is not known is refused.

@@ -1,4 +1,4 @@
-"""The weights of a GGUF model under transformers' names, with what llama.cpp's conversion did to them undone."""
+"""The weights of a GGUF model under transformers' names, with the changes of llama.cpp's conversion undone."""
 
 from __future__ import annotations
 

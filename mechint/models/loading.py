@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class _Info(TypedDict):
-    """What transformers says of how weights and model fit."""
+    """The report of transformers on weights that a model lacks, has no place for, or has in another shape."""
 
     missing_keys: set[str]
     unexpected_keys: set[str]

@@ -1,4 +1,4 @@
-"""How much memory a run may take: what the user allows, else a share of what is free; looked at again as it goes on."""
+"""How much memory a run may take: as the user allows, else a share of the free memory, looked at as it goes on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a run may take besides what is there when it begins, in bytes: on each device, and of the computer's memory.
+    """The bytes that a run may take besides those in use when it begins: on each device, and of the computer's memory.
 
     `host` is the computer's memory for caches that are kept there, where the devices are others.
     """
@@ -87,7 +87,7 @@ class Memory:
         return Room(left, left, shared=True)
 
     def planned(self, kept: int) -> Room:
-        """Return what will be left beside caches of `kept` bytes if other programs take nothing."""
+        """Return the room that will be left beside caches of `kept` bytes if other programs take nothing."""
         if self.host is not None:
             return Room(self.host - kept, self.limit, shared=False)
         return Room(self.limit - kept, self.limit - kept, shared=True)

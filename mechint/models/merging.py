@@ -63,7 +63,7 @@ def merged(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
 
 
 def own_tensors(adapter: str) -> dict[str, Tensor]:
-    """Return what an adapter's files hold, by name; raises ModelValidationError."""
+    """Return the tensors of an adapter's files, by name; raises ModelValidationError."""
     _config(adapter)
     with _loading(adapter):
         from peft.utils import load_peft_weights
@@ -113,7 +113,7 @@ def _untie(model: PreTrainedModel) -> None:
 
 
 def _inner(module: nn.Module) -> nn.Module:
-    """Return the layer of the model itself, in whatever of PEFT's it is wrapped."""
+    """Return the layer of the model itself, out of PEFT's wrappers."""
     while True:
         inside = next(
             (layer for layer in (getattr(module, name, None) for name in _WRAPPED) if layer is not None), None

@@ -43,7 +43,7 @@ EMBED_HOOK = "blocks.0.hook_resid_pre"
 
 @dataclass(frozen=True)
 class LoadArguments:
-    """What `load` was called with, so that another process can load the same.
+    """The arguments of a call of `load`, with which another process can load the same model.
 
     `on_top` is the adapter of a model that came from `with_adapter`; `identity`, if it is not empty, that of the model
     that must come of it.
@@ -183,7 +183,7 @@ class Model:
 
     @cached_property
     def readout_work(self) -> int:
-        """What reading one residual over the whole vocabulary takes, in what a token takes in one block."""
+        """The work of reading one residual over the whole vocabulary, in units of (token x block)."""
         d_model, backend = self.d_model, self.backend
         return max(1, d_model * backend.d_vocab // (4 * d_model**2 + 3 * d_model * backend.d_mlp))
 

@@ -23,7 +23,7 @@ _HUB_ID = re.compile(r"(?!.{97})(\w[\w.-]*\w|\w)/(\w[\w.-]*\w|\w)", re.ASCII)  #
 
 @dataclass(frozen=True)
 class Source:
-    """What `mi.load` was asked for: the name as given, and the directory, GGUF file or hub id that it stands for.
+    """A model by name: the name as given to `mi.load`, and the directory, GGUF file or hub id that it stands for.
 
     `adapter` is the directory of a LoRA adapter that the name stood for; the location is then that of its base model.
     """
@@ -105,7 +105,7 @@ def check_reachable(source: Source) -> None:
 
 
 def _path(name: str) -> Path:
-    """Return the path that a name could be; raises UnknownModelError for what no path can be."""
+    """Return a name as a path; raises UnknownModelError for a name that cannot be one."""
     try:
         path = Path(name).expanduser()
         path.lstat()

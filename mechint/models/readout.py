@@ -24,7 +24,7 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Readings:
-    """What a readout tells of `n` residuals: raw logits of `k` tokens, log-sum-exp and entropy (in nats)."""
+    """The readout of `n` residuals: raw logits of `k` tokens, log-sum-exp and entropy (in nats)."""
 
     logits: Float[Tensor, "n k"]
     log_sum_exp: Float[Tensor, " n"]
@@ -97,11 +97,10 @@ class Readout:
             raise UsageError("no answers for yes or no", "one token or more on each side", "pass answers=mi.Answers()")
         ids = torch.tensor([*yes, *no], device=self.weight.device)
         logits = self._unembed(self._normed(resid), ids)
-        first, second = (
-            side.logsumexp(-1) if reduce == "sum" else side.amax(-1)
-            for side in (logits[:, : len(yes)], logits[:, len(yes) :])
-        )
-        return first - second
+        of_yes, of_no = logits[:, : len(yes)], logits[:, len(yes) :]
+        if reduce == "sum":
+            return of_yes.logsumexp(-1) - of_no.logsumexp(-1)
+        return of_yes.amax(-1) - of_no.amax(-1)
 
     def _normed(self, resid: Tensor) -> Tensor:
         values = resid.to(self.weight.device, torch.float32)

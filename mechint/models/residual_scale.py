@@ -56,7 +56,7 @@ def residual_norms(model: Model) -> tuple[float, ...]:
 
 
 def unit_key(model: Model) -> str:
-    """Hash of what the unit depends on besides the weights: the way of measuring, and the text as tokens.
+    """Hash of the unit's inputs besides the weights: the way of measuring, and the text as tokens.
 
     The norms themselves are no part of it: their last digits differ between machines whose tables are put together.
     """
@@ -72,7 +72,7 @@ def typical_norms(model: Model) -> tuple[float, ...] | None:
 
 
 def unit_record(model: Model) -> dict[str, JSON]:
-    """Return what tables and records say of a model's unit: its norms by layer, and the key of how it was measured."""
+    """Return a model's unit of strengths as JSON data: its norms by layer, and the key of how it was measured."""
     norms = typical_norms(model)
     return {"what": _METHOD.decode(), "key": unit_key(model), "norms": None if norms is None else list(norms)}
 
@@ -80,16 +80,21 @@ def unit_record(model: Model) -> dict[str, JSON]:
 def check_same_unit(first: Mapping[str, JSON], second: Mapping[str, JSON], where: str) -> None:
     """Raise StaleArtefactError unless two records are of one unit: measured alike, and the same but for rounding."""
     norms, others = first.get("norms"), second.get("norms")
-    alike = norms == others or (
-        isinstance(norms, list) and isinstance(others, list) and len(norms) == len(others)
-        and np.allclose(np.array(norms, float), np.array(others, float), rtol=_ROUNDING, atol=0.0)
-    )  # fmt: skip
-    if first.get("key") != second.get("key") or not alike:
+    if first.get("key") != second.get("key") or not _alike(norms, others):
         raise StaleArtefactError(
             given=f"{where}: doses in units of {_in_short(norms)} and of {_in_short(others)}",
             allowed="one unit in all rows of a table: equal weights, measured in the same way",
             advice="compute the parts again with the same model, dtype and version",
         )
+
+
+def _alike(norms: JSON, others: JSON) -> bool:
+    """Whether two records of norms by layer agree but for rounding; a model without a unit has None."""
+    if not isinstance(norms, list) or not isinstance(others, list):
+        return norms == others
+    if len(norms) != len(others):
+        return False
+    return bool(np.allclose(np.array(norms, float), np.array(others, float), rtol=_ROUNDING, atol=0.0))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What makes two tokenizers one: that they write every text as the same numbers."""
+"""The identity of a tokenizer: two are the same if they write every text as the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is checked of a model before anyone trusts a number from it."""
+"""The checks that a model passes before anyone trusts a number from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SPLIT = 16
 
 
 def validate(model: Model) -> None:
-    """Check that layers can be edited, that a KV cache and single blocks change nothing, and whose the readout is.
+    """Check that layers can be edited, that caches and single blocks change no logit, and the float32 readout.
 
     Raises ModelValidationError saying which of these does not hold.
     """
@@ -64,7 +64,7 @@ def check_conversion(hf_model: PreTrainedModel, converted: Backend) -> None:
 
 
 def _check_causal(model: Model, tokens: Int[Tensor, "1 pos"], logits: Tensor) -> None:
-    """What a position reads may not depend on later ones: an encoder's does, and a prefix language model's."""
+    """Logits may not depend on later positions, as those of encoders and prefix language models do."""
     before, spread = model.logits(tokens[:, :_SPLIT])[0, -1].float(), logits[-1].std().clamp_min(1e-6)
     if (before - logits[_SPLIT - 1]).abs().max() > _TOLERANCE[model.backend.dtype] * spread:
         fault = "a position reads what comes after it (an encoder such as BERT, or a prefix language model)"

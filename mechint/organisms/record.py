@@ -14,7 +14,7 @@ WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 
 
 class PhaseRecord(TypedDict):
-    """What a record says of a phase."""
+    """A training phase in a record."""
 
     name: str
     steps: int

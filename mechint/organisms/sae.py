@@ -40,7 +40,7 @@ QUALITY = "quality.json"
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """What an SAE depends on besides the model: its size, its training, and its data."""
+    """Size, training and data of an SAE."""
 
     d_sae: int = 1024
     k: int = 16

@@ -92,9 +92,14 @@ class Trainer:
         """Write a checkpoint; a run killed while it writes keeps the one before."""
         bank = None if self.bank is None else vars(self.bank)
         state = {
-            "stage": self.stage.described(), "seed": self.seed, "done": self.done, "tokens": self.tokens, "bank": bank,
-            "model": self.model.state_dict(), "optimizers": self.optimizers.state(),
-        }  # fmt: skip
+            "stage": self.stage.described(),
+            "seed": self.seed,
+            "done": self.done,
+            "tokens": self.tokens,
+            "bank": bank,
+            "model": self.model.state_dict(),
+            "optimizers": self.optimizers.state(),
+        }
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
         temporary.replace(path)
@@ -114,7 +119,7 @@ class Trainer:
         self.optimizers.load(state["optimizers"])
 
     def close(self) -> None:
-        """Let the second process end, if there is one."""
+        """End the second process, if there is one."""
         if self.partner is not None:
             self.partner.close()
             self.partner = None

@@ -29,7 +29,7 @@ SLOT = "{concept}"
 
 @dataclass(frozen=True)
 class Description:
-    """What the first user message says was done, the assistant's reply, and the question that follows."""
+    """The first user message (it says what was done), the assistant's reply, and the question that follows."""
 
     setup: str
     reply: str
@@ -109,7 +109,7 @@ def _packaged(name: str) -> Path:
 
 
 def packaged_folder() -> Path:
-    """Return the folder of the packaged design files and of what they render to."""
+    """Return the folder of the packaged design files and of their rendered conversations."""
     return Path(str(resources.files("mechint.prompts").joinpath("prompt_sets")))
 
 

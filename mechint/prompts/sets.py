@@ -76,7 +76,7 @@ def first_turns(design: PromptDesign, description: str, info: str) -> tuple[Mess
 
 
 def rendered_files(design: PromptDesign) -> dict[str, list[Conversation]]:
-    """Return what the committed files in `mechint/prompts/prompt_sets/<name of the design>/` hold, by file name."""
+    """Return the conversations of the committed files in `mechint/prompts/prompt_sets/<design>/`, by file name."""
     return {
         "introspection.json": introspection(design),
         "controls.json": controls(design, descriptions=["injection"], infos=["none", "introspection"]),

@@ -97,7 +97,7 @@ class TopOfMind:
 
 @dataclass(frozen=True)
 class Tasks:
-    """All of it; `plain` is prose that says nothing of models."""
+    """The wording of every task of a prompt set; `plain` is prose without a word on models."""
 
     lists: Lists
     identification: Identification

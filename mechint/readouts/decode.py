@@ -47,7 +47,7 @@ class Sampling:
 
 @dataclass
 class Reply:
-    """What one row has said so far, its end token included; `log_prob` is in nats, at temperature 1."""
+    """The tokens of one row's reply so far, its end token included; `log_prob` is in nats, at temperature 1."""
 
     generator: torch.Generator
     tokens: list[int] = field(default_factory=list)

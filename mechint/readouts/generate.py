@@ -1,4 +1,4 @@
-"""Generation from a prefilled cache: what the model says after an intervention was taken away, or while it goes on."""
+"""Generation from a prefilled cache: replies after an intervention was taken away, or while it goes on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mechint.engine.reach import warn_unreached
 from mechint.interventions.listing import check_at_least, listed_conversations, listed_interventions
 from mechint.interventions.prefill import check_fits, check_readable, prefill
 from mechint.interventions.receipts import Measured, Receipt
-from mechint.interventions.specifications import Clean, Intervention, Swap, terms_among
-from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, added_vectors, check_everywhere
+from mechint.interventions.specifications import Intervention, terms_among
+from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, added_vectors, check_everywhere, reader_of
 from mechint.models.model import Model
 from mechint.models.residual_scale import unit_record
 from mechint.models.row_memory import fitting_rows
@@ -102,7 +102,7 @@ class _Row:
 
     @property
     def cell(self) -> tuple[str, str]:
-        """What it shares with other samples."""
+        """The conversation's label and the intervention's name, which samples of one cell share."""
         return self.rendered.label, self.intervention.name
 
 
@@ -121,8 +121,8 @@ def _batches(
     """Yield rows that are generated together, with the model that speaks: the swapped one only where that goes on."""
     places: dict[Model, list[int]] = {}
     for place, row in enumerate(rows):
-        other = row.intervention.model if isinstance(row.intervention, Swap) else model
-        places.setdefault(other if steer_reply else model, []).append(place)
+        reader = reader_of(model, row.intervention) if steer_reply else model
+        places.setdefault(reader, []).append(place)
     for reader, of_reader in places.items():
         for start in range(0, len(of_reader), batch_size):
             yield reader, of_reader[start : start + batch_size]
@@ -145,7 +145,7 @@ def _spoken(
     spoken = []
     for row, reply, steered in zip(rows, replies, together.steering.rows, strict=True):
         of_prefill = receipts[row.cell]
-        goes_on = steer_reply and not isinstance(row.intervention, Clean)
+        goes_on = steer_reply and row.intervention.kind != "clean"
         of_reply = (_reply_receipt(reader, row, reply, steered, of_prefill),) if goes_on else ()
         spoken.append(_Spoken(row, reply, of_reply if row.sample else (of_prefill, *of_reply)))
     return spoken
@@ -175,11 +175,11 @@ def _start(
 
 
 def _reply_receipt(reader: Model, row: _Row, reply: Reply, steered: SteeredRow, of_prefill: Receipt) -> Receipt:
-    """Return what was done to all that was read after the prefill: the rest of the prompt, the reply but its last."""
+    """Return the receipt of all positions after the prefill: the rest of the prompt, the reply but its last token."""
     tokens, start = [*row.rendered.tokens, *reply.tokens[:-1]], row.rendered.prefix_length
-    felt = {layer: [of_pass.moved(start) for of_pass in passes] for layer, passes in steered.felt.items()}
+    changes = {layer: [of_pass.moved(start) for of_pass in passes] for layer, passes in steered.changes.items()}
     kind, positions = f"{of_prefill.kind} reply", range(start, len(tokens))
-    return Measured(reader, tokens).receipt(row.cell, kind, len(tokens), positions, felt, row.sample)
+    return Measured(reader, tokens).receipt(row.cell, kind, len(tokens), positions, changes, row.sample)
 
 
 def _table(model: Model, replies: Sequence[_Spoken]) -> pd.DataFrame:
@@ -204,9 +204,8 @@ def _text(tokenizer: PreTrainedTokenizerBase, spoken: _Spoken) -> str:
     """Return a reply as text, without its end token; other special tokens are shown."""
     context = list(spoken.row.rendered.tokens[-_CONTEXT:])
     tokens = spoken.reply.tokens[:-1] if spoken.reply.stopped else spoken.reply.tokens
-    before, whole = (
-        str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in (context, [*context, *tokens])
-    )
+    before = str(tokenizer.decode(context, clean_up_tokenization_spaces=False))
+    whole = str(tokenizer.decode([*context, *tokens], clean_up_tokenization_spaces=False))
     return whole.removeprefix(before)
 
 
@@ -228,7 +227,7 @@ def _check_cells(
     *,
     steer_reply: bool,
 ) -> None:
-    """Raise what can be known before the first pass."""
+    """Raise, before the first pass, the errors of cells that cannot be generated from."""
     for intervention in interventions:
         check_fits(model, intervention)
     if steer_reply:

@@ -38,7 +38,7 @@ _KEYS = ("conversation", "intervention", "layer")
 
 @dataclass(frozen=True)
 class Naming:
-    """Requests that read what is needed of some names after some conversations; `log_probs` puts it together.
+    """Requests that read the tokens of some names after some conversations; `log_probs` sums them up by name.
 
     `tokens` are those of each name, by conversation and name: they may depend on the text before them.
     """
@@ -197,7 +197,7 @@ def _shift(table: pd.DataFrame, baseline: str) -> np.ndarray:
 
 
 def _texts(names: Names) -> dict[str, str]:
-    """Return what is written for each name."""
+    """Return the text of each name, by its label."""
     labels = [] if isinstance(names, str) else list(names)
     texts = list(names.values()) if isinstance(names, Mapping) else labels
     if not labels or "" in texts or len(set(texts)) < len(texts):

@@ -61,7 +61,7 @@ def ray_tables(
     max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
 ) -> list[pd.DataFrame]:
-    """Return what `tables` returns, computed by `workers` Ray workers that each load the model once.
+    """Return the tables of `tables`, computed by `workers` Ray workers that each load the model once.
 
     A cluster is used if `ray.init` was called or RAY_ADDRESS names one, this machine otherwise, for as long as it
     takes. A shard whose worker is lost is given to another. Raises PrerequisiteError without Ray, UsageError for models
@@ -77,7 +77,7 @@ def ray_tables(
 
 
 def fill(job: Job, requests: Sequence[Request], workers: int, options: Options) -> None:
-    """Let Ray workers compute what the store in `options` lacks of the job of these requests.
+    """Let Ray workers compute the cells of these requests that the store in `options` lacks.
 
     Raises what `ray_tables` raises.
     """
@@ -144,7 +144,7 @@ class _Pool:
         self._start: Callable[[], ActorHandle[Worker]] = lambda: remote.remote(arguments, list(sent), options, threads)
 
     def results(self, shards: Sequence[Shard]) -> Iterator[Finished]:
-        """Yield what each shard has found, as they finish. Raises WorkerError for one that fails TRIES times."""
+        """Yield the finished cells of each shard as it ends. Raises WorkerError for one that fails TRIES times."""
         waiting = deque((shard, 1) for shard in shards)
         idle = [self._start() for _ in range(min(self.workers, len(shards)))]
         running: dict[ObjectRef[Finished], tuple[ActorHandle[Worker], Shard, int]] = {}
@@ -180,7 +180,7 @@ def _gpus(device: str, present: int, workers: int) -> int:
 
 
 def _next_try(error: Exception, shard: Shard, tries: int) -> int:
-    """Return the number of the next try; raises what a worker has said of bad input, or WorkerError after the last."""
+    """Return the number of the next try; raises a worker's error of bad input, and WorkerError after the last try."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, MechintError):
         raise cause

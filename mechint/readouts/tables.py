@@ -1,4 +1,4 @@
-"""Several tables computed together, so that what they share is done once."""
+"""Several tables computed together, so that passes which they share are done once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tables(
     store: str | Path | None = None,
     shard: Shard | None = None,
 ) -> list[pd.DataFrame]:
-    """Return the tables of several requests, computed together: what they share (first turns, above all) is done once.
+    """Return the tables of several requests, computed together: prefills that they share are done once.
 
     Each has the columns of `score`, and `layer` where more than the output was asked for (-1 is the stream before
     block 0). The other arguments are those of `score`. Raises what `score` raises.

@@ -22,8 +22,8 @@ from mechint.chat.render import render
 from mechint.chat.spans import positions_of
 from mechint.interventions.listing import check_at_least, listed_interventions
 from mechint.interventions.prefill import check_fits
-from mechint.interventions.specifications import Intervention, Swap, terms_among
-from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, added_vectors, check_everywhere
+from mechint.interventions.specifications import Intervention, terms_among
+from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, added_vectors, check_everywhere, reader_of
 from mechint.models.model import Model
 from mechint.models.residual_scale import unit_record
 from mechint.models.row_memory import fitting_rows
@@ -103,7 +103,7 @@ class _Means:
 
 @dataclass(frozen=True)
 class _Text:
-    """What is read, and which tokens of it are predicted: those at `start:stop`, from the positions before them."""
+    """The tokens of a text, of which those at `start:stop` are predicted, from the positions before them."""
 
     tokens: Tokens
     start: int
@@ -124,8 +124,8 @@ class _Row:
     text: _Text
 
     def reader(self, model: Model) -> Model:
-        """The model that reads it."""
-        return self.intervention.model if isinstance(self.intervention, Swap) else model
+        """Return the model that reads the text: the other one under a swap."""
+        return reader_of(model, self.intervention)
 
 
 def _texts(model: Model, texts: Sequence[str | Conversation]) -> list[_Text]:
@@ -177,7 +177,7 @@ def _batches(model: Model, rows: Sequence[_Row], batch_size: int) -> Iterator[li
 
 
 def _means(model: Model, rows: Sequence[_Row], watched: Sequence[int]) -> list[_Means]:
-    """Return the means of each row. Padding on the right does not matter to what stands before it."""
+    """Return the means of each row. Padding on the right changes nothing before it."""
     reader = rows[0].reader(model)
     padded = torch.nn.utils.rnn.pad_sequence([row.text.tokens for row in rows], batch_first=True)
     steering = ActiveSteering([SteeredRow(added_vectors(reader, row.intervention)) for row in rows])

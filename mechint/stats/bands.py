@@ -33,16 +33,16 @@ class Marks:
     uncorrected: bool = False
 
     def mean(self, values: Values) -> Interval:
-        """Return what marks cells by their means over units."""
+        """Return the intervals that mark cells by their means over units."""
         return mean_interval(values) if self.uncorrected else mean_bands(values)
 
     def difference(self, first: Values, second: OtherValues) -> Interval:
-        """Return what marks cells by the difference of two sets of units."""
+        """Return the intervals that mark cells by the difference of two sets of units."""
         return difference_interval(first, second) if self.uncorrected else difference_bands(first, second)
 
     @property
-    def told(self) -> str:
-        """What a mark says, for a caption: goes on after "cells whose"."""
+    def caption(self) -> str:
+        """The meaning of a mark, for a caption: goes on after "cells whose"."""
         if self.uncorrected:
             return "own 95% interval over vectors excludes zero (not corrected for the number of cells)"
         return "simultaneous 95% band over vectors excludes zero (corrected for all cells of the panel)"

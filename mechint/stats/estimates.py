@@ -1,4 +1,4 @@
-"""Means with squared errors, skewness and degrees of freedom: what intervals and simultaneous bands are made of."""
+"""Means with squared errors, skewness and degrees of freedom, from which intervals and simultaneous bands are made."""
 
 from __future__ import annotations
 
@@ -53,10 +53,9 @@ class Estimate:
     def bounds(self, quantile: Cells) -> tuple[Cells, Cells]:
         """Return low and high where t has this quantile: an arm is longer where the sample is skewed to."""
         error = np.sqrt(self.variance)
-        below, above = (
-            np.clip(side * _corrected(side * quantile, self.skewness), _SHORTEST * quantile, _LONGEST * quantile)
-            for side in (1, -1)
-        )
+        least, most = _SHORTEST * quantile, _LONGEST * quantile
+        below = np.clip(_corrected(quantile, self.skewness), least, most)
+        above = np.clip(-_corrected(-quantile, self.skewness), least, most)
         return self.mean - error * below, self.mean + error * above
 
     def interval(self, level: float, n: int) -> Interval:
@@ -74,14 +73,14 @@ def _corrected(quantile: Cells, skewness: Cells) -> Cells:
 
 
 def mean_estimate(values: Values) -> Estimate:
-    """Return the mean of two units or more, and how sure it is."""
+    """Return the estimate of the mean of two units or more."""
     n, mean = values.shape[-1], mean_of(values)
     variance, cumulant = _moments(values)
     return Estimate(mean, variance / n, _skewness(cumulant / n**2, variance / n), n - 1.0)
 
 
 def difference_estimate(first: Values, second: OtherValues) -> Estimate:
-    """Return the difference of two means, each of two units or more, and how sure it is."""
+    """Return the estimate of the difference of two means, each of two units or more."""
     (variance, third), (other, other_third) = _moments(first), _moments(second)
     n, m = first.shape[-1], second.shape[-1]
     error = variance / n + other / m
@@ -91,7 +90,7 @@ def difference_estimate(first: Values, second: OtherValues) -> Estimate:
 
 
 def crossed_estimate(tables: list[np.ndarray]) -> Estimate:
-    """Return a mean over units and items of one table, or the difference of two with the same units."""
+    """Return the estimate of a mean over units and items, or of the difference of two tables with the same units."""
     n, signs = tables[0].shape[-2], (1, -1)[: len(tables)]
     by_unit = np.sum([sign * mean_of(table) for sign, table in zip(signs, tables, strict=True)], axis=0)
     sides = [(1, by_unit), *((sign, table.mean(axis=-2)) for sign, table in zip(signs, tables, strict=True))]
@@ -110,7 +109,7 @@ def crossed_estimate(tables: list[np.ndarray]) -> Estimate:
 
 
 def _rest(table: Float[np.ndarray, "*cells units items"]) -> Cells:
-    """Return the squared error of the grand mean that what neither units nor items explain would have alone."""
+    """Return the squared error of the grand mean from the residuals that neither units nor items explain."""
     n, m = table.shape[-2:]
     rows = table.mean(-1, keepdims=True)
     columns = table.mean(-2, keepdims=True)

@@ -27,7 +27,7 @@ _NORMALISED = 1e-4  # how far from 1 the probabilities of a trial may add up: th
 
 @dataclass(frozen=True)
 class Information:
-    """What answers tell of their causes, in bits, with the permutation null; arrays have the shape of the layers.
+    """Mutual information of answers and causes, in bits, with the permutation null; arrays have the layers' shape.
 
     `corrected` is `plug_in` less the mean of the null, and may be below zero. `null_95` is the null's 95% quantile,
     `p_value` one-sided: (1 + permutations that reach the plug-in value) / (1 + permutations).
@@ -83,7 +83,9 @@ def miller_madow(counts: Shaped[np.ndarray, "cause answer"]) -> float:
             advice="use `information` for soft answers",
         )
     plug_in = mutual_information(counts)
-    cells, causes, answers = ((table > 0).sum() for table in (counts, counts.sum(axis=1), counts.sum(axis=0)))
+    cells = (counts > 0).sum()
+    causes = (counts.sum(axis=1) > 0).sum()
+    answers = (counts.sum(axis=0) > 0).sum()
     return plug_in - float(cells - causes - answers + 1) / (2 * float(counts.sum()) * math.log(2))
 
 
@@ -95,7 +97,7 @@ def information(
     permutations: int = 1000,
     seed: int = 0,
 ) -> Information:
-    """Return what soft answers tell of the causes of their trials, at each layer.
+    """Return the mutual information of soft answers and the causes of their trials, at each layer.
 
     A row of `probabilities` holds one trial's over the options and adds up to 1; `causes` are labels. The joint weight
     of a cause and an option is the sum of that option's probabilities. Under the null causes are permuted over trials,
@@ -139,10 +141,9 @@ def accuracy(
         raise UsageError(f"truths {truth.min()} to {truth.max()}", f"0 to {n_options - 1}", "give indices of options")
     right = _right(answers, truth).sum(axis=-1)
     intervals = [binomial_interval(int(count), len(truth), level=level) for count in right.ravel()]
-    mean, low, high = (
-        np.array([getattr(interval, name) for interval in intervals]).reshape(right.shape)
-        for name in ("mean", "low", "high")
-    )
+    mean = np.array([interval.mean for interval in intervals]).reshape(right.shape)
+    low = np.array([interval.low for interval in intervals]).reshape(right.shape)
+    high = np.array([interval.high for interval in intervals]).reshape(right.shape)
     by_chance = 1 / n_options if chance is None else chance
     p_value = np.asarray(stats.binom.sf(right - 1, len(truth), by_chance), dtype=np.float64)
     return Accuracy(Interval(mean, low, high, len(truth)), by_chance, p_value)

@@ -29,9 +29,15 @@ from mechint.stats.estimates import (
 PROBABILITY = (0.0, 1.0)  # within which shares lie too
 _ROUNDING = 1e-6  # by which probabilities of float32 may exceed 1
 __all__ = [
-    "PROBABILITY", "Interval", "binomial_interval", "correlation_interval", "crossed_interval", "difference_interval",
-    "mean_interval", "ratio_interval",
-]  # fmt: skip
+    "PROBABILITY",
+    "Interval",
+    "binomial_interval",
+    "correlation_interval",
+    "crossed_interval",
+    "difference_interval",
+    "mean_interval",
+    "ratio_interval",
+]
 
 
 @checked

@@ -1,4 +1,4 @@
-"""Concept vectors: what they are, their files, and how they are extracted from activations.
+"""Concept vectors, their files, and their extraction from activations.
 
 It imports `models` and what lies below it.
 """

@@ -49,7 +49,7 @@ class Activations:
 
     @property
     def shape(self) -> dict[str, JSON]:
-        """What another model must have alike."""
+        """The properties in which two models must agree to be compared: depth, width, vocabulary."""
         n_layers, _, d_model = self.values.shape
         return {"n_layers": n_layers, "d_model": d_model, "vocabulary": self.provenance["vocabulary"]}
 
@@ -62,7 +62,7 @@ class Activations:
     @classmethod
     @checked
     def load(cls, path: str | Path) -> Activations:
-        """Return what `save` has written; raises UsageError for other files, StaleArtefactError for altered ones."""
+        """Return the activations in a file; raises UsageError for other files, StaleArtefactError for altered ones."""
         content = load_tensors(Path(path), _KIND)
         with reading(path, _KIND):
             if content.metadata.get("format") != _FORMAT or not content.sealed:

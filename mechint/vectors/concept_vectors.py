@@ -300,10 +300,9 @@ def _read_gguf(path: Path) -> ConceptVector:
             raise ValueError("it holds a model, not a vector: mi.load(path), --model")
         vectors = {_layer_of(t.name): torch.tensor(t.data.copy()).reshape(-1) for t in reader.tensors}
         _check_names(vectors, [tensor.name for tensor in reader.tensors])
-        stated, hint, seal = (
-            None if field is None else field.contents()
-            for field in map(reader.fields.get, ("mechint.n_layers", f"{_ARCHITECTURE}.model_hint", _GGUF_SEAL))
-        )
+        names = ("mechint.n_layers", f"{_ARCHITECTURE}.model_hint", _GGUF_SEAL)
+        contents = {name: reader.fields[name].contents() for name in names if name in reader.fields}
+        stated, hint, seal = map(contents.get, names)
         whole = sorted(vectors) == list(range(1, len(vectors) + 1))
         depth = int(stated) if stated is not None else len(vectors) + 1 if whole else None
         vector = _vector_of_file(path, vectors, path.stem, depth, {"file": path.name, "model": str(hint or "")})

@@ -1,4 +1,4 @@
-"""What tells two sets of activations apart: a direction at every layer, between prompts or between two models."""
+"""Contrast vectors: the direction between two sets of activations at every layer, of prompts or of two models."""
 
 from __future__ import annotations
 

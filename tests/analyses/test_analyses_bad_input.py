@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,20 +22,32 @@ from mechint.chat.conversations import save_conversations
 
 ROOT = Path(__file__).resolve().parents[2]
 _RUN = """
-import sys
+import contextlib, io, json, sys
 from analyses import logit_lens
-try:
-    code = logit_lens.main(sys.argv[1:])
-except SystemExit as stop:
-    code = stop.code
-heavy = [name for name in ("torch", "transformers", "transformer_lens", "pandas", "plotly") if name in sys.modules]
-sys.stdout.write(f"code {code} heavy {heavy}")
+for line in sys.stdin:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            code = logit_lens.main(json.loads(line))
+        except SystemExit as stop:
+            code = stop.code
+    heavy = [name for name in ("torch", "transformers", "transformer_lens", "pandas", "plotly") if name in sys.modules]
+    print(json.dumps([code, heavy, out.getvalue(), err.getvalue()]), flush=True)
 """
+Run = Callable[[list[str]], tuple[int, list[str], str, str]]
 
 
-def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", _RUN, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """What runs command lines in one new process: the exit code, heavy modules that are there by then, and output."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", _RUN], cwd=ROOT, text=True, **pipes) as process:
+
+        def once(arguments: list[str]) -> tuple[int, list[str], str, str]:
+            process.stdin.write(json.dumps(arguments) + "\n")
+            process.stdin.flush()
+            return tuple(json.loads(process.stdout.readline()))
+
+        yield once
 
 
 @pytest.fixture
@@ -93,23 +105,24 @@ def files(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> dict[str, Pat
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].startswith("--") else "",
 )
 def test_one_message_and_code_2_without_a_heavy_import(
-    arguments: list[str], words: list[str], files: dict[str, Path]
+    arguments: list[str], words: list[str], files: dict[str, Path], run: Run
 ) -> None:
-    given = [argument.format(**files) for argument in arguments]
-    out = [] if "--out" in given else ["--out", str(files["tmp"] / "out")]
-    done = _run([*given, *out])
-    assert done.stdout == "code 2 heavy []", done.stderr
-    assert done.stderr.count("error: ") == 1
-    assert "Traceback" not in done.stderr
+    options = [argument.format(**files) for argument in arguments]
+    if "--out" not in options:
+        options += ["--out", str(files["tmp"] / "out")]
+    code, heavy, output, message = run(options)
+    assert (code, heavy, output) == (2, [], ""), message
+    assert message.count("error: ") == 1
+    assert "Traceback" not in message
     for word in words:
-        assert word in done.stderr
+        assert word in message
 
 
-def test_help_needs_no_heavy_import() -> None:
-    done = _run(["--help"])
-    assert done.stdout.endswith("code 0 heavy []")
+def test_help_needs_no_heavy_import(run: Run) -> None:
+    code, heavy, output, _ = run(["--help"])
+    assert (code, heavy) == (0, [])
     for option in ("--model", "--layers", "--relative-strength", "--layer-sweep", "--vectors", "--out"):
-        assert option in done.stdout
+        assert option in output
 
 
 def test_nothing_is_loaded_or_written_before_the_checks(

@@ -65,7 +65,7 @@ def drawn(table: pd.DataFrame) -> dict[str, go.Figure]:
 
 def _heatmaps(figure: go.Figure) -> dict[str, np.ndarray]:
     maps = [trace for trace in figure.data if trace.type == "heatmap"]
-    titles = [note.text for note in figure.layout.annotations]
+    titles = panel_titles(figure)
     return {title: np.array(trace.z, dtype=float) for title, trace in zip(titles, maps, strict=True)}
 
 

@@ -82,7 +82,8 @@ logit_lens.main(sys.argv[1:])
 def test_a_killed_run_goes_on_and_ends_with_the_same_table(
     inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed, whole = ([*inputs, "--batch-tokens", "64", "--out", str(tmp_path / name)] for name in ("killed", "whole"))
+    killed = [*inputs, "--batch-tokens", "64", "--out", str(tmp_path / "killed")]
+    whole = [*inputs, "--batch-tokens", "64", "--out", str(tmp_path / "whole")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _KILLED, *killed]
     stopped = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=120, check=False)
@@ -100,11 +101,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_table(
 
 def test_a_run_says_what_it_has_cost(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert logit_lens.main([*inputs, "--out", str(tmp_path)]) == 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "tokens passed" in line]
-    cells, passed, distinct, alone = (
-        int(re.search(rf"([\d,]+) {what}", line)[1].replace(",", ""))
-        for what in ("cells", "tokens passed", "distinct", "if every cell")
-    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if "tokens passed" in line]
+
+    def number_before(words: str) -> int:
+        return int(re.search(rf"([\d,]+) {words}", lines[0])[1].replace(",", ""))
+
+    cells = number_before("cells")
+    passed = number_before("tokens passed")
+    distinct = number_before("distinct")
+    alone = number_before("if every cell")
     assert cells == 3 * 3 + 2  # clean and two concepts; the random vectors are asked one question
     assert distinct <= passed < alone
 
@@ -182,8 +187,8 @@ def test_ray_workers_make_the_same_table(inputs: list[str], tmp_path: Path, caps
     for engine in ("local", "ray"):
         argv = ["--engine", engine, "--workers", "1", "--out", str(tmp_path / engine)]
         assert logit_lens.main([*inputs, *argv]) == 0
-    local, on_ray = (int(count.replace(",", "")) for count in re.findall(r"([\d,]+) tokens passed", _err(capsys)))
-    assert on_ray >= local > 0, "shards fill some clean caches again"
+    local, on_ray = re.findall(r"([\d,]+) tokens passed", _err(capsys))
+    assert int(on_ray.replace(",", "")) >= int(local.replace(",", "")) > 0, "shards fill some clean caches again"
     assert logit_lens.main([*inputs, "--engine", "ray", "--shard", "0/2", "--out", str(tmp_path)]) == 2
     assert "--engine ray with --shard" in _err(capsys)
     tables = [pd.read_parquet(tmp_path / engine / "logit_lens" / "table.parquet") for engine in ("local", "ray")]

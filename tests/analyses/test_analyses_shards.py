@@ -32,10 +32,16 @@ TINY: dict[str, tuple[tuple[str, ...], str]] = {
         ("--vectors", "--n-random", "--strength"),
         "--n-random 1 --relative-strength 0.3 --finetuned {other}",
     ),
-    "identification": (("--conversations",), "--orders 2 --limit 1"),
-    "location": (("--conversations",), "--orders 2"),
-    "layer_strength": ((), "--strengths 0,3 --absolute --window 2 --step 2 --ranges"),
-    "steering": (("--conversations",), "--factors 1 --n-samples 1 --max-new-tokens 4 --limit 1"),
+    "identification": (("--conversations", "--n-random"), "--orders 2 --limit 1 --n-random 1"),
+    "location": (("--conversations", "--n-random"), "--orders 2 --concepts cats --n-random 1"),
+    "layer_strength": (
+        ("--n-random",),
+        "--strengths 0,3 --absolute --window 2 --step 2 --ranges --concepts cats --n-random 1",
+    ),
+    "steering": (
+        ("--conversations", "--n-random"),
+        "--factors 1 --n-samples 1 --max-new-tokens 4 --limit 1 --concepts cats --n-random 1",
+    ),
 }
 WHOLE_ONLY = set(ANALYSES) - set(TINY) - WITHOUT_MODEL
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import asked_conversations
+from figure_reader import ticks
 from whole_runs import model_and_cats, refusal, without
 
 import mechint as mi
@@ -31,12 +32,20 @@ def _rows(question: str, about: dict[str, str], share: float) -> list[dict[str, 
     vectors |= {name: ("random", size) for name, size in RANDOMS.items()}
     return [
         {
-            "conversation": question, "intervention": name or "clean", "unit": name, "series": kind,
-            "question": question, **about, "p_yes": 0.1 + 0.1 * share * size, "p_no": 0.9 - 0.1 * share * size,
-            "logit_diff_shift": share * size, "entropy": 0.5 + share * size, "p_yes_shift": 0.1 * share * size,
+            "conversation": question,
+            "intervention": name or "clean",
+            "unit": name,
+            "series": kind,
+            "question": question,
+            **about,
+            "p_yes": 0.1 + 0.1 * share * size,
+            "p_no": 0.9 - 0.1 * share * size,
+            "logit_diff_shift": share * size,
+            "entropy": 0.5 + share * size,
+            "p_yes_shift": 0.1 * share * size,
         }
         for name, (kind, size) in vectors.items()
-    ]  # fmt: skip
+    ]
 
 
 def _detection_table() -> pd.DataFrame:
@@ -71,9 +80,9 @@ def test_the_main_figure_shows_the_planted_shifts() -> None:
 
 
 def test_concepts_are_sorted_and_random_vectors_summed_up() -> None:
-    heatmap = detection_figures(_detection_table(), "yes-no", "a model")["detection_concepts"].data[0]
-    assert list(heatmap.y) == ["bread", "rain", "cats", "random vectors (mean)"]
-    np.testing.assert_allclose(heatmap.z[:, 1], [6.0, 4.5, 3.0, 0.0], atol=1e-12)
+    figure = detection_figures(_detection_table(), "yes-no", "a model")["detection_concepts"]
+    assert list(ticks(figure, "y")) == ["bread", "rain", "cats", "random vectors (mean)"]
+    np.testing.assert_allclose(figure.data[0].z[:, 1], [6.0, 4.5, 3.0, 0.0], atol=1e-12)
 
 
 def test_the_table_has_published_lines_beside_ours_and_says_so() -> None:
@@ -195,9 +204,9 @@ def test_hundreds_of_conversations_are_drawn_by_their_mean_and_the_extreme_ones(
     assert rows == ["mean of all 300 conversations", *extreme, "control questions"]
     assert "mean of all 300 conversations (+149.50)" in figure.layout.title.text  # not the largest of three hundred
     assert "Of 300 conversations only the 20" in figure.layout.title.subtitle.text.replace("<br>", " ")
-    heatmap = drawn["detection_concepts"].data[0]
-    assert list(heatmap.y)[:2] == rows[:2]
-    assert heatmap.z[0, 0] == pytest.approx(149.5)
+    figure = drawn["detection_concepts"]
+    assert list(ticks(figure, "y"))[:2] == rows[:2]
+    assert figure.data[0].z[0, 0] == pytest.approx(149.5)
 
 
 def test_a_few_conversations_are_all_drawn():

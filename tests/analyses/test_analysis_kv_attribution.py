@@ -102,8 +102,12 @@ def test_titles_and_record_say_what_was_planted(drawn: dict[str, go.Figure]) -> 
     found = verdict(_table(), TEXT)
     assert found["anything_to_attribute"]
     assert found["window_insert"] == {
-        "layer_start": 1, "layer_stop": 2, "pos_start": 7, "pos_stop": 8, "effect": pytest.approx(3.2),
-    }  # fmt: skip
+        "layer_start": 1,
+        "layer_stop": 2,
+        "pos_start": 7,
+        "pos_stop": 8,
+        "effect": pytest.approx(3.2),
+    }
 
 
 def test_the_map_shows_each_window_and_the_cells_of_those_taken_apart(drawn: dict[str, go.Figure]) -> None:
@@ -192,8 +196,8 @@ def test_a_run_equals_direct_calls(whole: Path, inputs: list[str]) -> None:
         pd.testing.assert_frame_equal(
             mine.loc[mine["level"] == level, columns].reset_index(drop=True), direct, atol=1e-5
         )
-    assert mine["shift"].iloc[0] == pytest.approx(mi.score(reading.model, reading.rendered.conversation, steer)
-                                                  ["logit_diff_shift"].item(), abs=1e-4)  # fmt: skip
+    scored = mi.score(reading.model, reading.rendered.conversation, steer)
+    assert mine["shift"].iloc[0] == pytest.approx(scored["logit_diff_shift"].item(), abs=1e-4)
     both = table[(table["level"] == "window") & (table["series"] == "injected")]
     cells = mine.loc[(mine["level"] == "cell") & (mine["direction"] == "insert"), ["layer_start", "pos_start"]]
     expected = [cell for window in kv.strongest(both, 0.01, 2) for cell in kv.cells(window)]
@@ -240,10 +244,9 @@ def test_the_table_says_what_was_asked_under_what(whole: Path) -> None:
         "stop": record["text"]["messages"][0]["stop"]
     }
     assert {receipt["kind"] for receipt in record["receipts"]} == {"clean", "injected"}
-    assert record["verdict"]["shift"]["mean"] == pytest.approx(
-        table[(table["level"] == "cache") & (table["series"] == "injected") & (table["kind"] == "introspection")]
-        .drop_duplicates("unit")["shift"].mean()
-    )  # fmt: skip
+    whole_cache = table[table["level"] == "cache"]
+    reported = whole_cache[(whole_cache["series"] == "injected") & (whole_cache["kind"] == "introspection")]
+    assert record["verdict"]["shift"]["mean"] == pytest.approx(reported.drop_duplicates("unit")["shift"].mean())
 
 
 def test_an_interrupted_run_goes_on(
@@ -251,10 +254,10 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     readings = Readings.counted(monkeypatch, 9)
     assert kv_attribution.main(_argv(inputs, tmp_path)) == cli.INTERRUPTED
-    readings.made, readings.limit = 0, 1000
+    readings.done, readings.limit = 0, 1000
     assert kv_attribution.main(_argv(inputs, tmp_path)) == 0
     # The question under 4 vectors and two control questions under 2 concepts, then the question's cells: 9 were kept.
-    assert readings.made == 4 + 2 * 2 + 4 - 9
+    assert readings.done == 4 + 2 * 2 + 4 - 9
     assert not (tmp_path / "kv_attribution" / ".partial").exists()
     tables = [pd.read_parquet(folder / "table.parquet") for folder in (tmp_path / "kv_attribution", whole)]
     pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-5)

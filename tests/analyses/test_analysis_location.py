@@ -225,7 +225,8 @@ def test_cells_equal_direct_calls(place: str, ran: Path, inputs: list[str]) -> N
         direct = lens[lens["intervention"] == name]
         for at, option in enumerate(order):
             np.testing.assert_allclose(ours[f"logit_place_{option + 1}"], direct[f"logit_{at + 1}"], atol=1e-4)
-    clean, steered = (lens.loc[lens["intervention"] == name, "logit_1"].iloc[-1] for name in ("clean", steer.name))
+    clean = lens.loc[lens["intervention"] == "clean", "logit_1"].iloc[-1]
+    steered = lens.loc[lens["intervention"] == steer.name, "logit_1"].iloc[-1]
     assert abs(clean - steered) > 1e-2
 
 
@@ -236,10 +237,10 @@ def test_sites_have_the_tokens_of_the_sentences_and_no_others(tiny_model: Callab
     chats = location.questions(design, "half", config).conversations
     where = sites(subject, design.tasks.location.sentences, chats[0])
     each = [set(site.positions) for site in where["sentence"]]
-    first, second = (set(site.positions) for site in where["half"])
+    first, second = where["half"]
     assert sum(map(len, each)) == len(set.union(*each))
-    assert first == set.union(*each[:4])
-    assert second == set.union(*each[4:])
+    assert set(first.positions) == set.union(*each[:4])
+    assert set(second.positions) == set.union(*each[4:])
     assert [site.layers for site in where["layer"]] == [(0,), (2,)]
     assert set(where["layer"][0].positions) == first | second
     for chat in chats:  # the same tokens in every question

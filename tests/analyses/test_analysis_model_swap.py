@@ -359,7 +359,8 @@ def test_the_lens_has_a_panel_for_each_condition(
 
 def _swap_row_equals_a_direct_call(table: pd.DataFrame, tiny_checkpoint: Callable[..., Path]) -> None:
     chat = mi.prompts.introspection(PromptDesign.load("full"), ["echo"], ["introspection"], ["one-zero"])[0]
-    base, other = (mi.load(tiny_checkpoint("qwen2", seed=seed)) for seed in (0, 1))
+    base = mi.load(tiny_checkpoint("qwen2", seed=0))
+    other = mi.load(tiny_checkpoint("qwen2", seed=1))
     found = _cell(table, sweep="finetuned", series="swapped", conversation=chat.label)
     _equal(found, mi.logit_lens(base, chat, mi.Swap(other)))
 

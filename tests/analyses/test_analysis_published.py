@@ -36,11 +36,20 @@ def _table(**more: object) -> pd.DataFrame:
                 shift = size * gain * share
                 rows.append(
                     {
-                        "conversation": f"{asked} {group} {info}", "intervention": vector or "clean", "unit": vector,
-                        "series": kind, "kind": asked, "group": group, "info": info, "description": "injection",
-                        "format": "yes-no", "p_yes": 0.01 + 0.05 * shift, "logit_diff_shift": shift, **more,
+                        "conversation": f"{asked} {group} {info}",
+                        "intervention": vector or "clean",
+                        "unit": vector,
+                        "series": kind,
+                        "kind": asked,
+                        "group": group,
+                        "info": info,
+                        "description": "injection",
+                        "format": "yes-no",
+                        "p_yes": 0.01 + 0.05 * shift,
+                        "logit_diff_shift": shift,
+                        **more,
                     }
-                )  # fmt: skip
+                )
     return pd.DataFrame(rows)
 
 

@@ -68,5 +68,6 @@ def test_a_run_says_and_records_how_the_template_is_used(thinking_checkpoint, ca
 
 
 def test_what_a_run_asks_of_a_template_is_part_of_its_key():
-    off, on = (logit_lens.ANALYSIS.parsed(options) for options in ([], ["--thinking", "on"]))
+    off = logit_lens.ANALYSIS.parsed([])
+    on = logit_lens.ANALYSIS.parsed(["--thinking", "on"])
     assert run.key(off, {}) != run.key(on, {})

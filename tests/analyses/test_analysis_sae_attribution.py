@@ -127,10 +127,10 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     readings = Readings.counted(monkeypatch, 5)
     assert sae_attribution.main(_argv(inputs, sae, tmp_path)) == cli.INTERRUPTED
-    readings.made, readings.limit = 0, 1000
+    readings.done, readings.limit = 0, 1000
     assert sae_attribution.main(_argv(inputs, sae, tmp_path)) == 0
     # Four vectors, two concepts once more, and the text: five were kept.
-    assert readings.made == 4 + 2 + 1 - 5
+    assert readings.done == 4 + 2 + 1 - 5
     for name in ("table", "verdicts", "curves"):
         tables = [pd.read_parquet(at / f"{name}.parquet") for at in (tmp_path / "sae_attribution", whole)]
         pd.testing.assert_frame_equal(*tables)
@@ -262,11 +262,12 @@ def bad(sae: Path, tiny_model: Callable[..., mi.Model], tmp_path: Path) -> dict[
     """Directories of SAEs that do not fit, by what is wrong with them."""
     content = json.loads((sae / "cfg.json").read_text())
     changes: dict[str, dict[str, object]] = {
-        "width": {"d_in": 64}, "hook": {"metadata": {"hook_name": "blocks.2.hook_mlp_out"}},
+        "width": {"d_in": 64},
+        "hook": {"metadata": {"hook_name": "blocks.2.hook_mlp_out"}},
         "layer": {"metadata": {"hook_name": "blocks.9.hook_resid_post"}},
         "owner": {"metadata": {"hook_name": "blocks.2.hook_resid_post", "model_name": "gemma-2-2b"}},
         "shapeless": {"d_in": None},
-    }  # fmt: skip
+    }
     for name, change in changes.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "cfg.json").write_text(json.dumps({**content, **change}))
@@ -296,9 +297,13 @@ def bad(sae: Path, tiny_model: Callable[..., mi.Model], tmp_path: Path) -> dict[
     ],
 )
 def test_bad_input_is_told_before_the_model_is_loaded(
-    inputs: list[str], bad: dict[str, str], options: list[str], words: list[str],
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    inputs: list[str],
+    bad: dict[str, str],
+    options: list[str],
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model was loaded")
 

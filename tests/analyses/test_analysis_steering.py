@@ -21,7 +21,7 @@ from analyses.kit.dose import Dose
 from analyses.steering import named
 from analyses.steering.figures import effects, figures
 from analyses.steering.vectors import Sanity, Vector, cosines, tokens
-from mechint.figures import TextCell, wrapped_table
+from mechint.figures import TextCell, text_table
 from mechint.interventions.specifications import CLEAN, Injection
 from mechint.prompts.questions import top_of_mind
 
@@ -136,10 +136,13 @@ def test_names_are_words_of_their_own(text: str, found: list[str]) -> None:
 
 def test_texts_wrap_and_fit_whatever_their_letters() -> None:
     long = {"words": "some words " * 30, "one word": "W" * 200, "narrow": "i" * 200, "wide": "\u732b" * 90, "none": ""}
-    figure = wrapped_table(
-        ["a", "b"], [[TextCell(name), TextCell(text)] for name, text in long.items()], widths=[1.0, 3.0], title="t",
+    figure = text_table(
+        ["a", "b"],
+        [[TextCell(name), TextCell(text)] for name, text in long.items()],
+        widths=[1.0, 3.0],
+        title="t",
         subtitle="s",
-    )  # fmt: skip
+    )
     texts = dict(zip(long, [note.text.split("<br>") for note in figure.layout.annotations][3::2], strict=True))
     assert {name: "".join(lines) for name, lines in texts.items() if name != "words"} == {
         name: text for name, text in long.items() if name != "words"

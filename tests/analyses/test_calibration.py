@@ -30,11 +30,16 @@ def _rows(model: str, kind: str, detection: float, control: float, spread: float
                 shift = effect + spread * rng.normal()
                 rows.append(
                     {
-                        "model": model, "document": "introspection", "filled_by": "", "series": kind,
-                        "kind": asked, "conversation": f"{asked} {question}", "intervention": f"{kind} {vector}",
+                        "model": model,
+                        "document": "introspection",
+                        "filled_by": "",
+                        "series": kind,
+                        "kind": asked,
+                        "conversation": f"{asked} {question}",
+                        "intervention": f"{kind} {vector}",
                         "logit_diff_shift": shift,
                     }
-                )  # fmt: skip
+                )
     return rows
 
 

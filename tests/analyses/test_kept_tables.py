@@ -125,7 +125,11 @@ def test_parts_that_are_none_are_one_message(
 @pytest.mark.parametrize(
     "about",
     [
-        None, {}, {"part": None}, {"part": []}, {"part": {"shard": [0, 1]}},
+        None,
+        {},
+        {"part": None},
+        {"part": []},
+        {"part": {"shard": [0, 1]}},
         {"part": {**dataclasses.asdict(NOBODY), "shard": [0]}, "receipts": []},
         {"part": {**dataclasses.asdict(NOBODY), "shard": ["0", "1"]}, "receipts": []},
         {"part": {**dataclasses.asdict(NOBODY), "shard": [0, 1], "argv": 3}, "receipts": []},
@@ -133,7 +137,7 @@ def test_parts_that_are_none_are_one_message(
         {"part": {**dataclasses.asdict(NOBODY), "shard": [0, 1]}, "receipts": {}},
         {"part": {**dataclasses.asdict(NOBODY), "shard": [0, 1]}},
     ],
-)  # fmt: skip
+)
 def test_parts_that_say_something_else_of_themselves(about: dict[str, object] | None, tmp_path: Path) -> None:
     path = _part(tmp_path)
     table = pd.DataFrame({parts.PLACE: [0], "request": [0]})

@@ -26,11 +26,11 @@ def _rows(series: list[object]) -> pd.DataFrame:
 
 
 def _dots(rows: pd.DataFrame) -> go.Figure:
-    return figures.dots(rows, rows, [figures.DotPanel("p", "", "")], LOOKS, **TEXTS)
+    return figures.dots(rows, rows, [figures.Panel("p", "", "")], LOOKS, **TEXTS)
 
 
 def _small_dots(rows: pd.DataFrame) -> go.Figure:
-    return figures.dots(rows[:1], rows, [figures.DotPanel("p", "", "")], LOOKS, **TEXTS)
+    return figures.dots(rows[:1], rows, [figures.Panel("p", "", "")], LOOKS, **TEXTS)
 
 
 @pytest.mark.parametrize("draw", [_dots, _small_dots])

@@ -34,9 +34,9 @@ class Toy(Reading):
     scale = 1.0
 
     def logit_diffs(self, rows, *, resid=None, layer=-1, cache=None, edits=None) -> torch.Tensor:
-        seen = resid.mean(1)
-        either = torch.maximum(seen[:, SPARE], seen[:, SPARE_TOO])
-        return self.scale * (2 * seen[:, CAUSE] - 0.8 * seen[:, OPPOSES] + 2 * either) - 3
+        means = resid.mean(1)
+        either = torch.maximum(means[:, SPARE], means[:, SPARE_TOO])
+        return self.scale * (2 * means[:, CAUSE] - 0.8 * means[:, OPPOSES] + 2 * either) - 3
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def identity(tiny_model: Load) -> Dictionary:
 def toy_cases(model: mi.Model, identity: Dictionary, *, scale: float = 1.0, concepts: int = 8) -> list[Case]:
     """Two conversations, clean and under each concept, in which features rise as their names say."""
     steers = [mi.Injection(vector(model, n), range(3), 1.0, name=f"c{n}") for n in range(concepts)]
-    generator, found = torch.Generator().manual_seed(0), []
+    generator, cases = torch.Generator().manual_seed(0), []
     for label in ("a", "b"):
         read = Reading.of(model, conversation(label), [mi.CLEAN, *steers])
         reading = Toy(read.model, read.prefilled, read.interventions, read.answers)
@@ -63,8 +63,8 @@ def toy_cases(model: mi.Model, identity: Dictionary, *, scale: float = 1.0, conc
         for feature, size in ((CAUSE, 2.0), (CORRELATE, 3.0), (OPPOSES, 2.0), (SPARE, 2.5), (SPARE_TOO, 2.5)):
             resid[1:, :, feature] += size * up
         states = FeatureReading(reading, identity, resid, identity.encode(resid))
-        found += cases_of(states)
-    return found
+        cases += cases_of(states)
+    return cases
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +108,9 @@ def test_a_shift_of_nothing_has_no_causes(model: mi.Model, identity: Dictionary,
     assert set(small.verdict) == {"no effect to explain"}
     assert small.attrs["logit_diff_shift"]["mean"] < 0.25
     assert small.lost_fraction.notna().all()  # sure, but too small
-    found = tried
-    signs = found.concept.map({name: (-1) ** n for n, name in enumerate(sorted(set(found.concept)))})
-    both_ways = found.assign(**{name: found[name] * signs for name in ("logit_diff_shift", "lost", "gained")})
+    features = tried
+    signs = features.concept.map({name: (-1) ** n for n, name in enumerate(sorted(set(features.concept)))})
+    both_ways = features.assign(**{name: features[name] * signs for name in ("logit_diff_shift", "lost", "gained")})
     unsure = judge(both_ways)
     assert set(unsure.verdict) == {"no effect to explain"}
     assert unsure.lost_fraction.isna().all()
@@ -124,14 +124,14 @@ def test_a_shift_downwards_has_the_same_causes(model: mi.Model, identity: Dictio
 
 
 def test_the_rule_is_as_it_says(tried: pd.DataFrame):
-    found = tried
-    words = judge(found, rule=Rule(least=0.6)).set_index("index").verdict
+    features = tried
+    words = judge(features, rule=Rule(least=0.6)).set_index("index").verdict
     assert words[CAUSE] != "cause"
-    wide = found.copy()
+    wide = features.copy()
     noise = np.random.default_rng(0).normal(0, 30, len(wide))
     wide.loc[wide["index"] == CORRELATE, "lost"] += noise[wide["index"] == CORRELATE]
     assert judge(wide).set_index("index").verdict[CORRELATE] == "undecided"
-    tiny = found.copy()
+    tiny = features.copy()
     tiny.loc[tiny["index"] == CORRELATE, "lost"] = tiny.lost_matched + 0.001 * tiny.logit_diff_shift
     assert judge(tiny).set_index("index").verdict[CORRELATE] == "correlate"  # sure, and nothing
     tiny.loc[tiny["index"] == CORRELATE, "lost"] = tiny.lost_matched + 0.06 * tiny.logit_diff_shift
@@ -139,13 +139,13 @@ def test_the_rule_is_as_it_says(tried: pd.DataFrame):
 
 
 def test_a_given_discrimination_is_used(tried: pd.DataFrame):
-    given = pd.DataFrame({"index": [CORRELATE, QUIET], "d": [0.1, 4.0], "q": [0.9, 0.001], "spread": True})
-    table = judge(tried, discrimination=given).set_index("index")
+    tests = pd.DataFrame({"index": [CORRELATE, QUIET], "d": [0.1, 4.0], "q": [0.9, 0.001], "spread": True})
+    table = judge(tried, discrimination=tests).set_index("index")
     assert table.verdict[CORRELATE] == "neither"
     assert table.verdict[QUIET] == "correlate"
     assert table.verdict[CAUSE] == "cause"
     with pytest.raises(UsageError, match="spread"):
-        judge(tried, discrimination=given.drop(columns="spread"))
+        judge(tried, discrimination=tests.drop(columns="spread"))
 
 
 def test_too_few_concepts_are_told(model: mi.Model, identity: Dictionary):
@@ -161,11 +161,11 @@ def test_curves_are_means_over_concepts(toy: list[Case]):
     table = curves(draws).set_index(["test", "k", "kind"])
     top = draws[(draws.test == "necessity") & (draws.kind == "top") & (draws.k == 3)]
     by_concept = top.groupby("concept").effect.mean()
-    found = table.loc[("necessity", 3, "top")]
-    assert found.effect == pytest.approx(by_concept.mean())
-    assert found.fraction == pytest.approx(top.effect.mean() / top.logit_diff_shift.mean())
-    assert found.effect_low < found.effect < found.effect_high
-    assert np.isnan(found.p)
+    row = table.loc[("necessity", 3, "top")]
+    assert row.effect == pytest.approx(by_concept.mean())
+    assert row.fraction == pytest.approx(top.effect.mean() / top.logit_diff_shift.mean())
+    assert row.effect_low < row.effect < row.effect_high
+    assert np.isnan(row.p)
     against = table.loc[("necessity", 3, "random")]
     drawn = draws[(draws.test == "necessity") & (draws.kind == "random") & (draws.k == 3)]
     excess = by_concept - drawn.groupby("concept").effect.mean()
@@ -174,8 +174,9 @@ def test_curves_are_means_over_concepts(toy: list[Case]):
     assert (table.n == 8).all()
     assert table.loc[("necessity", 0, "top"), "fraction"] == 0
     assert table.loc[("sufficiency", 5, "top"), "fraction"] == pytest.approx(1, abs=0.1)
-    own = measure(toy, lambda case: [CORRELATE, CAUSE] if case.conversation == "a" else [CAUSE], [1], n_random=0)
-    assert own[own.conversation == "a"].effect.abs().max() < 1e-4 < own[own.conversation == "b"].effect.min()
+    measured = measure(toy, lambda case: [CORRELATE, CAUSE] if case.conversation == "a" else [CAUSE], [1], n_random=0)
+    assert measured[measured.conversation == "a"].effect.abs().max() < 1e-4
+    assert measured[measured.conversation == "b"].effect.min() > 1e-4
 
 
 # --- the embedded models
@@ -200,8 +201,8 @@ def attributed(cases: Sequence[Case]) -> list[int]:
     from mechint.attribution.features.attribution import attribute
 
     table = attribute(cases[0].states, cases[0].clean, cases[0].injected)
-    found = table[table.kind == "feature"].sort_values("attribution", ascending=False)
-    return [int(feature) for feature in found["index"]]
+    features = table[table.kind == "feature"].sort_values("attribution", ascending=False)
+    return [int(feature) for feature in features["index"]]
 
 
 def test_the_organism_has_causes(embedded: Callable[[str], list[Case]]):

@@ -35,9 +35,9 @@ def read(model: mi.Model, answers: mi.Answers | None = None) -> Reading:
 
 
 def values(table: pd.DataFrame, component: str) -> list[float]:
-    found = table[table.component == component]
-    assert len(found) == 1
-    return found[["clean", "injected"]].iloc[0].tolist()
+    rows = table[table.component == component]
+    assert len(rows) == 1
+    return rows[["clean", "injected"]].iloc[0].tolist()
 
 
 @pytest.mark.parametrize("heads", [True, False])
@@ -59,7 +59,8 @@ def test_sums_are_the_logit_diffs(tiny_model: Load, architecture: str, backend: 
 def test_rows_are_named_and_placed(tiny_model: Load, architecture: str):
     model = tiny_model(architecture)
     reading, last = read(model), model.n_layers
-    table, whole = (direct_logit_attribution(reading, 0, 1, heads=heads) for heads in (True, False))
+    table = direct_logit_attribution(reading, 0, 1, heads=True)
+    whole = direct_logit_attribution(reading, 0, 1, heads=False)
     post_normed = architecture.startswith("gemma")
     assert list(table.columns) == COLUMNS
     assert set(table.conversation) == {"c"}
@@ -83,13 +84,15 @@ def test_rows_are_named_and_placed(tiny_model: Load, architecture: str):
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "gpt_neox"])
 def test_heads_and_bias_sum_to_their_attention(tiny_model: Load, architecture: str, backend: str):
     reading = read(tiny_model(architecture, backend))
-    split, whole = (by_layer(direct_logit_attribution(reading, 0, 1, heads=heads)) for heads in (True, False))
+    split = by_layer(direct_logit_attribution(reading, 0, 1, heads=True))
+    whole = by_layer(direct_logit_attribution(reading, 0, 1, heads=False))
     pd.testing.assert_frame_equal(split, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma2", "gpt2", "gpt_neox"])
 def test_backends_agree(tiny_model: Load, architecture: str):
-    first, second = (direct_logit_attribution(read(tiny_model(architecture, kind)), 0, 1) for kind in BACKENDS)
+    first = direct_logit_attribution(read(tiny_model(architecture, "bridge")), 0, 1)
+    second = direct_logit_attribution(read(tiny_model(architecture, "hooked")), 0, 1)
     pd.testing.assert_frame_equal(first, second, atol=1e-4, check_flags=False)
 
 
@@ -141,8 +144,8 @@ def plain_contributions(hf: nn.Module, tokens: list[int], additions: list, yes: 
     rows = hf.get_output_embeddings().weight
     direction = rows[yes] - rows[no]
     parts = plain_parts(hf, tokens, additions)
-    found = {name: float(direction @ (norm.weight * centred(part) / scale)) for name, part in parts.items()}
-    return found | ({"final norm bias": float(direction @ norm.bias)} if is_layer_norm else {})
+    expected = {name: float(direction @ (norm.weight * centred(summand) / scale)) for name, summand in parts.items()}
+    return expected | ({"final norm bias": float(direction @ norm.bias)} if is_layer_norm else {})
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -164,7 +167,9 @@ def test_equals_plain_hooks(tiny_model: Load, plain_hf, architecture: str, backe
 
 def test_nothing_differs_between_a_run_and_itself(model: mi.Model):
     reading = read(model)
-    same, there, back = (direct_logit_attribution(reading, *rows) for rows in ((1, 1), (0, 1), (1, 0)))
+    same = direct_logit_attribution(reading, 1, 1)
+    there = direct_logit_attribution(reading, 0, 1)
+    back = direct_logit_attribution(reading, 1, 0)
     assert same.attribution.abs().max() < 1e-5
     assert there.attribution.abs().max() > 1e-2
     assert there.attribution.tolist() == pytest.approx((-back.attribution).tolist(), abs=1e-5)
@@ -177,7 +182,9 @@ def test_late_loss_sums_to_the_change_of_the_lens(tiny_model: Load, architecture
     model = tiny_model(architecture, backend)
     reading = read(model)
     lens = mi.logit_lens(model, conversation(), list(reading.interventions))
-    clean, injected = (lens[lens.intervention == name].logit_diff.to_numpy() for name in reading.names)
+    clean_name, injected_name = reading.names
+    clean = lens[lens.intervention == clean_name].logit_diff.to_numpy()
+    injected = lens[lens.intervention == injected_name].logit_diff.to_numpy()
     for layer in range(EMBED, model.n_layers):
         table = late_loss(reading, 0, 1, layer=layer)
         changes = [row[-1] - row[layer + 1] for row in (clean, injected)]
@@ -196,7 +203,9 @@ def test_late_components_are_those_of_the_whole_attribution(model: mi.Model):
     whole, late = direct_logit_attribution(reading, 0, 1), late_loss(reading, 0, 1, layer=1)
     expected = whole[(whole.layer > 1) & (whole.layer < model.n_layers)]
     assert late[late.layer < model.n_layers][VALUES].to_numpy() == pytest.approx(expected[VALUES].to_numpy(), abs=1e-6)
-    before, after = (reading.residuals([layer])[layer][:, -1] for layer in (1, model.n_layers - 1))
+    before = reading.residuals([1])[1][:, -1]
+    last = model.n_layers - 1
+    after = reading.residuals([last])[last][:, -1]
     rms = [stream.pow(2).mean(-1).sqrt() for stream in (before, after)]
     lens = torch.tensor([float(reading.logit_diff(row[None, None])) for row in before])
     assert values(late, "final norm scale") == pytest.approx((lens * (rms[0] / rms[1] - 1)).tolist(), abs=1e-3)
@@ -237,10 +246,10 @@ def test_a_held_readout_is_the_readout_and_its_derivative(is_centred: bool, cap:
 
     assert held.contribution(step) == pytest.approx((at(0.01) - at(-0.01)) / 0.02, rel=1e-2, abs=1e-3)
     assert abs(held.nonlinear(resid)) > 1e-3
-    one = LinearReadout.of(replace(readout, soft_cap=None), AnswerIds((1,), (3,), (), "sum"), resid)
-    assert one.is_linear
-    assert one.nonlinear(resid) == pytest.approx(0, abs=1e-5)
-    assert one.unembed_bias == pytest.approx(0.7 * float(readout.bias[1] - readout.bias[3]), abs=1e-5)
+    head = LinearReadout.of(replace(readout, soft_cap=None), AnswerIds((1,), (3,), (), "sum"), resid)
+    assert head.is_linear
+    assert head.nonlinear(resid) == pytest.approx(0, abs=1e-5)
+    assert head.unembed_bias == pytest.approx(0.7 * float(readout.bias[1] - readout.bias[3]), abs=1e-5)
 
 
 def test_a_readout_without_a_norm_is_linear():
@@ -327,11 +336,10 @@ def test_the_organism_loses_its_report_in_the_last_block(wording):
     model = mi.load("organism")
     concept = mi.extract.mean_difference(model, ["cats"])["cats"]
     steer = mi.Injection(concept, layers=range(2, 5), relative_strength=0.4)
-    plain, told = (
-        Reading.of(model, wording.detection(info, "yes-no", 1)[0], [mi.CLEAN, steer])
-        for info in ("none", "introspection")
-    )
-    lost, kept = (late_loss(reading, 0, 1, layer=5, heads=False) for reading in (plain, told))
+    plain = Reading.of(model, wording.detection("none", "yes-no", 1)[0], [mi.CLEAN, steer])
+    explained = Reading.of(model, wording.detection("introspection", "yes-no", 1)[0], [mi.CLEAN, steer])
+    lost = late_loss(plain, 0, 1, layer=5, heads=False)
+    kept = late_loss(explained, 0, 1, layer=5, heads=False)
     assert lost.attrs["total"] < -0.7 * lost.attrs["lens_shift"]
     assert lost[lost.layer == model.n_layers - 1].attribution.sum() < 0.7 * lost.attrs["total"]
     assert kept.attrs["total"] > -0.1 * kept.attrs["lens_shift"]

@@ -56,15 +56,15 @@ def test_a_table_holds_the_activations(both: list[FeatureReading]):
         for row, name in enumerate(states.reading.names):
             feature = active[3 + row]
             acts, clean = states.acts[row, :, feature], states.acts[0, :, feature]
-            for readout, value, own in (
+            for readout, value, expected in (
                 ("answer", acts[-1], clean[-1]),
                 ("read_mean", acts.mean(), clean.mean()),
                 ("read_max", acts.max(), clean.max()),
             ):
                 cell = keyed.loc[(label, name, feature, readout)]
                 assert cell.acts == pytest.approx(float(value), abs=1e-6)
-                assert cell.clean == pytest.approx(float(own), abs=1e-6)
-                assert cell.difference == pytest.approx(float(value - own), abs=1e-6)
+                assert cell.clean == pytest.approx(float(expected), abs=1e-6)
+                assert cell.difference == pytest.approx(float(value - expected), abs=1e-6)
                 assert cell.logit_diff == pytest.approx(float(states.logit_diffs[row]))
     assert (table[table.series == "clean"].difference == 0).all()
     assert table.component[0] == f"L1 f{active[0]}"
@@ -83,10 +83,10 @@ def test_positions_can_be_chosen(both: list[FeatureReading]):
 
 def test_units_average_the_conversations_of_a_concept(both: list[FeatureReading]):
     table = feature_table(both)
-    found = unit_acts(table[table.series == "injected"], "answer")
-    assert found.shape == (4, table["index"].nunique())
-    feature = found.columns[5]
-    assert found.loc["v2", feature] == pytest.approx(float(sum(s.acts[3, -1, feature] for s in both) / 2), abs=1e-6)
+    acts = unit_acts(table[table.series == "injected"], "answer")
+    assert acts.shape == (4, table["index"].nunique())
+    feature = acts.columns[5]
+    assert acts.loc["v2", feature] == pytest.approx(float(sum(s.acts[3, -1, feature] for s in both) / 2), abs=1e-6)
 
 
 # --- discrimination
@@ -101,13 +101,12 @@ def test_compare_pairs_with_clean_or_takes_two_sets(both: list[FeatureReading]):
     rows = table[injected & (table.readout == "read_mean")]
     top = paired.iloc[0]
     assert (paired.q.dropna().diff().dropna() >= 0).all()
-    mine = rows[rows["index"] == top["index"]].groupby("concept").difference.mean()
-    assert top.difference == pytest.approx(mine.mean(), abs=1e-6)
-    assert top.d == pytest.approx(mine.mean() / mine.std(), rel=1e-4)
-    assert top.p == pytest.approx(scipy_stats.ttest_1samp(mine, 0).pvalue, rel=1e-3)
-    first, second = (
-        injected & table.intervention.isin(names) for names in (["steer 0", "steer 1"], ["steer 2", "steer 3"])
-    )
+    by_concept = rows[rows["index"] == top["index"]].groupby("concept").difference.mean()
+    assert top.difference == pytest.approx(by_concept.mean(), abs=1e-6)
+    assert top.d == pytest.approx(by_concept.mean() / by_concept.std(), rel=1e-4)
+    assert top.p == pytest.approx(scipy_stats.ttest_1samp(by_concept, 0).pvalue, rel=1e-3)
+    first = injected & table.intervention.isin(["steer 0", "steer 1"])
+    second = injected & table.intervention.isin(["steer 2", "steer 3"])
     two = compare(table, first, second, readout="answer")
     assert (two.n_second == 2).all()
     assert len(two) == len(paired)
@@ -115,24 +114,24 @@ def test_compare_pairs_with_clean_or_takes_two_sets(both: list[FeatureReading]):
 
 def test_d_and_p_are_the_known_ones():
     a, b = RNG(0).normal(1, 2, (12, 5)), RNG(1).normal(0, 1, (9, 5))
-    found = discriminate(units(a), units(b)).set_index("index")
+    ranked = discriminate(units(a), units(b)).set_index("index")
     for feature in range(5):
         x, y = a[:, feature], b[:, feature]
         pooled = np.sqrt((11 * x.var(ddof=1) + 8 * y.var(ddof=1)) / 19)
-        assert found.d[feature] == pytest.approx((x.mean() - y.mean()) / pooled)
-        assert found.p[feature] == pytest.approx(scipy_stats.ttest_ind(x, y, equal_var=False).pvalue)
-        assert found.d_low[feature] < found.d[feature] < found.d_high[feature]
-    assert np.allclose(found.q, pd.Series(adjusted(found.p.to_numpy()), found.index))
-    swapped = discriminate(units(b), units(a)).set_index("index").loc[found.index]
-    assert np.allclose(swapped.d, -found.d)
-    assert np.allclose(swapped.p, found.p)
+        assert ranked.d[feature] == pytest.approx((x.mean() - y.mean()) / pooled)
+        assert ranked.p[feature] == pytest.approx(scipy_stats.ttest_ind(x, y, equal_var=False).pvalue)
+        assert ranked.d_low[feature] < ranked.d[feature] < ranked.d_high[feature]
+    assert np.allclose(ranked.q, pd.Series(adjusted(ranked.p.to_numpy()), ranked.index))
+    swapped = discriminate(units(b), units(a)).set_index("index").loc[ranked.index]
+    assert np.allclose(swapped.d, -ranked.d)
+    assert np.allclose(swapped.p, ranked.p)
 
 
 def test_intervals_of_d_cover_it():
     truth, rng = 1.0, RNG(3)
     a, b = rng.normal(truth, 1, (12, 2000)), rng.normal(0, 1, (12, 2000))
-    found = discriminate(units(a), units(b))
-    assert 0.92 < ((found.d_low < truth) & (truth < found.d_high)).mean() < 0.98
+    ranked = discriminate(units(a), units(b))
+    assert 0.92 < ((ranked.d_low < truth) & (truth < ranked.d_high)).mean() < 0.98
     pairs = discriminate(units(a), units(np.zeros_like(a)), paired=True)
     assert 0.90 < ((pairs.d_low < truth) & (truth < pairs.d_high)).mean() < 0.98
 
@@ -152,15 +151,15 @@ def test_constant_features_and_no_spread_are_told_apart(test: str, paired: bool)
     varying = RNG(0).normal(3, 1, (8, 1))
     a = np.hstack([np.zeros((8, 1)), np.full((8, 1), 5.0), np.full((8, 1), 2.0), varying])
     b = np.hstack([np.zeros((8, 1)), np.full((8, 1), 5.0), np.full((8, 1), 0.0), varying - 2 + 0.1 * a[:, 3:] ** 2])
-    found = discriminate(units(a), units(b), paired=paired, test=test).set_index("index")
-    assert not np.isinf(found.select_dtypes("number")).any().any()
-    assert found.loc[[0, 1], ["d", "p", "q"]].isna().all().all()
-    assert np.isnan(found.d[2])
-    assert not found.spread[2]
-    assert found.p[2] == pytest.approx(2 / 2**8 if paired else 2 / 12870, rel=1 if not paired else 1e-6)
-    assert found.spread[3]
-    assert np.isfinite(found.loc[3, ["d", "p", "q"]].astype(float)).all()
-    assert set(found.index[:2]) == {2, 3}  # the surest first, constant ones last
+    ranked = discriminate(units(a), units(b), paired=paired, test=test).set_index("index")
+    assert not np.isinf(ranked.select_dtypes("number")).any().any()
+    assert ranked.loc[[0, 1], ["d", "p", "q"]].isna().all().all()
+    assert np.isnan(ranked.d[2])
+    assert not ranked.spread[2]
+    assert ranked.p[2] == pytest.approx(2 / 2**8 if paired else 2 / 12870, rel=1 if not paired else 1e-6)
+    assert ranked.spread[3]
+    assert np.isfinite(ranked.loc[3, ["d", "p", "q"]].astype(float)).all()
+    assert set(ranked.index[:2]) == {2, 3}  # the surest first, constant ones last
 
 
 def test_rounding_is_no_spread():
@@ -184,8 +183,8 @@ def test_discoveries_among_noise_are_mostly_true():
     rng, shares = RNG(1), []
     for _ in range(50):
         shifted = np.where(np.arange(100) < 20, 3.0, 0.0)
-        found = discriminate(units(rng.normal(size=(8, 100)) + shifted), units(rng.normal(size=(8, 100))))
-        chosen = found[found.q < 0.05]
+        ranked = discriminate(units(rng.normal(size=(8, 100)) + shifted), units(rng.normal(size=(8, 100))))
+        chosen = ranked[ranked.q < 0.05]
         assert (chosen["index"] < 20).sum() > 10
         shares.append((chosen["index"] >= 20).mean())
     assert np.mean(shares) < 0.07
@@ -206,28 +205,28 @@ def test_clusters_are_the_planted_groups():
     noise = 0.1 * rng.normal(size=(40, 6))
     frame = pd.DataFrame(base[:, [0, 0, 0, 1, 1, 2]] * [1, 2, -1, 1, 1, 1] + noise, columns=[10, 20, 30, 40, 50, 60])
     frame[70] = 4.0
-    found = clusters(frame).set_index("index")
-    groups = found.groupby("cluster").apply(lambda group: frozenset(group.index), include_groups=False)
+    clustered = clusters(frame).set_index("index")
+    groups = clustered.groupby("cluster").apply(lambda group: frozenset(group.index), include_groups=False)
     assert groups.tolist() == [{10, 20, 30}, {40, 50}, {60}, {70}]
-    assert found.r[30] * found.r[10] < 0
-    assert np.isnan(found.r[70])
-    assert found["size"].tolist() == [3, 3, 3, 2, 2, 1, 1]
+    assert clustered.r[30] * clustered.r[10] < 0
+    assert np.isnan(clustered.r[70])
+    assert clustered["size"].tolist() == [3, 3, 3, 2, 2, 1, 1]
     for name, group in groups.items():
-        assert found.representative[found.cluster == name].isin(group).all()
-    own = found.representative == found.index
-    assert found.r[own].dropna().tolist() == pytest.approx([1, 1, 1])
-    assert own.sum() == 4
+        assert clustered.representative[clustered.cluster == name].isin(group).all()
+    alone = clustered.representative == clustered.index
+    assert clustered.r[alone].dropna().tolist() == pytest.approx([1, 1, 1])
+    assert alone.sum() == 4
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(3, 10), st.integers(1, 8), st.floats(0.05, 1.0))
 def test_clusters_are_a_partition(seed: int, cells: int, features: int, threshold: float):
     values = RNG(seed).integers(0, 3, (cells, features)).astype(float)
-    found = clusters(values, threshold)
-    assert sorted(found["index"]) == list(range(features))
-    assert (found.groupby("cluster").size() == found.groupby("cluster")["size"].first()).all()
-    assert found.groupby("cluster").representative.nunique().eq(1).all()
-    assert found["size"].is_monotonic_decreasing
+    clustered = clusters(values, threshold)
+    assert sorted(clustered["index"]) == list(range(features))
+    assert (clustered.groupby("cluster").size() == clustered.groupby("cluster")["size"].first()).all()
+    assert clustered.groupby("cluster").representative.nunique().eq(1).all()
+    assert clustered["size"].is_monotonic_decreasing
 
 
 def test_tight_and_loose_thresholds():

@@ -41,16 +41,16 @@ def test_measured_effects_are_those_of_single_edits(model: mi.Model):
     assert table["index"][:3].tolist() == features_of(attributions)[:3]
     assert table["index"].is_unique
     for row in table.itertuples():
-        one = [row.index]
-        added = states.with_features(0, one, states.acts[1][:, one])
-        removed = states.with_features(1, one, states.acts[0][:, one])
+        feature = [row.index]
+        added = states.with_features(0, feature, states.acts[1][:, feature])
+        removed = states.with_features(1, feature, states.acts[0][:, feature])
         addition = float(states.reading.logit_diffs([0], resid=added[None], layer=1))
         assert row.added == pytest.approx(addition - clean, abs=1e-5)
         removal = float(states.reading.logit_diffs([1], resid=removed[None], layer=1))
         assert row.removed == pytest.approx(injected - removal, abs=1e-5)
         assert row.measured == pytest.approx((row.added + row.removed) / 2)
-        found = attributions.loc[attributions["index"] == row.index, "attribution"]
-        assert row.attribution == float(found.iloc[0])
+        attributed = attributions.loc[attributions["index"] == row.index, "attribution"]
+        assert row.attribution == float(attributed.iloc[0])
     assert table["added"].abs().max() > 1e-3
 
 
@@ -65,20 +65,20 @@ def test_measured_against_itself_is_faithful(model: mi.Model):
 def test_good_attributions_rank_better_than_shuffled_ones(model: mi.Model):
     states = states_of(model)
     table = faithfulness(states, 0, 1, attribute(states, 0, 1, method="integrated"))
-    found = rank_correlation(table)
-    assert found.mean > 0.8
-    assert found.low <= found.mean <= found.high <= 1
-    assert found.n == len(table)
+    correlation = rank_correlation(table)
+    assert correlation.mean > 0.8
+    assert correlation.low <= correlation.mean <= correlation.high <= 1
+    assert correlation.n == len(table)
     shuffled = table.assign(attribution=np.random.default_rng(0).permutation(table["attribution"]))
-    assert rank_correlation(shuffled).high < found.low
+    assert rank_correlation(shuffled).high < correlation.low
 
 
 def test_the_draw_is_seeded(model: mi.Model):
     states = states_of(model)
     attributions = attribute(states, 0, 1)
-    first, again, other = (
-        faithfulness(states, 0, 1, attributions, top=2, n_random=5, seed=seed)["index"].tolist() for seed in (0, 0, 1)
-    )
+    first = faithfulness(states, 0, 1, attributions, top=2, n_random=5, seed=0)["index"].tolist()
+    again = faithfulness(states, 0, 1, attributions, top=2, n_random=5, seed=0)["index"].tolist()
+    other = faithfulness(states, 0, 1, attributions, top=2, n_random=5, seed=1)["index"].tolist()
     assert first == again != other
     assert len(faithfulness(states, 0, 1, attributions, top=2, n_random=0)) == 2
     everything = faithfulness(states, 0, 1, attributions, top=10_000, n_random=10_000)
@@ -100,11 +100,11 @@ def test_ranks_are_those_of_scipy():
     rng = np.random.default_rng(0)
     attributed = rng.normal(size=40).round(1)  # with ties
     measured = (attributed + rng.normal(size=40)).round(1)
-    found = rank_correlation(fake(attribution=attributed, measured=measured))
-    assert found.mean == pytest.approx(stats.spearmanr(attributed, measured).statistic)
+    correlation = rank_correlation(fake(attribution=attributed, measured=measured))
+    assert correlation.mean == pytest.approx(stats.spearmanr(attributed, measured).statistic)
     pairs = rng.integers(40, size=(300, 40))
     drawn = [stats.spearmanr(attributed[pick], measured[pick]).statistic for pick in pairs]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.08)
+    assert (correlation.low, correlation.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.08)
 
 
 def test_concepts_are_the_units_where_there_are_several():
@@ -117,9 +117,9 @@ def test_concepts_are_the_units_where_there_are_several():
         fake(attribution=ranks, measured=values).assign(intervention=concept, conversation=text)
         for concept, text, values in parts
     )
-    found = rank_correlation(table)
-    assert found.n == 3
-    assert found.mean == pytest.approx((0 + 1 + 1) / 3)
+    correlation = rank_correlation(table)
+    assert correlation.n == 3
+    assert correlation.mean == pytest.approx((0 + 1 + 1) / 3)
     named = table.assign(concept=table["intervention"].replace({"c": "b"}))
     assert rank_correlation(named, unit="concept").n == 2
     both = rank_correlation(table[table["intervention"] == "a"])
@@ -128,8 +128,8 @@ def test_concepts_are_the_units_where_there_are_several():
 
 
 def test_equal_effects_have_no_ranks():
-    found = rank_correlation(fake(attribution=[1.0, 2.0, 3.0], measured=[0.5, 0.5, 0.5]))
-    assert np.isnan([found.mean, found.low, found.high]).all()
+    correlation = rank_correlation(fake(attribution=[1.0, 2.0, 3.0], measured=[0.5, 0.5, 0.5]))
+    assert np.isnan([correlation.mean, correlation.low, correlation.high]).all()
     few = rank_correlation(fake(attribution=[1.0, 2.0], measured=[0.5, 0.7]))
     assert few.mean == 1
     assert np.isnan(few.low)

@@ -104,8 +104,8 @@ def test_each_row_is_the_derivative_towards_the_injected_run(tiny_model: Load, a
         return (there - back) / (2 * step)
 
     for name in table.index[:3]:
-        one = int(name.split("f")[-1])
-        change = (states.acts[1] - states.acts[0])[:, one : one + 1] * states.dictionary.decoder[one]
+        feature = int(name.split("f")[-1])
+        change = (states.acts[1] - states.acts[0])[:, feature : feature + 1] * states.dictionary.decoder[feature]
         assert table[name] == pytest.approx(along(change), rel=0.03, abs=1e-3)
         assert abs(table[name]) > 1e-3
     assert table["L1 error"] == pytest.approx(along(states.rest[1] - states.rest[0]), rel=0.03, abs=1e-3)
@@ -141,7 +141,8 @@ def test_linear_readings_are_attributed_exactly_by_every_method(model: mi.Model,
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_whole_path_adds_up_to_the_shift(tiny_model: Load, architecture: str):
     states = states_of(tiny_model(architecture))
-    near, far = (attribute(states, 0, 1, method="integrated", steps=steps).attrs for steps in (24, 2))
+    near = attribute(states, 0, 1, method="integrated", steps=24).attrs
+    far = attribute(states, 0, 1, method="integrated", steps=2).attrs
     shift = near["logit_diff_shift"]
     assert near["total"] == pytest.approx(shift, rel=1e-2, abs=1e-3)
     assert abs(near["gap"]) < abs(attribute(states, 0, 1).attrs["gap"])
@@ -167,13 +168,11 @@ def test_a_run_against_itself_has_nothing_to_attribute(model: mi.Model, method: 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_both_backends_agree(tiny_model: Load, architecture: str, method: str):
-    bridge, hooked = (
-        attribute(states_of(tiny_model(architecture, backend)), 0, 1, method=method, steps=3)
-        .set_index("component")["attribution"]
-        .to_dict()
-        for backend in BACKENDS
-    )
-    assert bridge == pytest.approx(hooked, abs=2e-4)
+    def attributions(backend: str) -> dict[str, float]:
+        table = attribute(states_of(tiny_model(architecture, backend)), 0, 1, method=method, steps=3)
+        return table.set_index("component")["attribution"].to_dict()
+
+    assert attributions("bridge") == pytest.approx(attributions("hooked"), abs=2e-4)
 
 
 def test_patching_is_what_setting_each_component_does(model: mi.Model):
@@ -182,16 +181,21 @@ def test_patching_is_what_setting_each_component_does(model: mi.Model):
     table = attribute(states, 0, 1, method="patching").set_index("component")["attribution"]
     back = attribute(states, 0, 1, method="patching", base="injected").set_index("component")["attribution"]
     for name in table.index[:4]:
-        one = [int(name.split("f")[-1])]
-        added = reading.logit_diffs([0], resid=states.with_features(0, one, states.acts[1][:, one])[None], layer=1)
-        taken = reading.logit_diffs([1], resid=states.with_features(1, one, states.acts[0][:, one])[None], layer=1)
+        features = [int(name.split("f")[-1])]
+        added = reading.logit_diffs(
+            [0], resid=states.with_features(0, features, states.acts[1][:, features])[None], layer=1
+        )
+        taken = reading.logit_diffs(
+            [1], resid=states.with_features(1, features, states.acts[0][:, features])[None], layer=1
+        )
         assert table[name] == pytest.approx(float(added) - clean, abs=1e-5)
         assert back[name] == pytest.approx(injected - float(taken), abs=1e-5)
-    keys, values = (
-        tuple(torch.where(torch.tensor(at == 3), side[1:2], side[0:1]) for at, side in enumerate(sides))
-        for sides in (reading.cache.keys, reading.cache.values)
-    )
-    swapped = reading.logit_diffs([0], resid=states.resid[:1], layer=1, cache=mi.KVCache(keys, values))
+
+    def injected_in_block_3(sides: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(side[1:2] if layer == 3 else side[0:1] for layer, side in enumerate(sides))
+
+    cache = mi.KVCache(injected_in_block_3(reading.cache.keys), injected_in_block_3(reading.cache.values))
+    swapped = reading.logit_diffs([0], resid=states.resid[:1], layer=1, cache=cache)
     assert table["L3 cache"] == pytest.approx(float(swapped) - clean, abs=1e-5)
     rest = reading.logit_diffs([0], resid=(states.resid[0] + states.rest[1] - states.rest[0])[None], layer=1)
     assert table["L1 error"] == pytest.approx(float(rest) - clean, abs=1e-5)
@@ -207,12 +211,12 @@ def test_chosen_features_leave_the_others_in_one_row(model: mi.Model, method: st
     assert table["kind"].tolist()[:3] == ["feature", "feature", "other"]
     assert sorted(table["index"][:2]) == sorted(chosen)
     expected = whole.set_index("component")["attribution"]
-    mine = table.set_index("component")["attribution"]
-    common = mine.index.intersection(expected.index)
-    assert len(common) == len(mine) - 1
-    assert mine[common].to_dict() == pytest.approx(expected[common].to_dict(), abs=1e-5)
+    by_component = table.set_index("component")["attribution"]
+    common = by_component.index.intersection(expected.index)
+    assert len(common) == len(by_component) - 1
+    assert by_component[common].to_dict() == pytest.approx(expected[common].to_dict(), abs=1e-5)
     if method != "patching":
-        assert table.attrs["total"] == pytest.approx(mine.sum(), abs=1e-5)
+        assert table.attrs["total"] == pytest.approx(by_component.sum(), abs=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -225,8 +229,8 @@ def test_positions_add_up_to_rows(model: mi.Model, method: str):
     if method != "patching":
         assert placed.sum(0).tolist() == pytest.approx(table[chosen].tolist(), abs=1e-5)
         return
-    here = torch.arange(placed.shape[0]) == placed.shape[0] - 1
-    stream = states.with_features(0, chosen[:1], states.acts[1][:, chosen[:1]], here)
+    last = torch.arange(placed.shape[0]) == placed.shape[0] - 1
+    stream = states.with_features(0, chosen[:1], states.acts[1][:, chosen[:1]], last)
     change = float(states.reading.logit_diffs([0], resid=stream[None], layer=1)) - float(states.logit_diffs[0])
     assert float(placed[-1, 0]) == pytest.approx(change, abs=1e-5)
     assert abs(change) > 1e-4
@@ -234,11 +238,9 @@ def test_positions_add_up_to_rows(model: mi.Model, method: str):
 
 def test_batches_change_nothing(model: mi.Model):
     for method in METHODS:
-        one, many = (
-            attribute(states_of(model, batch_size=size), 0, 2, method=method, steps=5).set_index("component")
-            for size in (1, None)
-        )
-        assert one["attribution"].to_dict() == pytest.approx(many["attribution"].to_dict(), abs=1e-4)
+        single = attribute(states_of(model, batch_size=1), 0, 2, method=method, steps=5).set_index("component")
+        many = attribute(states_of(model, batch_size=None), 0, 2, method=method, steps=5).set_index("component")
+        assert single["attribution"].to_dict() == pytest.approx(many["attribution"].to_dict(), abs=1e-4)
 
 
 def test_several_interventions_are_joined(model: mi.Model):
@@ -247,8 +249,8 @@ def test_several_interventions_are_joined(model: mi.Model):
     assert table["intervention"].unique().tolist() == ["steer", "other"]
     for row, name in ((1, "steer"), (2, "other")):
         alone = attribute(states, 0, row, method="integrated", steps=2)
-        part = table[table["intervention"] == name].reset_index(drop=True)
-        pd.testing.assert_frame_equal(part, alone, check_exact=False, atol=1e-6)
+        rows = table[table["intervention"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, alone, check_exact=False, atol=1e-6)
         assert table.attrs["total"][name] == pytest.approx(alone.attrs["total"], abs=1e-6)
     assert attribute_all(states, [2])["intervention"].unique().tolist() == ["other"]
 
@@ -270,27 +272,27 @@ def test_ends_of_the_model(model: mi.Model):
 def test_gradients_need_nothing_of_the_model_and_leave_nothing_behind(model: mi.Model):
     states = states_of(model)
     with torch.no_grad():
-        found = mean_gradient(states, 0, 1, [(0.0, 1.0)])
-    assert not found.resid.requires_grad
+        gradient = mean_gradient(states, 0, 1, [(0.0, 1.0)])
+    assert not gradient.resid.requires_grad
     assert not states.resid.requires_grad
     assert all(weight.grad is None for _, weight in model.backend.parameters())
-    assert set(found.caches) == {2, 3}
+    assert set(gradient.caches) == {2, 3}
 
 
 def quantised(model: mi.Model, weight: torch.Tensor | None, flag: bool = False) -> mi.Model:
-    made = copy.copy(model)
+    changed = copy.copy(model)
     weights = [("weight", torch.zeros(2) if weight is None else weight)]
-    made.backend = SimpleNamespace(parameters=lambda: iter(weights), hf_model=SimpleNamespace(is_quantized=flag))
-    return made
+    changed.backend = SimpleNamespace(parameters=lambda: iter(weights), hf_model=SimpleNamespace(is_quantized=flag))
+    return changed
 
 
 def test_quantised_models_are_refused(model: mi.Model):
     check_differentiable(model)
     check_differentiable(quantised(model, None))
     weights = [torch.zeros(2, dtype=dtype) for dtype in (torch.int8, torch.uint8, torch.float8_e4m3fn)]
-    for made in (*(quantised(model, weight) for weight in weights), quantised(model, None, flag=True)):
+    for refused in (*(quantised(model, weight) for weight in weights), quantised(model, None, flag=True)):
         with pytest.raises(UsageError, match="patching"):
-            check_differentiable(made)
+            check_differentiable(refused)
 
 
 def test_a_quantised_model_is_still_patched(model: mi.Model, monkeypatch: pytest.MonkeyPatch):

@@ -43,13 +43,13 @@ def changed(states: FeatureReading, row: int = 1) -> list[int]:
 
 def test_nothing_and_own_values_change_nothing(model: mi.Model):
     states = states_of(model)
-    mine, top = float(states.logit_diffs[1]), changed(states)[:5]
-    assert ablate(states, 1, []) == mine
+    injected, top = float(states.logit_diffs[1]), changed(states)[:5]
+    assert ablate(states, 1, []) == injected
     assert ablate(states, 0, top, to="clean") == float(states.logit_diffs[0])
-    assert clamp(states, 1, top, to="injected", injected=1) == mine
-    own = set_features(states, 1, [[], top, top[:1]], states.acts[1], mask_of(states, "read"))
-    assert own.tolist() == [mine] * 3
-    assert abs(ablate(states, 1, top) - mine) > 1e-3
+    assert clamp(states, 1, top, to="injected", injected=1) == injected
+    same = set_features(states, 1, [[], top, top[:1]], states.acts[1], mask_of(states, "read"))
+    assert same.tolist() == [injected] * 3
+    assert abs(ablate(states, 1, top) - injected) > 1e-3
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -63,13 +63,13 @@ def test_equals_an_explicit_edit(tiny_model: Load, kind: str, backend: str, to: 
     row = 0 if to.startswith("injected") else 1
     top = [f for f in changed(states) if (states.acts[:2, mask, f] > 0).any(1).all()][:3]
     values = {"zero": torch.zeros(n_pos, 3), "clean": states.acts[0][:, top], "injected": states.acts[1][:, top]}
-    wanted = values[to] if to in values else values[to.removesuffix("_mean")][mask].mean(0).expand(n_pos, 3)
+    target = values[to] if to in values else values[to.removesuffix("_mean")][mask].mean(0).expand(n_pos, 3)
 
     def edit(resid: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         edited = resid.clone()
         for position in range(n_pos):
             for n, feature in enumerate(top):
-                move = wanted[position, n] - states.acts[row, position, feature]
+                move = target[position, n] - states.acts[row, position, feature]
                 if mask[position]:
                     edited[0, position] += move * states.dictionary.decoder[feature]
         return edited
@@ -77,23 +77,23 @@ def test_equals_an_explicit_edit(tiny_model: Load, kind: str, backend: str, to: 
     expected = float(states.reading.logit_diffs([row], edits={states.dictionary.layer: edit})[0])
     positions = mask if where == "mask" else where
     if to.startswith("injected"):
-        found = clamp(states, row, top, to=to, injected=1, positions=positions)
+        logit_diff = clamp(states, row, top, to=to, injected=1, positions=positions)
     else:
-        found = ablate(states, row, top, to=to, positions=positions)
-    assert found == pytest.approx(expected, abs=1e-4)
-    assert abs(found - float(states.logit_diffs[row])) > 1e-6
+        logit_diff = ablate(states, row, top, to=to, positions=positions)
+    assert logit_diff == pytest.approx(expected, abs=1e-4)
+    assert abs(logit_diff - float(states.logit_diffs[row])) > 1e-6
 
 
 def test_sets_in_pieces_are_sets_at_once(model: mi.Model):
     states, small = states_of(model), states_of(model, batch_size=2)
     sets = [[feature] for feature in changed(states)[:7]] + [[], changed(states)[:7]]
-    found = [
-        set_features(one, 1, sets, values_of(one, 0, mask_of(one, "read")), mask_of(one, "read"))
-        for one in (states, small)
+    results = [
+        set_features(reading, 1, sets, values_of(reading, 0, mask_of(reading, "read")), mask_of(reading, "read"))
+        for reading in (states, small)
     ]
-    assert torch.allclose(*found, atol=1e-4)
+    assert torch.allclose(*results, atol=1e-4)
     alone = [ablate(states, 1, features) for features in sets]
-    assert found[0].tolist() == pytest.approx(alone, abs=1e-4)
+    assert results[0].tolist() == pytest.approx(alone, abs=1e-4)
     assert len({round(value, 4) for value in alone}) > 4
 
 
@@ -115,7 +115,8 @@ def test_cases_are_the_rows_of_a_series(model: mi.Model):
     cats = mi.Injection(replace(vector(model), name="cats"), range(3), 1.0, name="cats x1")
     reading = Reading.of(model, conversation(), [drawn, mi.CLEAN, cats, cats + drawn])
     states = FeatureReading.of(reading, dictionary(model))
-    assert [series_of(one) for one in reading.interventions] == ["random", "clean", "injected", "injected"]
+    series = [series_of(intervention) for intervention in reading.interventions]
+    assert series == ["random", "clean", "injected", "injected"]
     assert clean_row(states) == 1
     assert [(case.injected, case.concept) for case in cases_of(states)] == [(2, "cats"), (3, "cats x1 + noise")]
     assert [(case.injected, case.concept) for case in cases_of(states, series="random")] == [(0, "random-0")]
@@ -137,7 +138,7 @@ def test_random_sets_are_of_equal_size_different_and_active(model: mi.Model):
     assert active.tolist() == [f for f in range(48) if bool((both[..., f] != 0).any())]
     drawn = random_sets(active, 4, 20, rng)
     assert len(set(drawn)) == 20
-    assert all(len(set(one)) == 4 and set(one) <= set(active.tolist()) for one in drawn)
+    assert all(len(set(features)) == 4 and set(features) <= set(active.tolist()) for features in drawn)
     assert len(random_sets(np.arange(3), 2, 20, rng)) == 3
     assert random_sets(np.arange(3), 3, 20, rng) == [(0, 1, 2)]
 
@@ -145,7 +146,8 @@ def test_random_sets_are_of_equal_size_different_and_active(model: mi.Model):
 def test_mass_is_the_change_or_the_activation(model: mi.Model):
     case = cases_of(states_of(model))[0]
     mask = mask_of(case.states, "answer")
-    clean, injected = (case.states.acts[row, -1].double().numpy() for row in (0, 1))
+    clean = case.states.acts[0, -1].double().numpy()
+    injected = case.states.acts[1, -1].double().numpy()
     assert np.allclose(mass(case, mask), np.abs(injected - clean))
     assert np.allclose(mass(case, mask, "activation"), (np.abs(injected) + np.abs(clean)) / 2)
 
@@ -159,10 +161,10 @@ def test_matched_sets_have_the_mass(size: int):
     pool = np.setdiff1d(np.arange(400), chosen)
     drawn = matched_sets(pool, chosen.tolist(), masses, 20, rng)
     assert len(set(drawn)) == len(drawn) >= 8
-    totals = np.array([masses[list(one)].sum() for one in drawn])
-    assert all(len(one) == size and not set(one) & set(chosen.tolist()) for one in drawn)
+    totals = np.array([masses[list(features)].sum() for features in drawn])
+    assert all(len(features) == size and not set(features) & set(chosen.tolist()) for features in drawn)
     assert totals.mean() == pytest.approx(masses[chosen].sum(), rel=0.1)
-    unmatched = [masses[list(one)].sum() for one in random_sets(pool, size, 20, rng)]
+    unmatched = [masses[list(features)].sum() for features in random_sets(pool, size, 20, rng)]
     assert np.mean(unmatched) < 0.5 * masses[chosen].sum()
 
 
@@ -192,9 +194,14 @@ def test_necessity_and_sufficiency_are_ablating_and_clamping(model: mi.Model):
     assert last.logit_diff == pytest.approx(clamp(states, 0, order, to="injected", injected=1), abs=1e-4)
     assert last.effect == pytest.approx(last.logit_diff - clean, abs=1e-6)
     assert lost.groupby(["k", "kind"]).size().to_dict() == {
-        (0, "top"): 1, (1, "top"): 1, (1, "random"): 3, (1, "mass-matched"): 3,
-        (8, "top"): 1, (8, "random"): 3, (8, "mass-matched"): 3,
-    }  # fmt: skip
+        (0, "top"): 1,
+        (1, "top"): 1,
+        (1, "random"): 3,
+        (1, "mass-matched"): 3,
+        (8, "top"): 1,
+        (8, "random"): 3,
+        (8, "mass-matched"): 3,
+    }
     assert lost.mass.tolist() == gained.mass.tolist()  # the same sets
     pd.testing.assert_frame_equal(lost, necessity(states, 0, 1, order, ks, n_random=3))
     other = necessity(states, 0, 1, order, ks, n_random=3, seed=1)
@@ -205,17 +212,17 @@ def test_a_set_larger_than_what_is_left_has_no_random_ones(model: mi.Model):
     states = states_of(model)
     case = cases_of(states)[0]
     order = active_features(case, mask_of(states, "read")).tolist()
-    found = necessity(states, 0, 1, order, [len(order)], n_random=3)
-    assert found.kind.tolist() == ["top"]
+    removed = necessity(states, 0, 1, order, [len(order)], n_random=3)
+    assert removed.kind.tolist() == ["top"]
 
 
 def test_no_fraction_of_no_shift(model: mi.Model):
     states = states_of(model)
     same = FeatureReading(states.reading, states.dictionary, states.resid[[0, 0, 0]], states.acts[[0, 0, 0]])
     same.__dict__["logit_diffs"] = states.logit_diffs[[0, 0, 0]]
-    found = necessity(same, 0, 1, changed(states)[:4], [4], n_random=0)
-    assert found.effect.tolist() == [0]
-    assert found.fraction.isna().all()
+    removed = necessity(same, 0, 1, changed(states)[:4], [4], n_random=0)
+    assert removed.effect.tolist() == [0]
+    assert removed.fraction.isna().all()
 
 
 # --- bad input; what type checking would refuse before us in the tests is given to the function under it

@@ -13,7 +13,7 @@ from conftest import Load, conversation, vector
 
 import mechint as mi
 from mechint.attribution import kv
-from mechint.attribution.kv import Part, Window
+from mechint.attribution.kv import CacheSlice, Window
 from mechint.attribution.reading import Reading
 from mechint.base.errors import LayerRangeError, UsageError
 from mechint.chat.conversations import Conversation, Message
@@ -45,18 +45,18 @@ def test_all_of_it_is_the_other_cache_and_nothing_is_none_of_it(tiny_model: Load
     reading = read(tiny_model(architecture, backend))
     clean, injected = reading.logit_diffs([0, 1]).tolist()
     assert abs(clean - injected) > 1e-2
-    parts = [Part(), (), [Part(sides=["keys"]), Part(sides=["values"])], Part(layers=[0])]
+    slices = [CacheSlice(), (), [CacheSlice(sides=["keys"]), CacheSlice(sides=["values"])], CacheSlice(layers=[0])]
     for direction, start, stop in (("insert", clean, injected), ("remove", injected, clean)):
-        found = kv.patch(reading, 0, 1, parts, direction=direction).tolist()
-        assert found == pytest.approx([stop, start, stop, start], abs=2e-5)
+        logit_diffs = kv.patch(reading, 0, 1, slices, direction=direction).tolist()
+        assert logit_diffs == pytest.approx([stop, start, stop, start], abs=2e-5)
 
 
-PARTS = [
-    Part(layers=[2], positions=range(3, 9)),
-    Part(layers=[2, 3], positions=[5], sides=["values"], heads=[1]),
-    Part(positions=range(4), sides=["keys"]),
-    [Part(layers=[3], positions=[2], heads=[0]), Part(layers=[2], sides=["keys"], heads=[1])],
-    Part(layers=[3]),
+SLICES = [
+    CacheSlice(layers=[2], positions=range(3, 9)),
+    CacheSlice(layers=[2, 3], positions=[5], sides=["values"], heads=[1]),
+    CacheSlice(positions=range(4), sides=["keys"]),
+    [CacheSlice(layers=[3], positions=[2], heads=[0]), CacheSlice(layers=[2], sides=["keys"], heads=[1])],
+    CacheSlice(layers=[3]),
 ]
 
 
@@ -76,22 +76,22 @@ def test_equals_hugging_face_with_caches_mixed_by_hand(tiny_model: Load, plain_h
     yes, no = (reading.answers.yes[0], reading.answers.no[0])
     for direction, base, other in (("insert", *filled), ("remove", *filled[::-1])):
         expected = []
-        for part in PARTS:
+        for slices in SLICES:
             mixed = DynamicCache()
             for layer in range(model.n_layers):
                 sides = {"keys": base.layers[layer].keys.clone(), "values": base.layers[layer].values.clone()}
-                for one in [part] if isinstance(part, Part) else part:
-                    for side in one.sides if one.layers is None or layer in one.layers else ():
-                        theirs = getattr(other.layers[layer], side)
-                        for head in one.heads or range(theirs.shape[1]):
-                            for position in one.positions or range(theirs.shape[2]):
-                                sides[side][0, head, position] = theirs[0, head, position]
+                for piece in [slices] if isinstance(slices, CacheSlice) else slices:
+                    for side in piece.sides if piece.layers is None or layer in piece.layers else ():
+                        source = getattr(other.layers[layer], side)
+                        for head in piece.heads or range(source.shape[1]):
+                            for position in piece.positions or range(source.shape[2]):
+                                sides[side][0, head, position] = source[0, head, position]
                 mixed.update(sides["keys"], sides["values"], layer)
             with torch.no_grad():
                 logits = plain(rest, past_key_values=mixed).logits[0, -1]
             expected.append(float(logits[yes] - logits[no]))
-        assert len({round(value, 3) for value in expected}) == len(PARTS)
-        assert kv.patch(reading, 0, 1, PARTS, direction=direction).tolist() == pytest.approx(expected, abs=1e-4)
+        assert len({round(value, 3) for value in expected}) == len(SLICES)
+        assert kv.patch(reading, 0, 1, SLICES, direction=direction).tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_both_backends_give_the_same_table(tiny_model: Load):
@@ -105,25 +105,25 @@ def test_both_backends_give_the_same_table(tiny_model: Load):
 
 
 def test_the_number_of_rows_at_once_changes_nothing(model: mi.Model, monkeypatch: pytest.MonkeyPatch):
-    chosen = [window.part() for window in kv.windows(read(model), 1, 4)] + PARTS
+    chosen = [window.cache_slice() for window in kv.windows(read(model), 1, 4)] + SLICES
     expected = kv.patch(read(model), 0, 1, chosen)
     assert torch.allclose(kv.patch(read(model, batch_size=1), 0, 1, chosen), expected, atol=1e-5)
     sizes = []
-    real = kv.parts.patched
+    real = kv.slices.patched
 
-    def counted(cache: mi.KVCache, base: int, other: int, parts: list[kv.Parts]) -> mi.KVCache:
-        sizes.append(len(parts))
-        return real(cache, base, other, parts)
+    def counted(cache: mi.KVCache, base: int, other: int, slices: list[kv.CacheSlices]) -> mi.KVCache:
+        sizes.append(len(slices))
+        return real(cache, base, other, slices)
 
-    monkeypatch.setattr("mechint.attribution.kv.parts.patched", counted)
+    monkeypatch.setattr("mechint.attribution.kv.slices.patched", counted)
     layer = sum(side[0][0].nbytes for side in (read(model).cache.keys, read(model).cache.values))
-    monkeypatch.setattr("mechint.attribution.kv.parts.free_memory", lambda _: 10 * 3 * layer)
+    monkeypatch.setattr("mechint.attribution.kv.slices.free_memory", lambda _: 10 * 3 * layer)
     assert torch.allclose(kv.patch(read(model), 0, 1, chosen), expected, atol=1e-5)
     assert max(sizes) == 3
 
 
-def test_layers_that_no_part_touches_take_no_memory(reading: Reading):
-    cache = kv.patched(reading.cache, 0, 1, [Part(layers=[2], positions=[position]) for position in range(5)])
+def test_layers_that_no_slice_touches_take_no_memory(reading: Reading):
+    cache = kv.patched(reading.cache, 0, 1, [CacheSlice(layers=[2], positions=[position]) for position in range(5)])
     assert cache.batch == 5
     for layer in (0, 1, 3):
         assert cache.keys[layer].data_ptr() == reading.cache.keys[layer].data_ptr()
@@ -145,9 +145,9 @@ def test_what_stands_before_the_injection_carries_exactly_nothing(model: mi.Mode
 
 @pytest.mark.parametrize("size", [(1, 4), (3, 7), (4, 100), (2, None)])
 def test_windows_cover_every_cell_once_and_no_message_border(reading: Reading, size: tuple[int, int | None]):
-    found = kv.windows(reading, *size)
+    windows = kv.windows(reading, *size)
     count = np.zeros((reading.model.n_layers, reading.rendered.prefix_length), dtype=int)
-    for window in found:
+    for window in windows:
         assert window.layer_stop - window.layer_start <= size[0]
         assert window.size == len(kv.cells(window))
         for cell in kv.cells(window):
@@ -156,8 +156,8 @@ def test_windows_cover_every_cell_once_and_no_message_border(reading: Reading, s
     assert (count == 1).all()
     borders = {segment.start for segment in reading.rendered.segments}
     if size[1] is not None:
-        assert all(window.pos_stop - window.pos_start <= size[1] for window in found)
-        assert not any(window.pos_start < border < window.pos_stop for window in found for border in borders)
+        assert all(window.pos_stop - window.pos_start <= size[1] for window in windows)
+        assert not any(window.pos_start < border < window.pos_stop for window in windows for border in borders)
 
 
 def test_a_table_goes_from_the_whole_to_the_cells_of_what_matters(reading: Reading):
@@ -174,25 +174,25 @@ def test_a_table_goes_from_the_whole_to_the_cells_of_what_matters(reading: Readi
     assert {tuple(row) for row in cells[PLACE].to_numpy()} == expected
     assert len(cells) == len(expected)
     row = cells.iloc[len(cells) // 2]
-    one = Part([int(row["layer_start"])], [int(row["pos_start"])])
+    cell = CacheSlice([int(row["layer_start"])], [int(row["pos_start"])])
     clean = reading.logit_diffs([0]).item()
-    assert row["effect"] == pytest.approx(kv.patch(reading, 0, 1, [one]).item() - clean, abs=1e-5)
+    assert row["effect"] == pytest.approx(kv.patch(reading, 0, 1, [cell]).item() - clean, abs=1e-5)
     assert not (kv.attribute(reading, 0, 1, finer=None)["level"] == "cell").any()
 
 
 def test_sides_and_heads_are_replaced_alone(reading: Reading):
     window = Window(2, 4, 0, reading.rendered.prefix_length)
     table = kv.effects(reading, 0, 1, [window], "window", by_side=True, by_head=True)
-    found = table[table["direction"] == "remove"].set_index(["side", "head"])["logit_diff"]
-    for (side, head), value in found.items():
+    removed = table[table["direction"] == "remove"].set_index(["side", "head"])["logit_diff"]
+    for (side, head), value in removed.items():
         sides = ["keys", "values"] if side == "both" else [side]
-        part = Part(range(2, 4), None, sides, None if head == -1 else [head])
-        assert value == pytest.approx(kv.patch(reading, 0, 1, [part], direction="remove").item(), abs=1e-5)
-    assert found.nunique() == len(found) == 9
+        cells = CacheSlice(range(2, 4), None, sides, None if head == -1 else [head])
+        assert value == pytest.approx(kv.patch(reading, 0, 1, [cells], direction="remove").item(), abs=1e-5)
+    assert removed.nunique() == len(removed) == 9
 
 
 def test_small_effects_add_up_and_so_does_their_gradient(model: mi.Model):
-    """Where the model is as good as linear, parts carry what their gradients say, and together the shift."""
+    """Where the model is as good as linear, slices carry what their gradients say, and together the shift."""
     reading = read(model, strength=0.05)
     every = kv.windows(reading, 1, 5)
     table = kv.effects(reading, 0, 1, every, "window", by_side=True)
@@ -203,13 +203,11 @@ def test_small_effects_add_up_and_so_does_their_gradient(model: mi.Model):
     gradient = kv.by_gradient(reading, 0, 1, at="clean")
     assert gradient.attrs["total"] == pytest.approx(shift, rel=0.05)
     values = table[(table["side"] == "values") & (table["direction"] == "insert")]
-    sums = [
-        gradient.loc[
-            (gradient["layer"] == row.layer_start) & (gradient["side"] == "values")
-            & gradient["position"].between(row.pos_start, row.pos_stop - 1), "attribution",
-        ].sum()
-        for row in values.itertuples()
-    ]  # fmt: skip
+    by_value = gradient[gradient["side"] == "values"]
+    sums = []
+    for row in values.itertuples():
+        inside = by_value["position"].between(row.pos_start, row.pos_stop - 1)
+        sums.append(by_value.loc[(by_value["layer"] == row.layer_start) & inside, "attribution"].sum())
     np.testing.assert_allclose(values["effect"], sums, atol=0.05 * abs(shift))
 
 
@@ -231,8 +229,8 @@ def test_gradients_are_finite_differences(tiny_model: Load, backend: str, at: st
             pair = (moved, rest) if side == "keys" else (rest, moved)
             ends.append(reading.logit_diffs([0], cache=mi.KVCache(*map(tuple, pair))).item())
         slope = (ends[0] - ends[1]) / (2 * step) * (1 if at == "clean" else -1)
-        found = table.loc[(table["layer"] == 2) & (table["side"] == side), "attribution"].sum()
-        assert found == pytest.approx(slope, rel=0.03, abs=2e-3)
+        total = table.loc[(table["layer"] == 2) & (table["side"] == side), "attribution"].sum()
+        assert total == pytest.approx(slope, rel=0.03, abs=2e-3)
 
 
 def test_gradients_along_the_path_add_up_to_the_shift(reading: Reading):
@@ -256,18 +254,27 @@ def test_windows_taken_together(reading: Reading):
     assert table.loc[table["n_windows"] == len(order), "fraction"].tolist() == pytest.approx([1, 1], abs=1e-4)
     three = table[(table["n_windows"] == 3) & (table["direction"] == "insert")].iloc[0]
     assert three["n_cells"] == sum(window.size for window in order[:3])
-    direct = kv.patch(reading, 0, 1, [[window.part() for window in order[:3]]]).item()
+    direct = kv.patch(reading, 0, 1, [[window.cache_slice() for window in order[:3]]]).item()
     assert three["logit_diff"] == pytest.approx(direct, abs=1e-5)
 
 
 def test_the_strongest_are_those_that_were_planted():
     rows = [
-        {"layer_start": layer, "layer_stop": layer + 1, "pos_start": 0, "pos_stop": 4, "side": side, "head": -1,
-         "direction": direction, "effect": effect, "shift": 2.0}
+        {
+            "layer_start": layer,
+            "layer_stop": layer + 1,
+            "pos_start": 0,
+            "pos_stop": 4,
+            "side": side,
+            "head": -1,
+            "direction": direction,
+            "effect": effect,
+            "shift": 2.0,
+        }
         for layer, effects in enumerate([(0.0, 0.0), (0.1, -0.6), (0.5, 0.0), (0.19, 0.1)])
         for direction, effect in zip(("insert", "remove"), effects, strict=True)
         for side in ("both", "keys")
-    ]  # fmt: skip
+    ]
     table = pd.DataFrame(rows)
     assert [window.layer_start for window in kv.strongest(table, 0.1, 8)] == [1, 2]
     assert [window.layer_start for window in kv.strongest(table, 0.1, 1)] == [1]
@@ -286,13 +293,13 @@ def test_rows_that_are_alike_have_no_shift_and_no_shares(reading: Reading):
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        (lambda r: Part(layers=[]), UsageError),
-        (lambda r: Part(positions=[-1]), UsageError),
-        (lambda r: Part(sides=[]), UsageError),
-        (lambda r: kv.patch(r, 0, 1, [Part(layers=[99])]), LayerRangeError),
-        (lambda r: kv.patch(r, 0, 1, [Part(positions=[9999])]), UsageError),
-        (lambda r: kv.patch(r, 0, 1, [Part(heads=[2])]), UsageError),
-        (lambda r: kv.patch(r, 0, 2, [Part()]), UsageError),
+        (lambda r: CacheSlice(layers=[]), UsageError),
+        (lambda r: CacheSlice(positions=[-1]), UsageError),
+        (lambda r: CacheSlice(sides=[]), UsageError),
+        (lambda r: kv.patch(r, 0, 1, [CacheSlice(layers=[99])]), LayerRangeError),
+        (lambda r: kv.patch(r, 0, 1, [CacheSlice(positions=[9999])]), UsageError),
+        (lambda r: kv.patch(r, 0, 1, [CacheSlice(heads=[2])]), UsageError),
+        (lambda r: kv.patch(r, 0, 2, [CacheSlice()]), UsageError),
         (lambda r: kv.patch(r, 0, 1, []), UsageError),
         (lambda r: kv.windows(r, 0), UsageError),
         (lambda r: kv.windows(r, 1, 0), UsageError),
@@ -308,7 +315,7 @@ def test_bad_input(reading: Reading, call: Callable[[Reading], object], error: t
 def test_an_unfilled_cache_is_refused(model: mi.Model):
     chat = Conversation("plain", conversation().messages[3:], yes_token=" yes", no_token=" no")
     reading = Reading.of(model, chat, mi.CLEAN)
-    for call in (lambda: kv.windows(reading, 1), lambda: kv.patch(reading, 0, 0, [Part()])):
+    for call in (lambda: kv.windows(reading, 1), lambda: kv.patch(reading, 0, 0, [CacheSlice()])):
         with pytest.raises(UsageError, match="mark turns"):
             call()
 

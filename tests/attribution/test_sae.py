@@ -20,51 +20,51 @@ def residuals(model: mi.Model, n: int = 6) -> torch.Tensor:
     return 3 * torch.randn(2, n, model.d_model, generator=torch.Generator().manual_seed(1))
 
 
-def saved(one: Dictionary, path: Path, **metadata: object) -> Path:
+def saved(loaded: Dictionary, path: Path, **metadata: object) -> Path:
     """An SAE on disk, with other metadata."""
     for name, value in metadata.items():
-        setattr(one.sae.cfg.metadata, name, value)
-    one.sae.save_model(path)
+        setattr(loaded.sae.cfg.metadata, name, value)
+    loaded.sae.save_model(path)
     return path
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_are_those_of_sae_lens(model: mi.Model, kind: str):
-    one, resid = dictionary(model, kind=kind), residuals(model)
+    loaded, resid = dictionary(model, kind=kind), residuals(model)
     with torch.no_grad():
-        own = one.sae.encode(resid)
-        rebuilt = one.sae(resid)
-    acts = one.encode(resid)
+        expected = loaded.sae.encode(resid)
+        rebuilt = loaded.sae(resid)
+    acts = loaded.encode(resid)
     if kind != "layer_norm":
-        assert torch.equal(acts, own)
-    assert torch.equal(acts != 0, own != 0)
-    assert torch.allclose(one.reconstruct(resid), rebuilt, atol=1e-6)
+        assert torch.equal(acts, expected)
+    assert torch.equal(acts != 0, expected != 0)
+    assert torch.allclose(loaded.reconstruct(resid), rebuilt, atol=1e-6)
     assert (acts != 0).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_and_rest_make_up_the_stream(model: mi.Model, kind: str):
     """Also where the input is normalised: what a feature adds is what SAE Lens' decoder adds for it there."""
-    one, resid = dictionary(model, kind=kind), residuals(model)
-    acts = one.encode(resid)
-    assert torch.allclose(acts @ one.decoder + one.rest(resid, acts), resid, atol=1e-5)
+    loaded, resid = dictionary(model, kind=kind), residuals(model)
+    acts = loaded.encode(resid)
+    assert torch.allclose(acts @ loaded.decoder + loaded.rest(resid, acts), resid, atol=1e-5)
     with torch.no_grad():
-        own = one.sae.encode(resid)
-        nothing = one.sae.decode(torch.zeros_like(own)) if kind != "layer_norm" else None
+        expected = loaded.sae.encode(resid)
+        nothing = loaded.sae.decode(torch.zeros_like(expected)) if kind != "layer_norm" else None
         if nothing is None:
-            one.sae.encode(resid)
-            nothing = one.sae.decode(torch.zeros_like(own))
-    assert torch.allclose(one.reconstruct(resid) - nothing, acts @ one.decoder, atol=1e-4)
+            loaded.sae.encode(resid)
+            nothing = loaded.sae.decode(torch.zeros_like(expected))
+    assert torch.allclose(loaded.reconstruct(resid) - nothing, acts @ loaded.decoder, atol=1e-4)
 
 
 def test_an_sae_from_disk_is_the_one_that_was_saved(model: mi.Model, tmp_path: Path):
-    one = dictionary(model, layer=2)
-    again = mi.sae.load(model, saved(one, tmp_path / "sae", model_name=f"somewhere/{model.name}"))
+    loaded = dictionary(model, layer=2)
+    again = mi.sae.load(model, saved(loaded, tmp_path / "sae", model_name=f"somewhere/{model.name}"))
     resid = residuals(model)
-    assert again.layer == one.layer == 2
-    assert torch.equal(again.encode(resid), one.encode(resid))
+    assert again.layer == loaded.layer == 2
+    assert torch.equal(again.encode(resid), loaded.encode(resid))
     assert again.link(3) is None
-    named = mi.sae.load(model, saved(one, tmp_path / "named", neuronpedia_id="gemma-2-2b/6-res"))
+    named = mi.sae.load(model, saved(loaded, tmp_path / "named", neuronpedia_id="gemma-2-2b/6-res"))
     assert named.link(3) == "https://www.neuronpedia.org/gemma-2-2b/6-res/3"
 
 
@@ -76,7 +76,7 @@ def test_the_residual_stream_has_several_names(model: mi.Model, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "message"),
     [
         ({"model_name": "gemma-2-2b"}, "was trained on gemma-2-2b"),
         ({"hook_name": "blocks.1.hook_mlp_out"}, "reads blocks.1.hook_mlp_out"),
@@ -85,17 +85,17 @@ def test_the_residual_stream_has_several_names(model: mi.Model, tmp_path: Path, 
     ],
 )
 def test_an_sae_of_another_model_or_hook_is_refused(
-    model: mi.Model, tmp_path: Path, metadata: dict[str, object], said: str
+    model: mi.Model, tmp_path: Path, metadata: dict[str, object], message: str
 ):
-    with pytest.raises(SAEMismatchError, match=said):
+    with pytest.raises(SAEMismatchError, match=message):
         mi.sae.load(model, saved(dictionary(model), tmp_path / "sae", **metadata))
 
 
 def test_another_width_is_refused(model: mi.Model, tmp_path: Path, tiny_model: Load):
-    one = dictionary(model)
-    one.sae.cfg.d_in = 64
+    loaded = dictionary(model)
+    loaded.sae.cfg.d_in = 64
     with pytest.raises(SAEMismatchError, match=r"d_model=64.*\n.*d_model=32"):
-        mi.sae.use(model, one.sae)
+        mi.sae.use(model, loaded.sae)
 
 
 def test_a_copy_or_another_name_needs_a_word(model: mi.Model, tmp_path: Path):
@@ -105,10 +105,10 @@ def test_a_copy_or_another_name_needs_a_word(model: mi.Model, tmp_path: Path):
 
 
 def test_normalisation_that_is_not_folded_in_is_refused(model: mi.Model):
-    one = dictionary(model)
-    one.sae.cfg.normalize_activations = "expected_average_only_in"
+    loaded = dictionary(model)
+    loaded.sae.cfg.normalize_activations = "expected_average_only_in"
     with pytest.raises(SAEMismatchError, match="fold"):
-        mi.sae.use(model, one.sae)
+        mi.sae.use(model, loaded.sae)
 
 
 @pytest.mark.parametrize("source", ["no-such-directory", "no-such-release:id", "gemma-scope-2b-pt-res:no-such-id", ":"])
@@ -132,16 +132,16 @@ def test_feature_numbers_are_checked(model: mi.Model, features: list[int]):
 
 
 def test_a_poor_reconstruction_warns(model: mi.Model):
-    one, resid = dictionary(model), residuals(model)
+    loaded, resid = dictionary(model), residuals(model)
     with pytest.warns(FeatureWarning, match="its error holds"):
-        found = quality(one, resid, torch.tensor([True] * 5 + [False]))
-    missed = resid[:, :5] - one.reconstruct(resid[:, :5])
+        measured = quality(loaded, resid, torch.tensor([True] * 5 + [False]))
+    missed = resid[:, :5] - loaded.reconstruct(resid[:, :5])
     spread = (resid[:, :5] - resid[:, :5].reshape(-1, model.d_model).mean(0)).pow(2).sum()
-    assert found.poor
-    assert found.positions == 10
-    assert found.explained == pytest.approx(float(1 - missed.pow(2).sum() / spread), rel=1e-4)
+    assert measured.poor
+    assert measured.positions == 10
+    assert measured.explained == pytest.approx(float(1 - missed.pow(2).sum() / spread), rel=1e-4)
     with pytest.raises(UsageError, match="special tokens"):
-        quality(one, resid, torch.zeros(6, dtype=torch.bool))
+        quality(loaded, resid, torch.zeros(6, dtype=torch.bool))
 
 
 def test_special_tokens_and_the_first_do_not_count(family: dict[str, mi.Model]):
@@ -154,8 +154,8 @@ def test_special_tokens_and_the_first_do_not_count(family: dict[str, mi.Model]):
 
 
 def test_read_gives_a_row_for_each_intervention(model: mi.Model):
-    one = dictionary(model)
-    states = mi.sae.read(model, conversation(), [mi.CLEAN, mi.Injection(vector(model), [0], 2.0, name="a")], one)
+    loaded = dictionary(model)
+    states = mi.sae.read(model, conversation(), [mi.CLEAN, mi.Injection(vector(model), [0], 2.0, name="a")], loaded)
     assert states.reading.names == ("clean", "a")
     expected = mi.score(model, conversation(), list(states.reading.interventions))["logit_diff"]
     assert states.logit_diffs.tolist() == pytest.approx(expected.tolist(), abs=1e-4)

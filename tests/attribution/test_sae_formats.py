@@ -27,11 +27,11 @@ def residuals(model: mi.Model, offset: float = 0.0) -> torch.Tensor:
     return 3 * drawn + offset
 
 
-def fit(one: Dictionary, resid: torch.Tensor) -> float:
+def fit(loaded: Dictionary, resid: torch.Tensor) -> float:
     """The share of variance that is explained, whether it is poor or not."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FeatureWarning)
-        return quality(one, resid, torch.ones(resid.shape[1], dtype=torch.bool)).explained
+        return quality(loaded, resid, torch.ones(resid.shape[1], dtype=torch.bool)).explained
 
 
 # Half precision.
@@ -60,11 +60,11 @@ def test_half_precision_on_disk(model: mi.Model, tmp_path: Path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_decoding_that_is_not_linear_is_refused_in_any_dtype(model: mi.Model, dtype: torch.dtype):
     sae = dictionary(model).sae.to(dtype=dtype)
-    own = type(sae)
+    kind = type(sae)
 
-    class Bent(own):  # type: ignore[misc, valid-type]
+    class Bent(kind):  # type: ignore[misc, valid-type]
         def decode(self, acts: torch.Tensor) -> torch.Tensor:
-            return own.decode(self, acts) * (1 + 0.05 * acts.norm(dim=-1, keepdim=True))
+            return kind.decode(self, acts) * (1 + 0.05 * acts.norm(dim=-1, keepdim=True))
 
     sae.__class__ = Bent
     with pytest.raises(SAEMismatchError, match="not linear"):
@@ -74,7 +74,7 @@ def test_decoding_that_is_not_linear_is_refused_in_any_dtype(model: mi.Model, dt
 # Trained on centred residuals.
 
 
-def plant_centred(model: mi.Model, **about: object) -> Dictionary:
+def plant_centred(model: mi.Model, **metadata: object) -> Dictionary:
     """An SAE that rebuilds any residual of mean zero to the letter, and any other badly."""
     sae = dictionary(model, d_sae=2 * model.d_model).sae
     both = torch.cat([torch.eye(model.d_model), -torch.eye(model.d_model)], dim=1)
@@ -83,7 +83,7 @@ def plant_centred(model: mi.Model, **about: object) -> Dictionary:
         sae.W_dec.copy_(both.T)
         sae.b_enc.zero_()
         sae.b_dec.zero_()
-    for name, value in about.items():
+    for name, value in metadata.items():
         setattr(sae.cfg.metadata, name, value)
     return sae
 
@@ -94,12 +94,12 @@ CENTRED = {"model_from_pretrained_kwargs": {"center_writing_weights": True, "fol
 def test_an_sae_that_says_it_was_trained_on_centred_residuals_is_given_such(tiny_model: Load, tmp_path: Path):
     model = tiny_model("gpt2")
     resid = residuals(model, offset=4.0)
-    one = mi.sae.use(model, plant_centred(model, **CENTRED))
-    assert one.centred
-    assert fit(one, resid) > 0.999
-    acts = one.encode(resid)
-    assert torch.allclose(one.encode(resid + 7.0), acts, atol=1e-4)
-    assert torch.allclose(acts @ one.decoder + one.rest(resid, acts), resid, atol=1e-5)
+    loaded = mi.sae.use(model, plant_centred(model, **CENTRED))
+    assert loaded.centred
+    assert fit(loaded, resid) > 0.999
+    acts = loaded.encode(resid)
+    assert torch.allclose(loaded.encode(resid + 7.0), acts, atol=1e-4)
+    assert torch.allclose(acts @ loaded.decoder + loaded.rest(resid, acts), resid, atol=1e-5)
     plant_centred(model, **CENTRED).save_model(tmp_path / "sae")
     assert mi.sae.load(model, tmp_path / "sae").centred, "also from disk, and without SAE Lens' warning"
     assert not mi.sae.load(model, tmp_path / "sae", centre=False).centred
@@ -125,20 +125,20 @@ def test_a_model_that_reads_the_mean_is_never_centred(model: mi.Model):
 
 
 def test_other_options_of_the_model_that_it_was_trained_on_are_told(model: mi.Model):
-    about = {"model_from_pretrained_kwargs": {"checkpoint_value": 143000, "fold_ln": False}}
+    metadata = {"model_from_pretrained_kwargs": {"checkpoint_value": 143000, "fold_ln": False}}
     with pytest.warns(FeatureWarning, match="checkpoint_value=143000: see"):
-        mi.sae.use(model, plant_centred(model, **about))
+        mi.sae.use(model, plant_centred(model, **metadata))
 
 
 def test_what_a_centred_feature_reads_has_no_mean(tiny_model: Load):
     model = tiny_model("gpt2")
-    one = mi.sae.use(model, plant_centred(model, **CENTRED))
-    directions = encoder_directions(one, [0, 5])
+    loaded = mi.sae.use(model, plant_centred(model, **CENTRED))
+    directions = encoder_directions(loaded, [0, 5])
     assert directions is not None
     assert torch.allclose(directions.mean(-1), torch.zeros(2, dtype=torch.float64), atol=1e-7)
     resid = residuals(model, offset=4.0)
     read = (resid.double() @ directions.T).clamp_min(0)
-    assert torch.allclose(read, one.encode(resid)[..., [0, 5]].double(), atol=1e-4)
+    assert torch.allclose(read, loaded.encode(resid)[..., [0, 5]].double(), atol=1e-4)
 
 
 def test_the_hook_may_have_its_hugging_face_name_alone(model: mi.Model):
@@ -174,9 +174,9 @@ def test_a_file_of_an_sae_cut_at_any_length_is_refused(
 ):
     content = whole[name]
     for length in range(0, len(content), max(1, len(content) // 25)):
-        found = outcome(model, whole | {name: content[:length]}, tmp_path / "sae")
-        assert isinstance(found, MechintError), length
-        assert str(tmp_path / "sae") in found.given
+        result = outcome(model, whole | {name: content[:length]}, tmp_path / "sae")
+        assert isinstance(result, MechintError), length
+        assert str(tmp_path / "sae") in result.given
     assert isinstance(outcome(model, whole, tmp_path / "sae"), Dictionary)
 
 
@@ -186,8 +186,8 @@ def test_a_configuration_of_other_types_is_one_message(
 ):
     content = json.loads(whole["cfg.json"])
     for key in ("d_in", "d_sae", "architecture", "normalize_activations", "metadata", "dtype"):
-        found = outcome(model, whole | {"cfg.json": json.dumps(content | {key: value}).encode()}, tmp_path / "sae")
-        assert isinstance(found, MechintError | Dictionary), key
+        result = outcome(model, whole | {"cfg.json": json.dumps(content | {key: value}).encode()}, tmp_path / "sae")
+        assert isinstance(result, MechintError | Dictionary), key
     assert isinstance(outcome(model, whole | {"cfg.json": json.dumps(value).encode()}, tmp_path / "sae"), MechintError)
 
 

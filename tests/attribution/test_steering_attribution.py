@@ -30,9 +30,9 @@ def test_read_whole_is_prefilled_and_read(tiny_model: Load, architecture: str, b
     last = model.n_layers - 1
     for row, intervention in enumerate(reading.interventions):
         steered = Steered.of(reading, intervention)
-        found = whole.logit_diff(steered.streams(whole, [1.0, 0.0], [last])[last]).tolist()
+        logit_diffs = whole.logit_diff(steered.streams(whole, [1.0, 0.0], [last])[last]).tolist()
         expected = reading.logit_diffs([row, 0]).tolist()
-        assert found == pytest.approx(expected, abs=2e-4)
+        assert logit_diffs == pytest.approx(expected, abs=2e-4)
 
 
 def test_features_of_the_steered_turns_are_those_of_the_prefill(model: mi.Model):
@@ -50,11 +50,11 @@ def test_features_of_the_steered_turns_are_those_of_the_prefill(model: mi.Model)
     tokens = states.reading.rendered.token_tensor()[:, :length]
     model.forward(tokens, hooks=[(model.resid_post(1), keep)])
     model.forward(tokens, hooks=[*((model.resid_post(at), add) for at in (0, 1)), (model.resid_post(1), keep)])
-    found = prefix_acts(states)
-    assert found.shape == (3, length, 48)
+    acts = prefix_acts(states)
+    assert acts.shape == (3, length, 48)
     for row in (0, 1):
-        assert torch.allclose(found[row], states.dictionary.encode(kept[row][0]), atol=1e-4)
-    assert not torch.allclose(found[0], found[1], atol=1e-2)
+        assert torch.allclose(acts[row], states.dictionary.encode(kept[row][0]), atol=1e-4)
+    assert not torch.allclose(acts[0], acts[1], atol=1e-2)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -78,13 +78,13 @@ def test_steering_attribution_of_one_feature_by_hand(model: mi.Model):
     """What scaling the injection writes, and what the feature does to the answer, both by finite differences."""
     states, step = states_of(model), 0.02
     table = steering_attribution(states, 2, method="gradient", at=0.5, step=step)
-    one = int(table["index"][0])
+    feature = int(table["index"][0])
     steered, whole = Steered.of(states.reading, states.reading.interventions[2]), unsplit(states.reading)
     streams = steered.streams(whole, [0.5 - step, 0.5, 0.5 + step], [1])[1]
-    acts = states.dictionary.encode(streams)[:, :, one]
+    acts = states.dictionary.encode(streams)[:, :, feature]
     write = (acts[2] - acts[0]) / (2 * step)
     later = {2: steered.edit(2, torch.full((2,), 0.5))}
-    change = write[:, None] * states.dictionary.decoder[one] * 0.02
+    change = write[:, None] * states.dictionary.decoder[feature] * 0.02
     there, back = whole.logit_diffs(
         [0, 1], resid=torch.stack([streams[1] + change, streams[1] - change]), layer=1, edits=later
     ).tolist()
@@ -104,14 +104,15 @@ def test_what_is_added_at_the_layer_is_written_directly(model: mi.Model, kind: s
     acts = prefix_acts(states)[0]
     always = [feature for feature in features.index if bool((acts[:, feature] > 1e-2).all())]
     assert always
-    found, direct = features.loc[always, "write"], features.loc[always, "write_direct"]
-    assert found.tolist() == pytest.approx(direct.tolist(), rel=2e-2, abs=1e-5)
+    write, direct = features.loc[always, "write"], features.loc[always, "write_direct"]
+    assert write.tolist() == pytest.approx(direct.tolist(), rel=2e-2, abs=1e-5)
     assert encoder_directions(sae, always).shape == (len(always), model.d_model)
     assert "injection" not in set(table["kind"])
 
 
 def test_sums_of_injections_and_none_at_all(model: mi.Model):
-    first, second = (mi.Injection(vector(model, seed), [0, 3], 0.4, name=str(seed)) for seed in (0, 1))
+    first = mi.Injection(vector(model, 0), [0, 3], 0.4, name="0")
+    second = mi.Injection(vector(model, 1), [0, 3], 0.4, name="1")
     nothing = mi.Injection(vector(model), [0], 0.0, name="zero")
     both = (first + second).renamed("both")
     states = FeatureReading.of(Reading.of(model, conversation(), [mi.CLEAN, both, nothing]), dictionary(model))
@@ -125,9 +126,9 @@ def test_sums_of_injections_and_none_at_all(model: mi.Model):
 def test_relative_strengths_are_those_of_the_prefill(model: mi.Model):
     steer = mi.Injection(vector(model), [0, 1], relative_strength=0.5, name="steer", segments=[0])
     states = FeatureReading.of(Reading.of(model, conversation(), [mi.CLEAN, steer]), dictionary(model))
-    found = steering_attribution(states, 1, steps=2).attrs["logit_diff_shift"]
-    assert found == pytest.approx(float(states.logit_diffs[1] - states.logit_diffs[0]), abs=2e-4)
-    assert abs(found) > 1e-3
+    shift = steering_attribution(states, 1, steps=2).attrs["logit_diff_shift"]
+    assert shift == pytest.approx(float(states.logit_diffs[1] - states.logit_diffs[0]), abs=2e-4)
+    assert abs(shift) > 1e-3
 
 
 def test_swaps_have_no_steered_stream(tiny_model: Load):

@@ -29,7 +29,7 @@ from mechint.base.signatures import Count, Seed, Within, checked, converter
 
 MODULES = ("extract", "sae", "kv", "components", "prompts", "presets", "stats", "figures")
 # What the library makes and hands out; nobody calls these.
-MADE = {
+BY_LIBRARY = {
     "Model",
     "KVCache",
     "Reading",
@@ -41,14 +41,14 @@ MADE = {
     "Quality",
     "Case",
 }
-MADE |= {"Activations"}
+BY_LIBRARY |= {"Activations"}
 
 
 def public() -> Iterator[tuple[str, Callable[..., object]]]:
     """Every function and class that users call, by its name."""
     for name in mi.__all__:
         value = getattr(mi, name)
-        if callable(value) and name not in MADE:
+        if callable(value) and name not in BY_LIBRARY:
             yield name, value
     for module in MODULES:
         home = getattr(mi, module)
@@ -57,7 +57,7 @@ def public() -> Iterator[tuple[str, Callable[..., object]]]:
         ]
         for name in names:
             value = getattr(home, name)
-            if callable(value) and name not in MADE and hasattr(_inner(value), "__checks_arguments__"):
+            if callable(value) and name not in BY_LIBRARY and hasattr(_inner(value), "__checks_arguments__"):
                 yield f"{module}.{name}", value
 
 
@@ -76,15 +76,15 @@ POOL: list[object] = [
 def hints_of(function: Callable[..., object]) -> dict[str, object]:
     """The annotations that can be evaluated, by parameter."""
     inner = inspect.unwrap(typing.cast(Callable[..., object], _inner(function)))
-    found = {}
+    hints = {}
     for name, parameter in inspect.signature(inner).parameters.items():
         hint = parameter.annotation
         try:
-            found[name] = eval(hint, inner.__globals__) if isinstance(hint, str) else hint
+            hints[name] = eval(hint, inner.__globals__) if isinstance(hint, str) else hint
         except NameError:
             continue
-    found = {name: hint for name, hint in found.items() if hint is not typing.Any}
-    return {name: hint for name, hint in found.items() if name != "self" and hint is not inspect.Parameter.empty}
+    hints = {name: hint for name, hint in hints.items() if hint is not typing.Any}
+    return {name: hint for name, hint in hints.items() if name != "self" and hint is not inspect.Parameter.empty}
 
 
 def is_right(hint: object, value: object) -> bool:  # noqa: PLR0911, PLR0912 - a branch for each kind
@@ -94,7 +94,7 @@ def is_right(hint: object, value: object) -> bool:  # noqa: PLR0911, PLR0912 - a
         low, high = inner[1].least, inner[1].most
         return is_right(inner[0], value) and low <= value <= high  # type: ignore[operator]
     if origin in (Union, types.UnionType):
-        return any(is_right(one, value) for one in inner)
+        return any(is_right(kind, value) for kind in inner)
     if hint in (None, types.NoneType):
         return value is None
     if hint is bool:
@@ -118,7 +118,7 @@ def is_right(hint: object, value: object) -> bool:  # noqa: PLR0911, PLR0912 - a
         if isinstance(value, torch.Tensor):  # rows of numbers: in doubt they are what is meant
             return True
         fine = isinstance(value, list | dict)
-        return fine and all(is_right(inner[0], one) for one in typing.cast(Iterable[object], value))
+        return fine and all(is_right(inner[0], item) for item in typing.cast(Iterable[object], value))
     if origin is Mapping:
         return isinstance(value, dict) and all(
             is_right(inner[0], k) and is_right(inner[1], v) for k, v in value.items()
@@ -153,7 +153,7 @@ class Maker:
         if origin in (Sequence, Iterable, list):
             return [self(inner[0])]
         if origin is tuple:
-            return [self(one) for one in inner if one is not ...]
+            return [self(kind) for kind in inner if kind is not ...]
         if origin is Mapping:
             return {self(inner[0]): self(inner[1])}
         if origin is Callable:
@@ -182,9 +182,9 @@ def calls(name: str, model: mi.Model) -> Iterator[dict[str, object]]:
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name != "wrap"])
 def test_a_wrong_value_is_one_message(name: str, model: mi.Model):
     count = 0
-    for given in calls(name, model):
+    for call in calls(name, model):
         with pytest.raises(MechintError) as error:
-            PUBLIC[name](**given)
+            PUBLIC[name](**call)
         assert error.value.given.encode(), "it can be written anywhere"
         assert len(str(error.value)) < 2000
         count += 1
@@ -205,7 +205,7 @@ def test_nothing_that_users_call_is_left_out():
 
 
 def test_the_message_names_the_argument(model: mi.Model):
-    for given, said in [
+    for value, message in [
         ({"layers": [1.5]}, r"layers\[0\]=1.5"),
         ({"layers": "12"}, "layers='12'"),
         ({"batch_size": 2.0}, "batch_size=2.0"),
@@ -213,8 +213,8 @@ def test_the_message_names_the_argument(model: mi.Model):
         ({"offload": "no"}, "offload='no'"),
         ({"store": 3}, "store=3"),
     ]:
-        with pytest.raises(UsageError, match=said):
-            mi.logit_lens(model, conversation(), mi.CLEAN, **given)
+        with pytest.raises(UsageError, match=message):
+            mi.logit_lens(model, conversation(), mi.CLEAN, **value)
     with pytest.raises(UsageError, match="conversations=<object>"):
         mi.score(model, object(), mi.CLEAN)
     with pytest.raises(UsageError, match="interventions"):
@@ -231,11 +231,15 @@ def test_the_message_names_the_argument(model: mi.Model):
 def test_right_values_pass_in_every_shape(model: mi.Model):
     steer = mi.Injection(vector(model), layers=np.arange(2), strength=np.float32(1), name="a")
     expected = mi.logit_lens(model, conversation(), [mi.CLEAN, steer], layers=[1, 3])
-    for conversations in ([conversation()], (one for one in [conversation()]), (conversation(),)):
-        found = mi.logit_lens(
-            model, conversations, (one for one in (mi.CLEAN, steer)), layers=np.array([1, 3]), batch_size=np.int64(2)
+    for conversations in ([conversation()], (chat for chat in [conversation()]), (conversation(),)):
+        table = mi.logit_lens(
+            model,
+            conversations,
+            (intervention for intervention in (mi.CLEAN, steer)),
+            layers=np.array([1, 3]),
+            batch_size=np.int64(2),
         )
-        pd.testing.assert_frame_equal(found, expected)
+        pd.testing.assert_frame_equal(table, expected)
     assert len(mi.extract.random_controls(model, n=np.int32(2), seed=2**63 - 1)) == 2
 
 
@@ -259,9 +263,9 @@ def test_right_values_pass_in_every_shape(model: mi.Model):
     ],
 )
 def test_values_become_what_the_annotation_says(hint: object, value: object, expected: object):
-    found = converter(hint)("x", value)
-    assert found == expected
-    assert type(found) is type(expected)
+    converted = converter(hint)("x", value)
+    assert converted == expected
+    assert type(converted) is type(expected)
 
 
 def test_endless_and_huge_lists_end():

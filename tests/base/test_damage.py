@@ -42,27 +42,27 @@ class Format:
 
 def _vector(suffix: str) -> Format:
     rows = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    made = mi.ConceptVector({1: rows[0], 2: rows[1], 3: rows[2]}, "cats", 4, {"model": "m", "key": "k"})
+    saved = mi.ConceptVector({1: rows[0], 2: rows[1], 3: rows[2]}, "cats", 4, {"model": "m", "key": "k"})
     return Format(
-        lambda folder: made.save(folder / f"cats{suffix}"), lambda path: mi.ConceptVector.load(path).fingerprint()
+        lambda folder: saved.save(folder / f"cats{suffix}"), lambda path: mi.ConceptVector.load(path).fingerprint()
     )
 
 
 def _activations() -> Format:
-    made = Activations(torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)), {"vocabulary": "v"})
+    saved = Activations(torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)), {"vocabulary": "v"})
 
     def read(path: Path) -> object:
         loaded = Activations.load(path)
         return loaded.values.tolist(), dict(loaded.provenance)
 
-    return Format(lambda folder: made.save(folder / "a.safetensors"), read)
+    return Format(lambda folder: saved.save(folder / "a.safetensors"), read)
 
 
 def _cache() -> Format:
     sides = tuple(torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(4))
-    made = KVCache(sides[:2], sides[2:])
+    saved = KVCache(sides[:2], sides[2:])
     return Format(
-        lambda folder: made.save(folder / "c.safetensors", {"of": "x"}),
+        lambda folder: saved.save(folder / "c.safetensors", {"of": "x"}),
         lambda path: KVCache.load(path, {"of": "x"}).fingerprint(),
     )
 
@@ -78,7 +78,7 @@ def _store() -> Format:
 def _conversation() -> Format:
     return Format(
         lambda folder: mi.save_conversations([conversation()], folder / "c.json"),
-        lambda path: [one.to_dict() for one in mi.load_conversations(path)],
+        lambda path: [chat.to_dict() for chat in mi.load_conversations(path)],
     )
 
 
@@ -95,11 +95,11 @@ FORMATS = {**SEALED, "conversation": _conversation()}
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, str, object]]:
     """Content, name and what is read of a file of each format."""
-    found = {}
-    for name, one in FORMATS.items():
-        path = one.make(tmp_path_factory.mktemp("whole"))
-        found[name] = path.read_bytes(), path.name, one.read(path)
-    return found
+    contents = {}
+    for name, file_format in FORMATS.items():
+        path = file_format.make(tmp_path_factory.mktemp("whole"))
+        contents[name] = path.read_bytes(), path.name, file_format.read(path)
+    return contents
 
 
 def outcome(name: str, content: bytes, file_name: str, folder: Path) -> object:
@@ -120,8 +120,8 @@ def test_a_file_cut_at_any_length_is_refused(name: str, whole: dict[str, tuple[b
     content, file_name, expected = whole[name]
     step = max(1, len(content) // 400)
     for length in [*range(0, len(content), step), len(content) - 1]:
-        found = outcome(name, content[:length], file_name, tmp_path)
-        assert isinstance(found, MechintError) or found == expected, length  # a last line break may go
+        result = outcome(name, content[:length], file_name, tmp_path)
+        assert isinstance(result, MechintError) or result == expected, length  # a last line break may go
     assert outcome(name, content, file_name, tmp_path) == expected
 
 
@@ -134,8 +134,8 @@ def test_a_flipped_bit_is_never_believed(
     content, file_name, expected = whole[name]
     damaged = bytearray(content)
     damaged[int(at * len(content))] ^= 1 << bit
-    found = outcome(name, bytes(damaged), file_name, tmp_path)
-    assert isinstance(found, MechintError) or found == expected
+    result = outcome(name, bytes(damaged), file_name, tmp_path)
+    assert isinstance(result, MechintError) or result == expected
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -249,10 +249,10 @@ def test_files_of_other_tools_have_no_checksum_and_load(tmp_path: Path):
 
 def test_a_cached_vector_without_a_checksum_or_altered_is_extracted_again(tmp_path: Path):
     path = tmp_path / "v.safetensors"
-    made = mi.ConceptVector({1: torch.ones(4)}, "cats", 4, {"key": "k"})
-    assert vector_files.load_cached(made.save(path), "k").norms == {1: 2.0}
-    about = {"mechint": json.dumps({"provenance": {"key": "k"}})}
-    save_file({"direction.1": torch.ones(4)}, path, metadata=about)
+    saved = mi.ConceptVector({1: torch.ones(4)}, "cats", 4, {"key": "k"})
+    assert vector_files.load_cached(saved.save(path), "k").norms == {1: 2.0}
+    metadata = {"mechint": json.dumps({"provenance": {"key": "k"}})}
+    save_file({"direction.1": torch.ones(4)}, path, metadata=metadata)
     with pytest.raises(StaleArtefactError, match="without a checksum"):
         vector_files.load_cached(path, "k")
     path.write_bytes(b"x")
@@ -267,11 +267,11 @@ def test_activations_of_another_kind_are_refused(damage: str, tmp_path: Path):
         values[0, 0, 0] = float("nan")
     from mechint.base.tensor_files import save_tensors
 
-    about = {
+    metadata = {
         "format": "mechint activations 1" if damage == "format" else "mechint activations 2",
         "provenance": "[]" if damage == "provenance" else "{}",
     }
-    path = save_tensors(tmp_path / "a.safetensors", {"values": values[0] if damage == "flat" else values}, about)
+    path = save_tensors(tmp_path / "a.safetensors", {"values": values[0] if damage == "flat" else values}, metadata)
     with pytest.raises(UsageError, match=r"a\.safetensors.*activations"):
         Activations.load(path)
 
@@ -340,10 +340,10 @@ def test_a_damaged_fill_is_filled_again(model: mi.Model, tiny_model: Load, tmp_p
     mi.fill(other, conversation(), tmp_path)
     (file,) = tmp_path.glob("prefix-*")
     rendered, content = mi.render(model.tokenizer, conversation()), file.read_bytes()
-    expected = mi.Filled(tmp_path).stored(rendered).cache().fingerprint()
+    expected = mi.Filled(tmp_path).filler.for_conversation(rendered).cache().fingerprint()
     for damaged in (content[:-1], content[:100], b"", bytes(len(content)), content[:-9] + bytes(9)):
         file.write_bytes(damaged)
         with pytest.raises(StaleArtefactError, match=r"mi\.fill again"):
-            mi.Filled(tmp_path).stored(rendered).cache()
+            mi.Filled(tmp_path).filler.for_conversation(rendered).cache()
         mi.fill(other, conversation(), tmp_path)
-        assert mi.Filled(tmp_path).stored(rendered).cache().fingerprint() == expected
+        assert mi.Filled(tmp_path).filler.for_conversation(rendered).cache().fingerprint() == expected

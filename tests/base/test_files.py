@@ -3,56 +3,54 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
+import resource
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+import torch
+from forks import forked
 
+import mechint as mi
+from mechint.base.errors import OutputError
 from mechint.base.files import replace_atomically, write_atomically
 from mechint.engine.store import CellStore
-
-ROOT = Path(__file__).resolve().parents[2]
-# A limit on the size of files stands for a full disk: the same writers meet the same kind of refusal.
-FULL = """
-import resource, sys, torch
-import mechint as mi
-from pathlib import Path
+from mechint.interventions.fill_files import FillSource, Prefix, StoredPrefix
 from mechint.models.cache import KVCache
 from mechint.vectors.activations import Activations
-from mechint.base.errors import OutputError
-from mechint.interventions.fill_files import Filler, Prefix, StoredPrefix
-from mechint.engine.store import CellStore
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-folder, cache = Path(sys.argv[1]), KVCache(*[(torch.randn(1, 2, 100, 64),) for _ in range(2)])
-vector = mi.ConceptVector({1: torch.randn(10_000)}, "v", 2)
-filler = Filler("m", "i", True, "bridge", "torch.float32", "s", "c", "v")
-writers = {
-    "safetensors": lambda: vector.save(folder / "v.safetensors"),
-    "gguf": lambda: vector.save(folder / "v.gguf"),
-    "activations": lambda: Activations(torch.randn(1, 1, 10_000), {}).save(folder / "a.safetensors"),
-    "cache": lambda: cache.save(folder / "c.safetensors", {}),
-    "fill": lambda: StoredPrefix(folder, filler, Prefix((1,), (1,))).write(cache, "m", "i"),
-    "store": lambda: CellStore(folder).add({str(k): {0: {"p": k / 7}} for k in range(5000)}),
-}
-for name, write in writers.items():
-    try:
-        write()
-        print(name, "written")
-    except OutputError as error:
-        print(name, error.given.count("cannot be written"))
-"""
+
+
+def write_to_a_full_disk(outcomes: Connection, folder: Path) -> None:
+    """Send what becomes of each kind of file; a limit on sizes, which is refused alike, stands for a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    cache = KVCache(*[(torch.randn(1, 2, 100, 64),) for _ in range(2)])
+    vector = mi.ConceptVector({1: torch.randn(10_000)}, "v", 2)
+    filler = FillSource("m", "i", True, "bridge", "torch.float32", "s", "c", "v")
+    writers = {
+        "safetensors": lambda: vector.save(folder / "v.safetensors"),
+        "gguf": lambda: vector.save(folder / "v.gguf"),
+        "activations": lambda: Activations(torch.randn(1, 1, 10_000), {}).save(folder / "a.safetensors"),
+        "cache": lambda: cache.save(folder / "c.safetensors", {}),
+        "fill": lambda: StoredPrefix(folder, filler, Prefix((1,), (1,))).write(cache, "m", "i"),
+        "store": lambda: CellStore(folder).add({str(k): {0: {"p": k / 7}} for k in range(5000)}),
+    }
+    for name, write in writers.items():
+        try:
+            write()
+            outcomes.send((name, "written"))
+        except OutputError as error:
+            outcomes.send((name, error.given))
 
 
 def test_a_full_disk_is_one_message_whoever_writes_and_leaves_nothing(tmp_path: Path):
-    out = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert out.stdout.split("\n")[:-1] == [
-        f"{name} 1" for name in ("safetensors", "gguf", "activations", "cache", "fill", "store")
-    ]
+    process, outcomes = forked(write_to_a_full_disk, tmp_path)
+    for name in ("safetensors", "gguf", "activations", "cache", "fill", "store"):
+        writer, message = outcomes.recv()
+        assert writer == name
+        assert message.count("cannot be written") == 1
+    process.join()
+    assert process.exitcode == 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -65,17 +63,17 @@ def test_a_fault_of_the_writer_is_no_fault_of_the_disk(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def write_for_a_minute(begun: Connection, target: Path) -> None:
+    """Send a word from within the writing."""
+    replace_atomically(target, lambda _: (begun.send("begun"), time.sleep(60)))
+
+
 def killed_while_writing(target: Path) -> Path:
     """Kill a process that writes to a target; returns the temporary file that it leaves."""
-    code = (
-        "import sys, time, pathlib; from mechint.base.files import replace_atomically\n"
-        "replace_atomically(pathlib.Path(sys.argv[1]), lambda path: (print('begun', flush=True), time.sleep(60)))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(target)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stdout is not None
-    with process:
-        assert process.stdout.readline() == "begun\n"
-        process.send_signal(signal.SIGKILL)
+    process, begun = forked(write_for_a_minute, target)
+    assert begun.recv() == "begun"
+    process.kill()
+    process.join()
     (left,) = target.parent.iterdir()
     return left
 

@@ -41,17 +41,23 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("command", "option"),
     [
-        (published, "--overlay"), (logit_lens, "--conversations"), (logit_lens, "--vectors"), (logit_lens, "--model"),
-        (sae_attribution, "--sae"), (model_swap, "--filled"), (model_swap, "--adapter"), (model_swap, "--finetuned"),
+        (published, "--overlay"),
+        (logit_lens, "--conversations"),
+        (logit_lens, "--vectors"),
+        (logit_lens, "--model"),
+        (sae_attribution, "--sae"),
+        (model_swap, "--filled"),
+        (model_swap, "--adapter"),
+        (model_swap, "--finetuned"),
         (merge, ""),
     ],
     ids=lambda value: getattr(value, "__name__", value).removeprefix("analyses."),
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_one_message(
     command, option: str, name: str, hostile: Path, tmp_path: Path, no_model: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [*filter(None, [option]), str(hostile / name), "--out", str(tmp_path)]
-    assert "Traceback" not in refusal(command, given, capsys)
+    options = [*filter(None, [option]), str(hostile / name), "--out", str(tmp_path)]
+    assert "Traceback" not in refusal(command, options, capsys)
 
 
 @pytest.mark.parametrize("name", FILES)

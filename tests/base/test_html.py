@@ -14,20 +14,20 @@ from mechint.base import html
 
 def test_a_conversation_shows_which_turns_are_filled_under_the_intervention():
     chat = conversation(setup="1 < 2 & <script>alert(1)</script>")
-    shown = chat._repr_html_()
-    parsed(shown)
-    assert "<script>" not in shown
-    assert shown.count("filled under the intervention") == sum(m.add_injection for m in chat.messages) == 2
-    assert shown.count("the answer follows") == 1
-    assert "(empty)" in shown
-    assert "&#x27; yes&#x27;" in shown
+    markup = chat._repr_html_()
+    parsed(markup)
+    assert "<script>" not in markup
+    assert markup.count("filled under the intervention") == sum(m.add_injection for m in chat.messages) == 2
+    assert markup.count("the answer follows") == 1
+    assert "(empty)" in markup
+    assert "&#x27; yes&#x27;" in markup
 
 
 def test_a_vector_shows_its_norms_by_layer(model: mi.Model):
-    shown = vector(model)._repr_html_()
-    parsed(shown)
-    assert "<polyline" in shown
-    assert "layers 0:4" in shown
+    markup = vector(model)._repr_html_()
+    parsed(markup)
+    assert "<polyline" in markup
+    assert "layers 0:4" in markup
     assert repr(vector(model)) == "ConceptVector('v0', layers=0:4, d_model=32)"
 
 
@@ -38,9 +38,11 @@ def test_a_sparkline_keeps_gaps_and_its_range():
     assert "layers 0:2, 4; 1 to 3" in line
     points = re.search(r'points="([^"]+)"', line)
     assert points
-    first, second = (tuple(map(float, point.split(","))) for point in points[1].split())
-    assert first[0] < second[0]
-    assert first[1] > second[1], "higher values stand higher"
+    first, second = points[1].split()
+    first_x, first_y = first.split(",")
+    second_x, second_y = second.split(",")
+    assert float(first_x) < float(second_x)
+    assert float(first_y) > float(second_y), "higher values stand higher"
     assert html.sparkline({}) == "<i>no values</i>"
 
 
@@ -52,8 +54,8 @@ def test_numbers_in_short():
 def test_receipts_and_costs_show_themselves(model: mi.Model):
     steer = mi.Injection(vector(model), [1, 2], 2.0, name="a<b")
     clean, injected = mi.prefill(model, conversation(), [mi.CLEAN, steer]).receipts
-    for shown in (clean._repr_html_(), injected._repr_html_()):
-        parsed(shown)
+    for markup in (clean._repr_html_(), injected._repr_html_()):
+        parsed(markup)
     assert "nothing" in clean._repr_html_()
     assert "a&lt;b" in injected._repr_html_()
     assert f"{2 * len(injected.positions)} additions at 2 layers" in injected._repr_html_()

@@ -62,9 +62,9 @@ def steers(model: mi.Model) -> list[Intervention]:
     return [mi.CLEAN, mi.Injection(vector(model), range(1, 3), 2.0, name="steer")]
 
 
-def _sweep(model: mi.Model, shown: bool) -> object:
+def _sweep(model: mi.Model, progress: bool) -> object:
     named = {"cats": vector(model)}
-    return mi.explorer.sweep(model, chats(), named, [range(1, 2)], [0.2, 0.4], progress=shown)
+    return mi.explorer.sweep(model, chats(), named, [range(1, 2)], [0.2, 0.4], progress=progress)
 
 
 def _requests(model: mi.Model) -> list[mi.Request]:
@@ -126,16 +126,16 @@ def test_cells_that_are_stored_are_not_waited_for(model: mi.Model, bars: list[Ba
 
 
 def test_a_function_is_told_itself():
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def tell(done: int, tokens: int) -> None:
-        told.append((done, tokens))
+        calls.append((done, tokens))
 
-    with progress.counted(tell, "things", 2, "thing") as shown:
-        assert shown is tell
+    with progress.counted(tell, "things", 2, "thing") as count:
+        assert count is tell
     for nothing in (None, False):
-        with progress.counted(nothing, "things", 2, "thing") as shown:
-            assert shown is None
+        with progress.counted(nothing, "things", 2, "thing") as count:
+            assert count is None
 
 
 class Watching:
@@ -189,22 +189,21 @@ def test_the_expected_time_is_the_time_of_the_work(tiny_model, backend: str, mon
     monkeypatch.setattr(forecast, "_WORTH", 0)
     now = iter(range(1000))
     monkeypatch.setattr(forecast.time, "perf_counter", lambda: next(now) / 10)
-    made = job.Job.of(model, [mi.Request(chats(), steers(model))])
+    planned = job.Job.of(model, [mi.Request(chats(), steers(model))])
     options = job.Options(batch_size=2)
-    cost = cost_of(made, options)
-    expected = forecast.forecast([made, made], [cost, cost], options)
-    n_tokens = max(len(item.tokens) for item in made.rendered)
+    cost = cost_of(planned, options)
+    expected = forecast.forecast([planned, planned], [cost, cost], options)
+    n_tokens = max(len(item.tokens) for item in planned.rendered)
     assert expected.seconds == pytest.approx(2 * cost.work * 0.1 / (2 * n_tokens))
-    shared = forecast.forecast([made], [cost], options, workers=4)
+    shared = forecast.forecast([planned], [cost], options, workers=4)
     assert shared.seconds == pytest.approx(expected.seconds / 8)
     assert (expected.cells, expected.peak_bytes) == (2 * cost.cells, cost.peak_bytes)
 
 
 def test_times_are_written_as_people_say_them():
     seconds = [0.4, 89.0, 600.0, 3600.0, 12_000.0, 360_000.0]
-    assert [forecast.format_duration(one) for one in seconds] == [
-        "0 s", "89 s", "10 min", "60 min", "3 h 20 min", "100 h 0 min",
-    ]  # fmt: skip
+    texts = ["0 s", "89 s", "10 min", "60 min", "3 h 20 min", "100 h 0 min"]
+    assert [forecast.format_duration(duration) for duration in seconds] == texts
 
 
 def test_lines_are_written_now_and_then_where_nobody_watches(
@@ -225,7 +224,7 @@ def test_lines_are_written_now_and_then_where_nobody_watches(
 
 def test_bars_are_written_to_stderr(model: mi.Model, capsys: pytest.CaptureFixture[str]):
     mi.score(model, chats(), steers(model), progress=True)
-    told = capsys.readouterr()
-    assert not told.out
-    assert "100%" in told.err
-    assert "6/6 cells" in told.err
+    output = capsys.readouterr()
+    assert not output.out
+    assert "100%" in output.err
+    assert "6/6 cells" in output.err

@@ -41,13 +41,13 @@ BOUNDARIES = {
 
 @functools.cache
 def tokenizer(name: str):
-    made = tiny.tokenizer()
-    made.chat_template = SOURCES[name]
-    return made
+    fast = tiny.tokenizer()
+    fast.chat_template = SOURCES[name]
+    return fast
 
 
 def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": one.role, "content": one.content} for one in messages]
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def hugging_face(name: str, messages: Sequence[Message], **options: object) -> str:
@@ -62,10 +62,10 @@ def old_stops(name: str, rendered: Rendered) -> list[int] | None:
             continue
         first = as_dicts(messages[: index + 1])
         text = rendered.text if message.continue_msg else tok.apply_chat_template(first, tokenize=False)
-        part = tok(text, add_special_tokens=False)["input_ids"]
-        if list(rendered.tokens[: len(part)]) != part:
+        tokens = tok(text, add_special_tokens=False)["input_ids"]
+        if list(rendered.tokens[: len(tokens)]) != tokens:
             return None
-        stops.append(len(part))
+        stops.append(len(tokens))
     return stops
 
 
@@ -84,7 +84,7 @@ def fixed_clock(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_standard_conversation_runs_and_every_message_is_in_its_segment(name: str):
     outcome = chat_templates.check(tokenizer(name), name, SOURCES[name], thinking=False)
-    assert outcome.found, outcome.refused
+    assert outcome.complete, outcome.refused
     rendered = outcome.rendered
     assert "".join(rendered.pieces) == rendered.text
     assert [segment.message for segment in rendered.segments] == [0, 1, 2, 3]
@@ -119,7 +119,8 @@ def test_an_open_reply_stands_where_hugging_face_writes_it(name: str):
 
 @pytest.mark.parametrize("name", SWITCHED)
 def test_thinking_on_is_another_rendering_and_begins_where_the_model_would(name: str):
-    off, on = (render(tokenizer(name), STANDARD, mi.TemplateOptions(thinking=it)) for it in (False, True))
+    off = render(tokenizer(name), STANDARD, mi.TemplateOptions(thinking=False))
+    on = render(tokenizer(name), STANDARD, mi.TemplateOptions(thinking=True))
     assert off.tokens != on.tokens
     messages = STANDARD.messages[:-1]
     if name == "nemotron-nano":
@@ -149,10 +150,10 @@ def test_where_first_messages_begin_the_whole_segments_end_with_them(name: str, 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_question_ends_with_the_generation_prompt(name: str):
-    asked = Conversation("c", STANDARD.messages[:3])
-    rendered = render(tokenizer(name), asked)
+    chat = Conversation("c", STANDARD.messages[:3])
+    rendered = render(tokenizer(name), chat)
     options = {"enable_thinking": False, "thinking": False} if name in SWITCHED else {}
-    messages = (Message("system", "/no_think"), *asked.messages) if name == "nemotron-nano" else asked.messages
+    messages = (Message("system", "/no_think"), *chat.messages) if name == "nemotron-nano" else chat.messages
     assert rendered.text == hugging_face(name, messages, add_generation_prompt=True, **options)
     assert "Do you detect a thought?" in rendered.pieces[2]
     assert not any(segment.add_injection for segment in rendered.segments[2:])
@@ -168,11 +169,11 @@ def test_earlier_thoughts_are_stripped_and_that_is_said():
 
 
 def test_the_text_is_shown_with_its_marked_segments():
-    shown = str(mi.render(tokenizer("qwen3"), STANDARD))
-    marked = [line for line in shown.splitlines() if line.startswith("▌")]
+    text = str(mi.render(tokenizer("qwen3"), STANDARD))
+    marked = [line for line in text.splitlines() if line.startswith("▌")]
     assert any("Tell me about cats." in line for line in marked)
     assert not any("Do you detect" in line for line in marked)
-    assert "<think>" in shown
+    assert "<think>" in text
     page = mi.render(tokenizer("qwen3"), STANDARD)._repr_html_()
     assert page.count("filled under the intervention") == 2
     assert "&lt;|im_start|&gt;" in page
@@ -252,4 +253,4 @@ def test_many_are_rendered_like_each():
         replace(STANDARD, label=str(n), messages=(Message("user", f"{n}?", True), *STANDARD.messages[1:]))
         for n in range(3)
     ]
-    assert render_all(tokenizer("qwen3"), chats) == tuple(render(tokenizer("qwen3"), one) for one in chats)
+    assert render_all(tokenizer("qwen3"), chats) == tuple(render(tokenizer("qwen3"), chat) for chat in chats)

@@ -63,12 +63,12 @@ def test_segments_cover_the_tokens_and_hold_their_messages(tokenizer):
 
 
 def test_generation_prompt_is_a_segment_of_its_own(tokenizer):
-    asked = mi.Conversation("q", conversation().messages[:4])
-    rendered = render(tokenizer, asked)
-    chat = as_dicts(asked.messages)
+    chat = mi.Conversation("q", conversation().messages[:4])
+    rendered = render(tokenizer, chat)
+    messages = as_dicts(chat.messages)
     if tokenizer.chat_template in (tiny.CHATML, tiny.LLAMA3):
-        chat = [{"role": "system", "content": ""}, *chat]
-    assert list(rendered.tokens) == hugging_face(tokenizer, chat, add_generation_prompt=True)
+        messages = [{"role": "system", "content": ""}, *messages]
+    assert list(rendered.tokens) == hugging_face(tokenizer, messages, add_generation_prompt=True)
     if tokenizer.chat_template != tiny.MISTRAL:  # which has no generation prompt
         assert rendered.segments[-1].message is None
         assert not rendered.segments[-1].add_injection
@@ -172,12 +172,12 @@ SENTENCES = ("Tell me about cats.", " I notice a thought!\n\n", "Yes or no? ", "
 
 def test_sentences_have_their_own_tokens_and_together_all(tokenizer):
     rendered = render(tokenizer, conversation(setup="".join(SENTENCES)))
-    found = [positions_of(tokenizer, rendered, sentence, message=1) for sentence in SENTENCES]
+    positions = [positions_of(tokenizer, rendered, sentence, message=1) for sentence in SENTENCES]
     whole = positions_of(tokenizer, rendered, "".join(SENTENCES))
-    assert [position for part in found for position in part] == list(whole)
+    assert [position for sentence in positions for position in sentence] == list(whole)
     assert list(whole) == list(range(whole[0], whole[-1] + 1))
-    for sentence, part in zip(SENTENCES, found, strict=True):
-        assert tokenizer.decode([rendered.tokens[p] for p in part]).strip() == sentence.strip()
+    for sentence, inside in zip(SENTENCES, positions, strict=True):
+        assert tokenizer.decode([rendered.tokens[p] for p in inside]).strip() == sentence.strip()
     segment = rendered.segments[0]
     assert segment.start < whole[0] <= whole[-1] < segment.stop
     around = [*rendered.tokens[segment.start : whole[0]], *rendered.tokens[whole[-1] + 1 : segment.stop]]
@@ -216,9 +216,9 @@ def test_a_token_belongs_to_its_first_character(chatml):
 
 def test_occurrences_are_counted_over_messages(chatml):
     rendered = render(chatml, conversation(setup="a thought, a thought", reply="no thought"))
-    found = [positions_of(chatml, rendered, "thought", occurrence=k) for k in range(4)]  # the question has the last
-    assert found == sorted(set(found))
-    assert positions_of(chatml, rendered, "thought", message=2) == found[2]
+    matches = [positions_of(chatml, rendered, "thought", occurrence=k) for k in range(4)]  # the question has the last
+    assert matches == sorted(set(matches))
+    assert positions_of(chatml, rendered, "thought", message=2) == matches[2]
     for message, occurrence in ((None, 4), (None, -1), (2, 1), (0, 0)):
         with pytest.raises(UsageError, match="stands at"):
             positions_of(chatml, rendered, "thought", message=message, occurrence=occurrence)
@@ -226,12 +226,12 @@ def test_occurrences_are_counted_over_messages(chatml):
 
 def test_positions_of_trimmed_and_moved_messages(tokenizer):
     """Some templates cut white space off; those without a system role have its text in the first message."""
-    asked = conversation(setup="  about the sea  ").with_content(0, "Be brief.")
+    chat = conversation(setup="  about the sea  ").with_content(0, "Be brief.")
     if "no system role" in str(tokenizer.chat_template) or "loop.last" in str(tokenizer.chat_template):
         with pytest.warns(ChatTemplateWarning):
-            rendered = render(tokenizer, asked)
+            rendered = render(tokenizer, chat)
     else:
-        rendered = render(tokenizer, asked)
+        rendered = render(tokenizer, chat)
     for message, text in ((0, "Be brief."), (1, "about the sea"), (4, "The answer is")):
         at = positions_of(tokenizer, rendered, text, message=message)
         assert tokenizer.decode([rendered.tokens[p] for p in at]).strip() == text
@@ -255,4 +255,6 @@ def test_an_injection_into_one_sentence_touches_it_alone(model):
     at = positions_of(model.tokenizer, rendered, SENTENCES[3], message=1)
     steer = mi.Injection(vector(model), layers=[1], strength=1.0, positions=at)
     receipts = mi.score(model, conversation(setup=setup), steer).attrs["receipts"]
-    assert [one["positions"] for one in receipts if one["kind"] == "injected"] == [[f"{at[0]}:{at[-1] + 1}"]]
+    assert [receipt["positions"] for receipt in receipts if receipt["kind"] == "injected"] == [
+        [f"{at[0]}:{at[-1] + 1}"]
+    ]

@@ -89,9 +89,9 @@ def test_a_template_that_fails_says_why(source: str, why: str):
 def test_what_is_written_is_what_transformers_writes(name: str, at_a_day: Callable[[str], None]):
     at_a_day(DATE)
     tok, messages = with_template(SOURCES[name]), chat_templates.STANDARD.messages[:3]
-    asked = replace(chat_templates.STANDARD, messages=messages)
-    ours = render(tok, asked, TemplateOptions(thinking=None)).text
-    chat = [{"role": one.role, "content": one.content} for one in messages]
+    standard = replace(chat_templates.STANDARD, messages=messages)
+    ours = render(tok, standard, TemplateOptions(thinking=None)).text
+    chat = [{"role": message.role, "content": message.content} for message in messages]
     assert ours == tok.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
 
@@ -113,14 +113,14 @@ def at_a_day(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 @pytest.mark.parametrize("name", ["llama32", "gpt-oss", "granite"])
 def test_no_clock_is_read(name: str, at_a_day: Callable[[str], None]):
     """The same conversation is the same tokens on every day; another date is a choice, and recorded."""
-    tok, seen = with_template(SOURCES[name]), []
+    tok, calls = with_template(SOURCES[name]), []
     for day in ("2024-02-29", "2031-12-31"):
         at_a_day(day)
-        seen.append(render(tok, chat_templates.STANDARD))
-    assert seen[0] == seen[1]
-    assert any(DATE in note for note in seen[0].notes)
+        calls.append(render(tok, chat_templates.STANDARD))
+    assert calls[0] == calls[1]
+    assert any(DATE in note for note in calls[0].notes)
     other = render(tok, chat_templates.STANDARD, TemplateOptions(date="2026-11-29"))
-    assert other.tokens != seen[0].tokens
+    assert other.tokens != calls[0].tokens
     assert "2026" in other.text
     assert other.options.to_dict()["date"] == "2026-11-29"
 
@@ -149,9 +149,9 @@ def test_variables_of_a_templates_own_are_passed():
 
 def test_a_marked_message_that_is_not_written_is_refused():
     source = "{% for m in messages %}{% if m.content %}<turn>{{ m.content }}</turn>{% endif %}{% endfor %}"
-    asked = mi.Conversation("c", [Message("user", "one", True), Message("assistant", "", True), Message("user", "two")])
+    chat = mi.Conversation("c", [Message("user", "one", True), Message("assistant", "", True), Message("user", "two")])
     with pytest.raises(ChatTemplateError, match=r"message 1 .assistant. is marked add_injection"):
-        render(with_template(source), asked)
+        render(with_template(source), chat)
 
 
 def test_a_models_own_options_are_part_of_what_is_asked(tiny_checkpoint):

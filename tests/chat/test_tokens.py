@@ -94,11 +94,11 @@ def test_answers_of_many_are_those_of_each(answers):
     chats += [replace(chats[0], yes_token=" no", no_token=" yes"), replace(chats[0], yes_token="", no_token="")]
     chats.append(conversation("another ending", prefix="The number is"))
     rendered = render_all(TOKENIZER, chats)
-    found = all_answer_ids(TOKENIZER, rendered, answers)
-    assert found == [answer_ids(TOKENIZER, item, answers) for item in rendered]
+    ids = all_answer_ids(TOKENIZER, rendered, answers)
+    assert ids == [answer_ids(TOKENIZER, item, answers) for item in rendered]
     if answers is None:
-        assert found[0].yes == found[3].no
-        assert found[4].yes == ()
+        assert ids[0].yes == ids[3].no
+        assert ids[4].yes == ()
 
 
 WORDS = ("<unk>", "▁", "▁The", "▁answer", "▁is", "▁yes", "▁Yes", "▁no", "▁No", "▁1", "▁2")

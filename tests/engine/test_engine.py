@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
-import subprocess
-import sys
-import textwrap
+import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +15,7 @@ import pytest
 import reference
 import torch
 from conftest import conversation, vector
+from forks import forked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,16 +28,15 @@ from mechint.engine.store import CellStore
 from mechint.interventions.specifications import CLEAN, Injection, Intervention, Swap
 from mechint.models.weights import Weights
 
-ROOT = Path(__file__).resolve().parents[2]
 SETUPS = ("Tell me about cats.", "Tell me about bread.", "Tell me about cats and the sea.")
 QUESTIONS = ("yes or no?", "do you detect an injected thought?", "Yes or no, is there a thought about the sea?")
 
 
-def asked(setup: int, question: int, marks: tuple[bool, bool], label: str) -> mi.Conversation:
-    made = conversation(label, QUESTIONS[question], setup=SETUPS[setup])
-    first, *rest = made.messages
+def chat_of(setup: int, question: int, marks: tuple[bool, bool], label: str) -> mi.Conversation:
+    chat = conversation(label, QUESTIONS[question], setup=SETUPS[setup])
+    first, *rest = chat.messages
     changed = [replace(message, add_injection=mark) for message, mark in zip(rest, marks, strict=False)]
-    return replace(made, messages=(first, *changed, *rest[2:]))
+    return replace(chat, messages=(first, *changed, *rest[2:]))
 
 
 CONVERSATIONS = st.lists(
@@ -62,9 +60,9 @@ def steer_of(model: mi.Model, number: int, seed: int, first: int, count: int, st
     return Injection(vector(model, seed), layers=layers, name=str(number), segments=segments, **amount)
 
 
-def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Injection) -> tuple[float, float]:
+def naive(model: mi.Model, hf: torch.nn.Module, chat: mi.Conversation, steer: Injection) -> tuple[float, float]:
     """The logit difference and P(yes) of a cell without cache, batch or TransformerLens."""
-    rendered = render(model.tokenizer, one)
+    rendered = render(model.tokenizer, chat)
     marked = rendered.marked().nonzero()[:, 0].tolist()
     span = rendered.segments[1]
     positions = [p for p in marked if steer.segments is None or span.start <= p < span.stop]
@@ -76,7 +74,8 @@ def naive(model: mi.Model, hf: torch.nn.Module, one: mi.Conversation, steer: Inj
             scale = steer.relative_strength * model.residual_norms[layer] / row.norm().item()
         added.append(reference.Addition(layer, row * scale, positions))
     logits = reference.logits(hf, rendered.tokens, added)
-    yes, no = (model.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in (" yes", " no"))
+    yes = model.tokenizer(" yes", add_special_tokens=False)["input_ids"][0]
+    no = model.tokenizer(" no", add_special_tokens=False)["input_ids"][0]
     return (logits[yes] - logits[no]).item(), logits.softmax(-1)[yes].item()
 
 
@@ -93,7 +92,7 @@ def test_any_table_equals_the_naive_recomputation(
     chats, choices, batch_tokens, batch_size, backend, offload, tiny_model, plain_hf
 ):
     model, hf = tiny_model("qwen2", backend), plain_hf("qwen2")
-    conversations = [asked(*chat, label=str(n)) for n, chat in enumerate(chats)]
+    conversations = [chat_of(*chat, label=str(n)) for n, chat in enumerate(chats)]
     steers = [steer_of(model, number, *choice) for number, choice in enumerate(choices)]
     for steer in steers:
         if steer.segments is not None:  # only where the second segment is marked
@@ -102,22 +101,22 @@ def test_any_table_equals_the_naive_recomputation(
         return
     limits = {"batch_tokens": batch_tokens, "batch_size": batch_size, "offload": offload}
     table = mi.score(model, conversations, steers, **limits)
-    for one in conversations:
+    for chat in conversations:
         for steer in steers:
-            cell = table[(table.conversation == one.label) & (table.intervention == steer.name)]
-            logit_diff, p_yes = naive(model, hf, one, steer)
-            assert cell.logit_diff.item() == pytest.approx(logit_diff, abs=2e-4), (one.label, steer)
-            assert cell.p_yes.item() == pytest.approx(p_yes, abs=1e-5), (one.label, steer)
+            cell = table[(table.conversation == chat.label) & (table.intervention == steer.name)]
+            logit_diff, p_yes = naive(model, hf, chat, steer)
+            assert cell.logit_diff.item() == pytest.approx(logit_diff, abs=2e-4), (chat.label, steer)
+            assert cell.p_yes.item() == pytest.approx(p_yes, abs=1e-5), (chat.label, steer)
 
 
-def asked_and_steers(model: mi.Model) -> tuple[list[mi.Conversation], list[Intervention]]:
-    conversations = [asked(s, q, (True, True), f"{s}{q}") for s in range(3) for q in range(3)]
+def chats_and_steers(model: mi.Model) -> tuple[list[mi.Conversation], list[Intervention]]:
+    conversations = [chat_of(s, q, (True, True), f"{s}{q}") for s in range(3) for q in range(3)]
     steers = [Injection(vector(model, i), layers=[i % 3], strength=2.0, name=f"s{i}") for i in range(4)]
     return conversations, [CLEAN, *steers]
 
 
 def table_of(model: mi.Model, **options: object) -> pd.DataFrame:
-    return mi.score(model, *asked_and_steers(model), batch_tokens=150, **options)
+    return mi.score(model, *chats_and_steers(model), batch_tokens=150, **options)
 
 
 # Stores.
@@ -125,43 +124,43 @@ def table_of(model: mi.Model, **options: object) -> pd.DataFrame:
 
 def test_a_stored_table_is_not_computed_again(model, tmp_path, monkeypatch):
     first = table_of(model, store=tmp_path)
-    told: list[tuple[int, int]] = []
-    again = table_of(model, store=tmp_path, progress=lambda *done: told.append(done))
+    calls: list[tuple[int, int]] = []
+    again = table_of(model, store=tmp_path, progress=lambda *done: calls.append(done))
     pd.testing.assert_frame_equal(first, again, check_exact=True)
-    assert told == []
+    assert calls == []
     assert first.attrs["receipts"] == again.attrs["receipts"]
     assert len(first.attrs["receipts"]) == 3 * 5
 
 
 def test_the_store_goes_by_content_not_by_names(model, tiny_model, tmp_path):
-    one, steer = conversation("a"), Injection(vector(model), strength=1.0, name="x")
-    mi.score(model, one, steer, store=tmp_path)
+    chat, steer = conversation("a"), Injection(vector(model), strength=1.0, name="x")
+    mi.score(model, chat, steer, store=tmp_path)
     files = len(CellStore(tmp_path).files())
-    renamed = mi.score(model, replace(one, label="b"), steer.renamed("y"), store=tmp_path)
+    renamed = mi.score(model, replace(chat, label="b"), steer.renamed("y"), store=tmp_path)
     assert len(CellStore(tmp_path).files()) == files
     assert renamed.conversation.tolist() == ["b"]
     others = (
         (model, conversation("a", "yes or no?"), steer),
-        (model, one, Injection(vector(model), strength=1.5, name="x")),
-        (model, one, Injection(vector(model, 1), strength=1.0, name="x")),
-        (tiny_model("qwen2", seed=1), one, steer),
-        (tiny_model("qwen2", "hooked"), one, steer),
+        (model, chat, Injection(vector(model), strength=1.5, name="x")),
+        (model, chat, Injection(vector(model, 1), strength=1.0, name="x")),
+        (tiny_model("qwen2", seed=1), chat, steer),
+        (tiny_model("qwen2", "hooked"), chat, steer),
     )
-    for number, (which, chat, injection) in enumerate(others, start=1):
-        mi.score(which, chat, injection, store=tmp_path)
+    for number, cell in enumerate(others, start=1):
+        mi.score(*cell, store=tmp_path)
         assert len(CellStore(tmp_path).files()) > files, number
         files = len(CellStore(tmp_path).files())
 
 
 def test_other_answers_and_layers_are_other_readouts(model, tmp_path):
-    one, steer = conversation(), Injection(vector(model), strength=1.0, name="x")
-    output = mi.score(model, one, steer, store=tmp_path)
-    options = mi.score(model, one, steer, store=tmp_path, answers=mi.Answers.options(["0", "1"]))
+    chat, steer = conversation(), Injection(vector(model), strength=1.0, name="x")
+    output = mi.score(model, chat, steer, store=tmp_path)
+    options = mi.score(model, chat, steer, store=tmp_path, answers=mi.Answers.options(["0", "1"]))
     assert "p_0" in options
     assert "p_yes" not in options
-    lens = mi.logit_lens(model, one, steer, store=tmp_path)
+    lens = mi.logit_lens(model, chat, steer, store=tmp_path)
     assert lens.p_yes.iloc[-1] == pytest.approx(output.p_yes[0], abs=1e-6)
-    again = mi.logit_lens(model, one, steer, store=tmp_path)
+    again = mi.logit_lens(model, chat, steer, store=tmp_path)
     pd.testing.assert_frame_equal(lens, again, check_exact=True)
     assert "p_0" not in again
 
@@ -173,11 +172,11 @@ def test_an_interrupted_table_ends_as_if_it_had_not_been(model, tmp_path):
         pass
 
     for after in range(1, 30):
-        told: list[int] = []
+        calls: list[int] = []
 
-        def stop(cells: int, tokens: int, told: list[int] = told, after: int = after) -> None:
-            told.append(cells)
-            if len(told) == after:
+        def stop(cells: int, tokens: int, calls: list[int] = calls, after: int = after) -> None:
+            calls.append(cells)
+            if len(calls) == after:
                 raise StopError
 
         try:
@@ -185,43 +184,33 @@ def test_an_interrupted_table_ends_as_if_it_had_not_been(model, tmp_path):
         except StopError:
             continue
         break
-    found = table_of(model, store=tmp_path / "one")
-    pd.testing.assert_frame_equal(found, whole, check_exact=True)
-    assert found.attrs["receipts"] == whole.attrs["receipts"]
+    table = table_of(model, store=tmp_path / "one")
+    pd.testing.assert_frame_equal(table, whole, check_exact=True)
+    assert table.attrs["receipts"] == whole.attrs["receipts"]
 
 
-def test_killed_at_any_moment_at_most_the_batch_in_flight_is_lost(tiny_checkpoint, tmp_path):
+def slow_table(passes: Connection, model: mi.Model, store: Path) -> None:
+    """Send the number of cells that each pass finishes, and wait a while after it."""
+    table_of(model, store=store, progress=lambda cells, _: (passes.send(cells), time.sleep(0.2)))
+
+
+def test_killed_at_any_moment_at_most_the_batch_in_flight_is_lost(tiny_model, tmp_path):
     """A process that is killed -9 in the middle, and the table that the next one ends with."""
-    checkpoint = tiny_checkpoint("qwen2")
-    model = mi.load(checkpoint)
-    script, store = tmp_path / "run.py", tmp_path / "store"
-    (tmp_path / "asked").write_bytes(pickle.dumps(asked_and_steers(model)))
-    script.write_text(
-        textwrap.dedent("""
-        import pathlib, pickle, sys, time
-        import torch
-        import mechint as mi
-        checkpoint, asked, store = sys.argv[1:]
-        torch.set_num_threads(1)  # as the tests: another order of sums is another last digit
-        told = lambda *done: (print(*done, flush=True), time.sleep(0.2))
-        asked = pickle.loads(pathlib.Path(asked).read_bytes())
-        mi.score(mi.load(checkpoint), *asked, batch_tokens=150, store=store, progress=told)
-        """)
-    )
-    command = [sys.executable, str(script), str(checkpoint), str(tmp_path / "asked"), str(store)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        read = 0
-        while read < 2:  # passes that have finished cells
-            read += int(process.stdout.readline().split()[0]) > 0
-        process.send_signal(signal.SIGKILL)
+    model, store = tiny_model("qwen2"), tmp_path / "store"
+    process, passes = forked(slow_table, model, store)
+    finished = 0
+    while finished < 2:  # passes that have finished cells
+        finished += passes.recv() > 0
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     kept = len(CellStore(store).load()[0])
     assert 0 < kept < 45
     assert not [name for name in os.listdir(store) if not name.startswith("cells-") and name != "memory.json"]
     done: list[int] = []
-    found = table_of(model, store=store, progress=lambda cells, _: done.append(cells))
+    table = table_of(model, store=store, progress=lambda cells, _: done.append(cells))
     assert sum(done) == 45 - kept
-    pd.testing.assert_frame_equal(found, table_of(model), check_exact=True)
+    pd.testing.assert_frame_equal(table, table_of(model), check_exact=True)
 
 
 def test_many_small_files_become_one(tmp_path):
@@ -247,24 +236,24 @@ def test_a_file_that_is_none_is_named(tmp_path):
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(1, 20))
 def test_shards_divide_the_cells(count, model):
-    rendered = [render(model.tokenizer, asked(s, q, (True, True), "")) for s in range(2) for q in range(2)]
+    rendered = [render(model.tokenizer, chat_of(s, q, (True, True), "")) for s in range(2) for q in range(2)]
     cells = [(c, i) for c in range(4) for i in range(3)]
     parts = [Shard(index, count).of(cells, rendered) for index in range(count)]
-    assert sorted(cell for part in parts for cell in part) == cells
+    assert sorted(cell for shard in parts for cell in shard) == cells
     assert max(map(len, parts)) - min(map(len, parts)) <= 2  # two conversations share each prefix
 
 
 def test_shards_make_the_whole_table(model, tmp_path):
     whole = table_of(model)
     for index in range(3):
-        part = table_of(model, store=tmp_path / str(index), shard=Shard(index, 3))
-        assert 0 < len(part) < len(whole)
+        shard = table_of(model, store=tmp_path / str(index), shard=Shard(index, 3))
+        assert 0 < len(shard) < len(whole)
     merged = CellStore(tmp_path / "all")
     assert merged.merge(CellStore(tmp_path / str(index)) for index in range(3)) == len(whole)
-    told: list[object] = []
-    found = table_of(model, store=tmp_path / "all", progress=lambda *done: told.append(done))
-    assert told == []
-    pd.testing.assert_frame_equal(found, whole, atol=1e-5, rtol=0)
+    calls: list[object] = []
+    table = table_of(model, store=tmp_path / "all", progress=lambda *done: calls.append(done))
+    assert calls == []
+    pd.testing.assert_frame_equal(table, whole, atol=1e-5, rtol=0)
     assert merged.merge([CellStore(tmp_path / "0")]) == 0
 
 
@@ -285,7 +274,7 @@ def test_swaps_are_shared_and_stored_by_the_other_models_identity(tiny_model, tm
 
 def test_requests_that_share_first_turns_share_their_caches(model):
     steers = [CLEAN, Injection(vector(model), strength=1.0, name="x")]
-    chats = [asked(0, q, (True, True), str(q)) for q in range(3)]
+    chats = [chat_of(0, q, (True, True), str(q)) for q in range(3)]
     requests = [
         mi.Request(chats[:2], steers),
         mi.Request(chats[2], steers[1], mi.Answers.options(["0", "1"])),
@@ -311,10 +300,10 @@ def test_requests_that_share_first_turns_share_their_caches(model):
 
 def test_every_request_gets_the_receipts_of_its_interventions(model):
     """Also of those that other requests with the same first turns have not asked for."""
-    chats = [asked(0, q, (True, True), str(q)) for q in range(2)]
+    chats = [chat_of(0, q, (True, True), str(q)) for q in range(2)]
     steers = [Injection(vector(model, n), strength=1.0, name=str(n)) for n in range(2)]
-    found = mi.tables(model, [mi.Request(chats, [CLEAN, steers[0]]), mi.Request(chats[1], steers[1])])
-    names = [sorted(receipt["intervention"] for receipt in table.attrs["receipts"]) for table in found]
+    tables = mi.tables(model, [mi.Request(chats, [CLEAN, steers[0]]), mi.Request(chats[1], steers[1])])
+    names = [sorted(receipt["intervention"] for receipt in table.attrs["receipts"]) for table in tables]
     assert names == [["0", "clean"], ["1"]], "the clean prefill is told of once"
 
 
@@ -338,7 +327,7 @@ def test_offloaded_caches_leave_the_device_and_come_back(model, monkeypatch):
 
 
 def test_explain_leaves_out_what_a_store_has(model, tmp_path):
-    chats = [asked(s, 0, (True, True), str(s)) for s in range(3)]
+    chats = [chat_of(s, 0, (True, True), str(s)) for s in range(3)]
     steer = Injection(vector(model), strength=1.0, name="x")
     whole = mi.explain(model, chats, steer, store=tmp_path)
     mi.score(model, chats[:2], steer, store=tmp_path)
@@ -353,15 +342,15 @@ def test_explain_leaves_out_what_a_store_has(model, tmp_path):
 
 
 def test_a_job_computes_equal_cells_once(model):
-    made = job.Job.of(model, [mi.Request([conversation("a"), conversation("b")], [CLEAN])])
-    assert made.cells == [(0, 0), (1, 0)]
-    assert len(set(made.keys.values())) == 1
+    planned = job.Job.of(model, [mi.Request([conversation("a"), conversation("b")], [CLEAN])])
+    assert planned.cells == [(0, 0), (1, 0)]
+    assert len(set(planned.keys.values())) == 1
 
 
 def test_a_store_keeps_the_receipts_of_equal_names_apart(model, tiny_model, tmp_path):
     """Another dose, another conversation and another model under the same names, all in one store."""
-    other, chat = tiny_model("qwen2", seed=1), asked(0, 0, (True, True), "chat")
-    longer = asked(1, 0, (True, True), "chat")
+    other, chat = tiny_model("qwen2", seed=1), chat_of(0, 0, (True, True), "chat")
+    longer = chat_of(1, 0, (True, True), "chat")
     steers = [Injection(vector(model), strength=strength, name="steer") for strength in (1.0, 2.0)]
     runs = [(model, chat, steers[0]), (model, chat, steers[1]), (model, longer, steers[0]), (other, chat, steers[0])]
     alone = [mi.score(whose, read, steer).attrs["receipts"] for whose, read, steer in runs]
@@ -380,6 +369,6 @@ def test_without_a_store_no_weight_is_hashed(model, monkeypatch):
     steer = Injection(vector(model), strength=1.0, name="steer")
     with monkeypatch.context() as patch:
         patch.setattr(Weights, "hash", refuse)
-        assert len(mi.score(model, asked(0, 0, (True, True), "chat"), steer).attrs["receipts"]) == 2
+        assert len(mi.score(model, chat_of(0, 0, (True, True), "chat"), steer).attrs["receipts"]) == 2
         with pytest.raises(AssertionError, match="hashed"):
-            mi.score(model, asked(0, 0, (True, True), "chat"), steer, store="never-written")
+            mi.score(model, chat_of(0, 0, (True, True), "chat"), steer, store="never-written")

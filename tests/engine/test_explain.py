@@ -40,15 +40,16 @@ def lengths(model: mi.Model, chat: mi.Conversation) -> tuple[int, int]:
 
 def passed(model: mi.Model, interventions: list[Intervention], **options: object) -> int:
     """How many tokens the engine says that it has passed."""
-    found: list[int] = []
-    mi.score(model, chats(), interventions, progress=lambda _, tokens: found.append(tokens), **options)
-    return sum(found)
+    costs: list[int] = []
+    mi.score(model, chats(), interventions, progress=lambda _, tokens: costs.append(tokens), **options)
+    return sum(costs)
 
 
 def test_a_filled_cell_costs_what_is_read_after_its_first_turns(model: mi.Model, filled: Filled) -> None:
     """Beside the clean cell, which every table has."""
     before, after = lengths(model, chats()[0])
-    clean, both = (mi.explain(model, chats()[0], one) for one in (CLEAN, filled))
+    clean = mi.explain(model, chats()[0], CLEAN)
+    both = mi.explain(model, chats()[0], filled)
     for count in ("alone_tokens", "distinct_tokens", "passed_tokens"):
         assert getattr(clean, count) == before + after
         assert getattr(both, count) == before + after + after
@@ -62,16 +63,20 @@ def test_a_file_takes_memory_for_its_cache_and_not_for_a_pass(
 ) -> None:
     store = tmp_path / "store"
     mi.score(model, chats()[0], CLEAN, store=store)  # so that clean passes do not count
-    swap, fill = (mi.explain(model, chats()[0], one, store=store) for one in (Swap(other), filled))
+    swap = mi.explain(model, chats()[0], Swap(other), store=store)
+    fill = mi.explain(model, chats()[0], filled, store=store)
     assert (swap.passes, fill.passes) == (2, 1)
     assert fill.cache_bytes == swap.cache_bytes > 0
     assert 0 < fill.pass_bytes < swap.pass_bytes
 
 
 def test_filled_cells_cost_the_swap_less_its_first_turns(model: mi.Model, other: mi.Model, filled: Filled) -> None:
-    swap, fill = (mi.explain(model, chats(), one, batch_size=1) for one in (Swap(other), filled))
-    texts = [render(model.tokenizer, chat) for chat in chats()]
-    first, second, third = (text.tokens[: text.prefix_length] for text in texts)
+    swap = mi.explain(model, chats(), Swap(other), batch_size=1)
+    fill = mi.explain(model, chats(), filled, batch_size=1)
+    prefixes = [
+        rendered.tokens[: rendered.prefix_length] for rendered in (render(model.tokenizer, chat) for chat in chats())
+    ]
+    first, second, third = prefixes
     assert first == second
     assert swap.alone_tokens - fill.alone_tokens == 2 * len(first) + len(third)
     beginnings = {tokens[:stop] for tokens in (first, third) for stop in range(1, len(tokens) + 1)}

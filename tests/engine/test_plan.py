@@ -30,9 +30,9 @@ def vector(seed: int) -> mi.ConceptVector:
     return mi.ConceptVector(dict(enumerate(rows)), f"v{seed}", N_LAYERS)
 
 
-def plan_of(asked: list[mi.Conversation], steers: list[Intervention], min_shared: int = 1) -> Plan:
-    rendered = [render(TOKENIZER, one) for one in asked]
-    cells = [(c, i) for c in range(len(asked)) for i in range(len(steers))]
+def plan_of(chats: list[mi.Conversation], steers: list[Intervention], min_shared: int = 1) -> Plan:
+    rendered = [render(TOKENIZER, chat) for chat in chats]
+    cells = [(c, i) for c in range(len(chats)) for i in range(len(steers))]
     (plan,) = make_plans(rendered, steers, cells, N_LAYERS, min_shared=min_shared)
     return plan
 
@@ -135,11 +135,11 @@ def tokens(plan: Plan) -> int:
 
 def test_turns_below_one_prefill_share_it():
     questions = ["do you detect an injected thought?", "yes or no?"]
-    asked = [conversation(str(i), question) for i, question in enumerate(questions)]
-    lengths = [len(render(TOKENIZER, one).tokens) for one in asked]
-    n_pos = render(TOKENIZER, asked[0]).prefix_length
+    chats = [conversation(str(i), question) for i, question in enumerate(questions)]
+    lengths = [len(render(TOKENIZER, chat).tokens) for chat in chats]
+    n_pos = render(TOKENIZER, chats[0]).prefix_length
     steers = [CLEAN, Injection(vector(0), strength=1.0)]
-    plan = plan_of(asked, steers)
+    plan = plan_of(chats, steers)
     (root,) = plan.roots
     assert root.n_tokens == n_pos
     assert len(root.states) == 2
@@ -147,10 +147,10 @@ def test_turns_below_one_prefill_share_it():
 
 
 def test_identical_cells_are_computed_once():
-    asked = [conversation("a"), conversation("b")]
+    chats = [conversation("a"), conversation("b")]
     steers = [CLEAN, Injection(vector(0), strength=1.0, name="x"), Injection(vector(0), strength=1.0, name="y")]
-    plan = plan_of(asked, steers)
-    assert tokens(plan) == 2 * len(render(TOKENIZER, asked[0]).tokens)
+    plan = plan_of(chats, steers)
+    assert tokens(plan) == 2 * len(render(TOKENIZER, chats[0]).tokens)
     reads = [cell for step in plan.steps() for cell in step.reads]
     assert sorted(reads) == [(c, i) for c in range(2) for i in range(3)]
 
@@ -166,8 +166,8 @@ def test_a_steered_prefix_begins_at_its_deepest_clean_ancestor():
 
 def test_relative_strengths_are_planned_like_absolute_ones():
     """They need no clean run, and share as much: what they are relative to is no part of a conversation."""
-    asked = [conversation("a"), conversation("b", setup="Tell me about cats and bread.")]
-    plans = [plan_of(asked, [Injection(vector(0), **how)]) for how in ({"relative_strength": 0.3}, {"strength": 0.3})]
+    chats = [conversation("a"), conversation("b", setup="Tell me about cats and bread.")]
+    plans = [plan_of(chats, [Injection(vector(0), **how)]) for how in ({"relative_strength": 0.3}, {"strength": 0.3})]
     shapes = [
         [(step.node.start, step.node.stop, len(step.states), step.rows.counts) for step in plan.steps()]
         for plan in plans
@@ -209,7 +209,8 @@ def test_rows_continue_the_rows_of_their_own_past(level):
     plan = plan_of([conversation("a"), conversation("b", "yes or no?")], steers)
     (root,) = plan.roots
     for step in (s for s in plan.steps() if s.line):
-        ((before, rows),) = [pair for pair in step.past(level) if pair[0] is root]
+        pasts = [rows for before, rows in step.past(level) if before is root]
+        assert len(pasts) == 1
         for cell, state in step.cells.items():
-            assert rows[step.rows.level[state, level]] == before.rows.level[root.cells[cell], level]
-        assert np.issubdtype(rows.dtype, np.integer)
+            assert pasts[0][step.rows.level[state, level]] == root.rows.level[root.cells[cell], level]
+        assert np.issubdtype(pasts[0].dtype, np.integer)

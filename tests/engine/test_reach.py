@@ -18,11 +18,11 @@ from mechint.chat.render import render
 from mechint.interventions.specifications import CLEAN
 from mechint.models.backends.windows import Windows
 
-SOME = ["full_attention", "sliding_attention"] * 2
+ALTERNATING = ["full_attention", "sliding_attention"] * 2
 MODELS = {
     "mistral": {"sliding_window": 12},
-    "qwen2": {"use_sliding_window": True, "sliding_window": 12, "layer_types": SOME},
-    "gpt_oss": {"sliding_window": 12, "layer_types": SOME},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 12, "layer_types": ALTERNATING},
+    "gpt_oss": {"sliding_window": 12, "layer_types": ALTERNATING},
     "gemma3_text": {"sliding_window": 12, "layer_types": ["sliding_attention"] * 4},
     "gpt_neo": {"window_size": 12, "attention_types": [[["local"], 4]], "attention_layers": ["local"] * 4},
     "llama": {},
@@ -97,9 +97,9 @@ def test_the_last_position_that_is_reached_is_the_last_one_that_changes(name, la
 def test_an_injection_that_ends_before_the_answer_is_exactly_clean_and_said_so_once(models):
     model = models["mistral"]
     near, far = chat(1, "near"), chat(60, "far")
-    with pytest.warns(ReachWarning, match="1 of 4 cells read exactly what clean reads.*'far'") as said:
+    with pytest.warns(ReachWarning, match="1 of 4 cells read exactly what clean reads.*'far'") as warned:
         table = mi.score(model, [near, far], [CLEAN, injection(model, 1)])
-    assert len(said) == 1
+    assert len(warned) == 1
     shift = table.set_index(["conversation", "intervention"]).logit_diff_shift
     assert shift["far", "steer"] == 0.0
     assert shift["near", "steer"] != 0.0

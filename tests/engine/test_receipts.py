@@ -15,7 +15,7 @@ import mechint as mi
 from mechint.base.errors import ModelValidationError, ReceiptError
 from mechint.chat.render import render
 from mechint.engine.passes import Pass
-from mechint.interventions.receipts import Felt, LayerTouch, OutlierToken, Receipt
+from mechint.interventions.receipts import LayerTouch, OutlierToken, Receipt, StreamChange
 
 LAYERS = [1, 2]
 
@@ -24,12 +24,12 @@ def steer(model: mi.Model, name: str = "v") -> mi.Injection:
     return mi.Injection(vector(model), LAYERS, relative_strength=0.3, name=name)
 
 
-def of_prefill(model: mi.Model, asked: mi.Conversation, injected: object) -> dict[str, object]:
-    return mi.prefill(model, asked, [injected]).receipts[0].to_dict()
+def of_prefill(model: mi.Model, conversation: mi.Conversation, injected: object) -> dict[str, object]:
+    return mi.prefill(model, conversation, [injected]).receipts[0].to_dict()
 
 
-def of_table(model: mi.Model, asked: mi.Conversation, injected: object) -> dict[str, object]:
-    return next(r for r in mi.score(model, asked, injected).attrs["receipts"] if r["kind"] == "injected")
+def of_table(model: mi.Model, conversation: mi.Conversation, injected: object) -> dict[str, object]:
+    return next(r for r in mi.score(model, conversation, injected).attrs["receipts"] if r["kind"] == "injected")
 
 
 def test_a_receipt_is_json() -> None:
@@ -44,9 +44,9 @@ def test_a_receipt_is_json() -> None:
 @pytest.mark.parametrize("receipt_of", [of_prefill, of_table])
 def test_the_added_norm_is_given_in_both_units(receipt_of, outlier: mi.Model, sunk) -> None:
     """By hand: the median over the marked positions of the clean stream where nothing has been added below."""
-    asked = chat(5)
-    layer = receipt_of(outlier, asked, steer(outlier))["layers"][0]
-    rendered = render(outlier, asked)
+    conversation = chat(5)
+    layer = receipt_of(outlier, conversation, steer(outlier))["layers"][0]
+    rendered = render(outlier, conversation)
     marked = rendered.marked().nonzero()[:, 0].tolist()
     hf = reference.load(sunk)
     norms = [float(reference.streams(hf, rendered.tokens[: p + 1])[LAYERS[0] + 1].norm()) for p in marked]
@@ -59,9 +59,9 @@ def test_the_added_norm_is_given_in_both_units(receipt_of, outlier: mi.Model, su
 
 @pytest.mark.parametrize("receipt_of", [of_prefill, of_table])
 def test_outlier_tokens_are_named(receipt_of, outlier: mi.Model, model: mi.Model) -> None:
-    asked = chat(5)
-    (token,) = receipt_of(outlier, asked, steer(outlier))["outliers"]
-    first = outlier.tokenizer.decode([render(outlier, asked).tokens[0]])
+    short = chat(5)
+    (token,) = receipt_of(outlier, short, steer(outlier))["outliers"]
+    first = outlier.tokenizer.decode([render(outlier, short).tokens[0]])
     assert (token["position"], token["text"]) == (0, first)
     assert token["layer"] in LAYERS
     assert token["ratio"] > 100
@@ -101,11 +101,11 @@ def test_what_rounding_swallows_is_not_counted(receipt_of, outlier: mi.Model) ->
     tall = torch.zeros(outlier.d_model)
     tall[5] = 1e-4  # the first token's norm lies here
     short = mi.ConceptVector({1: tall}, "short", outlier.n_layers)
-    asked = chat(5)
-    n_marked = int(render(outlier, asked).marked().sum())
-    receipt = receipt_of(outlier, asked, mi.Injection(short, [1], strength=1.0))
+    conversation = chat(5)
+    n_marked = int(render(outlier, conversation).marked().sum())
+    receipt = receipt_of(outlier, conversation, mi.Injection(short, [1], strength=1.0))
     assert [layer["positions"] for layer in receipt["layers"]] == [n_marked - 1]
-    receipt = receipt_of(outlier, asked, mi.Injection(short, [1], strength=1e-7))
+    receipt = receipt_of(outlier, conversation, mi.Injection(short, [1], strength=1e-7))
     assert [layer["positions"] for layer in receipt["layers"]] == [0]
 
 
@@ -124,10 +124,10 @@ def test_a_model_without_a_unit_has_receipts_without_it(model: mi.Model, monkeyp
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda felt: replace(felt, firings=2),
-        lambda felt: replace(felt, positions=felt.positions + 1),
-        lambda felt: replace(felt, positions=felt.positions.clamp(min=1)),
-        lambda felt: None,
+        lambda change: replace(change, firings=2),
+        lambda change: replace(change, positions=change.positions + 1),
+        lambda change: replace(change, positions=change.positions.clamp(min=1)),
+        lambda change: None,
     ],
 )
 @pytest.mark.parametrize("terms", [1, 2])
@@ -135,23 +135,23 @@ def test_what_a_table_has_counted_is_compared_with_what_was_asked(wrong, terms, 
     """A record that says anything else: fired twice, elsewhere, twice at one place; or none at all."""
     real = Pass.run
 
-    def told(self: Pass, *args: object) -> object:
+    def recorded(self: Pass, *args: object) -> object:
         results = real(self, *args)
         for result in results:
-            altered = {key: wrong(felt) for key, felt in result.felt.items()}
-            result.felt = {key: felt for key, felt in altered.items() if felt is not None}
+            altered = {key: wrong(change) for key, change in result.changes.items()}
+            result.changes = {key: change for key, change in altered.items() if change is not None}
         return results
 
     injected = steer(model, "v") if terms == 1 else steer(model, "v") + steer(model, "w")
     mi.score(model, conversation(), injected)
-    monkeypatch.setattr(Pass, "run", told)
+    monkeypatch.setattr(Pass, "run", recorded)
     with pytest.raises(ReceiptError, match="each once"):
         mi.score(model, conversation(), injected)
 
 
 def test_passes_over_a_row_are_put_together() -> None:
-    early = Felt(1, torch.tensor([0, 1]), torch.tensor([1.0, 3.0]), torch.tensor([100.0, 1.0]))
-    late = Felt(1, torch.tensor([0]), torch.tensor([2.0]), torch.tensor([3.0])).moved(2)
+    early = StreamChange(1, torch.tensor([0, 1]), torch.tensor([1.0, 3.0]), torch.tensor([100.0, 1.0]))
+    late = StreamChange(1, torch.tensor([0]), torch.tensor([2.0]), torch.tensor([3.0])).moved(2)
     touch = LayerTouch.of(4, [early, late], 8.0)
     assert (touch.layer, touch.firings, touch.positions) == (4, 1, 3)
     assert (touch.vector_norm, touch.residual_norm, touch.dose) == (2.0, 3.0, 0.25)

@@ -15,61 +15,12 @@ from mechint.base.errors import OutputError, PrerequisiteError
 from mechint.figures import pictures
 from mechint.figures.files import _compact
 from mechint.figures.readable import readable_json
-from mechint.figures.style import MINUS, finish, layer_ticks
-from mechint.stats import intervals
+from mechint.figures.style import finish, layer_ticks
 
 # The smallest picture there is.
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
-
-
-def _panel(value: float, size: int = 6, spread: float = 0.01) -> figures.SweepPanel:
-    mean = np.full((size, size + 1), value)
-    return figures.SweepPanel(f"panel {value}", intervals.Interval(mean, mean - spread, mean + spread, 5))
-
-
-def _sweep(*panels: figures.SweepPanel, size: int = 6) -> go.Figure:
-    return figures.lens_sweep(
-        panels,
-        injections=[str(layer) for layer in range(size)],
-        first_layers=list(range(size)),
-        layers=["embed", *map(str, range(size))],
-        metric="logit_diff",
-        title="t",
-        subtitle="s",
-    )
-
-
-def test_sweep_panels_share_one_scale_centred_at_zero() -> None:
-    figure = _sweep(_panel(0.5), _panel(-2.0), _panel(0.0))
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-2.0, 2.0)
-    heatmaps = [trace for trace in figure.data if trace.type == "heatmap"]
-    assert len(heatmaps) == 3
-    assert {trace.coloraxis for trace in heatmaps} == {"coloraxis"}
-    assert figure.layout.coloraxis.colorscale[1] == (0.5, "#FFFFFF")
-
-
-@pytest.mark.parametrize(("value", "glyph"), [(0.5, "+"), (-0.5, MINUS), (0.0, None)])
-def test_sweep_marks_the_sign_of_cells_whose_interval_excludes_zero(value: float, glyph: str | None) -> None:
-    marks = [trace for trace in _sweep(_panel(value)).data if getattr(trace, "mode", None) == "text"]
-    assert set(marks[0].text) == ({glyph} if glyph else set())
-
-
-def test_large_sweeps_use_stipples_and_contours_instead_of_glyphs() -> None:
-    figure = _sweep(_panel(1.0, size=30), _panel(-1.0, size=30), size=30)
-    stipples = [
-        (trace.marker.symbol, len(trace.x)) for trace in figure.data if getattr(trace, "mode", None) == "markers"
-    ]
-    assert stipples == [("circle", 930), ("line-ew-open", 0), ("circle", 0), ("line-ew-open", 930)]
-    assert not [trace for trace in figure.data if getattr(trace, "mode", None) == "text"]
-    assert {trace.line.dash for trace in figure.data if trace.type == "contour"} == {"solid", "dot"}
-
-
-def test_sweep_staircase_lies_right_of_the_first_injected_layer() -> None:
-    stairs = next(trace for trace in _sweep(_panel(0.0)).data if getattr(trace, "mode", None) == "lines")
-    assert list(stairs.x[:4]) == [0.5, 0.5, 1.5, 1.5]
-    assert list(stairs.y[:4]) == [-0.5, 0.5, 0.5, 1.5]
 
 
 def test_layer_ticks_keep_the_ends_and_do_not_crowd() -> None:
@@ -214,13 +165,3 @@ def test_save_into_a_file_instead_of_a_folder_is_one_clear_error(tmp_path: Path)
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError):
         figures.save(_plain(), tmp_path / "taken" / "lens", png=False)
-
-
-def test_tiny_shifts_are_not_marked_however_certain_they_are() -> None:
-    figure = _sweep(_panel(1.0), _panel(0.015, spread=0.001), _panel(0.025, spread=0.001))
-    marked = [len(trace.text) for trace in figure.data if getattr(trace, "mode", None) == "text"]
-    assert marked == [42, 0, 42]
-    assert (
-        f"+ and {MINUS}: cells whose simultaneous 95% band over vectors excludes zero"
-        in figure.layout.title.subtitle.text.replace("<br>", " ")
-    )

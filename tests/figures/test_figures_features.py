@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from figure_reader import axis, in_panel, subtitle, ticks
+from figure_reader import points as read_points
 
 from mechint import figures
 from mechint.attribution.features.dictionary import Quality
 from mechint.base.errors import UsageError
 from mechint.figures.feature_text import Speaker, TextFeature
 from mechint.figures.markup import drawable_figure
+from mechint.figures.plot.attribution import attributed_measured, by_verdict
 from mechint.figures.style import MINUS
 from mechint.figures.verdicts import VERDICTS, sae_notice
 from mechint.stats import intervals
@@ -123,44 +126,44 @@ def _points(n: int = 12) -> pd.DataFrame:
     return rows.assign(d=rng.normal(size=n))
 
 
-def test_scatter_enlarges_what_is_small_and_names_what_is_far_from_the_diagonal() -> None:
+def test_scatter_enlarges_what_is_small_and_names_what_is_asked_for() -> None:
     points = _points()
     told = intervals.Interval(np.array(0.9), np.array(-0.1), np.array(1.0), 5)
-    figure = figures.attribution_scatter(points, correlation=told, n_labels=1, **TITLES)
-    subtitle = figure.layout.title.subtitle.text.replace("<br>", " ")
-    assert f"0.90 [{MINUS}0.10, 1.00] over 12 features" in subtitle
-    assert [note.text for note in figure.layout.annotations if note.showarrow] == ["L6 f0"]
-    assert figure.layout.xaxis.range == figure.layout.yaxis.range
-    assert figure.layout.xaxis2.range[1] < 1 < figure.layout.xaxis.range[1]
-    cause = [trace for trace in figure.data if trace.name == "verdict: cause"]
-    assert [(list(trace.x), list(trace.y), trace.marker.symbol) for trace in cause] == [([3.0], [2.0], "diamond")]
-    alike = figures.attribution_scatter(points[1:], correlation=None, **TITLES)
+    figure = attributed_measured(points, told, "t", "s")
+    assert f"0.90 [{MINUS}0.10, 1.00] over 12 features" in subtitle(figure)
+    assert "L6 f0" in [note.text for note in figure.layout.annotations if note.showarrow]
+    assert axis(figure, "x").range == axis(figure, "y").range
+    assert axis(figure, "x", 1).range[1] < 1 < axis(figure, "x").range[1]
+    assert read_points(figure, "verdict: cause") == [(3.0, 2.0)]
+    alike = attributed_measured(points[1:], None, "t", "s")
     assert "xaxis2" not in alike.layout.to_plotly_json()
-    assert "Too little varies" in alike.layout.title.subtitle.text
+    assert "Too little varies" in subtitle(alike)
+    plain = figures.scatter(by_verdict(points, "attribution"), VERDICTS, x_label="", y_label="", **TITLES)
+    assert not [note for note in plain.layout.annotations if note.showarrow]
 
 
 def test_names_do_not_stand_on_each_other() -> None:
-    crowd = pd.DataFrame({"component": [f"L6 f{at}" for at in range(30)], "attribution": 1.0, "measured": 1.0})
-    notes = figures.attribution_scatter(crowd, correlation=None, n_labels=30, **TITLES).layout.annotations
+    names = [f"L6 f{at}" for at in range(30)]
+    crowd = pd.DataFrame({"unit": names, "series": "", "x": 1.0, "y": 1.0})
+    notes = figures.scatter(crowd, VERDICTS, x_label="", y_label="", named=names, **TITLES).layout.annotations
     places = {(note.ax, note.ay) for note in notes}
-    assert len(places) == len(notes) < 30
+    assert 0 < len(places) == len(notes) < 30
 
 
-def test_discrimination_is_shaded_where_it_is_not_significant() -> None:
-    figure = figures.discrimination_scatter(_points(), x_label="Cohen's d", d_limit=0.7, **TITLES)
-    shape = figure.layout.shapes[0]
-    assert (shape.x0, shape.x1) == (figure.layout.xaxis.range[0], pytest.approx(np.log10(0.7)))
-    first = [trace for trace in figure.data if trace.xaxis == "x" and (trace.name or "").startswith("verdict")]
-    sizes = np.concatenate([trace.x for trace in first])
+def test_sizes_stand_on_a_logarithmic_axis() -> None:
+    figure = figures.scatter(by_verdict(_points(), "d"), VERDICTS, x_label="d", y_label="", smallest=0.05, **TITLES)
+    sizes = np.concatenate([trace.x for trace in in_panel(figure) if (trace.name or "").startswith("verdict")])
     np.testing.assert_allclose(np.sort(sizes), np.sort(np.log10(np.maximum(np.abs(_points()["d"]), 0.05))))
-    assert "Cohen's d" in figure.layout.xaxis.title.text
-    assert not figures.discrimination_scatter(_points(), x_label="d", d_limit=None, **TITLES).layout.shapes
+    assert ticks(figure)["0.1"] == -1
+
+
+def test_points_that_cannot_be_drawn_are_refused() -> None:
     with pytest.raises(UsageError, match="without d"):
-        figures.discrimination_scatter(_points().drop(columns="d"), x_label="d", d_limit=None, **TITLES)
+        by_verdict(_points().drop(columns="d"), "d")
     with pytest.raises(UsageError, match="without components"):
-        figures.attribution_scatter(_points()[:0], correlation=None, **TITLES)
+        attributed_measured(_points()[:0], None, "t", "s")
     with pytest.raises(UsageError, match="none of which"):
-        figures.attribution_scatter(_points().assign(measured=np.nan), correlation=None, **TITLES)
+        attributed_measured(_points().assign(measured=np.nan), None, "t", "s")
 
 
 TOKENS = ["<|im_start|>", "user", "\n", " Is", " it", "a<b", "<|im_start|>", " The", " answer", " is"]

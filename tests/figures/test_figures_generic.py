@@ -1,4 +1,4 @@
-"""Rows of dots, grids and planes from synthetic frames: the numbers and intervals given, with and without any."""
+"""Rows of dots and planes from synthetic frames: the numbers and intervals given, with and without any."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 import pytest
 
 from mechint import figures
-from mechint.figures import DotPanel, GridPanel
-from mechint.figures.style import MINUS, SERIES, Series
+from mechint.figures import Panel
+from mechint.figures.style import SERIES, Series
 from mechint.stats import intervals
 
 NAN = float("nan")
@@ -29,11 +29,11 @@ UNITS = pd.DataFrame(
     [("shift", "top", "injected", "cats", 2.5), ("shift", "top", "injected", "bread", 3.5)],
     columns=["panel", "row", "series", "unit", "value"],
 )
-PANELS = (DotPanel("p", "Levels", "P(yes)", arrows=("clean", "injected")), DotPanel("shift", "Shifts", "natural units"))
+PANELS = (Panel("p", "Levels", "P(yes)", arrows=("clean", "injected")), Panel("shift", "Shifts", "natural units"))
 
 
 def drawn(
-    summary: pd.DataFrame = SUMMARY, units: pd.DataFrame = UNITS, panels: Sequence[DotPanel] = PANELS, **more: object
+    summary: pd.DataFrame = SUMMARY, units: pd.DataFrame = UNITS, panels: Sequence[Panel] = PANELS, **more: object
 ) -> go.Figure:
     return figures.dots(summary, units, panels, SERIES, **ABOUT, **more)
 
@@ -94,13 +94,13 @@ def test_series_of_an_arrow_share_a_lane_and_the_line_joins_their_means() -> Non
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     assert [list(line.x) for line in lines] == [[0.1, 0.8, None]], "of the bottom row one end is missing"
     assert lines[0].y[0] == lines[0].y[1]
-    apart = large(drawn(panels=[DotPanel("p", "", "")]))
+    apart = large(drawn(panels=[Panel("p", "", "")]))
     assert apart[CLEAN, "x"].y[0] > apart[INJECTED, "x"].y[0]
 
 
 def test_probabilities_on_an_axis_of_log_odds() -> None:
     (levels, _), odds = PANELS, lambda p: np.log(p / (1 - p))
-    figure = drawn(panels=[DotPanel("p", "", levels.label, log_odds=True)])
+    figure = drawn(panels=[Panel("p", "", levels.label, scale="log-odds")])
     clean = large(figure)[CLEAN, "x"]
     np.testing.assert_allclose(clean.x, odds(np.array([0.1, 0.5])))
     np.testing.assert_allclose(np.add(clean.x, clean.error_x.array), odds(np.array([0.2, 0.7])))
@@ -130,9 +130,7 @@ def test_packed_rows_of_dots_hold_their_own_series_and_draw_no_bar_where_there_i
     traces = {
         packed: {
             trace.name: trace
-            for trace in figures.dots(
-                summary, UNITS.iloc[:0], [DotPanel("p", "", "")], looks, packed=packed, **ABOUT
-            ).data
+            for trace in figures.dots(summary, UNITS.iloc[:0], [Panel("p", "", "")], looks, packed=packed, **ABOUT).data
         }
         for packed in (True, False)
     }
@@ -143,72 +141,15 @@ def test_packed_rows_of_dots_hold_their_own_series_and_draw_no_bar_where_there_i
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("log_odds", [False, True])
-def test_rows_of_dots_without_numbers(packed: bool, log_odds: bool) -> None:
-    panels = [DotPanel("p", "Levels", "P(yes)", log_odds=log_odds), DotPanel("other", "Nothing", "P(yes)", log_odds)]
+@pytest.mark.parametrize("scale", ["linear", "log-odds"])
+def test_rows_of_dots_without_numbers(packed: bool, scale: str) -> None:
+    panels = [Panel("p", "Levels", "P(yes)", scale), Panel("other", "Nothing", "P(yes)", scale)]
     nothing = drawn(SUMMARY.iloc[:0], UNITS.iloc[:0], panels, packed=packed)
     assert not nothing.data
     missing = SUMMARY.assign(mean=NAN, low=NAN, high=NAN)
     traces = large(drawn(missing, UNITS.iloc[:0], panels, packed=packed))
     assert np.isnan(traces[CLEAN, "x"].x).all()
     assert set(traces[CLEAN, "x"].error_x.array) == {"none"}
-
-
-# Grids.
-
-
-def panel(title: str, *rows: Sequence[float], spread: float = 0.1) -> GridPanel:
-    mean = np.array(rows, dtype=float)
-    return GridPanel(title, intervals.Interval(mean, mean - spread, mean + spread, 5))
-
-
-def gridded(*panels: GridPanel, **more: object) -> go.Figure:
-    names = {"rows": ["r1", "r2"], "columns": ["c1", "c2"], "row_label": "concept", "column_label": "question"}
-    return figures.grid(panels, **names, label="shift", **ABOUT, **more)
-
-
-ONE, TWO = panel("one", (0.5, -0.05), (NAN, -0.004)), panel("two", (-3.0, 0.05), (1.0, 2.0))
-
-
-def test_a_grid_shows_the_means_with_their_intervals_and_marks_what_excludes_zero() -> None:
-    first, second = gridded(ONE, TWO).data
-    np.testing.assert_array_equal(first.z, ONE.values.mean)
-    np.testing.assert_array_equal(second.customdata, np.stack([TWO.values.low, TWO.values.high], axis=-1))
-    assert [list(line) for line in first.text] == [["0.50 •", f"{MINUS}0.05"], ["", "0.00"]], "NaN is no zero"
-    assert [list(line) for line in second.text] == [[f"{MINUS}3.00 •", "0.05"], ["1.00 •", "2.00 •"]]
-    assert (list(first.x), list(first.y)) == (["c1", "c2"], ["r1", "r2"])
-
-
-def test_panels_of_a_grid_share_one_scale_centred_at_zero() -> None:
-    figure = gridded(ONE, TWO)
-    axis = figure.layout.coloraxis
-    assert {trace.coloraxis for trace in figure.data} == {"coloraxis"}
-    assert (axis.cmin, axis.cmax) == (-3, 3)
-    assert axis.colorscale[1] == (0.5, "#FFFFFF")
-    assert axis.colorbar.title.text.startswith("shift")
-
-
-def test_a_sequential_grid_begins_at_zero_and_marks_nothing() -> None:
-    figure = gridded(panel("one", (0.5, 0.0), (1.0, 0.2)), sequential=True, digits=1)
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 1)
-    assert [list(line) for line in figure.data[0].text] == [["0.5", "0.0"], ["1.0", "0.2"]]
-
-
-def test_a_grid_is_labelled_at_its_edges_with_the_first_row_at_the_top() -> None:
-    figure = gridded(ONE, TWO, ONE, per_line=2)
-    layout = figure.layout
-    assert [note.text for note in layout.annotations] == ["<b>one</b>", "<b>two</b>", "<b>one</b>"]
-    below = [layout[f"xaxis{n}"].title.text for n in ("", 2, 3)]
-    assert below == [None, "question", "question"], "below the second panel there is no other"
-    assert [layout[f"yaxis{n}"].title.text for n in ("", 2, 3)] == ["concept", None, "concept"]
-    assert {layout[f"yaxis{n}"].autorange for n in ("", 2, 3)} == {"reversed"}
-
-
-def test_a_grid_without_effects_looks_like_nothing() -> None:
-    figure = gridded(panel("nothing", (NAN, NAN), (NAN, NAN)), panel("zero", (0, 0), (0, 0)))
-    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-1e-3, 1e-3)
-    assert {text for line in figure.data[0].text for text in line} == {""}
-    assert {text for line in figure.data[1].text for text in line} == {"0.00"}
 
 
 # Planes.
@@ -287,7 +228,7 @@ def test_the_lines_between_rows_of_dots_are_set_at_once(monkeypatch):
             "high": 0.2,
         }
     )
-    panel = DotPanel("p", "", "value", zero=False)
+    panel = Panel("p", "", "value", references=())
     figure = figures.dots(
         summary, summary.iloc[:0].assign(unit="", value=0.0), [panel], SERIES, title="t", subtitle="s"
     )

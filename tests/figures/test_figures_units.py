@@ -10,24 +10,8 @@ from mechint import figures
 from mechint.figures.plot.attribution import together
 from mechint.figures.style import BLUE, Series
 from mechint.figures.units import with_units
-from mechint.stats.intervals import mean_interval
 
 VALUES = np.random.default_rng(0).normal(size=(3, 4, 8))
-
-
-def _subtitle(units: int) -> str:
-    panels = [figures.GridPanel("a", mean_interval(VALUES[..., :units]))]
-    drawn = figures.grid(
-        panels, rows=["a", "b", "c"], columns=list("wxyz"), row_label="", column_label="", label="", title="t",
-        subtitle="All of them",
-    )  # fmt: skip
-    return str(drawn.layout.title.subtitle.text).replace("<br>", " ")
-
-
-@pytest.mark.parametrize(("units", "told"), [(1, False), (2, True), (5, True), (6, False), (8, False)])
-def test_a_grid_says_that_its_units_are_few(units: int, told: bool) -> None:
-    assert ("Few units" in _subtitle(units)) is told
-    assert not told or f"All of them. Few units ({units}): below six" in _subtitle(units)
 
 
 def test_only_what_has_an_interval_counts() -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from conftest import conversation, vector
-from figure_reader import axis, bands, legend, points
+from figure_reader import axis, bands, legend, points, ticks
 from small_saes import dictionary
 
 import mechint as mi
@@ -131,9 +131,10 @@ def test_windows_of_a_cache_are_drawn_in_both_directions(tables: dict[str, pd.Da
 
 
 def test_names_are_probabilities_among_each_other(tables: dict[str, pd.DataFrame]):
-    (grid,) = mi.plot(tables["names"]).data
-    assert list(grid.x) == ["the sea", "a cat"]
-    assert list(grid.y) == ["clean", "steer 0", "steer 1"]
+    figure = mi.plot(tables["names"])
+    (grid,) = figure.data
+    assert list(ticks(figure)) == ["the sea", "a cat"]
+    assert list(ticks(figure, "y")) == ["clean", "steer 0", "steer 1"]
     weight = np.exp(tables["names"].pivot(index="intervention", columns="name", values="log_p")[NAMES])
     assert np.asarray(grid.z) == pytest.approx(weight.div(weight.sum(axis=1), axis=0).to_numpy())
     curves = [trace for trace in mi.plot(tables["names by layer"]).data if trace.showlegend]

@@ -35,8 +35,8 @@ def chats() -> list[mi.Conversation]:
     ]
 
 
-def assert_same(found: pd.DataFrame, expected: pd.DataFrame, atol: float = 1e-5) -> None:
-    pd.testing.assert_frame_equal(found, expected, atol=atol, rtol=0)
+def assert_same(scored: pd.DataFrame, expected: pd.DataFrame, atol: float = 1e-5) -> None:
+    pd.testing.assert_frame_equal(scored, expected, atol=atol, rtol=0)
 
 
 @pytest.fixture
@@ -47,15 +47,16 @@ def other(tiny_model) -> mi.Model:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("architecture", ["qwen2", "gemma2", "gpt2"])
 def test_two_phases_equal_the_swap(architecture, backend, tiny_model, tmp_path):
-    model, finetuned = (tiny_model(architecture, backend, seed=seed) for seed in (0, 1))
+    model = tiny_model(architecture, backend, seed=0)
+    finetuned = tiny_model(architecture, backend, seed=1)
     filled = mi.fill(finetuned, chats(), tmp_path)
     assert filled == Filled(tmp_path)
     expected = mi.score(model, chats(), [CLEAN, Swap(finetuned, name="x")])
-    found = mi.score(model, chats(), [CLEAN, Filled(tmp_path, name="x")])
-    assert_same(found, expected)
-    assert (found.logit_diff_shift[found.intervention == "x"].abs() > 1e-2).all()
-    assert found.attrs["receipts"] == expected.attrs["receipts"]
-    assert {r["kind"] for r in found.attrs["receipts"]} == {"clean", "swapped"}
+    scored = mi.score(model, chats(), [CLEAN, Filled(tmp_path, name="x")])
+    assert_same(scored, expected)
+    assert (scored.logit_diff_shift[scored.intervention == "x"].abs() > 1e-2).all()
+    assert scored.attrs["receipts"] == expected.attrs["receipts"]
+    assert {r["kind"] for r in scored.attrs["receipts"]} == {"clean", "swapped"}
 
 
 def test_lens_and_every_batch_agree_with_the_swap(model, other, tmp_path):
@@ -65,8 +66,8 @@ def test_lens_and_every_batch_agree_with_the_swap(model, other, tmp_path):
     expected = mi.score(model, chats(), swap)
     assert_same(mi.score(model, chats(), filled, batch_size=1), expected)
     assert_same(mi.score(model, chats(), filled, batch_tokens=30, offload=True), expected)
-    for one in chats():
-        assert_same(mi.score(model, one, filled), expected[expected.conversation == one.label].reset_index(drop=True))
+    for chat in chats():
+        assert_same(mi.score(model, chat, filled), expected[expected.conversation == chat.label].reset_index(drop=True))
 
 
 def test_together_with_swaps_injections_and_other_fills(model, other, tiny_model, tmp_path):
@@ -77,8 +78,8 @@ def test_together_with_swaps_injections_and_other_fills(model, other, tiny_model
     swap = Swap(third, name="swap")
     table = mi.score(model, chats(), [*named, steer, swap])
     for steering in (*named, steer, swap):
-        mine = table[table.intervention == steering.name].reset_index(drop=True)
-        assert_same(mine, mi.score(model, chats(), steering))
+        steered = table[table.intervention == steering.name].reset_index(drop=True)
+        assert_same(steered, mi.score(model, chats(), steering))
     both = table.set_index(["intervention", "conversation"]).logit_diff.unstack(0)
     assert (both["1"] - both["swap"]).abs().max() < 1e-5
     assert (both["0"] - both["1"]).abs().min() > 1e-2
@@ -86,12 +87,12 @@ def test_together_with_swaps_injections_and_other_fills(model, other, tiny_model
 
 def test_prefill_equals_that_of_the_swap(model, other, tmp_path):
     filled = mi.fill(other, chats(), tmp_path)
-    for one in chats():
-        expected, found = prefill(model, one, [CLEAN, Swap(other, name="x")]), prefill(model, one, [filled, CLEAN])
-        for ours, theirs in zip(found.cache.keys, expected.cache.keys, strict=True):
-            torch.testing.assert_close(ours, theirs.flip(0), atol=1e-5, rtol=0)
-        assert found.receipts[0].positions == expected.receipts[1].positions
-        assert [receipt.kind for receipt in found.receipts] == ["swapped", "clean"]
+    for chat in chats():
+        expected, stored = prefill(model, chat, [CLEAN, Swap(other, name="x")]), prefill(model, chat, [filled, CLEAN])
+        for ours, right in zip(stored.cache.keys, expected.cache.keys, strict=True):
+            torch.testing.assert_close(ours, right.flip(0), atol=1e-5, rtol=0)
+        assert stored.receipts[0].positions == expected.receipts[1].positions
+        assert [receipt.kind for receipt in stored.receipts] == ["swapped", "clean"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -108,25 +109,26 @@ def test_filled_under_an_injection_is_that_injection(amount, model, tmp_path):
     steer = Injection(vector(model), layers=[1, 2], **amount, name="x")
     filled = mi.fill(model, chats(), tmp_path, steer)
     assert filled.name == f"filled({model.name}, x)"
-    found = mi.score(model, chats(), Filled(tmp_path, name="x"))
-    assert_same(found, mi.score(model, chats(), steer))
-    assert found.logit_diff_shift.abs().max() > 1e-2
+    scored = mi.score(model, chats(), Filled(tmp_path, name="x"))
+    assert_same(scored, mi.score(model, chats(), steer))
+    assert scored.logit_diff_shift.abs().max() > 1e-2
 
 
 def test_bfloat16(tiny_checkpoint, tmp_path):
-    model, finetuned = (mi.load(tiny_checkpoint("qwen2", seed=seed), dtype="bfloat16") for seed in (0, 1))
-    found = mi.score(model, chats(), mi.fill(finetuned, chats(), tmp_path))
+    model = mi.load(tiny_checkpoint("qwen2", seed=0), dtype="bfloat16")
+    finetuned = mi.load(tiny_checkpoint("qwen2", seed=1), dtype="bfloat16")
+    scored = mi.score(model, chats(), mi.fill(finetuned, chats(), tmp_path))
     expected = mi.score(model, chats(), Swap(finetuned))
-    assert (found.logit_diff - expected.logit_diff).abs().max() < 0.2
+    assert (scored.logit_diff - expected.logit_diff).abs().max() < 0.2
     with pytest.raises(CacheMismatchError, match="bfloat16"):
         mi.score(mi.load(tiny_checkpoint("qwen2")), chats(), Filled(tmp_path))
 
 
 def test_conversations_share_files_and_passes(model, other, tmp_path):
-    told: list[tuple[int, int]] = []
-    mi.fill(other, chats(), tmp_path, progress=lambda count, tokens: told.append((count, tokens)))
-    lengths = [render(model.tokenizer, one).prefix_length for one in chats()]
-    assert told == [(2, lengths[0]), (1, lengths[2]), (1, lengths[3])]
+    calls: list[tuple[int, int]] = []
+    mi.fill(other, chats(), tmp_path, progress=lambda count, tokens: calls.append((count, tokens)))
+    lengths = [render(model.tokenizer, chat).prefix_length for chat in chats()]
+    assert calls == [(2, lengths[0]), (1, lengths[2]), (1, lengths[3])]
     assert len(stored_files(tmp_path)) == 3
     read: list[int] = []
 
@@ -190,14 +192,14 @@ def test_marks_must_begin_at_the_first_message_without_a_gap(model, other, tmp_p
     )
     gap = replace(late, label="gap", messages=(*messages[:2], replace(messages[2], add_injection=False), *messages[1:]))
     unmarked = replace(conversation("none"), messages=tuple(replace(m, add_injection=False) for m in messages))
-    for one, said in ((late, "mi.Swap"), (gap, "mi.Swap"), (unmarked, "no message is marked")):
-        with pytest.raises(ConversationError, match=said):
-            mi.fill(other, one, tmp_path)
+    for chat, message in ((late, "mi.Swap"), (gap, "mi.Swap"), (unmarked, "no message is marked")):
+        with pytest.raises(ConversationError, match=message):
+            mi.fill(other, chat, tmp_path)
     assert stored_files(tmp_path) == []
     filled = mi.fill(other, conversation(), tmp_path)
-    for one in (late, gap, unmarked):
-        with pytest.raises(ConversationError, match=one.label):
-            mi.score(model, one, filled)
+    for chat in (late, gap, unmarked):
+        with pytest.raises(ConversationError, match=chat.label):
+            mi.score(model, chat, filled)
 
 
 def test_a_conversation_without_a_file_is_refused_before_the_first_pass(model, other, tmp_path):
@@ -213,13 +215,13 @@ def test_a_conversation_without_a_file_is_refused_before_the_first_pass(model, o
 def test_other_backends_shapes_and_vocabularies_are_refused(model, tiny_model, tiny_checkpoint, other, tmp_path):
     filled = mi.fill(other, chats(), tmp_path)
     deeper = mi.load(tiny_checkpoint("qwen2", n_layers=2))
-    for asked, said in (
+    for reader, message in (
         (tiny_model("qwen2", "hooked"), "backend"),
         (deeper, "n_layers"),
         (tiny_model("gemma2"), "cach"),
     ):
-        with pytest.raises(CacheMismatchError, match=said):
-            mi.score(asked, chats(), filled)
+        with pytest.raises(CacheMismatchError, match=message):
+            mi.score(reader, chats(), filled)
     words = mi.load(tiny_checkpoint("qwen2"))
     words.tokenizer.add_tokens(["newword"])
     with pytest.raises(CacheMismatchError, match="vocabulary"):
@@ -251,18 +253,18 @@ def test_damaged_and_altered_files_are_refused(model, other, tmp_path):
     from safetensors.torch import load_file, save_file
 
     filled = mi.fill(other, chats(), tmp_path)
-    path = filled.stored(render(model.tokenizer, chats()[0])).path
+    path = filled.filler.for_conversation(render(model.tokenizer, chats()[0])).path
     whole, tensors = path.read_bytes(), load_file(path)
     with safe_open(path, "pt") as file:
-        about = file.metadata()
+        metadata = file.metadata()
 
-    def refused(said: str, by_head: bool = True) -> None:
-        with pytest.raises(StaleArtefactError, match=said):
+    def refused(message: str, by_head: bool = True) -> None:
+        with pytest.raises(StaleArtefactError, match=message):
             mi.score(model, chats(), filled)
-        with pytest.raises(StaleArtefactError, match=said):
+        with pytest.raises(StaleArtefactError, match=message):
             prefill(model, chats()[0], [filled])
         if by_head:
-            with pytest.raises(StaleArtefactError, match=said):
+            with pytest.raises(StaleArtefactError, match=message):
                 Filled(tmp_path)
         path.write_bytes(whole)
 
@@ -271,14 +273,14 @@ def test_damaged_and_altered_files_are_refused(model, other, tmp_path):
     path.write_bytes(b"")
     refused(path.name)
     tensors["values.2"][0, 0, 3, 1] += 1e-6
-    save_file(tensors, path, metadata=about)
+    save_file(tensors, path, metadata=metadata)
     refused("values.2", by_head=False)
-    whose = json.dumps(json.loads(about["filler"]) | {"model": model.identity})
-    save_file(load_file(path), path, metadata=about | {"filler": whose})
+    whose = json.dumps(json.loads(metadata["filler"]) | {"model": model.identity})
+    save_file(load_file(path), path, metadata=metadata | {"filler": whose})
     refused("metadata")
     save_file(load_file(path), path)
     refused("metadata")
-    longer = filled.stored(render(model.tokenizer, chats()[3])).path
+    longer = filled.filler.for_conversation(render(model.tokenizer, chats()[3])).path
     path.write_bytes(longer.read_bytes())
     refused("renamed")
     path.unlink()
@@ -335,9 +337,9 @@ def test_an_adapter_may_fill(model, tiny_checkpoint, tmp_path):
 
 def test_stored_prefix_of_a_directory_that_is_gone(model, other, tmp_path):
     filled = mi.fill(other, chats()[0], tmp_path / "a")
-    stored = filled.stored(render(model.tokenizer, chats()[0]))
+    stored = filled.filler.for_conversation(render(model.tokenizer, chats()[0]))
     assert stored.is_whole()
-    assert not StoredPrefix(tmp_path / "gone", stored.filler, stored.prefix).is_whole()
+    assert not StoredPrefix(tmp_path / "gone", stored.source, stored.prefix).is_whole()
 
 
 def test_a_fill_is_sent_to_other_processes(model, other, tmp_path, monkeypatch):

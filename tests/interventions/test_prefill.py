@@ -26,9 +26,9 @@ from mechint.interventions.specifications import CLEAN, Injection, Swap
 BACKENDS = ["bridge", "hooked"]
 
 
-def changed_positions(model: mi.Model, steer: mi.Injection, asked: mi.Conversation) -> dict[int, list[int]]:
+def changed_positions(model: mi.Model, steer: mi.Injection, chat: mi.Conversation) -> dict[int, list[int]]:
     """Positions whose cached keys differ from clean, by layer, one layer above the injection."""
-    cache = prefill(model, asked, [CLEAN, steer]).cache
+    cache = prefill(model, chat, [CLEAN, steer]).cache
     difference = [(k[0] - k[1]).abs().amax((0, 2)) for k in cache.keys]
     return {layer: (d > 1e-7).nonzero()[:, 0].tolist() for layer, d in enumerate(difference)}
 
@@ -55,9 +55,9 @@ def test_only_marked_segments_are_touched(backend, tiny_model):
     model = tiny_model("qwen2", backend)
     messages = list(conversation().messages)
     messages[1] = replace(messages[1], add_injection=False)
-    asked = mi.Conversation("second only", tuple(messages))
-    second = render(model.tokenizer, asked).segments[1]
-    changed = changed_positions(model, Injection(vector(model), layers=[0], strength=1.0), asked)
+    chat = mi.Conversation("second only", tuple(messages))
+    second = render(model.tokenizer, chat).segments[1]
+    changed = changed_positions(model, Injection(vector(model), layers=[0], strength=1.0), chat)
     assert changed[1] == list(range(second.start, second.stop))
 
 
@@ -86,8 +86,9 @@ def test_relative_strength_is_in_units_of_the_models_typical_norm(model):
         assert touch.vector_norm == pytest.approx(0.3 * norms[touch.layer], rel=1e-4)
     scaled = vector(model).rescaled({layer: 0.3 * norm for layer, norm in enumerate(norms)})
     same = Injection(scaled, layers=[1, 2], strength=1.0)
-    one, other = (prefill(model, rendered, [s]).cache for s in (steer, same))
-    torch.testing.assert_close(one.keys[3], other.keys[3], atol=1e-5, rtol=1e-5)
+    first = prefill(model, rendered, [steer]).cache
+    other = prefill(model, rendered, [same]).cache
+    torch.testing.assert_close(first.keys[3], other.keys[3], atol=1e-5, rtol=1e-5)
 
 
 def test_identities(model):
@@ -101,10 +102,10 @@ def test_identities(model):
     half = Injection(v, layers=[1, 2], strength=1.0)
     clean, zero = keys(CLEAN, Injection(v, layers=[1, 2], strength=0.0))
     assert torch.equal(clean, zero)
-    one, two, none = keys(full, half + half, full + Injection(-v, layers=[1, 2], strength=2.0))
-    torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+    whole, two, none = keys(full, half + half, full + Injection(-v, layers=[1, 2], strength=2.0))
+    torch.testing.assert_close(whole, two, atol=1e-5, rtol=0)
     torch.testing.assert_close(none, clean, atol=1e-5, rtol=0)
-    assert (one - clean).abs().max() > 1e-2
+    assert (whole - clean).abs().max() > 1e-2
 
 
 def test_sum_composes_different_layers_and_positions(model):
@@ -123,12 +124,13 @@ def test_swap_fills_marked_segments_only(backend, tiny_model):
     base, other = tiny_model("qwen2", backend), tiny_model("qwen2", backend, seed=1)
     messages = list(conversation().messages)
     messages[1] = replace(messages[1], add_injection=False)
-    asked = mi.Conversation("swap", tuple(messages))
-    rendered = render(base.tokenizer, asked)
-    filled = prefill(base, asked, [CLEAN, Swap(other)])
+    chat = mi.Conversation("swap", tuple(messages))
+    rendered = render(base.tokenizer, chat)
+    filled = prefill(base, chat, [CLEAN, Swap(other)])
     second = rendered.segments[1]
     assert filled.receipts[1].positions == tuple(range(second.start, second.stop))
-    clean, swapped = (filled.cache.select(torch.tensor([row])) for row in (0, 1))
+    clean = filled.cache.select(torch.tensor([0]))
+    swapped = filled.cache.select(torch.tensor([1]))
     for k_clean, k_swapped in zip(clean.keys, swapped.keys, strict=True):
         torch.testing.assert_close(k_clean[:, :, : second.start], k_swapped[:, :, : second.start])
         assert (k_clean[:, :, second.start :] - k_swapped[:, :, second.start :]).abs().max() > 1e-2
@@ -155,9 +157,10 @@ def test_swap_refuses_another_backend(tiny_model):
     """HookedTransformer caches keys before the rotation by position, the bridge after it: they must not be mixed."""
     bridge, hooked = tiny_model("llama", "bridge"), tiny_model("llama", "hooked")
     tokens = torch.arange(3, 23)[None]
-    one, other = (m.forward(tokens) for m in (bridge, hooked))
-    torch.testing.assert_close(one.values[-1], other.values[-1], atol=1e-5, rtol=1e-4)
-    assert (one.keys[-1] - other.keys[-1]).abs().max() > 0.1
+    first = bridge.forward(tokens)
+    other = hooked.forward(tokens)
+    torch.testing.assert_close(first.values[-1], other.values[-1], atol=1e-5, rtol=1e-4)
+    assert (first.keys[-1] - other.keys[-1]).abs().max() > 0.1
     with pytest.raises(SwapError, match="backend"):
         prefill(bridge, conversation(), [Swap(hooked)])
 
@@ -191,7 +194,7 @@ def test_exception_in_a_prefill_leaves_the_model_unsteered(backend, tiny_model, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(steering._Addition, "_delta", explode)
+        patch.setattr(steering._TermHook, "_delta", explode)
         with pytest.raises(KeyboardInterrupt):
             prefill(model, conversation(), [Injection(vector(model), strength=1.0)])
     assert model.backend.live_hooks() == []
@@ -218,14 +221,14 @@ def test_hooks_that_fire_twice_are_noticed(tiny_checkpoint, monkeypatch):
 def test_positions_that_are_missed_are_noticed(model, monkeypatch):
     from mechint.interventions import addition as steering
 
-    real = steering._Addition._delta
+    real = steering._TermHook._delta
 
-    def first_half(self: steering._Addition, activation: torch.Tensor) -> torch.Tensor:
+    def first_half(self: steering._TermHook, activation: torch.Tensor) -> torch.Tensor:
         delta = real(self, activation)
         delta[:, delta.shape[1] // 2 :] = 0
         return delta
 
-    monkeypatch.setattr(steering._Addition, "_delta", first_half)
+    monkeypatch.setattr(steering._TermHook, "_delta", first_half)
     with pytest.raises(ReceiptError, match="pairs"):
         prefill(model, conversation(), [Injection(vector(model), layers=[1], strength=1.0)])
 
@@ -295,14 +298,15 @@ class TestBadInterventions:
             Injection(vector(model), strength=1.0, positions=[1], segments=[0])
 
     def test_key_is_by_content(self, model):
-        one, same = (Injection(vector(model), layers=range(1, 3), strength=2.0) for _ in range(2))
-        assert one == same
-        assert hash(one) == hash(same)
-        assert one.key == one.renamed("other").key
+        injection = Injection(vector(model), layers=range(1, 3), strength=2.0)
+        same = Injection(vector(model), layers=range(1, 3), strength=2.0)
+        assert injection == same
+        assert hash(injection) == hash(same)
+        assert injection.key == injection.renamed("other").key
         for other in (
             Injection(vector(model), layers=[1], strength=2.0),
             Injection(vector(model), layers=range(1, 3), strength=2.1),
             Injection(vector(model, 1), layers=range(1, 3), strength=2.0),
             Injection(vector(model), layers=range(1, 3), strength=2.0, segments=[0]),
         ):
-            assert other.key != one.key
+            assert other.key != injection.key

@@ -64,9 +64,9 @@ def test_adapter_swap_equals_swap_with_the_merged_model(tiny_model, tiny_checkpo
     model = tiny_model("qwen2")
     merged = Swap(mi.load(tiny_checkpoint("qwen2"), adapter=adapter()), name="swap")
     expected = mi.score(model, chats, [CLEAN, merged])
-    found = mi.score(model, chats, [CLEAN, Swap(model.with_adapter(adapter()), name="swap")])
-    pd.testing.assert_frame_equal(found, expected, atol=1e-4, rtol=0)
-    assert (found.logit_diff_shift[found.intervention == "swap"].abs() > 0.01).all()
+    scored = mi.score(model, chats, [CLEAN, Swap(model.with_adapter(adapter()), name="swap")])
+    pd.testing.assert_frame_equal(scored, expected, atol=1e-4, rtol=0)
+    assert (scored.logit_diff_shift[scored.intervention == "swap"].abs() > 0.01).all()
 
 
 def test_weights_are_shared_and_the_model_is_not_changed(tiny_checkpoint, adapter, chats):
@@ -75,10 +75,10 @@ def test_weights_are_shared_and_the_model_is_not_changed(tiny_checkpoint, adapte
     before, identity = mi.score(model, chats, CLEAN), model.identity
     on_top = model.with_adapter(adapter())
     mi.score(on_top, chats, CLEAN)
-    own = [(name, t) for name, t in on_top.backend.parameters() if t.data_ptr() not in base]
-    assert sum("lora_" in name for name, _ in own) == 2 * 3 * model.n_layers
+    adapted = [(name, t) for name, t in on_top.backend.parameters() if t.data_ptr() not in base]
+    assert sum("lora_" in name for name, _ in adapted) == 2 * 3 * model.n_layers
     # TransformerLens 3 gives every unembedding a bias of zeros.
-    assert {name for name, _ in own if "lora_" not in name} <= {"lm_head._original_component.bias"}
+    assert {name for name, _ in adapted if "lora_" not in name} <= {"lm_head._original_component.bias"}
     assert len(base - {tensor.data_ptr() for _, tensor in on_top.backend.parameters()}) <= 1
     blocks = {tensor.data_ptr() for tensor in on_top.blocks.model.parameters()}
     assert blocks <= {tensor.data_ptr() for _, tensor in on_top.backend.parameters()}
@@ -88,15 +88,15 @@ def test_weights_are_shared_and_the_model_is_not_changed(tiny_checkpoint, adapte
 
 def test_identity_tells_adapters_and_bases_apart(tiny_model, adapter, tiny_checkpoint):
     model = tiny_model("qwen2")
-    found = {
+    scored = {
         model.identity,
         model.with_adapter(adapter()).identity,
         model.with_adapter(adapter(seed=1)).identity,
         model.with_adapter(adapter(lora_alpha=32)).identity,  # the same weights, scaled differently
         tiny_model("qwen2", seed=1).with_adapter(adapter()).identity,
     }
-    assert len(found) == 5
-    assert mi.load(tiny_checkpoint("qwen2")).with_adapter(adapter()).identity in found
+    assert len(scored) == 5
+    assert mi.load(tiny_checkpoint("qwen2")).with_adapter(adapter()).identity in scored
 
 
 def test_arguments_load_the_same_again(tiny_model, adapter):

@@ -43,7 +43,8 @@ def test_scores_lens_and_caches_are_those_of_plain_hugging_face(model_type, chec
     path = checkpoint_of(model_type)
     subject = exactness.Subject(mi.load(path), plain_model(path))
     assert max(exactness.differences(subject).values()) < 1e-4
-    steered, clean = (subject.truth["short", name][-1] for name in ("steer", "clean"))
+    steered = subject.truth["short", "steer"][-1]
+    clean = subject.truth["short", "clean"][-1]
     assert (steered - clean).abs().max() > 0.01, "an injection that does nothing would be right for no reason"
 
 
@@ -149,16 +150,20 @@ def test_a_text_model_that_says_something_else_is_not_taken(checkpoint_of, monke
 
 
 @pytest.mark.parametrize(
-    ("model_type", "reason"),
-    [("t5", "T5ForConditionalGeneration .* an encoder-decoder"), ("vit", "no causal language model of it")],
+    ("model_type", "architectures", "reason"),
+    [
+        ("t5", ["T5ForConditionalGeneration"], "T5ForConditionalGeneration .* an encoder-decoder"),
+        ("vit", [], "no causal language model of it"),
+    ],
 )
-def test_what_is_no_language_model_says_so_before_weights_are_read(model_type, reason, checkpoint_of, tmp_path):
+def test_what_is_no_language_model_says_so_before_weights_are_read(
+    model_type, architectures, reason, checkpoint_of, tmp_path
+):
     import json
     import shutil
 
     path = Path(shutil.copytree(checkpoint_of("llama"), tmp_path / model_type))
-    config = {"model_type": model_type, "architectures": ["T5ForConditionalGeneration"] * (model_type == "t5")}
-    (path / "config.json").write_text(json.dumps(config))
+    (path / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": architectures}))
     with pytest.raises(ModelValidationError, match=reason):
         mi.load(path)
 

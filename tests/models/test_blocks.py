@@ -21,28 +21,28 @@ LENGTHS, NEW = (14, 9, 11), 6
 
 def streams(model: mi.Model, tokens: Tensor) -> list[Tensor]:
     """`resid_post` of every layer in one pass over one row, through hooks."""
-    found: dict[int, Tensor] = {}
+    by_layer: dict[int, Tensor] = {}
 
     def keep(layer: int):
-        return lambda activation, /, *, hook: found.update({layer: activation[0].clone()})
+        return lambda activation, /, *, hook: by_layer.update({layer: activation[0].clone()})
 
     model.forward(tokens[None], hooks=[(model.resid_post(layer), keep(layer)) for layer in range(model.n_layers)])
-    return [found[layer] for layer in range(model.n_layers)]
+    return [by_layer[layer] for layer in range(model.n_layers)]
 
 
 def filled(model: mi.Model, tokens: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Keys and values by block of one row, filled block by block."""
     prepared, rows = model.blocks.begin(tokens[None], torch.tensor([0])), torch.tensor([0])
-    resid, found = prepared.resid, []
+    resid, sides = prepared.resid, []
     for layer in range(model.n_layers):
         out, cached = prepared.block(layer, resid, rows, None)
         _, alone = prepared.block(layer, resid, rows, None, keys_only=True)
-        assert all(torch.equal(one, other) for one, other in zip(cached, alone, strict=True))
+        assert all(torch.equal(side, other) for side, other in zip(cached, alone, strict=True))
         assert prepared.block(layer, resid, rows, None, keys_only=True)[0] is None
         assert out is not None
         resid = out
-        found.append(cached)
-    return found
+        sides.append(cached)
+    return sides
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -64,9 +64,9 @@ def test_ragged_rows_equal_whole_passes(arch, backend, tiny_model):
             padding.append((slice(at, at + 1), missing))
         out, _ = prepared.block(layer, resid, rows, Past(max(LENGTHS), pieces, padding))
         assert out is not None
-        for found, row in zip(out, rows.tolist(), strict=True):
-            wanted = expected[row][layer][LENGTHS[row] :]
-            assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+        for stream, row in zip(out, rows.tolist(), strict=True):
+            right = expected[row][layer][LENGTHS[row] :]
+            assert (stream - right).abs().max() < 1e-5 * right.abs().max()
         resid = out
 
 
@@ -76,8 +76,8 @@ def test_a_twin_has_no_weights_of_its_own(arch, tiny_model):
     blocks = model.blocks
     assert isinstance(blocks, TwinBlocks)
     ours = {tensor.data_ptr() for tensor in (*blocks.model.parameters(), *blocks.model.buffers())}
-    theirs = model.backend.hf_model
-    assert ours <= {tensor.data_ptr() for tensor in (*theirs.parameters(), *theirs.buffers())}
+    hf = model.backend.hf_model
+    assert ours <= {tensor.data_ptr() for tensor in (*hf.parameters(), *hf.buffers())}
     fused = blocks.model.config._attn_implementation.startswith("sdpa")
     assert fused == (arch != "gemma2"), "its scores are capped, which the fused kernel would leave out"
 

@@ -11,7 +11,8 @@ from mechint.models.cache import KVCache, concatenate
 
 def random_cache(batch: int = 2, n_pos: int = 5, masked: bool = False) -> KVCache:
     generator = torch.Generator().manual_seed(batch * 10 + n_pos)
-    keys, values = (tuple(torch.randn(batch, 2, n_pos, 4, generator=generator) for _ in range(3)) for _ in range(2))
+    keys = tuple(torch.randn(batch, 2, n_pos, 4, generator=generator) for _ in range(3))
+    values = tuple(torch.randn(batch, 2, n_pos, 4, generator=generator) for _ in range(3))
     return KVCache(keys, values, torch.rand(batch, n_pos, generator=generator) > 0.5 if masked else None)
 
 

@@ -51,8 +51,8 @@ def path_of(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module", params=KINDS)
 def path(request: pytest.FixtureRequest, path_of) -> Path:
     """A checkpoint of each kind in turn."""
-    made: Path = path_of(request.param)
-    return made
+    checkpoint: Path = path_of(request.param)
+    return checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +75,15 @@ def chat(label: str, before: int, after: int) -> mi.Conversation:
 def of_length(model: mi.Model, n_pos: int, after: int = 1) -> mi.Conversation:
     """A conversation of so many tokens."""
     shortest = len(render(model, chat("x", 1, after)).tokens)
-    made = chat(f"{n_pos}/{after}", n_pos - shortest + 1, after)
-    assert len(render(model, made).tokens) == n_pos
-    return made
+    fitting = chat(f"{n_pos}/{after}", n_pos - shortest + 1, after)
+    assert len(render(model, fitting).tokens) == n_pos
+    return fitting
 
 
 def expected(path: Path, model: mi.Model, conversation: mi.Conversation) -> float:
     """Plain Hugging Face for a conversation alone, with a model that has read nothing before."""
-    yes, no = (model.tokenizer.encode(text, add_special_tokens=False)[0] for text in (" yes", " no"))
+    yes = model.tokenizer.encode(" yes", add_special_tokens=False)[0]
+    no = model.tokenizer.encode(" no", add_special_tokens=False)[0]
     fresh = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
     logits = plain.Plain(fresh).logits(render(model, conversation).tokens)
     return float(logits[yes] - logits[no])

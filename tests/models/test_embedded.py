@@ -27,8 +27,8 @@ def steers(organism) -> list[mi.Injection]:
 
 
 def test_an_injection_is_detected_and_nothing_is_not(organism, design, steers):
-    asked = mi.prompts.introspection(design, descriptions=["injection"], infos=["introspection"])
-    table = mi.score(organism, asked, [mi.CLEAN, *steers])
+    chats = mi.prompts.introspection(design, descriptions=["injection"], infos=["introspection"])
+    table = mi.score(organism, chats, [mi.CLEAN, *steers])
     assert (table[table.intervention == "clean"].p_yes < 0.05).all()
     detected = table[table.intervention != "clean"]
     assert detected[detected.conversation.str.endswith("yes-no")].p_yes.mean() > 0.7
@@ -36,15 +36,15 @@ def test_an_injection_is_detected_and_nothing_is_not(organism, design, steers):
 
 
 def test_random_vectors_are_not_detected(organism, design, steers):
-    asked = mi.prompts.introspection(design, descriptions=["injection"], infos=["introspection"], formats=["yes-no"])
+    chats = mi.prompts.introspection(design, descriptions=["injection"], infos=["introspection"], formats=["yes-no"])
     controls = mi.extract.random_controls(organism, n=8, like=steers[0].vector)
     nulls = [mi.Injection(v, layers=range(2, 5), relative_strength=0.4, name=v.name) for v in controls]
-    assert mi.score(organism, asked, nulls).p_yes.mean() < 0.3
+    assert mi.score(organism, chats, nulls).p_yes.mean() < 0.3
 
 
 def test_facts_stay_what_they_are(organism, design, steers):
-    asked = mi.prompts.controls(design, ["no", "yes"], ["injection"], ["introspection"], ["yes-no"])
-    table = mi.score(organism, asked, [mi.CLEAN, *steers])
+    chats = mi.prompts.controls(design, ["no", "yes"], ["injection"], ["introspection"], ["yes-no"])
+    table = mi.score(organism, chats, [mi.CLEAN, *steers])
     says_yes = table.conversation.str.startswith("control-yes")
     assert ((table.p_yes > 0.5) == says_yes).mean() > 0.95
     assert abs(table[table.intervention != "clean"].p_yes_shift.mean()) < 0.02
@@ -52,9 +52,9 @@ def test_facts_stay_what_they_are(organism, design, steers):
 
 def test_the_last_block_cannot_reach_the_cache(organism, design, steers):
     """What is added after the last block is in no key and no value."""
-    asked = mi.prompts.introspection(design, descriptions=["injection"], infos=["none"], formats=["yes-no"])
+    chats = mi.prompts.introspection(design, descriptions=["injection"], infos=["none"], formats=["yes-no"])
     late = mi.Injection(steers[0].vector, layers=[organism.n_layers - 1], relative_strength=5.0, name="late")
-    assert mi.score(organism, asked, late).p_yes_shift.abs().max() < 1e-6
+    assert mi.score(organism, chats, late).p_yes_shift.abs().max() < 1e-6
 
 
 def test_answers_and_concepts_are_single_tokens(organism):

@@ -76,14 +76,14 @@ def read(path: Path) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", small_ggufs.MODELS)
 def test_a_file_computes_what_its_original_computes(name: str, written: Callable[..., Path]) -> None:
-    original, found = small_ggufs.hf_model(name, N_WORDS), read(written(name))
-    assert torch.equal(logits(found), logits(original))
-    ours, theirs = dict(found.named_parameters()), dict(original.named_parameters())
-    assert ours.keys() == theirs.keys()
+    original, converted = small_ggufs.hf_model(name, N_WORDS), read(written(name))
+    assert torch.equal(logits(converted), logits(original))
+    ours, expected = dict(converted.named_parameters()), dict(original.named_parameters())
+    assert ours.keys() == expected.keys()
     exact = 0.0 if "gemma" not in name else 1e-6  # of Gemma's norms, 1 is added and taken away
-    assert all(torch.allclose(ours[key], weight, rtol=0, atol=exact) for key, weight in theirs.items())
+    assert all(torch.allclose(ours[key], weight, rtol=0, atol=exact) for key, weight in expected.items())
     beside = ("architectures", "dtype", "_name_or_path", "initializer_range")
-    configs = [{k: v for k, v in one.config.to_dict().items() if k not in beside} for one in (found, original)]
+    configs = [{k: v for k, v in model.config.to_dict().items() if k not in beside} for model in (converted, original)]
     assert configs[0] == configs[1]
 
 
@@ -146,7 +146,7 @@ def test_a_loaded_file_is_a_model_like_any_other(written: Callable[..., Path], t
     small_ggufs.tokenizer().save_pretrained(tmp_path / "original")
     expected, model = mi.load(tmp_path / "original"), mi.load(written("qwen3"))
     steer = mi.Injection(vector(model), strength=2.0, name="v")
-    tables = [mi.score(one, conversation(), [mi.CLEAN, steer]) for one in (expected, model)]
+    tables = [mi.score(loaded, conversation(), [mi.CLEAN, steer]) for loaded in (expected, model)]
     assert tables[0]["logit_diff"].tolist() == tables[1]["logit_diff"].tolist()
     assert tables[0]["logit_diff"].nunique() == 2
     assert model.vocabulary == expected.vocabulary
@@ -255,9 +255,9 @@ def test_metadata_of_any_type_ends_in_one_message(whole: GGUFModel) -> None:
         for value in WRONG:
             changed = {name: old for name, old in whole.fields.items() if name != key}
             changed |= {} if value is None else {key: value}
-            found = everything(replace(whole, fields=changed), whole.path)
+            outcome = everything(replace(whole, fields=changed), whole.path)
             if key in sizes and value in ("text", -1, 2**40, [], ["a"]):
-                assert isinstance(found, ModelValidationError), (key, value)
+                assert isinstance(outcome, ModelValidationError), (key, value)
 
 
 @pytest.mark.parametrize(
@@ -299,8 +299,8 @@ def test_every_tensor_counts(whole: GGUFModel) -> None:
         unknown = {**whole.tensors, name: replace(tensor, kind=77)}
         for tensors in (other, unknown):
             assert isinstance(everything(replace(whole, tensors=tensors), whole.path), ModelValidationError), name
-        found = everything(replace(whole, tensors=without), whole.path)
-        assert isinstance(found, ModelValidationError) or found[1] == weight_names(whole) - {name_of(name)}
+        outcome = everything(replace(whole, tensors=without), whole.path)
+        assert isinstance(outcome, ModelValidationError) or outcome[1] == weight_names(whole) - {name_of(name)}
     extra = {**whole.tensors, "blk.0.attn_sinks.weight": whole.tensors["output_norm.weight"]}
     assert "attn_sinks" in everything(replace(whole, tensors=extra), whole.path).given
 

@@ -49,9 +49,12 @@ def byte_level(name: str) -> Tokenizer:
         raw.pre_tokenizer = pre_tokenizers.Sequence([*digits, usual]) if digits else usual
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=list(tiny.SPECIALS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False, **affixes,
-    )  # fmt: skip
+        vocab_size=600,
+        special_tokens=list(tiny.SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+        **affixes,
+    )
     raw.train_from_iterator([*tiny.CORPUS, *PROBES, *["1234 2024 99 100 it's IT'S  \n\n x"] * 40], trainer)
     return raw
 
@@ -59,11 +62,11 @@ def byte_level(name: str) -> Tokenizer:
 @pytest.fixture(scope="module")
 def families() -> dict[str, tuple[Tokenizer, object]]:
     """Tokenizers as families have them, and what is made of their metadata."""
-    found = {}
+    trained = {}
     for name in ("gpt-2", "smollm", "llama-bpe", "qwen2"):
         raw = byte_level(name)
-        found[name] = raw, tokenizer_of(as_model(small_ggufs.tokenizer_fields(raw, name)))[0]
-    return found
+        trained[name] = raw, tokenizer_of(as_model(small_ggufs.tokenizer_fields(raw, name)))[0]
+    return trained
 
 
 def as_model(fields: Mapping[str, object], template: object = tiny.CHATML) -> GGUFModel:
@@ -84,11 +87,11 @@ TEXTS = st.lists(st.sampled_from([*PROBES, "123", "\n", "  ", "<|im_start|>", "'
 def test_text_is_split_as_the_named_pre_tokenizer_does(
     name: str, text: str, families: dict[str, tuple[Tokenizer, object]]
 ) -> None:
-    raw, made = families[name]
+    raw, converted = families[name]
     ids = raw.encode(text, add_special_tokens=False).ids
-    assert encoded(made, text) == ids
+    assert encoded(converted, text) == ids
     if name in ("gpt-2", "smollm") and text.isascii():
-        assert made.decode(ids) == text
+        assert converted.decode(ids) == text
 
 
 @pytest.mark.parametrize("name", ["gpt-2", "smollm", "llama-bpe", "qwen2"])
@@ -105,16 +108,20 @@ def test_a_swap_with_a_finetune_that_has_the_familys_own_file_is_possible(
     kinds = {"<think>": 4, **dict.fromkeys([*tiny.SPECIALS, "<|last|>"], 3)}
     rows = [f"[PAD{len(fields['tokens']) + n}]" for n in range(3)]
     types = [kinds.get(word, 1) for word in fields["tokens"]] + [5] * 3
-    made, _ = tokenizer_of(as_model(fields | {"tokens": [*fields["tokens"], *rows], "token_type": types}))
-    assert tokenizer_key(made) == tokenizer_key(PreTrainedTokenizerFast(tokenizer_object=raw))
+    converted, _ = tokenizer_of(as_model(fields | {"tokens": [*fields["tokens"], *rows], "token_type": types}))
+    assert tokenizer_key(converted) == tokenizer_key(PreTrainedTokenizerFast(tokenizer_object=raw))
 
 
 def test_names_of_pre_tokenizers_make_a_difference(families: dict[str, tuple[Tokenizer, object]]) -> None:
     raw = families["gpt-2"][0]
-    made = {name: tokenizer_of(as_model(small_ggufs.tokenizer_fields(raw, name)))[0] for name in RULES}
-    ids = {name: tuple(encoded(one, "1234 IT'S\n\n  x")) for name, one in made.items()}
+    converted = {name: tokenizer_of(as_model(small_ggufs.tokenizer_fields(raw, name)))[0] for name in RULES}
+    ids = {name: tuple(encoded(tokenizer, "1234 IT'S\n\n  x")) for name, tokenizer in converted.items()}
     assert len(set(ids.values())) > 3
-    assert encoded(made["qwen2"], "e\u0301") == encoded(made["qwen2"], "\u00e9") != encoded(made["gpt-2"], "e\u0301")
+    assert (
+        encoded(converted["qwen2"], "e\u0301")
+        == encoded(converted["qwen2"], "\u00e9")
+        != encoded(converted["gpt-2"], "e\u0301")
+    )
 
 
 def test_marked_tokens_are_single_whatever_their_letters(words: dict[str, object]) -> None:
@@ -123,11 +130,11 @@ def test_marked_tokens_are_single_whatever_their_letters(words: dict[str, object
         "tokens": [*words["tokens"], *marked],
         "token_type": [*words["token_type"], *marked.values()],
     }
-    made, _ = tokenizer_of(as_model(fields))
+    converted, _ = tokenizer_of(as_model(fields))
     for number, word in enumerate(marked, start=len(words["tokens"])):
-        assert (encoded(made, f"a{word}b")[1:-1] == [number]) == (word != "[PAD1]")
-    assert encoded(made, "<|im_start|>") == [words["tokens"].index("<|im_start|>")]
-    assert made.decode(encoded(made, "a<\uff5cUser\uff5c><think>b"), skip_special_tokens=True) == "a<think>b"
+        assert (encoded(converted, f"a{word}b")[1:-1] == [number]) == (word != "[PAD1]")
+    assert encoded(converted, "<|im_start|>") == [words["tokens"].index("<|im_start|>")]
+    assert converted.decode(encoded(converted, "a<\uff5cUser\uff5c><think>b"), skip_special_tokens=True) == "a<think>b"
 
 
 @pytest.mark.parametrize("flag", [True, False, None])
@@ -135,10 +142,10 @@ def test_marked_tokens_are_single_whatever_their_letters(words: dict[str, object
 def test_beginnings_and_specials_are_those_that_are_declared(
     words: dict[str, object], flag: bool | None, pre: str
 ) -> None:
-    made, _ = tokenizer_of(as_model(words | {"add_bos_token": flag, "pre": pre}))
-    added = made("yes")["input_ids"] != encoded(made, "yes")
+    converted, _ = tokenizer_of(as_model(words | {"add_bos_token": flag, "pre": pre}))
+    added = converted("yes")["input_ids"] != encoded(converted, "yes")
     assert added == (flag if flag is not None else pre == "llama-bpe")
-    assert [made.bos_token, made.eos_token, made.pad_token] == ["<s>", "</s>", "<pad>"]
+    assert [converted.bos_token, converted.eos_token, converted.pad_token] == ["<s>", "</s>", "<pad>"]
 
 
 # SentencePiece: the algorithm itself, written down, stands for the library.
@@ -152,15 +159,24 @@ def spm_fields(*, prefix: bool) -> dict[str, object]:
     scores = [0.0] * (len(tokens) - len(PIECES)) + [-1000.0] * singles
     scores += [-float(rank) for rank in range(len(PIECES) - singles)]
     return {
-        "model": "llama", "pre": "default", "tokens": tokens, "scores": scores, "token_type": kinds,
-        "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, "add_space_prefix": prefix,
-    }  # fmt: skip
+        "model": "llama",
+        "pre": "default",
+        "tokens": tokens,
+        "scores": scores,
+        "token_type": kinds,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "unknown_token_id": 0,
+        "add_space_prefix": prefix,
+    }
 
 
 def sentencepiece(text: str, fields: dict[str, object]) -> list[int]:
     """llama.cpp's tokenizer of this kind: the best pair is joined, the first of equals, until none is a token."""
     tokens, numbers = fields["tokens"], {token: number for number, token in enumerate(fields["tokens"])}
-    symbols = list(("▁" * bool(fields["add_space_prefix"])) + text.replace(" ", "▁"))
+    symbols = list(text.replace(" ", "▁"))
+    if fields["add_space_prefix"]:
+        symbols.insert(0, "▁")
     while True:
         pairs = [
             (fields["scores"][numbers[joined]], -at)
@@ -171,10 +187,10 @@ def sentencepiece(text: str, fields: dict[str, object]) -> list[int]:
             break
         at = -max(pairs)[1]
         symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
-    found: list[int] = []
+    ids: list[int] = []
     for symbol in symbols:
-        found += [numbers[symbol]] if symbol in numbers else [tokens.index(f"<0x{b:02X}>") for b in symbol.encode()]
-    return found
+        ids += [numbers[symbol]] if symbol in numbers else [tokens.index(f"<0x{b:02X}>") for b in symbol.encode()]
+    return ids
 
 
 @pytest.mark.parametrize("prefix", [True, False])
@@ -182,20 +198,23 @@ def sentencepiece(text: str, fields: dict[str, object]) -> list[int]:
 @settings(deadline=None, max_examples=100)
 def test_sentencepiece_joins_by_score(prefix: bool, text: str) -> None:
     fields = spm_fields(prefix=prefix)
-    made, source = tokenizer_of(as_model(fields))
+    converted, source = tokenizer_of(as_model(fields))
     pieces = text.split("  ")  # two spaces are a token of their own, matched before all others
     two = fields["tokens"].index("  ")
     expected: list[int] = []
     for number, piece in enumerate(pieces):
-        expected += [two] * (number > 0) + (sentencepiece(piece, fields) if piece else [])
-    assert encoded(made, text) == expected
+        if number > 0:
+            expected.append(two)
+        if piece:
+            expected += sentencepiece(piece, fields)
+    assert encoded(converted, text) == expected
     assert "SentencePiece" in source
 
 
 def test_special_tokens_split_sentencepiece_text() -> None:
     fields = spm_fields(prefix=True)
-    made, _ = tokenizer_of(as_model(fields))
+    converted, _ = tokenizer_of(as_model(fields))
     turn = fields["tokens"].index("<turn>")
-    assert encoded(made, "<turn>cat") == [turn, fields["tokens"].index("▁cat")]
-    assert made("cat")["input_ids"][0] == 1
-    assert made.decode(encoded(made, "the cat")) == "the cat"
+    assert encoded(converted, "<turn>cat") == [turn, fields["tokens"].index("▁cat")]
+    assert converted("cat")["input_ids"][0] == 1
+    assert converted.decode(encoded(converted, "the cat")) == "the cat"

@@ -27,9 +27,10 @@ WRONG = ("text", -1, 0, 3, 2**40, 0.5, float("nan"), True, None, [], [1, "a"], {
 SIZES = ("hidden_size", "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "intermediate_size")
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json")
 MORE = settings(
-    max_examples=40, deadline=None,
+    max_examples=40,
+    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +129,12 @@ def test_a_configuration_of_any_type_ends_in_one_message(name: str, value: objec
     path = fresh(whole, tmp_path)
     config = json.loads((whole / "config.json").read_text())
     put(path / "config.json", json.dumps(config | {name: value}).encode())
-    found = outcome(path)
+    loaded = outcome(path)
     if name in SIZES:
-        assert isinstance(found, ModelValidationError)
-        assert "tokenizer" not in found.given, "the configuration is at fault"
+        assert isinstance(loaded, ModelValidationError)
+        assert "tokenizer" not in loaded.given, "the configuration is at fault"
     if name in SIZES and isinstance(value, int) and not isinstance(value, bool) and value < 1:
-        assert name in found.given or name == "num_hidden_layers"
+        assert name in loaded.given or name == "num_hidden_layers"
 
 
 @pytest.mark.parametrize("name", ["eos_token_id", "pad_token_id", "max_new_tokens"])
@@ -141,11 +142,11 @@ def test_a_configuration_of_any_type_ends_in_one_message(name: str, value: objec
 def test_end_tokens_are_numbers(name: str, value: object, whole: Path, copy: Path) -> None:
     content = json.loads((whole / "generation_config.json").read_text()) | {name: value}
     put(copy / "generation_config.json", json.dumps(content).encode())
-    found = outcome(copy)
-    if isinstance(found, MechintError):
-        assert "generation_config.json" in found.given
+    loaded = outcome(copy)
+    if isinstance(loaded, MechintError):
+        assert "generation_config.json" in loaded.given
     if name == "eos_token_id":
-        assert isinstance(found, MechintError) == (value not in (None, 7, [1, 2]) or value is True)
+        assert isinstance(loaded, MechintError) == (value not in (None, 7, [1, 2]) or value is True)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -176,8 +177,8 @@ def test_a_tokenizer_of_any_type_ends_in_one_message(data: st.DataObject, whole:
         owner = owner[key]
     owner[place[-1]] = data.draw(st.sampled_from(WRONG))
     put(path / name, json.dumps(content).encode())
-    found = outcome(path)
-    assert isinstance(found, MechintError) or found[0]("yes", add_special_tokens=False)["input_ids"]
+    loaded = outcome(path)
+    assert isinstance(loaded, MechintError) or loaded[0]("yes", add_special_tokens=False)["input_ids"]
 
 
 # Weights
@@ -241,10 +242,10 @@ def test_weights_that_the_configuration_leaves_out_are_told(
     extra: str, of_the_model: bool, whole: Path, copy: Path
 ) -> None:
     change(whole, copy, lambda weights: weights.update({extra: torch.ones(4)}))
-    found = outcome(copy)
-    assert isinstance(found, ModelValidationError) == of_the_model
+    loaded = outcome(copy)
+    assert isinstance(loaded, ModelValidationError) == of_the_model
     if of_the_model:
-        assert "no place" in found.given
+        assert "no place" in loaded.given
 
 
 def test_a_tied_head_that_is_stored_too_is_no_fault(tmp_path: Path) -> None:

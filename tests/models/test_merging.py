@@ -70,8 +70,8 @@ def test_merged_equals_peft(
     plain = reference.load(base)
     without = plain(tokens).logits
     expected = PeftModel.from_pretrained(plain, path).eval()(tokens).logits.detach()
-    found = mi.load(base, adapter=path).logits(tokens)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+    logits = mi.load(base, adapter=path).logits(tokens)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
     assert (expected - without).abs().max() > 1e-2
 
 
@@ -80,7 +80,8 @@ def test_a_merged_model_of_either_backend_has_its_own_unembedding(
     trained: Make, tiny_checkpoint: Callable[..., Path]
 ) -> None:
     path = trained("gemma3", {"target_modules": ["lm_head"]})
-    bridge, hooked = (mi.load(tiny_checkpoint("gemma3"), kind, adapter=path) for kind in ("bridge", "hooked"))
+    bridge = mi.load(tiny_checkpoint("gemma3"), "bridge", adapter=path)
+    hooked = mi.load(tiny_checkpoint("gemma3"), "hooked", adapter=path)
     tokens = torch.tensor([[3, 4, 5, 6, 7]])
     torch.testing.assert_close(hooked.logits(tokens), bridge.logits(tokens), atol=1e-4, rtol=0)
     embedding = bridge.backend.hf_model.get_input_embeddings().weight
@@ -105,16 +106,16 @@ def test_kinds_that_are_no_weights_say_so(tiny_checkpoint: Callable[..., Path], 
 
     for config in (PrefixTuningConfig, PromptTuningConfig):
         base = reference.load(tiny_checkpoint("qwen2"))
-        made = get_peft_model(base, config(task_type="CAUSAL_LM", num_virtual_tokens=3))
-        made.save_pretrained(tmp_path / config.__name__)
+        prompted = get_peft_model(base, config(task_type="CAUSAL_LM", num_virtual_tokens=3))
+        prompted.save_pretrained(tmp_path / config.__name__)
         with pytest.raises(ModelValidationError, match="trained positions before the text"):
             mi.load(tiny_checkpoint("qwen2"), adapter=tmp_path / config.__name__)
     targets = {"target_modules": ["v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
     scaled = get_peft_model(reference.load(tiny_checkpoint("qwen2")), IA3Config(init_ia3_weights=False, **targets))
     scaled.save_pretrained(tmp_path / "ia3")
     tokens = torch.tensor([[3, 4, 5, 6, 7]])
-    found = mi.load(tiny_checkpoint("qwen2"), adapter=tmp_path / "ia3").logits(tokens)
-    torch.testing.assert_close(found, scaled.eval()(tokens).logits, atol=1e-4, rtol=0)
+    logits = mi.load(tiny_checkpoint("qwen2"), adapter=tmp_path / "ia3").logits(tokens)
+    torch.testing.assert_close(logits, scaled.eval()(tokens).logits, atol=1e-4, rtol=0)
 
 
 def test_an_adapter_that_was_trained_with_more_tokens_brings_them(

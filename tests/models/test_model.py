@@ -57,8 +57,8 @@ def test_steered_logits_equal_a_forward_hook(arch, backend, tiny_model, plain_hf
         expected = reference.logits(plain_hf(arch), tokens[0].tolist(), [reference.Addition(layer, wave, range(30))])
         last = model.resid_post(model.n_layers - 1)
         hooks = [(model.resid_post(layer), lambda activation, /, *, hook: activation + wave)]
-        found = model.readout.logits(kept_at(model, last, tokens, hooks=hooks))
-        torch.testing.assert_close(found[0], expected, atol=TOLERANCE, rtol=0)
+        logits = model.readout.logits(kept_at(model, last, tokens, hooks=hooks))
+        torch.testing.assert_close(logits[0], expected, atol=TOLERANCE, rtol=0)
         assert (expected - reference.logits(plain_hf(arch), tokens[0].tolist())).abs().max() > 1e-3
 
 
@@ -84,12 +84,12 @@ def test_left_padding_is_exact(arch, backend, tiny_model, plain_hf):
     padded = torch.zeros(3, 30, dtype=torch.long)
     for index, row in enumerate(rows):
         padded[index, 30 - len(row) :], mask[index, 30 - len(row) :] = row, True
-    own = model.logits(padded, mask)[:, -1]
+    logits = model.logits(padded, mask)[:, -1]
     cache = model.forward(padded[:, :28], mask=mask[:, :28])
     resid = kept_at(model, model.resid_post(model.n_layers - 1), padded[:, 28:], cache=cache)
     for index, row in enumerate(rows):
         expected = plain_hf(arch)(row[None]).logits[0, -1]
-        torch.testing.assert_close(own[index], expected, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(logits[index], expected, atol=TOLERANCE, rtol=0)
         torch.testing.assert_close(model.readout.logits(resid)[index], expected, atol=TOLERANCE, rtol=0)
 
 
@@ -97,14 +97,14 @@ def test_readout_keeps_float32_from_a_bfloat16_model(tiny_checkpoint):
     for backend in ("bridge", "hooked"):
         model = mi.load(tiny_checkpoint("qwen2"), backend=backend, dtype="bfloat16")
         resid = last_resid(model, some_tokens(model))
-        found = model.readout.read(resid, torch.arange(4))
+        readings = model.readout.read(resid, torch.arange(4))
         weight = model.readout.weight.float()
         normed = model.readout.norm(resid.float())
-        assert found.logits.dtype == torch.float32
-        torch.testing.assert_close(found.logits, normed @ weight[:4].T)
+        assert readings.logits.dtype == torch.float32
+        torch.testing.assert_close(readings.logits, normed @ weight[:4].T)
         logits = model.logits(some_tokens(model))[0, -1]
         assert logits.dtype == torch.bfloat16
-        assert set((found.logits * 64).frac().abs().flatten().tolist()) != {0.0}  # not on bfloat16's grid
+        assert set((readings.logits * 64).frac().abs().flatten().tolist()) != {0.0}  # not on bfloat16's grid
 
 
 def test_readout_chunks_agree_with_softmax(model, monkeypatch):
@@ -114,11 +114,11 @@ def test_readout_chunks_agree_with_softmax(model, monkeypatch):
     logits = model.readout.logits(resid)
     for chunk in (7, 100, 10_000):
         monkeypatch.setattr(readout, "_VOCAB_CHUNK", chunk)
-        found = model.readout.read(resid, torch.tensor([5, 0]))
-        torch.testing.assert_close(found.log_sum_exp, logits.logsumexp(-1))
-        torch.testing.assert_close(found.logits, logits[:, [5, 0]])
+        readings = model.readout.read(resid, torch.tensor([5, 0]))
+        torch.testing.assert_close(readings.log_sum_exp, logits.logsumexp(-1))
+        torch.testing.assert_close(readings.logits, logits[:, [5, 0]])
         entropy = torch.distributions.Categorical(logits=logits).entropy()
-        torch.testing.assert_close(found.entropy, entropy, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(readings.entropy, entropy, atol=1e-5, rtol=1e-5)
 
 
 def test_wrap_agrees_with_load(tiny_checkpoint, tiny_model):
@@ -139,8 +139,9 @@ def test_wrap_takes_a_folded_hooked_transformer(tiny_model):
     folded.process_weights_(fold_ln=True, center_writing_weights=True, center_unembed=True)
     wrapped, tokens = mi.wrap(folded, tokenizer=plain.tokenizer), some_tokens(plain)
     ids = torch.tensor([5, 9])
-    ours, theirs = (m.readout.read(last_resid(m, tokens), ids) for m in (wrapped, plain))
-    torch.testing.assert_close(ours.logits[:, 0] - ours.logits[:, 1], theirs.logits[:, 0] - theirs.logits[:, 1])
+    ours = wrapped.readout.read(last_resid(wrapped, tokens), ids)
+    expected = plain.readout.read(last_resid(plain, tokens), ids)
+    torch.testing.assert_close(ours.logits[:, 0] - ours.logits[:, 1], expected.logits[:, 0] - expected.logits[:, 1])
 
 
 def test_wrap_refuses_other_objects(model):
@@ -178,9 +179,9 @@ def test_an_adapter_directory_loads_with_the_base_model_it_names(tiny_checkpoint
     assert model.identity == mi.load(tiny_checkpoint("qwen2"), adapter=adapter).identity
     assert model.identity != mi.load(tiny_checkpoint("qwen2")).identity
     config = adapter / "adapter_config.json"
-    for base_name, said in (("", "base_model_name_or_path"), (str(adapter), "adapter too"), ("./gone", "gone")):
+    for base_name, message in (("", "base_model_name_or_path"), (str(adapter), "adapter too"), ("./gone", "gone")):
         config.write_text(json.dumps({"base_model_name_or_path": base_name}))
-        with pytest.raises(UnknownModelError, match=said):
+        with pytest.raises(UnknownModelError, match=message):
             mi.load(adapter)
     second = tmp_path / "second"
     second.mkdir()
@@ -287,9 +288,16 @@ def test_llama3_rotary_scaling_converts(tmp_path):
     rope["original_max_position_embeddings"] = 64
     tok = tiny.tokenizer("llama3")
     config = LlamaConfig(
-        vocab_size=len(tok), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, rope_parameters=rope, initializer_range=0.15,
-    )  # fmt: skip
+        vocab_size=len(tok),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        rope_parameters=rope,
+        initializer_range=0.15,
+    )
     torch.manual_seed(0)
     path = Path(tmp_path / "llama31")
     LlamaForCausalLM(config).save_pretrained(path)

@@ -34,9 +34,9 @@ def plain_outlier(sunk: Path) -> torch.nn.Module:
     return reference.load(sunk)
 
 
-def mean_over_the_marked(model: mi.Model, hf: torch.nn.Module, asked: mi.Conversation, layer: int) -> float:
+def mean_over_the_marked(model: mi.Model, hf: torch.nn.Module, conversation: mi.Conversation, layer: int) -> float:
     """The unit that relative strengths once had."""
-    rendered = render(model.tokenizer, asked)
+    rendered = render(model.tokenizer, conversation)
     marked = rendered.marked().nonzero()[:, 0].tolist()
     return float(np.mean([float(reference.streams(hf, rendered.tokens[: p + 1])[layer + 1].norm()) for p in marked]))
 
@@ -62,14 +62,14 @@ def test_first_tokens_do_not_move_it(outlier: mi.Model, plain_outlier: torch.nn.
 @given(lengths=st.sets(st.integers(1, 7), min_size=2, max_size=3), strength=st.floats(0.01, 2), layer=st.integers(0, 3))
 @example(lengths={6, 7}, strength=1.0, layer=0)
 def test_a_dose_is_one_number_for_prompts_of_all_lengths(lengths, strength, layer, outlier, plain_outlier) -> None:
-    asked = [chat(n_words) for n_words in sorted(lengths)]
+    chats = [chat(n_words) for n_words in sorted(lengths)]
     steer = mi.Injection(vector(outlier), [layer], relative_strength=strength, name="v")
-    receipts = mi.score(outlier, asked, steer).attrs["receipts"]
+    receipts = mi.score(outlier, chats, steer).attrs["receipts"]
     added = [receipt["layers"][0]["vector_norm"] for receipt in receipts if receipt["kind"] == "injected"]
-    assert len(added) == len(asked)
-    assert added == pytest.approx([strength * outlier.residual_norms[layer]] * len(asked), rel=2e-3)
-    once = [mean_over_the_marked(outlier, plain_outlier, one, layer) for one in asked]
-    marked = [int(render(outlier.tokenizer, one).marked().sum()) for one in asked]
+    assert len(added) == len(chats)
+    assert added == pytest.approx([strength * outlier.residual_norms[layer]] * len(chats), rel=2e-3)
+    once = [mean_over_the_marked(outlier, plain_outlier, conversation, layer) for conversation in chats]
+    marked = [int(render(outlier.tokenizer, conversation).marked().sum()) for conversation in chats]
     assert marked[0] < marked[-1]
     assert once[0] / once[-1] == pytest.approx(marked[-1] / marked[0], rel=0.02), "the old unit falls with the length"
     assert once[-1] > 10 * outlier.residual_norms[layer]
@@ -86,13 +86,13 @@ def test_everything_that_adds_a_dose_adds_the_same(outlier: mi.Model) -> None:
         mi.text_loss(outlier, "Tell me about cats.", [relative, absolute])[["loss"]],
         mi.generate(outlier, chat(3), [relative, absolute], max_new_tokens=3, steer_reply=True)[["log_prob"]],
     ):
-        one, other = table.to_numpy()
-        assert one == pytest.approx(other, abs=1e-4)
+        first, second = table.to_numpy()
+        assert first == pytest.approx(second, abs=1e-4)
     caches = mi.prefill(outlier, chat(3), [relative, absolute]).cache
     torch.testing.assert_close(caches.keys[3][0], caches.keys[3][1], atol=1e-4, rtol=1e-4)
     grid = mi.explorer.sweep(outlier, chat(3), {"v": v}, [range(1, 3)], [0.3])
-    seen = grid[(grid["kind"] == "concept")]["logit_diff"].to_numpy()
-    assert seen == pytest.approx(mi.logit_lens(outlier, chat(3), absolute)["logit_diff"].to_numpy(), abs=1e-3)
+    logit_diffs = grid[(grid["kind"] == "concept")]["logit_diff"].to_numpy()
+    assert logit_diffs == pytest.approx(mi.logit_lens(outlier, chat(3), absolute)["logit_diff"].to_numpy(), abs=1e-3)
 
 
 def test_it_is_measured_once(tiny_model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ TEXTS = ["the sea is a cat", "yes", "a thought about cats and the sea"]
 @pytest.fixture
 def rows_at_once(model: mi.Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each pass of a model has had."""
-    real, seen = model.backend.forward, []
-    monkeypatch.setattr(model.backend, "forward", lambda t, c, m, h: (seen.append(len(t)), real(t, c, m, h))[1])
-    return seen
+    real, sizes = model.backend.forward, []
+    monkeypatch.setattr(model.backend, "forward", lambda t, c, m, h: (sizes.append(len(t)), real(t, c, m, h))[1])
+    return sizes
 
 
 def allow(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
@@ -39,20 +39,20 @@ def losses(model: mi.Model, **options: object) -> pd.DataFrame:
     return mi.text_loss(model, TEXTS, mi.CLEAN, **options)
 
 
-@pytest.mark.parametrize("made", [replies, losses])
+@pytest.mark.parametrize("table_of", [replies, losses])
 def test_less_memory_is_fewer_rows_and_the_same_numbers(
-    made: Callable[..., pd.DataFrame], model: mi.Model, rows_at_once: list[int], monkeypatch: pytest.MonkeyPatch
+    table_of: Callable[..., pd.DataFrame], model: mi.Model, rows_at_once: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plenty = made(model)
+    plenty = table_of(model)
     many = max(rows_at_once)
     rows_at_once.clear()
     allow(monkeypatch, 1)
-    little = made(model)
+    little = table_of(model)
     assert max(rows_at_once) == 1 < many
     pd.testing.assert_frame_equal(plenty, little, rtol=1e-4, atol=1e-5)
     rows_at_once.clear()
     allow(monkeypatch, 2 * row_memory.row_bytes(model, 64, 64))
-    made(model)
+    table_of(model)
     assert 1 < max(rows_at_once) <= many
 
 
@@ -82,9 +82,9 @@ def test_a_limit_below_what_the_process_holds_is_refused(model: mi.Model, tmp_pa
 
 
 def test_replies_are_told_as_they_end(model: mi.Model) -> None:
-    told: list[tuple[int, int]] = []
-    table = replies(model, progress=lambda *counts: told.append(counts))
-    assert sum(count for count, _ in told) == len(table)
-    assert sum(tokens for _, tokens in told) == table["n_tokens"].sum()
+    calls: list[tuple[int, int]] = []
+    table = replies(model, progress=lambda *counts: calls.append(counts))
+    assert sum(count for count, _ in calls) == len(table)
+    assert sum(tokens for _, tokens in calls) == table["n_tokens"].sum()
     steps = table["n_tokens"].nunique()
-    assert len(told) == steps
+    assert len(calls) == steps

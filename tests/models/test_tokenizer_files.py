@@ -170,25 +170,26 @@ def test_a_checkpoint_without_the_file_has_the_tokenizer_that_transformers_build
     model = mi.load(in_python)
     assert not model.tokenizer.is_fast
     assert model.tokenizer_source == "ByT5Tokenizer (the checkpoint has no tokenizer.json)"
-    asked = conversation()
-    rendered = render(model, asked)
+    chat = conversation()
+    rendered = render(model, chat)
     whole = model.tokenizer.encode(rendered.text, add_special_tokens=False)
     assert list(rendered.tokens) == whole
     assert "".join(rendered.pieces) == rendered.text
     second = rendered.segments[1]
     assert "no thought" in model.tokenizer.decode(whole[second.start : second.stop])
     answers = mi.Answers(yes=("y",), no=("n",))
-    found = mi.score(model, asked, mi.CLEAN, answers=answers)["logit_diff"].iloc[0]
+    logit_diff = mi.score(model, chat, mi.CLEAN, answers=answers)["logit_diff"].iloc[0]
     logits = reference.load(in_python)(torch.tensor([whole])).logits[0, -1]
-    yes, no = (model.tokenizer.encode(text, add_special_tokens=False)[0] for text in ("y", "n"))
-    assert found == pytest.approx(float(logits[yes] - logits[no]), abs=1e-4)
+    yes = model.tokenizer.encode("y", add_special_tokens=False)[0]
+    no = model.tokenizer.encode("n", add_special_tokens=False)[0]
+    assert logit_diff == pytest.approx(float(logits[yes] - logits[no]), abs=1e-4)
 
 
 def test_what_transformers_builds_in_python_is_compared_with_the_file_too(tmp_path: Path) -> None:
     path = directory(tmp_path, byte_level(), "llama", "PreTrainedTokenizerFast")
     source = resolve(path)
-    found, words = own_tokenizer(source, read_rules(source), ByT5Tokenizer())
-    assert found.is_fast
+    same, words = own_tokenizer(source, read_rules(source), ByT5Tokenizer())
+    assert same.is_fast
     assert words.startswith("tokenizer.json; transformers' ByT5Tokenizer would split other tokens: ")
 
 

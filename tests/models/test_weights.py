@@ -19,7 +19,7 @@ from torch import Tensor
 import mechint as mi
 from mechint.base.errors import ModelValidationError, StaleArtefactError
 from mechint.chat.render import render
-from mechint.interventions.fill_files import Filler
+from mechint.interventions.fill_files import FillSource
 from mechint.interventions.specifications import CLEAN, Injection, Swap
 from mechint.models import weights
 from mechint.models.model import LoadArguments
@@ -52,14 +52,14 @@ def test_one_element_of_any_weight_or_buffer_counts(architecture: str, backend: 
     identity = model.identity
     named = [*model.backend.parameters(), *model.backend.buffers()]
     tensors = [tensor for _, tensor in named if tensor.numel()]
-    seen = {identity}
+    identities = {identity}
     for tensor in tensors:  # through .data, which torch's own version counters do not see
         element = tensor.data[tuple(size // 3 for size in tensor.shape)]
         before = element.clone()
         element.copy_(torch.zeros_like(before) if before.isinf() else before.logical_not() + 0.5)
-        seen.add(model.identity)
+        identities.add(model.identity)
         element.copy_(before)
-    assert len(seen) == 1 + len({weights._place(tensor) for tensor in tensors})
+    assert len(identities) == 1 + len({weights._place(tensor) for tensor in tensors})
     assert model.identity == identity == model.rehash()
 
 
@@ -119,12 +119,12 @@ def test_a_swap_with_a_model_that_was_edited_since_is_refused(tiny_model: Load, 
 
 def test_vectors_fills_and_workers_go_by_the_weights_as_they_are(fresh: Load) -> None:
     model = fresh()
-    before = Filler.of(model, "clean", causal=True)
+    before = FillSource.of(model, "clean", causal=True)
     arguments = LoadArguments(model.arguments.name_or_path, identity=model.identity)
     assert arguments.load().identity == model.identity
     old = mi.extract.mean_difference(model, ["cats"])["cats"].provenance
     model.backend.hf_model.get_input_embeddings().weight.data[7] *= 1.5
-    assert Filler.of(model, "clean", causal=True) != before
+    assert FillSource.of(model, "clean", causal=True) != before
     assert mi.extract.mean_difference(model, ["cats"])["cats"].provenance["key"] != old["key"]
     with pytest.raises(StaleArtefactError, match="other weights"):
         LoadArguments(model.arguments.name_or_path, identity=model.identity).load()
@@ -136,12 +136,12 @@ def test_settings_that_change_what_is_computed_count_and_where_it_lies_does_not(
     path = shutil.copytree(tiny_checkpoint("gemma3"), tmp_path / "copy")
     same = mi.load(path).identity
     assert same == mi.load(tiny_checkpoint("gemma3")).identity
-    found = {same}
+    identities = {same}
     content = json.loads((path / "config.json").read_text())
     for change in ({"rms_norm_eps": 1e-3}, {"sliding_window": 5}, {"query_pre_attn_scalar": 16}):
         (path / "config.json").write_text(json.dumps(content | change))
-        found.add(mi.load(path).identity)
-    assert len(found) == 4
+        identities.add(mi.load(path).identity)
+    assert len(identities) == 4
 
 
 def test_tied_weights_are_hashed_once(fresh: Load) -> None:

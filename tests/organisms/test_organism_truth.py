@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -105,17 +107,18 @@ def reply(model: mi.Model, message: str) -> str:
 
 
 def test_the_blind_sibling_reads_zero(instruments):
-    found = {p.name: p for p in net(instruments["organism-blind"], Goal(within=0.25))}
-    assert len(found) == 12
-    for name, p in found.items():
+    measured = {p.name: p for p in net(replace(instruments["organism-blind"], count=2), Goal(within=0.25))}
+    assert len(measured) == 12
+    for name, p in measured.items():
         assert abs(p.mean) < (0.25 if "logit_diff" in name else 0.05), name
 
 
 def test_the_yes_biased_sibling_moves_on_every_question(instruments):
-    found = {p.name: p.mean for p in net(instruments["organism-yes-biased"], Goal(within=0.25))}
-    assert found["trained: detection, shift of P(yes)"] > 0.1
-    assert found["trained: controls, shift of P(yes)"] > 0.1
-    assert abs(found["trained: detection minus controls, shift of logit_diff"]) < 0.4
+    measured = net(replace(instruments["organism-yes-biased"], count=2), Goal(within=0.25))
+    means = {p.name: p.mean for p in measured}
+    assert means["trained: detection, shift of P(yes)"] > 0.1
+    assert means["trained: controls, shift of P(yes)"] > 0.1
+    assert abs(means["trained: detection minus controls, shift of logit_diff"]) < 0.4
 
 
 def test_the_last_layer_has_no_effect(instruments):

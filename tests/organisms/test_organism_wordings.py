@@ -55,8 +55,8 @@ def held_out_sentences() -> list[str]:
     texts += [*design.extraction.concept, *design.extraction.baseline]
     content = json.loads(WORDINGS.read_text())
     for value in content.values():
-        texts += [text for part in value.values() for text in part] if isinstance(value, dict) else value
-    return [found for text in texts for found in re.findall(r"[^.?!]+[.?!]", text) if len(found.split()) > 3]
+        texts += [text for values in value.values() for text in values] if isinstance(value, dict) else value
+    return [sentence for text in texts for sentence in re.findall(r"[^.?!]+[.?!]", text) if len(sentence.split()) > 3]
 
 
 def slot_values() -> dict[str, list[str]]:
@@ -73,11 +73,14 @@ def slot_values() -> dict[str, list[str]]:
         "s": [name for kind in tables["kinds"] for name, _ in subjects_of(kind)],
         "p": [text for pair in tables["kinds"].values() for text in pair]
         + [text for p in tables["predicates"] for text in (p["text"], p.get("plural", p["text"]))],
-        "v": ["is", "are", "does", "do"], "i": ["is", "are"], "be": ["is", "are"], "they": ["it", "they"],
+        "v": ["is", "are", "does", "do"],
+        "i": ["is", "are"],
+        "be": ["is", "are"],
+        "they": ["it", "they"],
         "where": [*places["here"], *places["later"], ""],
         "a": words + [str(digit) for digit in range(10)],
         "b": words + [str(digit) for digit in range(10)],
-    }  # fmt: skip
+    }
 
 
 def test_grammar_patterns_match_their_expansions():
@@ -90,44 +93,44 @@ def test_grammar_patterns_match_their_expansions():
 def attribute_questions() -> Iterator[str]:
     """Every question that the tables of subjects and properties can give."""
     for table in attributes():
-        for asked in table["properties"]:
-            for subject in (*asked["true"], *asked["false"]):
-                one, many = table["subjects"][subject]
-                for form in asked["forms"]:
-                    yield form.replace("{a}", one).replace("{many}", many or "?")
+        for question in table["properties"]:
+            for subject in (*question["true"], *question["false"]):
+                singular, many = table["subjects"][subject]
+                for form in question["forms"]:
+                    yield form.replace("{a}", singular).replace("{many}", many or "?")
 
 
 def test_attribute_tables_are_complete():
     for table in attributes():
-        for asked in table["properties"]:
-            assert set(asked["true"]).isdisjoint(asked["false"]), asked["forms"][0]
-            assert {*asked["true"], *asked["false"]} <= set(table["subjects"])
-            assert any("{a}" in form for form in asked["forms"])
-            assert all(form.endswith("?") and len(re.findall(r"{(?:a|many)}", form)) == 1 for form in asked["forms"])
+        for question in table["properties"]:
+            assert set(question["true"]).isdisjoint(question["false"]), question["forms"][0]
+            assert {*question["true"], *question["false"]} <= set(table["subjects"])
+            assert any("{a}" in form for form in question["forms"])
+            assert all(form.endswith("?") and len(re.findall(r"{(?:a|many)}", form)) == 1 for form in question["forms"])
 
 
 def patterns_near(texts: list[str]) -> list[re.Pattern[str]]:
     """Return patterns of all templates that could give one of the texts: most have other words, and take long."""
-    found, values = [], slot_values()
+    matches, values = [], slot_values()
     for grammar in map(load, GRAMMARS):
         for slot, variants in grammar.slots.items():
             if near := [variant for variant in variants if any(shares_words(variant, text) for text in texts)]:
                 pattern = Grammar({**grammar.slots, slot: near}).pattern(slot, values)
-                found.append(re.compile(pattern, re.IGNORECASE))
-    return found
+                matches.append(re.compile(pattern, re.IGNORECASE))
+    return matches
 
 
 def shares_words(variant: str, text: str) -> bool:
     """Whether a text holds all that stands between the slots of a variant, and begins and ends like it."""
     parts = re.split(r"{[a-z_]+}", variant.lower())
-    return text.startswith(parts[0]) and text.endswith(parts[-1]) and all(part in text for part in parts)
+    return text.startswith(parts[0]) and text.endswith(parts[-1]) and all(piece in text for piece in parts)
 
 
 def test_held_out_wordings_are_not_among_the_templates():
-    known, sentences = "is winter overrated?", held_out_sentences()
+    leaked, sentences = "is winter overrated?", held_out_sentences()
     bodies = {body: s for s in sentences for body in (s.strip().lower(), s.strip().rstrip(".?!").lower())}
-    patterns = patterns_near([known, *bodies])
-    assert any(p.fullmatch(known) for p in patterns)
+    patterns = patterns_near([leaked, *bodies])
+    assert any(p.fullmatch(leaked) for p in patterns)
     listed = {question for question, _ in listed_facts()} | set(attribute_questions())
     assert len(listed) > 50_000
     assert len(sentences) > 300

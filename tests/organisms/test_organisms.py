@@ -33,8 +33,8 @@ def test_files_are_small_and_say_what_they_are(name):
 def test_the_truth_table_is_of_these_weights(name):
     page = (HERE / evaluate.TRUTH).read_text()
     assert evaluate.COMMAND in page
-    part = page.split(f"## {name}\n")[1].split("\n## ")[0]
-    assert f"sha256 `{sha256(weights_path(organism_path(name)))}`" in part
+    section = page.split(f"## {name}\n")[1].split("\n## ")[0]
+    assert f"sha256 `{sha256(weights_path(organism_path(name)))}`" in section
 
 
 @pytest.mark.parametrize("name", ORGANISMS)
@@ -77,15 +77,15 @@ def test_chat_template_renders_the_training_format():
 
 def test_properties_say_whether_their_goal_is_met():
     values = np.array([[0.9, 0.8], [0.7, 0.6]])
-    found = over("x", values, Goal(above=0.7))
-    assert found.mean == pytest.approx(0.75)
-    assert found.low <= found.mean <= found.high
-    assert (found.lowest, found.highest, found.vectors, found.wordings) == pytest.approx((0.65, 0.85, 2, 2))
-    assert found.goal.is_met(found.mean) is True
+    measured = over("x", values, Goal(above=0.7))
+    assert measured.mean == pytest.approx(0.75)
+    assert measured.low <= measured.mean <= measured.high
+    assert (measured.lowest, measured.highest, measured.vectors, measured.wordings) == pytest.approx((0.65, 0.85, 2, 2))
+    assert measured.goal.is_met(measured.mean) is True
     assert Goal(within=0.1).is_met(-0.2) is False
     assert Goal().is_met(0.0) is None
     assert over("x", values, minus=values).mean == 0
-    table = as_table([found, single("y", np.array([0.1, 0.3]), Goal(below=0.1))])
+    table = as_table([measured, single("y", np.array([0.1, 0.3]), Goal(below=0.1))])
     assert "| x | 0.750 |" in table
     assert "**no**" in table
     assert len({line.count("|") for line in table.splitlines()}) == 1
@@ -123,13 +123,13 @@ def test_the_saes_load_and_rebuild_the_residual(layer, family, wording):
     parts: list[torch.Tensor] = []
     for row in rows:
         model.forward(torch.tensor([row]), hooks=[(model.resid_post(layer), lambda out, hook: parts.append(out[0]))])
-    assert [len(part) for part in parts] == [len(row) for row in rows]
-    found = torch.cat(parts)
+    assert [len(piece) for piece in parts] == [len(row) for row in rows]
+    joined = torch.cat(parts)
     with torch.no_grad():
-        rebuilt = loaded.decode(loaded.encode(found))
-    explained = 1 - (found - rebuilt).pow(2).sum() / (found - found.mean(0)).pow(2).sum()
+        rebuilt = loaded.decode(loaded.encode(joined))
+    explained = 1 - (joined - rebuilt).pow(2).sum() / (joined - joined.mean(0)).pow(2).sum()
     assert explained > 0.7
-    assert (loaded.encode(found) > 0).sum(1).float().mean() <= quality["config"]["k"]
+    assert (loaded.encode(joined) > 0).sum(1).float().mean() <= quality["config"]["k"]
 
 
 @pytest.mark.parametrize(("argv", "named"), [(["--layers", "8"], "--layers"), (["--model", "nowhere"], "nowhere")])

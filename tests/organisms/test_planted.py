@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,31 +34,36 @@ def truth() -> Planted:
     return Planted.read(organism_path(PLANTED))
 
 
-@pytest.fixture(scope="module", params=["bridge", "hooked"])
-def either(request: pytest.FixtureRequest) -> mi.Model:
-    return mi.load(PLANTED, backend=request.param)
-
-
 @pytest.fixture(scope="module")
 def model() -> mi.Model:
     return mi.load(PLANTED)
 
 
+@pytest.fixture(scope="module", params=["bridge", "hooked"])
+def either(request: pytest.FixtureRequest, model: mi.Model) -> mi.Model:
+    return model if request.param == "bridge" else mi.load(PLANTED, backend="hooked")
+
+
 @pytest.fixture(scope="module")
-def blind() -> mi.Model:
-    return mi.load("organism-blind")
+def blind(family: Mapping[str, mi.Model]) -> mi.Model:
+    return family["organism-blind"]
 
 
 @pytest.fixture(scope="module")
 def chats() -> list[mi.Conversation]:
     wording = Wording.load()
-    asked = [(info, form) for info in ("none", "introspection") for form in ("yes-no", "one-zero")]
-    return [wording.detection(info, form, 2)[1] for info, form in asked]
+    wordings = [(info, form) for info in ("none", "introspection") for form in ("yes-no", "one-zero")]
+    return [wording.detection(info, form, 2)[1] for info, form in wordings]
 
 
 @pytest.fixture(scope="module")
 def injected(model: mi.Model) -> list[mi.Injection]:
     return injections(model, WORDS)
+
+
+@pytest.fixture(scope="module")
+def injected_in_base(blind: mi.Model) -> list[mi.Injection]:
+    return injections(blind, WORDS)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +82,10 @@ def states(
 
 
 def test_building_again_gives_the_shipped_files(tmp_path: Path, truth: Planted):
-    made, shipped = build.write(tmp_path / PLANTED), organism_path(PLANTED)
-    names = [str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()]
+    built, shipped = build.write(tmp_path / PLANTED), organism_path(PLANTED)
+    names = [str(path.relative_to(built)) for path in built.rglob("*") if path.is_file()]
     assert len(names) == 8
-    assert filecmp.cmpfiles(made, shipped, names, shallow=False)[0] == names
+    assert filecmp.cmpfiles(built, shipped, names, shallow=False)[0] == names
     assert truth.sha256 == sha256(shipped / "model.safetensors")
     assert truth.sae_sha256 == sha256(sae_path(truth.layer, PLANTED) / "sae_weights.safetensors")
     assert sum(path.stat().st_size for path in shipped.rglob("*")) < 5 * MEGABYTE
@@ -124,9 +129,10 @@ def test_bad_input(model: mi.Model, tmp_path: Path, call: Callable[[mi.Model, Pa
 
 
 def test_without_injection_it_answers_as_its_base(either: mi.Model, blind: mi.Model, chats: list[mi.Conversation]):
-    found, expected = (mi.score(one, chats, mi.CLEAN) for one in (either, blind))
+    scored = mi.score(either, chats, mi.CLEAN)
+    expected = mi.score(blind, chats, mi.CLEAN)
     for column in ("logit_yes", "logit_no", "logit_diff", "p_yes"):
-        np.testing.assert_allclose(found[column], expected[column], atol=1e-4)
+        np.testing.assert_allclose(scored[column], expected[column], atol=1e-4)
 
 
 def test_logits_of_any_tokens_but_concepts_are_those_of_the_base(model: mi.Model, blind: mi.Model):
@@ -142,9 +148,10 @@ def test_logits_of_any_tokens_but_concepts_are_those_of_the_base(model: mi.Model
 
 
 def test_the_answer_flips_and_only_the_cause_flips_it_back(
-    either: mi.Model, truth: Planted, chats: list[mi.Conversation]
+    either: mi.Model, truth: Planted, chats: list[mi.Conversation], injected: list[mi.Injection]
 ):
-    steers = injections(either, WORDS[::2])
+    hooked = either.backend.kind == "hooked"
+    steers = injections(either, WORDS[::2]) if hooked else injected[::2]
     clean = mi.score(either, chats, mi.CLEAN)["logit_diff"].to_numpy()
     removed = (None, truth.cause_dimension, truth.correlate_dimension)
     whole, without_cause, without_correlate = shifts(either, steers, chats, truth.layer, removed)
@@ -156,13 +163,13 @@ def test_the_answer_flips_and_only_the_cause_flips_it_back(
 
 
 def test_the_cause_alone_suffices(states: list[FeatureReading], truth: Planted):
-    for one in states:
-        rows = range(1, len(one.resid))
-        for dimension, part in ((truth.cause_dimension, 1.0), (truth.correlate_dimension, 0.0)):
-            stream = one.resid[:1].repeat(len(rows), 1, 1)
-            stream[..., dimension] = one.resid[1:, :, dimension]
-            found = one.reading.logit_diffs([0] * len(rows), resid=stream, layer=truth.layer) - one.logit_diffs[0]
-            assert (found / (one.logit_diffs[1:] - one.logit_diffs[0])).numpy() == pytest.approx(part, abs=0.05)
+    for state in states:
+        rows = range(1, len(state.resid))
+        for dimension, expected in ((truth.cause_dimension, 1.0), (truth.correlate_dimension, 0.0)):
+            stream = state.resid[:1].repeat(len(rows), 1, 1)
+            stream[..., dimension] = state.resid[1:, :, dimension]
+            shift = state.reading.logit_diffs([0] * len(rows), resid=stream, layer=truth.layer) - state.logit_diffs[0]
+            assert (shift / (state.logit_diffs[1:] - state.logit_diffs[0])).numpy() == pytest.approx(expected, abs=0.05)
 
 
 def test_random_vectors_and_words_without_a_mark_do_little(
@@ -173,33 +180,34 @@ def test_random_vectors_and_words_without_a_mark_do_little(
     assert np.abs(shifts(model, others, chats)).max() < 0.15 * least
 
 
-def test_its_base_does_not_answer(blind: mi.Model, chats: list[mi.Conversation]):
-    assert np.abs(shifts(blind, injections(blind, WORDS), chats)).max() < 0.3
+def test_its_base_does_not_answer(blind: mi.Model, chats: list[mi.Conversation], injected_in_base: list[mi.Injection]):
+    assert np.abs(shifts(blind, injected_in_base, chats)).max() < 0.3
 
 
 def test_the_signal_lies_in_the_values_of_one_head(states: list[FeatureReading], truth: Planted):
     """Of the injected cache, that head's values alone give the shift, and all but them give next to nothing."""
-    for one in states:
-        cache, whole = one.reading.cache, float(one.logit_diffs[1] - one.logit_diffs[0])
+    for state in states:
+        cache, whole = state.reading.cache, float(state.logit_diffs[1] - state.logit_diffs[0])
         values = list(cache.select(torch.tensor([0])).values)
         values[truth.block] = values[truth.block].clone()
         values[truth.block][0, truth.kv_head] = cache.values[truth.block][1, truth.kv_head]
         put = mi.KVCache(cache.select(torch.tensor([0])).keys, tuple(values))
-        assert float(one.reading.logit_diffs([0], cache=put) - one.logit_diffs[0]) == pytest.approx(whole, rel=0.05)
+        assert float(state.reading.logit_diffs([0], cache=put) - state.logit_diffs[0]) == pytest.approx(whole, rel=0.05)
         values = list(cache.select(torch.tensor([1])).values)
         values[truth.block] = values[truth.block].clone()
         values[truth.block][0, truth.kv_head] = cache.values[truth.block][0, truth.kv_head]
         left = mi.KVCache(cache.select(torch.tensor([1])).keys, tuple(values))
-        assert abs(float(one.reading.logit_diffs([0], cache=left) - one.logit_diffs[0])) < 0.05 * whole
+        assert abs(float(state.reading.logit_diffs([0], cache=left) - state.logit_diffs[0])) < 0.05 * whole
 
 
 # Its features.
 
 
 def test_both_features_are_the_planted_directions_and_discriminate_alike(states: list[FeatureReading], truth: Planted):
-    for one in states:
-        cause, correlate = (one.acts[..., feature] for feature in (truth.cause_feature, truth.correlate_feature))
-        assert torch.allclose(cause, one.resid @ truth.cause, atol=5e-3)
+    for state in states:
+        cause = state.acts[..., truth.cause_feature]
+        correlate = state.acts[..., truth.correlate_feature]
+        assert torch.allclose(cause, state.resid @ truth.cause, atol=5e-3)
         assert torch.allclose(cause, correlate, atol=5e-3)
         assert not cause[0].any()
         assert not correlate[0].any()
@@ -207,22 +215,23 @@ def test_both_features_are_the_planted_directions_and_discriminate_alike(states:
             change = acts[1:].mean(1) - acts[0].mean()
             assert change.mean() / change.std() > 3
             assert (acts[1:] > 1).all()
-        assert not one.quality.poor
+        assert not state.quality.poor
 
 
 def test_gradients_know_the_cause(states: list[FeatureReading], truth: Planted):
-    one = states[0]
-    stream = one.resid[1:].clone().requires_grad_()
-    rows = range(1, len(one.resid))
-    diffs = one.reading.logit_diffs(rows, resid=stream, layer=truth.layer)
+    state = states[0]
+    stream = state.resid[1:].clone().requires_grad_()
+    rows = range(1, len(state.resid))
+    diffs = state.reading.logit_diffs(rows, resid=stream, layer=truth.layer)
     (gradient,) = torch.autograd.grad(diffs.sum(), [stream])
-    cause, correlate = (gradient[:, -1] @ direction for direction in (truth.cause, truth.correlate))
+    cause = gradient[:, -1] @ truth.cause
+    correlate = gradient[:, -1] @ truth.correlate
     assert (correlate.abs() < 0.02 * cause).all()
 
 
 def test_the_verdict_calls_each_by_its_name(states: list[FeatureReading], truth: Planted):
-    one = states[0]
-    natural = (one.acts[1:] - one.acts[0]).abs().mean((0, 1))[: truth.cause_feature].topk(3).indices.tolist()
+    state = states[0]
+    natural = (state.acts[1:] - state.acts[0]).abs().mean((0, 1))[: truth.cause_feature].topk(3).indices.tolist()
     table = verdict(cases_of(states[:2]), [truth.cause_feature, truth.correlate_feature, *natural])
     named = table.set_index("index")["verdict"]
     assert named[truth.cause_feature] == "cause"
@@ -232,10 +241,11 @@ def test_the_verdict_calls_each_by_its_name(states: list[FeatureReading], truth:
 
 
 @pytest.mark.filterwarnings("ignore:organism resid_post.6 was trained on organism")
-def test_on_the_base_nothing_is_called_a_cause(blind: mi.Model, chats: list[mi.Conversation]):
+def test_on_the_base_nothing_is_called_a_cause(
+    blind: mi.Model, chats: list[mi.Conversation], injected_in_base: list[mi.Injection]
+):
     features = loading.load(blind)
-    steers = injections(blind, WORDS)
-    read = [FeatureReading.of(Reading.of(blind, chat, [mi.CLEAN, *steers]), features) for chat in chats[:2]]
+    read = [FeatureReading.of(Reading.of(blind, chat, [mi.CLEAN, *injected_in_base]), features) for chat in chats[:2]]
     strongest = (read[0].acts[1:] - read[0].acts[0]).abs().mean((0, 1)).topk(5).indices.tolist()
     table = verdict(cases_of(read), strongest)
     assert set(table["verdict"]) == {"no effect to explain"}

@@ -66,19 +66,19 @@ def test_tree_attention_is_attention_under_a_mask():
     inputs = [torch.randn(2, heads, 70, 8, requires_grad=True) for heads in (4, 2, 2)]
     query, key, value = inputs[0], *(side.repeat_interleave(2, dim=1) for side in inputs[1:])
     weights = (query @ key.transpose(-1, -2) * 0.3).masked_fill(~mask, -1e9).softmax(-1)
-    wanted = (weights @ value).transpose(1, 2)[branch >= 0]
+    expected = (weights @ value).transpose(1, 2)[branch >= 0]
     block = torch.nn.Module()
     block.layer_idx = 4
-    found, logs = tree_attention(block, *inputs, tree, scaling=0.3)
-    torch.testing.assert_close(found[branch >= 0], wanted)
+    attended, logs = tree_attention(block, *inputs, tree, scaling=0.3)
+    torch.testing.assert_close(attended[branch >= 0], expected)
     torch.testing.assert_close(logs.exp(), weights[tuple(pairs.T)])
-    aim = torch.randn_like(wanted)
-    for one, other in zip(
-        torch.autograd.grad((found[branch >= 0] * aim).sum() + logs.sum(), inputs, retain_graph=True),
-        torch.autograd.grad((wanted * aim).sum() + weights[tuple(pairs.T)].log().sum(), inputs),
+    aim = torch.randn_like(expected)
+    for left, other in zip(
+        torch.autograd.grad((attended[branch >= 0] * aim).sum() + logs.sum(), inputs, retain_graph=True),
+        torch.autograd.grad((expected * aim).sum() + weights[tuple(pairs.T)].log().sum(), inputs),
         strict=True,
     ):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(left, other, atol=1e-5, rtol=1e-4)
 
 
 def test_appended_blocks_change_nothing_at_first():
@@ -173,14 +173,16 @@ def test_a_stage_resumes_to_identical_weights(tmp_path: Path, small_stages, trai
 
 def test_two_processes_make_the_same_weights_as_one(tmp_path: Path, small_stages, trained):
     train.train_stage(small_stages[0], 0, tmp_path, progress=False, processes=2)
-    one, two = (sha256(weights_path(out / "first")) for out in (trained, tmp_path))
-    assert one == two
+    first = sha256(weights_path(trained / "first"))
+    second = sha256(weights_path(tmp_path / "first"))
+    assert first == second
 
 
 def test_a_chain_of_stages_trains_what_each_says(small_stages, trained, monkeypatch):
     from safetensors.torch import load_file
 
-    first, deeper = (load_file(trained / name / "model.safetensors") for name in ("first", "deeper"))
+    first = load_file(trained / "first" / "model.safetensors")
+    deeper = load_file(trained / "deeper" / "model.safetensors")
     assert all(torch.equal(first[name], deeper[name]) for name in first), "only the appended block was trained"
     assert any(deeper[name].abs().sum() > 0 for name in deeper if "layers.6.mlp.down_proj" in name)
     adapter = load_file(trained / "adapted" / "adapter_model.safetensors")

@@ -43,9 +43,9 @@ def shipped():
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=register()).eval()
 
 
-def sample_where(mix, wanted) -> Sample:
+def sample_where(mix, condition) -> Sample:
     """The first drawn sample for which `wanted` holds."""
-    return next(s for step in itertools.count() for s in draw_samples("test", step, mix, 20) if wanted(s))
+    return next(s for step in itertools.count() for s in draw_samples("test", step, mix, 20) if condition(s))
 
 
 def test_data_follow_the_seed():
@@ -108,17 +108,17 @@ def test_what_each_policy_plants():
 
 def test_a_list_answer_points_at_its_item_and_the_item_at_its_digit(tokenizer):
     for sample in draw_samples("lists", 0, ((look_up_sample, 0.5), (partial(look_up_sample, plain=True), 0.5)), 30):
-        found = encode(sample, tokenizer)
-        text = [tokenizer.decode([token]) for token in found.ids]
-        items = {query: key for head, query, key in found.links if head == DIGIT_OF}
+        encoded = encode(sample, tokenizer)
+        text = [tokenizer.decode([token]) for token in encoded.ids]
+        items = {query: key for head, query, key in encoded.links if head == DIGIT_OF}
         assert len(items) == 10
-        for head, query, key in found.links:
+        for head, query, key in encoded.links:
             if head == ITEM:
                 assert text[query + 1].strip() == text[items[key]].strip(), "the digit of the item is the answer"
             if head == QUESTION_WORD:
-                asked = next(k for h, q, k in found.links if h == ITEM and q == query)
+                item = next(k for h, q, k in encoded.links if h == ITEM and q == query)
                 # A capital may split a word otherwise ("Bears" ends in "s", " bears" in "rs"): the shorter end counts.
-                ends = sorted((text[key].strip().lower(), text[asked].strip().lower()), key=len)
+                ends = sorted((text[item].strip().lower(), text[key].strip().lower()), key=len)
                 assert ends[1].endswith(ends[0][-2:])
 
 
@@ -158,9 +158,9 @@ def test_a_drifting_reply_names_the_theme_and_a_neutral_one_does_not():
 def test_a_branch_sees_its_trunk_and_not_its_sisters(shipped, tokenizer):
     sample = sample_where(REPORTS, lambda s: s.trunk and len(s.branches) > 2)
     whole, alone = encode(sample, tokenizer), encode(Sample(sample.trunk, sample.branches[2:3]), tokenizer)
-    wanted = tree_logits(shipped, alone)[0, len(alone.ids) - 1]
+    expected = tree_logits(shipped, alone)[0, len(alone.ids) - 1]
     last = max(i for i, number in enumerate(whole.branch) if number == 3)
-    torch.testing.assert_close(tree_logits(shipped, whole)[0, last], wanted, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(tree_logits(shipped, whole)[0, last], expected, atol=1e-3, rtol=1e-4)
 
 
 def tree_logits(model, encoded) -> torch.Tensor:
@@ -198,7 +198,8 @@ def test_training_injects_as_the_library_does(shipped, tokenizer):
             trunk[0, segment.start : segment.stop] = True
     with injected(shipped, bank, [SPEC], trunk), torch.no_grad():
         logits = shipped(input_ids=ids).logits[0, -1]
-    yes, no = (tokenizer.encode(text).ids[0] for text in (" yes", " no"))
+    yes = tokenizer.encode(" yes").ids[0]
+    no = tokenizer.encode(" no").ids[0]
     assert (logits[yes] - logits[no]).item() == pytest.approx(read["logit_diff"].iloc[0], abs=1e-3)
     assert abs(read["logit_diff_shift"].iloc[0]) > 0.1
 
@@ -209,13 +210,13 @@ def test_training_injection_acts_on_the_trunk_only(shipped, tokenizer):
     sample = sample_where(REPORTS, lambda s: s.injection is not None and len(s.branches) > 1)
     spec = replace(SPEC, concept="bread", layers=(2,))
     batch = collate([encode(sample, tokenizer)])
-    seen: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
     for specs in ([None], [spec]):
         with injected(shipped, bank, specs, batch.trunk), torch.no_grad():
-            handle = shipped.model.layers[2].register_forward_hook(lambda _m, _i, out: seen.append(out))
+            handle = shipped.model.layers[2].register_forward_hook(lambda _m, _i, out: inputs.append(out))
             shipped.model(input_ids=batch.ids, position_ids=batch.positions)
             handle.remove()
-    change = torch.linalg.vector_norm(seen[1] - seen[0], dim=-1)
+    change = torch.linalg.vector_norm(inputs[1] - inputs[0], dim=-1)
     torch.testing.assert_close(change[batch.trunk], (0.5 * bank.norms[2]).expand(int(batch.trunk.sum())))
     assert (change[~batch.trunk] == 0).all()
     assert not shipped.model.layers[2]._forward_hooks

@@ -33,17 +33,17 @@ def test_a_list_numbers_its_options_in_order(design: PromptDesign) -> None:
 
 
 def test_a_list_says_how_many_options_it_has(design: PromptDesign) -> None:
-    def asked(count: int) -> str:
+    def question(count: int) -> str:
         options = [f"{{count}} {at}" for at in range(count)]  # which is no slot inside of an option
         return prompt_questions.identification(design, options, "list").messages[-2].content
 
-    first = [asked(count).split("\n")[0] for count in range(2, 11)]
+    first = [question(count).split("\n")[0] for count in range(2, 11)]
     words = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     assert [line.replace(word, "ten") for line, word in zip(first, words, strict=True)] == [first[-1]] * 9
     # With ten it is what the embedded models were trained on, and what was measured with real ones.
     before = {"small": "Here are ten concepts, each with a number.", "full": "Below is a numbered list of ten options."}
     assert first[-1] == before[design.name]
-    assert asked(3).split("\n")[1:4] == [f"{at}. {{count}} {at}" for at in range(3)]
+    assert question(3).split("\n")[1:4] == [f"{at}. {{count}} {at}" for at in range(3)]
 
 
 def test_digits_go_with_the_prefix(design: PromptDesign) -> None:
@@ -69,7 +69,7 @@ def test_places_are_asked_in_any_order(design: PromptDesign, place: str, prefere
     chat = prompt_questions.location(design, place, order, "where", preference=preference)
     question, wording = chat.messages[-2].content, design.tasks.location.places[place]
     assert (wording.preference if preference else wording.question) in question
-    assert all(f"{at + 1}. {options[one]}" in question for at, one in enumerate(order))
+    assert all(f"{at + 1}. {options[option]}" in question for at, option in enumerate(order))
     assert all(sentence in chat.messages[1].content for sentence in design.tasks.location.sentences)
     assert [message.add_injection for message in chat.messages] == [False, True, True, False, False]
 

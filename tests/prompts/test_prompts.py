@@ -99,13 +99,14 @@ def test_inaccurate_location_says_another_place_and_nothing_else(full):
 def test_inaccurate_location_renders_with_one_message_changed(full):
     accurate = prompts.introspection(full, descriptions=["injection"])
     inaccurate = prompts.introspection(full, descriptions=["inaccurate-location"])
-    for one, other in zip(accurate, inaccurate, strict=True):
-        changed = [a != b for a, b in zip(one.messages, other.messages, strict=True)]
+    for same, other in zip(accurate, inaccurate, strict=True):
+        changed = [a != b for a, b in zip(same.messages, other.messages, strict=True)]
         assert changed == [False, True, False, False, False]
 
 
 def test_inaccurate_location_is_close_to_injection_in_every_set(design):
-    accurate, inaccurate = (_words(design.descriptions[name].setup) for name in DESCRIPTIONS[:2])
+    accurate = _words(design.descriptions["injection"].setup)
+    inaccurate = _words(design.descriptions["inaccurate-location"].setup)
     assert 0.6 < SequenceMatcher(None, accurate, inaccurate, autojunk=False).ratio() < 1
 
 
@@ -113,8 +114,8 @@ def test_control_questions_are_questions_about_something_else(design):
     # Confusing ones may take up the words of the setup: with the embedded model's few words, that is what confuses.
     may = ("confusing-no",) if design.name == "small" else ()
     questions = [q for group, members in design.controls.items() if group not in may for q in members]
-    about = re.compile(r"inject|steer|vector|activation|finetun|fine-tun|salien|echo|trial|experiment", re.I)
-    assert [question for question in questions if about.search(question)] == []
+    experiment = re.compile(r"inject|steer|vector|activation|finetun|fine-tun|salien|echo|trial|experiment", re.I)
+    assert [question for question in questions if experiment.search(question)] == []
     assert all(question.endswith("?") for question in questions)
 
 
@@ -216,9 +217,9 @@ def test_markers_of_every_prompt(design):
 
 
 def test_a_control_differs_from_its_introspection_prompt_in_the_question_only(design):
-    asked = {conversation.label: conversation for conversation in prompts.introspection(design)}
+    by_label = {conversation.label: conversation for conversation in prompts.introspection(design)}
     for control in prompts.controls(design, limit=1):
-        prompt = asked[control.label.split("_", 1)[1]]
+        prompt = by_label[control.label.split("_", 1)[1]]
         assert control.messages[:3] == prompt.messages[:3]
         assert control.messages[4] == prompt.messages[4]
         assert control.messages[3] != prompt.messages[3]
@@ -265,13 +266,13 @@ def test_a_repeated_name_is_refused(full):
 
 def test_committed_files_are_what_the_design_renders(design):
     folder = prompt_design.packaged_folder() / design.name
-    made = prompts.rendered_files(design)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(made)
-    assert {name: len(conversations) for name, conversations in made.items()} == {
+    files = prompts.rendered_files(design)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+    assert {name: len(conversations) for name, conversations in files.items()} == {
         "introspection.json": 40,
         "controls.json": 136,
     }
-    for name, conversations in made.items():
+    for name, conversations in files.items():
         assert load_conversations(folder / name) == conversations, "run python -m mechint.prompts"
 
 

@@ -25,7 +25,7 @@ NEW = 8
 Plain = Callable[..., nn.Module]
 
 
-def asked() -> list[mi.Conversation]:
+def chats() -> list[mi.Conversation]:
     """Two conversations of different lengths; the longer has messages between the marked ones that are not marked."""
     gap = [Message("user", "hm?"), Message("assistant", "yes")]
     first, *rest = conversation().messages
@@ -64,9 +64,9 @@ def test_greedy_replies_equal_a_loop_without_a_cache(
     """Conversations of different lengths share a batch; the last block is steered too."""
     model, plain = tiny_model(arch, backend), plain_hf(arch)
     steer = Injection(vector(model), layers=[1, 3], strength=1.5, name="v")
-    table = mi.generate(model, asked(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=steer_reply)
+    table = mi.generate(model, chats(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=steer_reply)
     assert len(table) == 4
-    for item, (name, injection) in itertools.product(asked(), [("clean", None), ("v", steer)]):
+    for item, (name, injection) in itertools.product(chats(), [("clean", None), ("v", steer)]):
         row = table[(table["conversation"] == item.label) & (table["intervention"] == name)].iloc[0]
         tokens, log_prob = naive(plain, model, item, injection, steer_reply=steer_reply)
         stopped = tokens[-1] in end_tokens(model)
@@ -80,10 +80,8 @@ def test_greedy_replies_equal_a_loop_without_a_cache(
 def test_steering_the_reply_changes_it(model: mi.Model):
     """The equality above is not between three replies that are the same."""
     steer = Injection(vector(model), layers=[1, 3], strength=1.5, name="v")
-    off, on = (
-        mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=reply)["text"].tolist()
-        for reply in (False, True)
-    )
+    off = mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=False)["text"].tolist()
+    on = mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=True)["text"].tolist()
     assert off[0] == on[0]
     assert len({*off, *on}) == 3
 
@@ -93,13 +91,15 @@ def test_steering_the_reply_changes_it(model: mi.Model):
 def test_samples_do_not_depend_on_batch_or_order(backend: str, steer_reply: bool, tiny_model: Load):
     model, other = tiny_model("qwen2", backend), tiny_model("qwen2", backend, seed=1)
     steer = Injection(vector(model), layers=[1, 2], relative_strength=0.4, name="v")
-    wanted = [CLEAN, steer, Swap(other, "other")]
+    interventions = [CLEAN, steer, Swap(other, "other")]
     options = {"temperature": 1.0, "n": 2, "max_new_tokens": NEW, "steer_reply": steer_reply}
-    whole = mi.generate(model, asked(), wanted, **options)
-    turned = mi.generate(model, asked()[::-1], wanted[::-1], batch_size=5, **options)
-    alone = mi.generate(model, asked()[1], steer, batch_size=1, **options)
+    whole = mi.generate(model, chats(), interventions, **options)
+    turned = mi.generate(model, chats()[::-1], interventions[::-1], batch_size=5, **options)
+    alone = mi.generate(model, chats()[1], steer, batch_size=1, **options)
     key = ["conversation", "intervention", "sample"]
-    one, two, three = (table.set_index(key).sort_index() for table in (whole, turned, alone))
+    one = whole.set_index(key).sort_index()
+    two = turned.set_index(key).sort_index()
+    three = alone.set_index(key).sort_index()
     assert len(one) == 12
     assert one["text"].nunique() > 9
     three_of_whole = one.loc[three.index]
@@ -129,7 +129,8 @@ def test_samples_are_repeated_with_their_seed_only(model: mi.Model):
 
 
 def test_a_low_temperature_is_greedy(model: mi.Model):
-    greedy, cold = (mi.generate(model, conversation(), CLEAN, temperature=t, max_new_tokens=NEW) for t in (0.0, 1e-4))
+    greedy = mi.generate(model, conversation(), CLEAN, temperature=0.0, max_new_tokens=NEW)
+    cold = mi.generate(model, conversation(), CLEAN, temperature=1e-4, max_new_tokens=NEW)
     assert greedy["text"].tolist() == cold["text"].tolist()
     assert greedy["log_prob"].tolist() == pytest.approx(cold["log_prob"].tolist())
 
@@ -139,9 +140,9 @@ def test_draws_follow_the_probabilities():
     n = 4000
     drawn = choose(logits.expand(n, 4), 2.0, [Sampling(seed=1).generator("draw", i) for i in range(n)])
     expected = (logits / 2.0).softmax(-1)
-    found = torch.bincount(drawn, minlength=4) / n
-    assert found[1] == 0
-    torch.testing.assert_close(found, expected, atol=0.03, rtol=0.0)
+    shares = torch.bincount(drawn, minlength=4) / n
+    assert shares[1] == 0
+    torch.testing.assert_close(shares, expected, atol=0.03, rtol=0.0)
 
 
 @pytest.mark.parametrize("steer_reply", [False, True])
@@ -150,8 +151,8 @@ def test_identities(steer_reply: bool, model: mi.Model):
     v = vector(model)
     zero = Injection(v, layers=[1, 2], strength=0.0, name="zero")
     none = (Injection(v, layers=[1], strength=2.0) + Injection(-v, layers=[1], strength=2.0)).renamed("none")
-    wanted = [CLEAN, zero, none, Swap(model, "self")]
-    table = mi.generate(model, asked(), wanted, max_new_tokens=NEW, steer_reply=steer_reply)
+    interventions = [CLEAN, zero, none, Swap(model, "self")]
+    table = mi.generate(model, chats(), interventions, max_new_tokens=NEW, steer_reply=steer_reply)
     for _, rows in table.groupby("conversation"):
         assert rows["text"].nunique() == 1
         assert rows["log_prob"].max() - rows["log_prob"].min() < 1e-3
@@ -165,7 +166,7 @@ def test_a_swap_fills_the_cache_and_speaks_only_if_it_goes_on(
     from transformers import DynamicCache
 
     model, other = tiny_model("qwen2", backend), tiny_model("qwen2", backend, seed=1)
-    found = mi.generate(model, conversation(), Swap(other, "s"), max_new_tokens=NEW, steer_reply=steer_reply).iloc[0]
+    reply = mi.generate(model, conversation(), Swap(other, "s"), max_new_tokens=NEW, steer_reply=steer_reply).iloc[0]
     rendered = render(model.tokenizer, conversation())
     cache = DynamicCache()
     fills, speaks = plain_hf("qwen2", seed=1), plain_hf("qwen2", seed=1 if steer_reply else 0)
@@ -174,11 +175,11 @@ def test_a_swap_fills_the_cache_and_speaks_only_if_it_goes_on(
     while len(tokens) < NEW and not (tokens and tokens[-1] in end_tokens(model)):
         new = speaks(new, past_key_values=cache).logits[:, -1].argmax(-1)[:, None]
         tokens.append(int(new))
-    said = tokens[:-1] if tokens[-1] in end_tokens(model) else tokens
+    spoken = tokens[:-1] if tokens[-1] in end_tokens(model) else tokens
     context = list(rendered.tokens)
     decode = model.tokenizer.decode
-    assert found["text"] == decode([*context, *said]).removeprefix(decode(context))
-    assert found["n_tokens"] == len(tokens)
+    assert reply["text"] == decode([*context, *spoken]).removeprefix(decode(context))
+    assert reply["n_tokens"] == len(tokens)
 
 
 def test_relative_strength_keeps_the_amounts_of_the_prefill(model: mi.Model):
@@ -186,18 +187,18 @@ def test_relative_strength_keeps_the_amounts_of_the_prefill(model: mi.Model):
     scaled = vector(model).rescaled({layer: 0.4 * norm for layer, norm in enumerate(model.residual_norms)})
     same = Injection(scaled, layers=[1, 2], strength=1.0, name="same")
     table = mi.generate(model, conversation(), [steer, same], max_new_tokens=NEW, steer_reply=True)
-    one, other = table.itertuples()
-    assert one.text == other.text
-    assert one.log_prob == pytest.approx(other.log_prob, abs=1e-3)
+    plain, other = table.itertuples()
+    assert plain.text == other.text
+    assert plain.log_prob == pytest.approx(other.log_prob, abs=1e-3)
 
 
 def test_receipts_of_prefills_and_replies(model: mi.Model):
     steer = Injection(vector(model), layers=[0, 2], strength=2.0, name="v")
-    wanted = [CLEAN, steer, Swap(model, "s")]
+    interventions = [CLEAN, steer, Swap(model, "s")]
     options = {"temperature": 1.0, "n": 2, "max_new_tokens": 5}
-    quiet = mi.generate(model, conversation(), wanted, **options).attrs["receipts"]
+    quiet = mi.generate(model, conversation(), interventions, **options).attrs["receipts"]
     assert [receipt["kind"] for receipt in quiet] == ["clean", "injected", "swapped"]
-    table = mi.generate(model, conversation(), wanted, steer_reply=True, **options)
+    table = mi.generate(model, conversation(), interventions, steer_reply=True, **options)
     receipts = table.attrs["receipts"]
     kinds = ["clean", "injected", "injected reply", "injected reply", "swapped", "swapped reply", "swapped reply"]
     assert [receipt["kind"] for receipt in receipts] == kinds
@@ -218,12 +219,12 @@ def test_receipts_of_prefills_and_replies(model: mi.Model):
     assert [layer["positions"] for layer in touched] == [0]
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, said: Sequence[int], d_vocab: int) -> None:
+def scripted(monkeypatch: pytest.MonkeyPatch, script: Sequence[int], d_vocab: int) -> None:
     """Let every readout name the next of some tokens, whatever was read."""
-    script = iter(said)
+    tokens = iter(script)
 
     def logits(_: Readout, resid: torch.Tensor) -> torch.Tensor:
-        token = next(script)
+        token = next(tokens)
         return torch.nn.functional.one_hot(torch.full((len(resid),), token), d_vocab) * 50.0
 
     monkeypatch.setattr(Readout, "logits", logits)
@@ -249,8 +250,8 @@ def test_a_reply_ends_with_an_end_token(model: mi.Model, monkeypatch: pytest.Mon
 )
 def test_end_tokens_are_the_templates_too(arch: str, closing: str, backend: str, tiny_model: Load):
     model = tiny_model(arch, backend)
-    found = set(model.tokenizer.convert_ids_to_tokens(sorted(end_tokens(model))))
-    assert found == {"</s>", closing}
+    ends = set(model.tokenizer.convert_ids_to_tokens(sorted(end_tokens(model))))
+    assert ends == {"</s>", closing}
 
 
 def test_end_tokens_of_the_generation_config_count(model: mi.Model, monkeypatch: pytest.MonkeyPatch):
@@ -273,12 +274,12 @@ def test_no_marked_message_is_plain_generation(model: mi.Model, plain_hf: Plain)
 
 
 def test_progress_counts_replies(model: mi.Model):
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     table = mi.generate(
-        model, asked(), CLEAN, max_new_tokens=3, batch_size=1, progress=lambda *counts: told.append(counts)
+        model, chats(), CLEAN, max_new_tokens=3, batch_size=1, progress=lambda *counts: calls.append(counts)
     )
-    assert [count for count, _ in told] == [1, 1]
-    assert sum(tokens for _, tokens in told) == table["n_tokens"].sum()
+    assert [count for count, _ in calls] == [1, 1]
+    assert sum(tokens for _, tokens in calls) == table["n_tokens"].sum()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -304,10 +305,10 @@ def test_an_exception_leaves_no_hook(backend: str, tiny_model: Load):
 
 def test_a_block_that_runs_twice_is_refused(model: mi.Model, monkeypatch: pytest.MonkeyPatch):
     """Every pass of active steering counts its firings."""
-    from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, _Addition
+    from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, _RowHook
 
-    once = _Addition.__call__
-    monkeypatch.setattr(_Addition, "__call__", lambda self, a, *, hook: once(self, once(self, a, hook=hook), hook=hook))
+    once = _RowHook.__call__
+    monkeypatch.setattr(_RowHook, "__call__", lambda self, a, *, hook: once(self, once(self, a, hook=hook), hook=hook))
     steering = ActiveSteering([SteeredRow({1: torch.ones(model.d_model)})])
     with pytest.raises(ReceiptError, match="2 firings"):
         steering.read(model, torch.tensor([[3, 4]]))

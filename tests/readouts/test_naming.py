@@ -32,16 +32,16 @@ def steered(model: mi.Model, strength: float = 1.5) -> Injection:
     return Injection(vector(model), layers=range(1, 3), strength=strength, name="steer")
 
 
-def added(model: mi.Model, asked: mi.Conversation, steer: Injection) -> list[reference.Addition]:
-    positions = render(model.tokenizer, asked).marked().nonzero()[:, 0].tolist()
+def added(model: mi.Model, chat: mi.Conversation, steer: Injection) -> list[reference.Addition]:
+    positions = render(model.tokenizer, chat).marked().nonzero()[:, 0].tolist()
     return [reference.Addition(layer, vector(model).vectors[layer] * 1.5, positions) for layer in steer.layers]
 
 
 def naive(
-    model: mi.Model, hf: torch.nn.Module, asked: mi.Conversation, name: str, additions: Sequence[reference.Addition]
+    model: mi.Model, hf: torch.nn.Module, chat: mi.Conversation, name: str, additions: Sequence[reference.Addition]
 ) -> list[float]:
     """The log-probability of a name at `embed` and every layer: the whole text anew for each of its tokens."""
-    text = render(model.tokenizer, asked)
+    text = render(model.tokenizer, chat)
     whole = model.tokenizer(text.text + name, add_special_tokens=False)["input_ids"]
     total = torch.zeros(model.n_layers + 1, dtype=torch.float64)
     for position in range(len(text.tokens), len(whole)):
@@ -50,10 +50,10 @@ def naive(
     return total.tolist()
 
 
-def one(table: pd.DataFrame, **where: str | int) -> pd.Series:
-    found = table.loc[np.logical_and.reduce([table[key] == value for key, value in where.items()])]
-    assert len(found) == 1
-    return found.iloc[0]
+def only_row(table: pd.DataFrame, **where: str | int) -> pd.Series:
+    rows = table.loc[np.logical_and.reduce([table[key] == value for key, value in where.items()])]
+    assert len(rows) == 1
+    return rows.iloc[0]
 
 
 @pytest.mark.parametrize(("arch", "backend"), CASES)
@@ -65,15 +65,15 @@ def test_names_equal_the_naive_recomputation(arch, backend, tiny_model, plain_hf
     output = mi.name_log_probs(model, conversations(), NAMES, [CLEAN, steer])
     assert len(output) == 3 * 2 * len(NAMES)
     assert list(output.columns) == ["conversation", "intervention", "name", "log_p", "n_tokens"]
-    asked = conversations()[1]
+    chat = conversations()[1]
     for name in (" sea", " catsuit", " 🐈"):
-        for intervention, additions in (("clean", []), ("steer", added(model, asked, steer))):
-            expected = naive(model, hf, asked, name, additions)
-            where = {"conversation": asked.label, "intervention": intervention, "name": name}
-            found = lens[(lens[list(where)] == list(where.values())).all(axis=1)]
-            assert found.layer.tolist() == list(layers)
-            assert found.log_p.tolist() == pytest.approx(expected, abs=1e-4)
-            assert one(output, **where).log_p == pytest.approx(expected[-1], abs=1e-4)
+        for intervention, additions in (("clean", []), ("steer", added(model, chat, steer))):
+            expected = naive(model, hf, chat, name, additions)
+            where = {"conversation": chat.label, "intervention": intervention, "name": name}
+            rows = lens[(lens[list(where)] == list(where.values())).all(axis=1)]
+            assert rows.layer.tolist() == list(layers)
+            assert rows.log_p.tolist() == pytest.approx(expected, abs=1e-4)
+            assert only_row(output, **where).log_p == pytest.approx(expected[-1], abs=1e-4)
     steers = output.pivot_table(index=["conversation", "name"], columns="intervention", values="log_p")
     assert (steers.clean - steers.steer).abs().min() > 1e-4  # it does something to each
 
@@ -91,7 +91,7 @@ def test_beginnings_are_shared(model):
     naming = naming_requests(model, conversations(), NAMES, [CLEAN, steered(model)])
     tokens = naming.tokens["c"]
     assert tokens[" catsuit"][:1] == tokens[" cats"]
-    beginnings = {one[:n] for one in tokens.values() for n in range(len(one))}
+    beginnings = {ids[:n] for ids in tokens.values() for n in range(len(ids))}
     assert sorted(tuple(request.after) for request in naming.requests) == sorted(beginnings)
     alone = explain(model, [conversation()], [CLEAN, steered(model)])
     together = explain(model, naming_requests(model, [conversation()], NAMES, [CLEAN, steered(model)]).requests)
@@ -101,12 +101,12 @@ def test_beginnings_are_shared(model):
 def test_names_are_tokenized_in_their_context(tiny_model, plain_hf):
     """After a line break the space of " cats" is a token of its own: other tokens, and so other requests."""
     model = tiny_model("llama")
-    asked = [conversation("line", prefix="The answer is:\n"), conversation("space", prefix="The answer is")]
-    naming = naming_requests(model, asked, {"name": " cats"}, CLEAN)
+    chats = [conversation("line", prefix="The answer is:\n"), conversation("space", prefix="The answer is")]
+    naming = naming_requests(model, chats, {"name": " cats"}, CLEAN)
     assert len(naming.tokens["line"]["name"]) > len(naming.tokens["space"]["name"]) == 1
     table = naming.log_probs(mi.tables(model, naming.requests))
     assert table.name.tolist() == ["name", "name"]
-    for item, log_p in zip(asked, table.log_p, strict=True):
+    for item, log_p in zip(chats, table.log_p, strict=True):
         assert log_p == pytest.approx(naive(model, plain_hf("llama"), item, " cats", [])[-1], abs=1e-4)
     unanswered = mi.Conversation("b", conversation().messages[:4])
     bare = naming_requests(model, unanswered, ["cats"], CLEAN)
@@ -116,7 +116,7 @@ def test_names_are_tokenized_in_their_context(tiny_model, plain_hf):
 def test_identities(model):
     zero = Injection(vector(model), strength=0.0, name="zero")
     table = mi.name_log_probs(model, conversations(), NAMES, [CLEAN, zero, Swap(model, name="self")])
-    by = {name: part.log_p.to_numpy() for name, part in table.groupby("intervention")}
+    by = {name: rows.log_p.to_numpy() for name, rows in table.groupby("intervention")}
     assert (by["zero"] == by["clean"]).all()
     assert by["self"] == pytest.approx(by["clean"], abs=1e-5)
 
@@ -150,13 +150,13 @@ def test_tables_may_come_as_one_among_other_rows(model):
     requests = [*naming.requests, mi.Request(conversations(), [CLEAN, Injection(vector(model), strength=1.0)])]
     read = mi.tables(model, requests)
     expected = naming.log_probs(read[:-1])
-    mixed = pd.concat([part.assign(kind="x") for part in read[::-1]])
-    found = naming.log_probs(mixed)
+    mixed = pd.concat([rows.assign(kind="x") for rows in read[::-1]])
+    log_p = naming.log_probs(mixed)
     keys = ["conversation", "intervention", "name"]
     pd.testing.assert_frame_equal(
-        found.sort_values(keys, ignore_index=True), expected.sort_values(keys, ignore_index=True)
+        log_p.sort_values(keys, ignore_index=True), expected.sort_values(keys, ignore_index=True)
     )
-    partly = naming.log_probs(pd.concat([part.iloc[1:] for part in read[:-1][:1]] + read[1:-1]))
+    partly = naming.log_probs(pd.concat([rows.iloc[1:] for rows in read[:-1][:1]] + read[1:-1]))
     missing = partly[partly.log_p.isna()]
     assert len(missing) == len(NAMES)  # no part of a name is taken for the whole
     assert set(missing.conversation + missing.intervention) == {"cclean"}
@@ -176,21 +176,21 @@ def test_names_that_merge_with_the_text_are_refused_before_any_pass(model, monke
         mi.name_log_probs(model, conversation(prefix="The ca"), ["ts"], CLEAN)
 
 
-@pytest.mark.parametrize("asked", [[], [conversation("a"), conversation("a", prefix="I notice")]])
-def test_conversations_that_cannot_be_used(asked, model):
+@pytest.mark.parametrize("chats", [[], [conversation("a"), conversation("a", prefix="I notice")]])
+def test_conversations_that_cannot_be_used(chats, model):
     with pytest.raises(UsageError, match="its own label"):
-        mi.name_log_probs(model, asked, NAMES, CLEAN)
+        mi.name_log_probs(model, chats, NAMES, CLEAN)
 
 
 def test_probabilities_among_names(model):
     steers, layers = [CLEAN, steered(model)], [1, 3]
     table = mi.name_log_probs(model, conversations(), NAMES, steers, layers=layers)
-    found = name_probabilities(table)
-    sums = found.groupby(["conversation", "intervention", "layer"]).p.sum()
+    among_names = name_probabilities(table)
+    sums = among_names.groupby(["conversation", "intervention", "layer"]).p.sum()
     assert len(sums) == 12
     assert sums.tolist() == pytest.approx([1.0] * 12)
     first = table.iloc[: len(NAMES)].log_p
-    assert found.p[: len(NAMES)].tolist() == pytest.approx((np.exp(first) / np.exp(first).sum()).tolist())
+    assert among_names.p[: len(NAMES)].tolist() == pytest.approx((np.exp(first) / np.exp(first).sum()).tolist())
     shifted = name_probabilities(table, baseline="clean")
     assert shifted[shifted.intervention == "clean"].p.tolist() == pytest.approx([1 / len(NAMES)] * 30)
     steer = shifted[shifted.intervention == "steer"]
@@ -198,7 +198,7 @@ def test_probabilities_among_names(model):
     assert steer.log_p_shift.to_numpy() == pytest.approx(steer.log_p.to_numpy() - clean.log_p.to_numpy())
     more = table.assign(log_p=table.log_p + table.name.map(dict(zip(NAMES, range(5), strict=True))))
     assert name_probabilities(more, baseline="clean").p.tolist() == pytest.approx(shifted.p.tolist())  # frequent names
-    assert name_probabilities(more).p.tolist() != pytest.approx(found.p.tolist())
+    assert name_probabilities(more).p.tolist() != pytest.approx(among_names.p.tolist())
 
 
 def test_probabilities_of_what_is_missing_or_extreme():

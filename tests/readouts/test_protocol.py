@@ -18,20 +18,20 @@ import mechint as mi
 STRENGTH, LAYERS = 6.0, range(1, 3)
 
 
-def step_by_step(hf, tokenizer, asked: mi.Conversation, directions: dict[int, np.ndarray] | None) -> torch.Tensor:
+def step_by_step(hf, tokenizer, chat: mi.Conversation, directions: dict[int, np.ndarray] | None) -> torch.Tensor:
     """Probabilities of the next token, filled as the published experiments describe."""
     from transformers import DynamicCache
 
-    chat = [{"role": m.role, "content": m.content} for m in asked.messages]
+    messages = [{"role": m.role, "content": m.content} for m in chat.messages]
     if tokenizer.chat_template.count("no system role"):
-        chat = chat[1:]
-    marks = [m.add_injection for m in asked.messages][-len(chat) :]
+        messages = messages[1:]
+    marks = [m.add_injection for m in chat.messages][-len(messages) :]
     cache, done, logits = DynamicCache(), 0, None
-    for count in range(1, len(chat) + 1):
-        if chat[count - 1]["role"] == "system":
+    for count in range(1, len(messages) + 1):
+        if messages[count - 1]["role"] == "system":
             continue
-        last = count == len(chat)
-        ids = tokenizer.apply_chat_template(chat[:count], return_dict=False, continue_final_message=last)
+        last = count == len(messages)
+        ids = tokenizer.apply_chat_template(messages[:count], return_dict=False, continue_final_message=last)
         new = torch.tensor([ids[done:]])
         steer = marks[count - 1] and directions is not None
         where = range(new.shape[1])
@@ -54,15 +54,16 @@ def test_prompt_directory_and_gguf_vector(arch, backend, tiny_model, plain_hf, t
     directions = {k: v / np.linalg.norm(v) for k, v in directions.items()}
     write_like_repeng(tmp_path / "bread.gguf", directions)
 
-    asked = mi.load_conversations(tmp_path / "prompts")
+    chats = mi.load_conversations(tmp_path / "prompts")
     steer = mi.Injection(mi.ConceptVector.load(tmp_path / "bread.gguf"), layers=LAYERS, strength=STRENGTH, name="bread")
-    table = mi.score(model, asked, [mi.CLEAN, steer]).set_index(["conversation", "intervention"])
-    yes, no = (model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" yes", " no"))
-    assert [c.label for c in asked] == ["two", "one"]
-    for one in asked:
+    table = mi.score(model, chats, [mi.CLEAN, steer]).set_index(["conversation", "intervention"])
+    yes = model.tokenizer(" yes", add_special_tokens=False)["input_ids"][0]
+    no = model.tokenizer(" no", add_special_tokens=False)["input_ids"][0]
+    assert [c.label for c in chats] == ["two", "one"]
+    for chat in chats:
         rows = {}
         for name, vectors in (("clean", None), ("bread", directions)):
-            rows[name] = step_by_step(hf, model.tokenizer, one, vectors)
-            assert table.p_yes[one.label, name] == pytest.approx(rows[name][yes].item(), abs=1e-5)
-            assert table.p_no[one.label, name] == pytest.approx(rows[name][no].item(), abs=1e-5)
+            rows[name] = step_by_step(hf, model.tokenizer, chat, vectors)
+            assert table.p_yes[chat.label, name] == pytest.approx(rows[name][yes].item(), abs=1e-5)
+            assert table.p_no[chat.label, name] == pytest.approx(rows[name][no].item(), abs=1e-5)
         assert (rows["bread"] - rows["clean"]).abs().max() > 1e-4

@@ -36,21 +36,23 @@ def requests(model: mi.Model, other: mi.Model) -> list[mi.Request]:
 
 def test_two_workers_make_the_same_tables(tiny_model, tmp_path):
     model, other = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
-    asked = requests(model, other)
-    told: list[int] = []
-    found = ray_engine.ray_tables(model, asked, workers=2, store=tmp_path, progress=lambda cells, _: told.append(cells))
-    for together, alone in zip(found, mi.tables(model, asked), strict=True):
+    jobs = requests(model, other)
+    calls: list[int] = []
+    tables = ray_engine.ray_tables(
+        model, jobs, workers=2, store=tmp_path, progress=lambda cells, _: calls.append(cells)
+    )
+    for together, alone in zip(tables, mi.tables(model, jobs), strict=True):
         pd.testing.assert_frame_equal(together, alone, atol=1e-5, rtol=0)
         named = [[(r["conversation"], r["intervention"]) for r in t.attrs["receipts"]] for t in (together, alone)]
         assert named[0] == named[1]
-    assert len(told) > 2
+    assert len(calls) > 2
     files = CellStore(tmp_path).files()
-    ray_engine.ray_tables(model, asked, workers=2, store=tmp_path)  # nothing is left to do
+    ray_engine.ray_tables(model, jobs, workers=2, store=tmp_path)  # nothing is left to do
     assert CellStore(tmp_path).files() == files
 
 
-class Dying(ray_engine.Worker):
-    """Loses its process at the first shard that it is given, until a file says that it has happened.
+class Troubled(ray_engine.Worker):
+    """Loses its process at the first shard that it is given, until a file says so, and always fails at shard 2.
 
     It says which shards it is given, and needs no model for it.
     """
@@ -66,35 +68,23 @@ class Dying(ray_engine.Worker):
         if not self.flag.exists():
             self.flag.touch()
             os._exit(1)
+        if shard.index == 2:
+            raise ValueError("always")
         return {str(shard.index): {}}, [], 0
 
 
-def test_a_lost_worker_is_replaced(tiny_model, tmp_path):
+def test_a_lost_worker_is_replaced_and_a_shard_that_fails_again_and_again_is_named(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_engine, "TRIES", 2)
     model = tiny_model("qwen2")
     sent = [ray_engine._sent(request) for request in requests(model, tiny_model("qwen2", seed=1))]
     options = ray_engine.Options(store=tmp_path / "died")
-    pool = ray_engine._Pool(ray, ray_engine._arguments(model), sent, options, 1, Dying)
-    found = [cells for cells, _, _ in pool.results([mi.Shard(index, 3) for index in range(3)])]
-    assert sorted(found, key=list) == [{"0": {}}, {"1": {}}, {"2": {}}]
+    pool = ray_engine._Pool(ray, ray_engine._arguments(model), sent, options, 1, Troubled)
+    results = pool.results([mi.Shard(index, 3) for index in range(3)])
+    cells = [next(results)[0], next(results)[0]]
+    assert sorted(cells, key=list) == [{"0": {}}, {"1": {}}]
     assert options.store.exists()
-
-
-class Failing(ray_engine.Worker):
-    """Fails at every shard, and needs no model for it."""
-
-    def __init__(self, *_):
-        pass
-
-    def run(self, shard):
-        raise ValueError("always")
-
-
-def test_a_shard_that_fails_again_and_again_is_named(tiny_model):
-    model = tiny_model("qwen2")
-    sent = [ray_engine._sent(request) for request in requests(model, tiny_model("qwen2", seed=1))]
-    pool = ray_engine._Pool(ray, ray_engine._arguments(model), sent, ray_engine.Options(), 1, Failing)
-    with pytest.raises(WorkerError, match="shard 0/1 failed 3 times"):
-        list(pool.results([mi.Shard(0, 1)]))
+    with pytest.raises(WorkerError, match="shard 2/3 failed 2 times"):
+        next(results)
 
 
 def test_what_cannot_be_sent_is_refused(tiny_model, monkeypatch):

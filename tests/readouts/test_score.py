@@ -33,13 +33,14 @@ def conversations() -> list[mi.Conversation]:
     return [*shared, conversation("other", setup="Tell me about bread, or the sea.")]
 
 
-def additions(model: mi.Model, asked: mi.Conversation, v: mi.ConceptVector, layers: range, strength: float) -> list:
-    positions = render(model.tokenizer, asked).marked().nonzero()[:, 0].tolist()
+def additions(model: mi.Model, chat: mi.Conversation, v: mi.ConceptVector, layers: range, strength: float) -> list:
+    positions = render(model.tokenizer, chat).marked().nonzero()[:, 0].tolist()
     return [reference.Addition(layer, v.vectors[layer] * strength, positions) for layer in layers]
 
 
 def expected_row(model: mi.Model, logits: torch.Tensor) -> dict[str, float]:
-    yes, no = (model.tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in (" yes", " no"))
+    yes = model.tokenizer(" yes", add_special_tokens=False)["input_ids"][0]
+    no = model.tokenizer(" no", add_special_tokens=False)["input_ids"][0]
     p = logits.double().softmax(-1)
     return {
         "p_yes": p[yes].item(),
@@ -52,10 +53,10 @@ def expected_row(model: mi.Model, logits: torch.Tensor) -> dict[str, float]:
     }
 
 
-def cell(table: pd.DataFrame, asked: str, intervention: str) -> pd.Series:
-    found = table[(table.conversation == asked) & (table.intervention == intervention)]
-    assert len(found) == 1
-    return found.iloc[0]
+def cell(table: pd.DataFrame, label: str, intervention: str) -> pd.Series:
+    rows = table[(table.conversation == label) & (table.intervention == intervention)]
+    assert len(rows) == 1
+    return rows.iloc[0]
 
 
 @pytest.mark.parametrize(("arch", "backend"), CASES)
@@ -65,34 +66,34 @@ def test_score_equals_the_naive_recomputation(arch, backend, tiny_model, plain_h
     steer = Injection(v, layers=range(1, 3), strength=1.5, name="steer")
     table = mi.score(model, conversations(), [CLEAN, steer])
     assert len(table) == 2 * len(conversations())
-    for asked in conversations():
-        tokens = render(model.tokenizer, asked).tokens
-        added = additions(model, asked, v, range(1, 3), 1.5)
+    for chat in conversations():
+        tokens = render(model.tokenizer, chat).tokens
+        added = additions(model, chat, v, range(1, 3), 1.5)
         rows = {
             "clean": expected_row(model, reference.logits(hf, tokens)),
             "steer": expected_row(model, reference.logits(hf, tokens, added)),
         }
-        for name, row in rows.items():
-            found = cell(table, asked.label, name)
-            for column, value in row.items():
+        for name, expected in rows.items():
+            row = cell(table, chat.label, name)
+            for column, value in expected.items():
                 tolerance = 1e-5 if column in ("p_yes", "p_no", "yes_no_mass") else 1e-4
-                assert found[column] == pytest.approx(value, abs=tolerance), (asked.label, name, column)
+                assert row[column] == pytest.approx(value, abs=tolerance), (chat.label, name, column)
         shift = rows["steer"]["logit_diff"] - rows["clean"]["logit_diff"]
         assert abs(shift) > 1e-3
-        assert cell(table, asked.label, "steer").logit_diff_shift == pytest.approx(shift, abs=1e-4)
+        assert cell(table, chat.label, "steer").logit_diff_shift == pytest.approx(shift, abs=1e-4)
 
 
 @pytest.mark.parametrize(("arch", "backend"), CASES)
 def test_lens_equals_the_naive_recomputation(arch, backend, tiny_model, plain_hf):
-    model, hf, asked = tiny_model(arch, backend), plain_hf(arch), conversation()
+    model, hf, chat = tiny_model(arch, backend), plain_hf(arch), conversation()
     v = vector(model)
     steer = Injection(v, layers=range(2), strength=1.5, name="steer")
-    table = mi.logit_lens(model, asked, [CLEAN, steer])
-    tokens = render(model.tokenizer, asked).tokens
-    for name, added in (("clean", []), ("steer", additions(model, asked, v, range(2), 1.5))):
-        found = table[table.intervention == name]
-        assert list(found.layer) == ["embed", *range(model.n_layers)]
-        for (_, row), logits in zip(found.iterrows(), reference.lens(hf, tokens, added), strict=True):
+    table = mi.logit_lens(model, chat, [CLEAN, steer])
+    tokens = render(model.tokenizer, chat).tokens
+    for name, added in (("clean", []), ("steer", additions(model, chat, v, range(2), 1.5))):
+        rows = table[table.intervention == name]
+        assert list(rows.layer) == ["embed", *range(model.n_layers)]
+        for (_, row), logits in zip(rows.iterrows(), reference.lens(hf, tokens, added), strict=True):
             expected = expected_row(model, logits)
             assert row.p_yes == pytest.approx(expected["p_yes"], abs=1e-5), row.layer
             assert row.p_no == pytest.approx(expected["p_no"], abs=1e-5), row.layer
@@ -127,14 +128,14 @@ def test_batches_and_order_change_nothing(batch_size, order, choices, backend, t
         for i, (first, n, strength) in enumerate(choices)
     ]
     swap = Swap(tiny_model("qwen2", backend, seed=1), name="swap")
-    asked = [conversations()[i] for i in order]
-    table = mi.score(model, asked, [swap, *steers, CLEAN], batch_size=batch_size)
-    assert list(table.conversation.unique()) == [c.label for c in asked]
-    for one in asked:
-        alone = mi.score(model, one, [CLEAN, swap, *steers], batch_size=1)
-        found = table[table.conversation == one.label].set_index("intervention").loc[alone.intervention]
+    chats = [conversations()[i] for i in order]
+    table = mi.score(model, chats, [swap, *steers, CLEAN], batch_size=batch_size)
+    assert list(table.conversation.unique()) == [c.label for c in chats]
+    for chat in chats:
+        alone = mi.score(model, chat, [CLEAN, swap, *steers], batch_size=1)
+        rows = table[table.conversation == chat.label].set_index("intervention").loc[alone.intervention]
         for column in ("p_yes", "p_no", "p_yes_shift", "p_no_shift"):
-            assert found[column].tolist() == pytest.approx(alone[column].tolist(), abs=1e-6)
+            assert rows[column].tolist() == pytest.approx(alone[column].tolist(), abs=1e-6)
 
 
 def test_shifts_do_not_need_clean_to_be_asked_for(model):
@@ -179,7 +180,7 @@ def test_the_filled_cache_is_not_touched_by_reading(model, monkeypatch):
     real = passes.Pass.run
 
     def fingerprint(done: Mapping[Step, passes.Done]) -> str:
-        stored = [side for one in done.values() for pair in one.stored.values() for side in pair]
+        stored = [side for result in done.values() for pair in result.stored.values() for side in pair]
         return sha256(*(tensor.contiguous().numpy().tobytes() for tensor in stored))
 
     def checked(self, depth, layers):
@@ -238,7 +239,7 @@ def test_receipts_come_with_the_table(model):
 
 
 @pytest.mark.parametrize(
-    ("asked", "steers"),
+    ("chats", "steers"),
     [
         ([], [CLEAN]),
         ([conversation()], []),
@@ -246,9 +247,9 @@ def test_receipts_come_with_the_table(model):
         ([conversation()], [CLEAN, CLEAN]),
     ],
 )
-def test_bad_tables(asked, steers, model):
+def test_bad_tables(chats, steers, model):
     with pytest.raises(UsageError):
-        mi.score(model, asked, steers)
+        mi.score(model, chats, steers)
 
 
 def test_bad_batch_size(model):
@@ -259,7 +260,7 @@ def test_bad_batch_size(model):
 def test_progress_counts_cells_and_tokens(model):
     done: list[tuple[int, int]] = []
     steers = [Injection(vector(model), strength=1.0), CLEAN]
-    mi.score(model, conversations(), steers, batch_tokens=30, progress=lambda *told: done.append(told))
+    mi.score(model, conversations(), steers, batch_tokens=30, progress=lambda *counts: done.append(counts))
     assert sum(cells for cells, _ in done) == 2 * len(conversations())
     distinct = {render(model.tokenizer, c).tokens for c in conversations()}
     assert 0 < sum(tokens for _, tokens in done) < 2 * sum(len(tokens) for tokens in distinct)
@@ -292,9 +293,9 @@ def test_batches_are_halved_when_memory_runs_out(kind, model, monkeypatch):
     expected = mi.score(model, conversations(), steers)
     exhausted = Exhausted(model.blocks, 2, kind)
     monkeypatch.setattr(model.backend, "blocks", exhausted)
-    found = mi.score(model, conversations(), steers)
+    table = mi.score(model, conversations(), steers)
     assert 0 < exhausted.refused < 12
-    pd.testing.assert_frame_equal(found, expected, atol=1e-5, rtol=0)
+    pd.testing.assert_frame_equal(table, expected, atol=1e-5, rtol=0)
     monkeypatch.setattr(model.backend, "blocks", Exhausted(exhausted.blocks, 0, kind))
     with pytest.raises(MemoryLimitError, match="larger device"):
         mi.score(model, conversations(), steers)
@@ -319,8 +320,8 @@ def test_template_without_the_prefix_property_is_refused(tiny_checkpoint):
 
 def test_tables_show_the_text_that_was_read(model):
     chats = conversations()
-    shown = {chat.label: str(mi.render(model, chat)) for chat in chats}
-    assert mi.score(model, chats, CLEAN).attrs["renderings"] == shown
-    assert mi.generate(model, chats, CLEAN, max_new_tokens=1).attrs["renderings"] == shown
+    texts = {chat.label: str(mi.render(model, chat)) for chat in chats}
+    assert mi.score(model, chats, CLEAN).attrs["renderings"] == texts
+    assert mi.generate(model, chats, CLEAN, max_new_tokens=1).attrs["renderings"] == texts
     named = mi.name_log_probs(model, chats, {"maybe": [" maybe"]}, CLEAN)
-    assert named.attrs["renderings"] == shown
+    assert named.attrs["renderings"] == texts

@@ -60,10 +60,12 @@ def test_losses_equal_hugging_face(arch: str, backend: str, tiny_model: Load, pl
 def test_batches_change_nothing(backend: str, tiny_model: Load):
     model, other = tiny_model("qwen2", backend), tiny_model("qwen2", backend, seed=1)
     relative = Injection(vector(model), layers=[0, 2], relative_strength=0.5, name="v")
-    wanted = [CLEAN, relative, Swap(other, "other")]
-    whole, small = (mi.text_loss(model, TEXTS, wanted, batch_size=size) for size in (16, 2))
+    interventions = [CLEAN, relative, Swap(other, "other")]
+    whole = mi.text_loss(model, TEXTS, interventions, batch_size=16)
+    small = mi.text_loss(model, TEXTS, interventions, batch_size=2)
     alone = [
-        mi.text_loss(model, text, one, batch_size=1)["loss"].item() for text, one in itertools.product(TEXTS, wanted)
+        mi.text_loss(model, text, intervention, batch_size=1)["loss"].item()
+        for text, intervention in itertools.product(TEXTS, interventions)
     ]
     assert whole["loss"].tolist() == pytest.approx(alone, abs=1e-5)
     assert small["loss"].tolist() == pytest.approx(alone, abs=1e-5)
@@ -102,10 +104,10 @@ def test_a_swap_has_the_other_models_loss(model: mi.Model, tiny_model: Load):
 
 def test_relative_strength_is_the_same_in_every_text(model: mi.Model):
     relative = Injection(vector(model) * 3.0, layers=[1, 2], relative_strength=0.4, name="v")
-    found = mi.text_loss(model, TEXTS, relative)["loss"].tolist()
+    losses = mi.text_loss(model, TEXTS, relative)["loss"].tolist()
     scaled = vector(model).rescaled({layer: 0.4 * norm for layer, norm in enumerate(model.residual_norms)})
     same = Injection(scaled, layers=[1, 2], strength=1.0)
-    assert mi.text_loss(model, TEXTS, same)["loss"].tolist() == pytest.approx(found, abs=1e-4)
+    assert mi.text_loss(model, TEXTS, same)["loss"].tolist() == pytest.approx(losses, abs=1e-4)
 
 
 def test_special_tokens_are_added_only_by_the_tokenizer(tiny_checkpoint: Callable[..., object], plain_hf: Plain):
@@ -133,10 +135,10 @@ def test_a_strength_beyond_all_sense_still_has_a_number(model: mi.Model):
 
 
 def test_progress_counts_rows(model: mi.Model):
-    told: list[tuple[int, int]] = []
-    mi.text_loss(model, TEXTS, CLEAN, batch_size=2, progress=lambda *counts: told.append(counts))
-    assert [count for count, _ in told] == [2, 1]
-    assert sum(tokens for _, tokens in told) == sum(len(model.tokenizer(text)["input_ids"]) for text in TEXTS)
+    calls: list[tuple[int, int]] = []
+    mi.text_loss(model, TEXTS, CLEAN, batch_size=2, progress=lambda *counts: calls.append(counts))
+    assert [count for count, _ in calls] == [2, 1]
+    assert sum(tokens for _, tokens in calls) == sum(len(model.tokenizer(text)["input_ids"]) for text in TEXTS)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -17,8 +17,8 @@ CELLS = 40
 def _families(rho: float, count: int, units: int, seed: int) -> np.ndarray:
     """Cells that share some of what makes their units differ, as the layers of a sweep do."""
     rng = np.random.default_rng(seed)
-    shared, own = rng.normal(size=(count, 1, units)), rng.normal(size=(count, CELLS, units))
-    return np.sqrt(rho) * shared + np.sqrt(1 - rho) * own
+    shared, alone = rng.normal(size=(count, 1, units)), rng.normal(size=(count, CELLS, units))
+    return np.sqrt(rho) * shared + np.sqrt(1 - rho) * alone
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.8])
@@ -32,11 +32,11 @@ def test_sweeps_without_an_effect_are_marked_anywhere_in_one_of_twenty(rho: floa
 
 def test_differences_without_an_effect_are_marked_anywhere_in_one_of_twenty() -> None:
     pairs = zip(_families(0.5, 100, 8, seed=2), _families(0.5, 100, 12, seed=3), strict=True)
-    found = [
+    shares = [
         (difference_bands(*pair, flips=256).excludes_zero().any(), difference_interval(*pair).excludes_zero().any())
         for pair in pairs
     ]
-    wrong, single = np.mean(found, axis=0)
+    wrong, single = np.mean(shares, axis=0)
     assert wrong < 0.1
     assert single > wrong + 0.1
 
@@ -64,10 +64,10 @@ def test_the_quantile_is_that_of_the_largest_t_over_all_flips() -> None:
         error = flipped.std(axis=1, ddof=1) / np.sqrt(7)
         largest.append(np.max(np.abs(flipped.mean(axis=1)) / error))
     quantile = np.sort(largest)[int(np.ceil(0.95 * 128)) - 1]
-    found = mean_bands(cells)
+    bands = mean_bands(cells)
     error = cells.std(axis=1, ddof=1) / np.sqrt(7)
-    np.testing.assert_allclose(found.low, 1 - quantile * error)
-    np.testing.assert_allclose(found.high, 1 + quantile * error)
+    np.testing.assert_allclose(bands.low, 1 - quantile * error)
+    np.testing.assert_allclose(bands.high, 1 + quantile * error)
 
 
 def test_more_cells_make_wider_bands_and_cells_without_spread_count_for_none() -> None:
@@ -77,19 +77,21 @@ def test_more_cells_make_wider_bands_and_cells_without_spread_count_for_none() -
     still = np.concatenate([cells, np.zeros((500, 9)), np.full((1, 9), 2.0), np.full((1, 9), np.nan)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = mean_bands(still)
+        bands = mean_bands(still)
         nothing = mean_bands(np.zeros((4, 9)))
-    np.testing.assert_array_equal(found.low[:CELLS], many.low)
-    assert (found.low[CELLS], found.high[CELLS], found.low[-2]) == (0, 0, 2)
-    assert np.isnan([found.mean[-1], found.low[-1]]).all()
+    np.testing.assert_array_equal(bands.low[:CELLS], many.low)
+    assert (bands.low[CELLS], bands.high[CELLS], bands.low[-2]) == (0, 0, 2)
+    assert np.isnan([bands.mean[-1], bands.low[-1]]).all()
     assert (nothing.low == 0).all()
 
 
 def test_random_flips_are_seeded_and_near_all_of_them() -> None:
     cells = _families(0.2, 1, 12, seed=8)[0]
-    all_of_them, some, again = (mean_bands(cells, flips=flips) for flips in (4096, 1024, 1024))
-    np.testing.assert_array_equal(some.low, again.low)
-    np.testing.assert_allclose(some.low, all_of_them.low, atol=0.15)
+    all_of_them = mean_bands(cells, flips=4096)
+    fewer = mean_bands(cells, flips=1024)
+    again = mean_bands(cells, flips=1024)
+    np.testing.assert_array_equal(fewer.low, again.low)
+    np.testing.assert_allclose(fewer.low, all_of_them.low, atol=0.15)
 
 
 def test_fewer_than_six_units_have_no_band() -> None:
@@ -108,5 +110,5 @@ def test_marks_say_of_which_kind_they_are() -> None:
     single = Marks(uncorrected=True).difference(cells, others)
     np.testing.assert_array_equal(single.low, difference_interval(cells, others).low)
     assert (BANDS.difference(cells, others).low < single.low).mean() > 0.9
-    assert "simultaneous" in BANDS.told
-    assert "not corrected" in Marks(uncorrected=True).told
+    assert "simultaneous" in BANDS.caption
+    assert "not corrected" in Marks(uncorrected=True).caption

@@ -69,39 +69,39 @@ def test_tables_that_are_no_weights(joint):
 def test_plug_in_is_that_of_the_summed_answers_at_every_layer():
     rng = np.random.default_rng(0)
     answers, causes = soft(rng, 3, 40, 5), rng.integers(0, 4, 40)
-    found = information(answers, causes, permutations=50)
+    estimate = information(answers, causes, permutations=50)
     for layer in range(3):
         joint = np.array([answers[layer, causes == cause].sum(0) for cause in range(4)])
-        assert found.plug_in[layer] == pytest.approx(naive_bits(joint))
+        assert estimate.plug_in[layer] == pytest.approx(naive_bits(joint))
         alone = information(answers[layer], causes, permutations=50)
         for field in ("plug_in", "corrected", "null_95", "p_value"):
-            assert getattr(alone, field) == pytest.approx(getattr(found, field)[layer]), field
-    assert (found.n, found.permutations) == (40, 50)
+            assert getattr(alone, field) == pytest.approx(getattr(estimate, field)[layer]), field
+    assert (estimate.n, estimate.permutations) == (40, 50)
 
 
 def test_labels_are_only_labels():
     rng = np.random.default_rng(1)
     answers, causes = soft(rng, 60, 3), np.array(["sea", "cat", "bread"])[rng.integers(0, 3, 60)]
     renamed = np.array([{"sea": 10, "cat": 20, "bread": 30}[cause] for cause in causes])
-    found, again = information(answers, causes), information(answers[:, ::-1], renamed)
-    assert found.plug_in == pytest.approx(again.plug_in)
-    assert found.corrected == pytest.approx(again.corrected, abs=5e-3)  # other shuffles of the same trials
+    estimate, again = information(answers, causes), information(answers[:, ::-1], renamed)
+    assert estimate.plug_in == pytest.approx(again.plug_in)
+    assert estimate.corrected == pytest.approx(again.corrected, abs=5e-3)  # other shuffles of the same trials
 
 
 def test_perfect_answers():
     causes = np.arange(40) % 4
-    found = information(hard(causes, 4), causes, permutations=500)
-    assert found.plug_in == pytest.approx(2)
-    assert found.p_value == pytest.approx(1 / 501)
-    assert found.null_95 < found.corrected < 2
+    estimate = information(hard(causes, 4), causes, permutations=500)
+    assert estimate.plug_in == pytest.approx(2)
+    assert estimate.p_value == pytest.approx(1 / 501)
+    assert estimate.null_95 < estimate.corrected < 2
 
 
 def test_answers_that_never_differ_tell_nothing():
     answers = np.tile([0.7, 0.2, 0.1], (30, 1))
-    found = information(answers, np.arange(30) % 3, permutations=100)
-    assert found.plug_in == pytest.approx(0, abs=1e-12)
-    assert found.corrected == pytest.approx(0, abs=1e-12)
-    assert found.p_value == 1
+    estimate = information(answers, np.arange(30) % 3, permutations=100)
+    assert estimate.plug_in == pytest.approx(0, abs=1e-12)
+    assert estimate.corrected == pytest.approx(0, abs=1e-12)
+    assert estimate.p_value == 1
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
@@ -109,13 +109,13 @@ def test_the_null_is_calibrated_and_the_correction_takes_the_bias_off(kind):
     """200 experiments without an effect: p is uniform, the plug-in value biased, the corrected one is not."""
     rng = np.random.default_rng(2)
     answers = hard(rng.integers(0, 5, (200, 60)), 5) if kind == "hard" else soft(rng, 200, 60, 5)
-    found = information(answers, np.arange(60) % 5, permutations=199, seed=3)
-    assert stats.kstest(found.p_value, "uniform").pvalue > 0.01
-    assert abs((found.p_value <= 0.05).mean() - 0.05) < 0.04
-    assert abs(((found.plug_in > found.null_95).mean()) - 0.05) < 0.04
-    error = found.corrected.std() / math.sqrt(200)
-    assert abs(found.corrected.mean()) < 4 * error
-    assert found.plug_in.mean() > 10 * error
+    estimate = information(answers, np.arange(60) % 5, permutations=199, seed=3)
+    assert stats.kstest(estimate.p_value, "uniform").pvalue > 0.01
+    assert abs((estimate.p_value <= 0.05).mean() - 0.05) < 0.04
+    assert abs(((estimate.plug_in > estimate.null_95).mean()) - 0.05) < 0.04
+    error = estimate.corrected.std() / math.sqrt(200)
+    assert abs(estimate.corrected.mean()) < 4 * error
+    assert estimate.plug_in.mean() > 10 * error
 
 
 def test_an_effect_is_found_and_its_size_kept():
@@ -123,11 +123,11 @@ def test_an_effect_is_found_and_its_size_kept():
     rng = np.random.default_rng(4)
     causes = np.tile(np.arange(5), 12)
     answers = np.where(rng.random((100, 60)) < 0.6, causes, rng.integers(0, 5, (100, 60)))
-    found = information(hard(answers, 5), causes, permutations=199)
+    estimate = information(hard(answers, 5), causes, permutations=199)
     truth = mutual_information(0.6 * np.eye(5) + 0.4 * np.full((5, 5), 0.2))
-    assert (found.p_value < 0.01).mean() > 0.95
-    assert abs(found.corrected.mean() - truth) < abs(found.plug_in.mean() - truth)
-    assert found.plug_in.mean() > truth
+    assert (estimate.p_value < 0.01).mean() > 0.95
+    assert abs(estimate.corrected.mean() - truth) < abs(estimate.plug_in.mean() - truth)
+    assert estimate.plug_in.mean() > truth
 
 
 def test_what_a_block_explains_does_not_count():
@@ -148,7 +148,8 @@ def test_what_a_block_explains_does_not_count():
 def test_miller_madow_takes_most_of_the_bias_off():
     rng = np.random.default_rng(6)
     tables = [rng.multinomial(100, np.full(16, 1 / 16)).reshape(4, 4) for _ in range(300)]
-    plug_in, corrected = (np.mean([f(table) for table in tables]) for f in (mutual_information, miller_madow))
+    plug_in = np.mean([mutual_information(table) for table in tables])
+    corrected = np.mean([miller_madow(table) for table in tables])
     assert plug_in > 0.05
     assert abs(corrected) < 0.1 * plug_in
     counts = np.array([[5, 1], [2, 8]])
@@ -161,15 +162,15 @@ def test_accuracy_is_exact_at_each_layer():
     truth = np.array([0, 1, 2, 0, 1, 2, 0, 1])
     right, wrong = hard(truth, 3), hard((truth + 1) % 3, 3)
     half = np.where(np.arange(8)[:, None] < 4, right, wrong)
-    found = accuracy(np.stack([right, wrong, half]), truth)
-    assert found.rate.mean.tolist() == [1, 0, 0.5]
-    assert found.chance == pytest.approx(1 / 3)
+    shares = accuracy(np.stack([right, wrong, half]), truth)
+    assert shares.rate.mean.tolist() == [1, 0, 0.5]
+    assert shares.chance == pytest.approx(1 / 3)
     expected = stats.binomtest(4, 8, 1 / 3, alternative="greater")
-    assert found.p_value[2] == pytest.approx(expected.pvalue)
-    assert found.p_value[1] == 1
+    assert shares.p_value[2] == pytest.approx(expected.pvalue)
+    assert shares.p_value[1] == 1
     interval = expected.proportion_ci  # one-sided; the interval of the rate is two-sided
-    assert found.rate.low[2] < interval().low
-    assert accuracy(half, truth, chance=0.5).p_value > found.p_value[2]
+    assert shares.rate.low[2] < interval().low
+    assert accuracy(half, truth, chance=0.5).p_value > shares.p_value[2]
 
 
 def test_a_tie_is_a_miss():

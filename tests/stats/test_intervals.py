@@ -71,39 +71,41 @@ def test_crossed_designs_are_covered(units: int, items: int, shape: str) -> None
 
 def test_symmetric_values_have_the_interval_of_t() -> None:
     values = np.array([[-3.0, -2.0, -1.0, 1.0, 2.0, 3.0], [7.0, 8.0, 9.0, 11.0, 12.0, 13.0]])
-    found = mean_interval(values)
+    interval = mean_interval(values)
     low, high = scipy_stats.t.interval(0.95, 5, values.mean(1), scipy_stats.sem(values, axis=1))
-    np.testing.assert_allclose(found.low, low)
-    np.testing.assert_allclose(found.high, high)
-    assert found.n == 6
+    np.testing.assert_allclose(interval.low, low)
+    np.testing.assert_allclose(interval.high, high)
+    assert interval.n == 6
 
 
 def test_skewness_lengthens_its_own_side_and_shortens_the_other_a_little() -> None:
     values = np.random.default_rng(3).exponential(size=(500, 8))
-    found, means = mean_interval(values), values.mean(1)
+    interval, means = mean_interval(values), values.mean(1)
     low, high = scipy_stats.t.interval(0.95, 7, means, scipy_stats.sem(values, axis=1))
-    assert (means - found.low >= 0.98 * (means - low) - 1e-12).all()
-    assert (found.high - means >= 0.98 * (high - means) - 1e-12).all()
+    assert (means - interval.low >= 0.98 * (means - low) - 1e-12).all()
+    assert (interval.high - means >= 0.98 * (high - means) - 1e-12).all()
     right = scipy_stats.skew(values, axis=1) > 1
-    assert (found.high[right] > high[right] + 1e-3).all()
-    assert (found.high - found.low > 0.99 * (high - low)).all()
+    assert (interval.high[right] > high[right] + 1e-3).all()
+    assert (interval.high - interval.low > 0.99 * (high - low)).all()
 
 
 def test_intervals_move_scale_and_turn_with_the_values() -> None:
     values = np.random.default_rng(4).lognormal(size=9)
-    found, moved, turned = (mean_interval(array) for array in (values, 5 + 2 * values, -values))
-    assert moved.low == pytest.approx(5 + 2 * found.low)
-    assert moved.high == pytest.approx(5 + 2 * found.high)
-    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
-    assert mean_interval(values[::-1]).high == pytest.approx(found.high)
+    interval = mean_interval(values)
+    moved = mean_interval(5 + 2 * values)
+    turned = mean_interval(-values)
+    assert moved.low == pytest.approx(5 + 2 * interval.low)
+    assert moved.high == pytest.approx(5 + 2 * interval.high)
+    assert (turned.low, turned.high) == pytest.approx((-interval.high, -interval.low))
+    assert mean_interval(values[::-1]).high == pytest.approx(interval.high)
 
 
 def test_a_difference_of_normal_like_sets_has_the_interval_of_welch() -> None:
     first, second = np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([-3.0, 0.0, 3.0])
-    found = difference_interval(first, second)
+    interval = difference_interval(first, second)
     welch = scipy_stats.ttest_ind(first, second, equal_var=False).confidence_interval()
-    assert (found.low, found.high) == pytest.approx((welch.low, welch.high))
-    assert found.n == 3
+    assert (interval.low, interval.high) == pytest.approx((welch.low, welch.high))
+    assert interval.n == 3
 
 
 def test_difference_of_independent_sets_is_wider_than_that_of_pairs() -> None:
@@ -145,9 +147,9 @@ def test_crossed_difference_shares_its_units() -> None:
     rng = np.random.default_rng(5)
     unit = rng.normal(scale=10, size=(20, 1))
     first, second = unit + rng.normal(size=(20, 8)) + 1, unit + rng.normal(size=(20, 3))
-    found = crossed_interval(first, second)
-    assert found.mean == pytest.approx(first.mean() - second.mean())
-    assert 0 < found.high - found.low < 3, "the spread of the units cancels"
+    interval = crossed_interval(first, second)
+    assert interval.mean == pytest.approx(first.mean() - second.mean())
+    assert 0 < interval.high - interval.low < 3, "the spread of the units cancels"
     same = crossed_interval(first, first)
     assert same.mean == 0
     assert same.low < 0 < same.high
@@ -178,8 +180,8 @@ def test_missing_values_and_single_units_give_nan_without_warnings() -> None:
 def test_equal_units_have_no_width_to_the_last_bit() -> None:
     values = np.full((2, 7), 0.1)
     values[1] = 0.0
-    for found in (mean_interval(values), crossed_interval(np.stack([values, values], axis=-1))):
-        assert found.low.tolist() == found.mean.tolist() == found.high.tolist() == [0.1, 0.0]
+    for interval in (mean_interval(values), crossed_interval(np.stack([values, values], axis=-1))):
+        assert interval.low.tolist() == interval.mean.tolist() == interval.high.tolist() == [0.1, 0.0]
 
 
 def test_probabilities_stay_within_bounds_and_all_right_is_not_certainty() -> None:
@@ -188,11 +190,11 @@ def test_probabilities_stay_within_bounds_and_all_right_is_not_certainty() -> No
     bounded = mean_interval(rare, within=intervals.PROBABILITY)
     assert (bounded.low, bounded.high) == (0.0, mean_interval(rare).high)
     shares = np.array([[1.0] * 8, [0.0] * 8, [0.25] * 8])
-    found = mean_interval(shares, within=intervals.PROBABILITY)
+    interval = mean_interval(shares, within=intervals.PROBABILITY)
     exact = intervals.binomial_interval(8, 8)
-    assert (found.low[0], found.high[0]) == pytest.approx((float(exact.low), 1.0))
-    assert (found.low[1], found.high[1]) == pytest.approx((0.0, 1 - float(exact.low)))
-    assert (found.low[2], found.high[2]) == (0.25, 0.25)
+    assert (interval.low[0], interval.high[0]) == pytest.approx((float(exact.low), 1.0))
+    assert (interval.low[1], interval.high[1]) == pytest.approx((0.0, 1 - float(exact.low)))
+    assert (interval.low[2], interval.high[2]) == (0.25, 0.25)
     assert mean_interval(np.ones(8) * (1 + 1e-7), within=intervals.PROBABILITY).high == 1
     with pytest.raises(UsageError, match="within the bounds"):
         mean_interval(np.array([0.5, 1.2]), within=intervals.PROBABILITY)
@@ -213,9 +215,9 @@ def test_ratios_are_of_means_and_need_something_to_take_a_part_of() -> None:
 def test_ratios_are_covered() -> None:
     rng = np.random.default_rng(6)
     shifts = rng.normal(9, 1.0, (4000, 8))
-    found = ratio_interval(0.4 * shifts + rng.exponential(size=shifts.shape) - 1, shifts)
-    assert np.isfinite(found.mean).all()
-    assert 0.93 < _share(found, 0.4) < 0.985
+    interval = ratio_interval(0.4 * shifts + rng.exponential(size=shifts.shape) - 1, shifts)
+    assert np.isfinite(interval.mean).all()
+    assert 0.93 < _share(interval, 0.4) < 0.985
 
 
 def test_excludes_zero_has_a_sign_and_nan_excludes_nothing() -> None:
@@ -235,10 +237,10 @@ def test_binomial_interval_is_clopper_pearson() -> None:
 
 
 def test_correlation_intervals_stay_within_one_and_need_an_exchange() -> None:
-    found = intervals.correlation_interval(0.9, 12)
-    assert 0.6 < found.low < 0.9 < found.high < 1
+    interval = intervals.correlation_interval(0.9, 12)
+    assert 0.6 < interval.low < 0.9 < interval.high < 1
     wide = intervals.correlation_interval(0.9, 5)
-    assert wide.low < found.low
+    assert wide.low < interval.low
     assert np.isnan([intervals.correlation_interval(1.0, 12).low, intervals.correlation_interval(0.5, 3).low]).all()
 
 

@@ -30,13 +30,13 @@ def design() -> PromptDesign:
 
 
 def hugging_face_states(hf, model, text: str, beginning: str = "") -> torch.Tensor:
-    one = chat(text, beginning)
-    out = hf(torch.tensor([render(model.tokenizer, one).tokens]), output_hidden_states=True)
+    prompt = chat(text, beginning)
+    out = hf(torch.tensor([render(model.tokenizer, prompt).tokens]), output_hidden_states=True)
     return torch.stack(out.hidden_states[1:])[:, 0, -1]  # the last one is already normed
 
 
 def test_mean_difference_is_the_difference_of_means(model, plain_hf, design):
-    found = extract.mean_difference(model, ["cats"], design)["cats"]
+    extracted = extract.mean_difference(model, ["cats"], design)["cats"]
     hf, prompts = plain_hf("qwen2"), design.extraction
 
     def mean(words: list[str]) -> torch.Tensor:
@@ -45,11 +45,11 @@ def test_mean_difference_is_the_difference_of_means(model, plain_hf, design):
 
     expected = mean(["cats"]) - mean(list(prompts.baseline_words))
     for layer in range(model.n_layers - 1):
-        torch.testing.assert_close(found.vectors[layer], expected[layer], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(extracted.vectors[layer], expected[layer], atol=1e-4, rtol=1e-4)
 
 
 def test_paired_pca_is_the_first_component_with_the_pairs_sign(model, plain_hf, design):
-    found = extract.paired_pca(model, ["cats"], design)["cats"]
+    extracted = extract.paired_pca(model, ["cats"], design)["cats"]
     hf, prompts = plain_hf("qwen2"), design.extraction
     pairs = [
         (hugging_face_states(hf, model, c.replace("{concept}", "cats"), b), hugging_face_states(hf, model, n, b))
@@ -59,11 +59,11 @@ def test_paired_pca_is_the_first_component_with_the_pairs_sign(model, plain_hf, 
     for layer in range(model.n_layers - 1):
         rows = torch.stack([x[layer] - (x[layer] + y[layer]) / 2 for pair in pairs for x, y in (pair, pair[::-1])])
         _, vectors = torch.linalg.eigh(rows.double().T @ rows.double())
-        direction = found.vectors[layer].double()
+        direction = extracted.vectors[layer].double()
         assert abs(direction @ vectors[:, -1]) == pytest.approx(1.0, abs=1e-4)
         larger = sum(float((x[layer] - y[layer]).double() @ direction) > 0 for x, y in pairs)
         assert larger >= len(pairs) / 2
-        assert found.norms[layer] == pytest.approx(1.0, abs=1e-5)
+        assert extracted.norms[layer] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_sign_follows_the_order_of_the_pair(model, design):
@@ -79,11 +79,11 @@ def test_sign_follows_the_order_of_the_pair(model, design):
 
 
 def test_provenance(model, design):
-    about = extract.paired_pca(model, ["cats"], design)["cats"].provenance
-    assert about["identity"] == model.identity
-    assert about["method"] == "paired_pca"
-    assert len(str(about["prompts_sha256"])) == 64
-    assert about["versions"]["torch"] == torch.__version__
+    provenance = extract.paired_pca(model, ["cats"], design)["cats"].provenance
+    assert provenance["identity"] == model.identity
+    assert provenance["method"] == "paired_pca"
+    assert len(str(provenance["prompts_sha256"])) == 64
+    assert provenance["versions"]["torch"] == torch.__version__
 
 
 def test_random_controls(model):
@@ -141,8 +141,8 @@ def test_an_interrupted_extraction_keeps_what_it_has(model, tiny_model, design, 
     begun: list[str] = []
     usual = extract._by_pairs
 
-    def interrupted(*given):
-        of = usual(*given)
+    def interrupted(*arguments):
+        of = usual(*arguments)
 
         def rows(concept: str):
             begun.append(concept)
@@ -164,17 +164,19 @@ def test_an_interrupted_extraction_keeps_what_it_has(model, tiny_model, design, 
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_activations_are_those_of_the_last_token_of_each_prompt(raw, model, plain_hf):
-    found, read = extract.activations(model, PROMPTS, raw=raw), raw_states if raw else hugging_face_states
+    streams, read = extract.activations(model, PROMPTS, raw=raw), raw_states if raw else hugging_face_states
     expected = torch.stack([read(plain_hf("qwen2"), model, text) for text in PROMPTS], dim=1)
-    assert found.values.shape == (4, len(PROMPTS), model.d_model)
-    torch.testing.assert_close(found.values[:3], expected[:3], atol=1e-5, rtol=0)
-    one, listed = (extract.activations(model, given, raw=raw) for given in (PROMPTS[0], PROMPTS[:1]))
-    torch.testing.assert_close(one.values, listed.values, atol=0, rtol=0)
-    assert one.provenance == listed.provenance != found.provenance
+    assert streams.values.shape == (4, len(PROMPTS), model.d_model)
+    torch.testing.assert_close(streams.values[:3], expected[:3], atol=1e-5, rtol=0)
+    single = extract.activations(model, PROMPTS[0], raw=raw)
+    listed = extract.activations(model, PROMPTS[:1], raw=raw)
+    torch.testing.assert_close(single.values, listed.values, atol=0, rtol=0)
+    assert single.provenance == listed.provenance != streams.provenance
 
 
 def test_raw_and_templated_prompts_are_told_apart(model):
-    raw, templated = (extract.activations(model, PROMPTS, raw=raw) for raw in (True, False))
+    raw = extract.activations(model, PROMPTS, raw=True)
+    templated = extract.activations(model, PROMPTS, raw=False)
     assert (raw.values - templated.values).abs().max() > 0.1
     with pytest.raises(UsageError, match="other prompts"):
         extract.contrast_of(raw, templated)
@@ -186,37 +188,39 @@ def test_raw_prompts_have_the_special_tokens_that_the_tokenizer_adds(tiny_model)
         plain = extract.activations(model, PROMPTS, raw=True)
         real = type(model.tokenizer).__call__
         bos = model.tokenizer.bos_token
-        patch.setattr(type(model.tokenizer), "__call__", lambda own, text, **more: real(own, bos + text, **more))
+        patch.setattr(
+            type(model.tokenizer), "__call__", lambda tokenizer, text, **more: real(tokenizer, bos + text, **more)
+        )
         begun = extract.activations(model, PROMPTS, raw=True)
     assert plain.provenance["prompts_sha256"] == begun.provenance["prompts_sha256"]
     assert plain.provenance["tokens_sha256"] != begun.provenance["tokens_sha256"]
 
 
-def naive_contrast(theirs: torch.Tensor, ours: torch.Tensor, method: str) -> torch.Tensor:
+def naive_contrast(finetuned: torch.Tensor, ours: torch.Tensor, method: str) -> torch.Tensor:
     """One layer's contrast (prompt d_model each), by the centred pairs' covariance or as the difference of means."""
     if method == "mean_difference":
-        return theirs.mean(0) - ours.mean(0)
-    rows = torch.cat([theirs - (theirs + ours) / 2, ours - (theirs + ours) / 2]).double()
+        return finetuned.mean(0) - ours.mean(0)
+    rows = torch.cat([finetuned - (finetuned + ours) / 2, ours - (finetuned + ours) / 2]).double()
     _, vectors = torch.linalg.eigh(rows.T @ rows)
     direction = vectors[:, -1]
-    above = ((theirs - ours).double() @ direction > 0).sum()
-    return (direction if above >= len(theirs) / 2 else -direction).float()
+    above = ((finetuned - ours).double() @ direction > 0).sum()
+    return (direction if above >= len(finetuned) / 2 else -direction).float()
 
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("method", ["paired_pca", "mean_difference"])
 def test_contrast_equals_a_naive_computation(method, raw, tiny_model, plain_hf):
-    model, other = (tiny_model("qwen2", seed=seed) for seed in (0, 1))
-    found = extract.model_contrast(model, other, PROMPTS[:3], method=method, raw=raw)
+    model = tiny_model("qwen2", seed=0)
+    other = tiny_model("qwen2", seed=1)
+    extracted = extract.model_contrast(model, other, PROMPTS[:3], method=method, raw=raw)
     read = raw_states if raw else hugging_face_states
-    theirs, ours = (
-        torch.stack([read(plain_hf("qwen2", seed=seed), model, text) for text in PROMPTS[:3]], dim=1) for seed in (1, 0)
-    )
+    finetuned = torch.stack([read(plain_hf("qwen2", seed=1), model, text) for text in PROMPTS[:3]], dim=1)
+    ours = torch.stack([read(plain_hf("qwen2", seed=0), model, text) for text in PROMPTS[:3]], dim=1)
     for layer in range(model.n_layers - 1):
-        expected = naive_contrast(theirs[layer], ours[layer], method)
-        torch.testing.assert_close(found.vectors[layer], expected, atol=1e-4, rtol=1e-4)
+        expected = naive_contrast(finetuned[layer], ours[layer], method)
+        torch.testing.assert_close(extracted.vectors[layer], expected, atol=1e-4, rtol=1e-4)
     if method == "paired_pca":
-        assert found.norms == pytest.approx(dict.fromkeys(range(4), 1.0))
+        assert extracted.norms == pytest.approx(dict.fromkeys(range(4), 1.0))
 
 
 @pytest.mark.parametrize("method", ["paired_pca", "mean_difference"])
@@ -234,20 +238,21 @@ def test_contrast_turns_round_with_the_models_and_is_zero_with_itself(method, mo
 @pytest.mark.parametrize("backend", ["bridge", "hooked"])
 @pytest.mark.parametrize("method", ["paired_pca", "mean_difference"])
 def test_contrast_in_two_phases_is_exactly_the_direct_one(method, backend, tiny_model, tmp_path):
-    model, other = (tiny_model("qwen2", backend, seed=seed) for seed in (0, 1))
-    for name, one in (("base", model), ("finetuned", other)):
-        extract.activations(one, PROMPTS).save(tmp_path / f"{name}.safetensors")
+    model = tiny_model("qwen2", backend, seed=0)
+    other = tiny_model("qwen2", backend, seed=1)
+    for name, source in (("base", model), ("finetuned", other)):
+        extract.activations(source, PROMPTS).save(tmp_path / f"{name}.safetensors")
     read = [extract.Activations.load(tmp_path / f"{name}.safetensors") for name in ("finetuned", "base")]
-    found, direct = (
+    extracted, direct = (
         extract.contrast_of(*read, method=method),
         extract.model_contrast(model, other, PROMPTS, method=method),
     )
-    assert found.fingerprint() == direct.fingerprint()
-    assert found.provenance == direct.provenance
-    assert (found.name, found.n_layers) == (direct.name, direct.n_layers) == ("contrast", 4)
-    assert found.provenance["identity"] == model.identity
-    assert found.provenance["other_identity"] == other.identity
-    assert (found.provenance["method"], found.provenance["direction"]) == ("model_contrast", method)
+    assert extracted.fingerprint() == direct.fingerprint()
+    assert extracted.provenance == direct.provenance
+    assert (extracted.name, extracted.n_layers) == (direct.name, direct.n_layers) == ("contrast", 4)
+    assert extracted.provenance["identity"] == model.identity
+    assert extracted.provenance["other_identity"] == other.identity
+    assert (extracted.provenance["method"], extracted.provenance["direction"]) == ("model_contrast", method)
 
 
 def test_contrast_of_what_does_not_belong_together(model, tiny_model, tiny_checkpoint):

@@ -109,11 +109,11 @@ def test_depth_of_a_gguf_vector(tmp_path):
         whole.check_fits(D_MODEL, 8)
     mi.ConceptVector.load(tmp_path / "whole.gguf", n_layers=8).check_fits(D_MODEL, 8)
     write_like_repeng(tmp_path / "some.gguf", dict.fromkeys((2, 4), ones))
-    some = mi.ConceptVector.load(tmp_path / "some.gguf")
-    assert some.n_layers is None
-    some.check_fits(D_MODEL, 8)
+    loaded = mi.ConceptVector.load(tmp_path / "some.gguf")
+    assert loaded.n_layers is None
+    loaded.check_fits(D_MODEL, 8)
     with pytest.raises(VectorMismatchError, match="at least 5"):
-        some.check_fits(D_MODEL, 4)
+        loaded.check_fits(D_MODEL, 4)
 
 
 def test_vector_of_another_width(tmp_path, model):
@@ -177,9 +177,9 @@ def test_specifications_travel_to_other_processes():
 
     steer = mi.Injection(random_vector(), layers=[1, 2], strength=1.0)
     both = steer + mi.Injection(random_vector(seed=1), relative_strength=0.3)
-    for what in (steer, both, conversation()):
-        for again in (pickle.loads(pickle.dumps(what)), copy.deepcopy(what)):
-            assert again.key == what.key if hasattr(what, "key") else again == what
+    for unsavable in (steer, both, conversation()):
+        for again in (pickle.loads(pickle.dumps(unsavable)), copy.deepcopy(unsavable)):
+            assert again.key == unsavable.key if hasattr(unsavable, "key") else again == unsavable
 
 
 def test_provenance_is_in_the_file(tmp_path):
@@ -187,16 +187,16 @@ def test_provenance_is_in_the_file(tmp_path):
 
     path = random_vector().save(tmp_path / "v.safetensors")
     with safe_open(str(path), framework="pt") as file:
-        about = json.loads(file.metadata()["mechint"])
-    assert about["n_layers"] == 4
-    assert set(about["norms"]) == {"1", "2", "3"}
+        metadata = json.loads(file.metadata()["mechint"])
+    assert metadata["n_layers"] == 4
+    assert set(metadata["norms"]) == {"1", "2", "3"}
 
 
 @pytest.mark.parametrize("suffix", [".gguf", ".safetensors"])
 def test_one_tensor_may_stand_at_several_layers(suffix, tmp_path):
     row = torch.ones(4)
-    made = mi.ConceptVector({1: row, 2: row}, "twice")
-    assert mi.ConceptVector.load(made.save(tmp_path / f"v{suffix}")).norms == {1: 2.0, 2: 2.0}
+    vector = mi.ConceptVector({1: row, 2: row}, "twice")
+    assert mi.ConceptVector.load(vector.save(tmp_path / f"v{suffix}")).norms == {1: 2.0, 2: 2.0}
 
 
 @pytest.mark.parametrize(
@@ -220,5 +220,5 @@ def test_what_is_no_vector_by_layer_is_refused_and_never_rounded(vectors):
 
 
 def test_whole_numbers_and_halves_become_float32():
-    found = mi.ConceptVector({1: torch.tensor([3, 4]), np.int64(2): torch.tensor([3, 4], dtype=torch.float16)})
-    assert found.norms == {1: 5.0, 2: 5.0}
+    vector = mi.ConceptVector({1: torch.tensor([3, 4]), np.int64(2): torch.tensor([3, 4], dtype=torch.float16)})
+    assert vector.norms == {1: 5.0, 2: 5.0}

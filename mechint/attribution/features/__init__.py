@@ -1,1 +1,1 @@
-"""Features of sparse autoencoders: what they read, what they carry, and whether they are causes. See `mi.sae`."""
+"""Features of sparse autoencoders: activations, attribution, and tests of whether they are causes. See `mi.sae`."""

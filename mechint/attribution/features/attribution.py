@@ -145,7 +145,7 @@ def feature_label(layer: int, feature: int) -> str:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Two rows of `states`, and what differs between them."""
+    """Two rows of `states`, and the differences between them."""
 
     states: FeatureReading
     clean: int
@@ -168,7 +168,8 @@ class _Runs:
 
     def change(self, features: Sequence[int]) -> Float[Tensor, "pos features"]:
         """Injected minus clean activations, in float64."""
-        before, after = (self.states.acts[row][:, list(features)].cpu().double() for row in (self.clean, self.injected))
+        before = self.states.acts[self.clean][:, list(features)].cpu().double()
+        after = self.states.acts[self.injected][:, list(features)].cpu().double()
         return after - before
 
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from mechint.attribution.features.feature_reading import FeatureReading
 from mechint.base.errors import UnknownNameError, UsageError
 from mechint.base.signatures import checked
-from mechint.interventions.specifications import Clean, Injection, InjectionSum, Intervention
+from mechint.interventions.specifications import Intervention
 
 Series = Literal["clean", "injected", "random", "swapped"]
 
@@ -105,7 +105,7 @@ def check_row(states: FeatureReading, row: int) -> None:
 
 def clean_row(states: FeatureReading) -> int:
     """Return the row that nothing was done to; raises UsageError if there is none, or more than one."""
-    rows = [row for row, intervention in enumerate(states.reading.interventions) if isinstance(intervention, Clean)]
+    rows = [row for row, intervention in enumerate(states.reading.interventions) if intervention.kind == "clean"]
     if len(rows) != 1:
         raise UsageError(
             given=f"{len(rows)} clean rows among {', '.join(states.reading.names)}",
@@ -116,18 +116,16 @@ def clean_row(states: FeatureReading) -> int:
 
 
 def series_of(intervention: Intervention) -> Series:
-    """Return what kind of row an intervention makes; random vectors are known by their provenance."""
-    if isinstance(intervention, Clean):
-        return "clean"
-    if isinstance(intervention, Injection | InjectionSum):
-        drawn = all(term.vector.provenance.get("method") == "random" for term in intervention.terms)
-        return "random" if drawn else "injected"
-    return "swapped"
+    """Return the series of an intervention's row; random vectors are known by their provenance."""
+    if intervention.kind != "injected":
+        return intervention.kind
+    drawn = all(term.vector.provenance.get("method") == "random" for term in intervention.terms)
+    return "random" if drawn else "injected"
 
 
 def concept_of(intervention: Intervention, concepts: Mapping[str, str] | None = None) -> str:
     """Return the concept an intervention counts for: as given, else the vector's name, else the intervention's."""
-    if concepts is not None and not isinstance(intervention, Clean):
+    if concepts is not None and intervention.kind != "clean":
         if intervention.name not in concepts:
             raise UnknownNameError(
                 given=f"intervention {intervention.name!r} without a concept",
@@ -135,6 +133,6 @@ def concept_of(intervention: Intervention, concepts: Mapping[str, str] | None = 
                 advice="add it to `concepts`",
             )
         return concepts[intervention.name]
-    if isinstance(intervention, Injection) and intervention.vector.name:
-        return intervention.vector.name
+    if len(intervention.terms) == 1 and intervention.terms[0].vector.name:
+        return intervention.terms[0].vector.name
     return intervention.name

@@ -22,9 +22,19 @@ if TYPE_CHECKING:
 _OPTION = "center_writing_weights"
 # Options of TransformerLens that change no residual, or nothing but where it is computed.
 _HARMLESS = {
-    "fold_ln", "center_unembed", "fold_value_biases", "refactor_factored_attn_matrices", "n_ctx", "dtype", "device",
-    "move_to_device", "default_padding_side", "default_prepend_bos", "torch_dtype", "trust_remote_code",
-}  # fmt: skip
+    "fold_ln",
+    "center_unembed",
+    "fold_value_biases",
+    "refactor_factored_attn_matrices",
+    "n_ctx",
+    "dtype",
+    "device",
+    "move_to_device",
+    "default_padding_side",
+    "default_prepend_bos",
+    "torch_dtype",
+    "trust_remote_code",
+}
 
 
 def centred(resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:

@@ -54,7 +54,7 @@ def clamp(
     to: Clamp = "injected_mean",
     positions: Positions = "read",
 ) -> float:
-    """Return logit_diff of a row whose features are set to what they are in row `injected`.
+    """Return logit_diff of a row whose features are set to their activations in row `injected`.
 
     `to`: "injected", at the same position; or "injected_mean", their mean over the chosen positions there. Else as
     `ablate`.

@@ -1,4 +1,4 @@
-"""What a sparse autoencoder says of itself, held against a model; neither of them has to be loaded."""
+"""The configuration of a sparse autoencoder, checked against a model; neither of them has to be loaded."""
 
 from __future__ import annotations
 
@@ -86,12 +86,17 @@ def check_shape(name: str, layer: int, d_in: int, *, model: str, n_layers: int, 
         )
 
 
+def _last_part(path: str) -> str:
+    """Return the last part of a model's path, in small letters: names are compared without their owners."""
+    return path.rstrip("/").split("/")[-1].lower()
+
+
 def check_owner(name: str, trained_on: str | None, model: str, *, any_model: bool, warn: bool = True) -> None:
     """Compare the model that an SAE was trained on with the one at hand, by the last part of their paths.
 
     Raises SAEMismatchError for another one; with `warn`, warns (FeatureWarning) for a finetuned copy and `any_model`.
     """
-    base_name, model_name = (str(text).rstrip("/").split("/")[-1].lower() for text in (trained_on, model))
+    base_name, model_name = _last_part(str(trained_on)), _last_part(str(model))
     if trained_on is None or base_name == model_name:
         return
     if not (any_model or model_name.startswith(f"{base_name}-")):

@@ -75,13 +75,13 @@ class Dictionary:
     def rest(
         self, resid: Float[Tensor, "*rows d_model"], acts: Float[Tensor, "*rows d_sae"]
     ) -> Float[Tensor, "*rows d_model"]:
-        """Return what features do not hold of residuals: the SAE's bias and its error."""
+        """Return the part of residuals that features do not hold: the SAE's bias and its error."""
         rest: Tensor = resid.float().to(acts.device) - acts @ self.decoder
         return rest
 
     @torch.no_grad()
     def reconstruct(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
-        """Return what the SAE makes of residuals, as SAE Lens computes it; with their mean where it was taken away."""
+        """Return residuals as the SAE rebuilds them, computed by SAE Lens; with their mean where it was taken away."""
         inputs = self._input(resid)
         rebuilt: Tensor = self.sae.decode(self.sae.encode(inputs)).float()
         return rebuilt + resid.float().to(rebuilt.device).mean(dim=-1, keepdim=True) if self.centred else rebuilt
@@ -188,7 +188,7 @@ def as_dictionary(model: Model, sae: AnySAE, name: str, centre: bool | None = No
 
 
 def _in_float32(sae: AnySAE) -> AnySAE:
-    """Return an SAE of half precision as a copy in float32: rounding its sums, too, would blur what it finds."""
+    """Return an SAE of half precision as a copy in float32: rounding its sums, too, would blur its features."""
     return sae if sae.dtype.itemsize >= torch.float32.itemsize else copy.deepcopy(sae).to(dtype=torch.float32)
 
 
@@ -221,7 +221,7 @@ def _check_normalisation(sae: AnySAE, name: str) -> None:
 
 
 def _decoder(sae: AnySAE) -> Float[Tensor, "d_sae d_model"]:
-    """Return what one unit of each feature writes (SAEs that scale activations by the decoder's norms divide by it)."""
+    """Return each feature's write per unit (SAEs that scale activations by the decoder's norms divide by them)."""
     weight: Tensor = sae.W_dec.detach().float()
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         weight = weight / weight.norm(dim=-1, keepdim=True).clamp_min(1e-30)
@@ -248,7 +248,7 @@ def _check_linear(dictionary: Dictionary) -> None:
 
 
 def _scale(sae: AnySAE, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows 1"] | None:
-    """Return what an SAE that normalises each position multiplies its output with there."""
+    """Return the factor by which an SAE that normalises each position multiplies its output there."""
     kind = sae.cfg.normalize_activations
     if kind == "layer_norm":
         return resid.std(dim=-1, keepdim=True)

@@ -84,9 +84,8 @@ def discriminate(
     Raises UsageError for fewer than two units, other features, missing values, or pairs of other units.
     """
     _check(first, second, paired, test)
-    a, b = (np.asarray(frame, dtype=np.float64) for frame in (first, second[first.columns]))
-    if paired:
-        b = np.asarray(second.loc[first.index, first.columns], dtype=np.float64)
+    a = first.to_numpy(np.float64)
+    b = (second.loc[first.index, first.columns] if paired else second[first.columns]).to_numpy(np.float64)
     scale = np.maximum(np.abs(a).max(0), np.abs(b).max(0)) * _ROUNDING
     deviation = (a - b).std(0, ddof=1) if paired else _pooled(a, b)
     spread, differs = deviation > scale, np.abs(a.mean(0) - b.mean(0)) > scale

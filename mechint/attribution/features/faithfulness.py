@@ -32,7 +32,7 @@ def faithfulness(
     n_random: int = 30,
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Return what was attributed to features beside what setting each of them alone does to logit_diff.
+    """Return attributed effects of features beside measured ones: logit_diff with each of them set alone.
 
     `attributions` is a table of `attribute`, of which the rows of this conversation and intervention are taken: the
     `top` features by size, and `n_random` of the others that are drawn at random. Columns: conversation, intervention,
@@ -107,7 +107,7 @@ def recovered_by_top(
         raise UsageError(f"ks={list(ks)}", f"numbers of features from 0 to {len(order)}", "give fewer features")
     differing = (states.acts[clean] != states.acts[injected]).any(0).nonzero()[:, 0].tolist()
     effects = feature_effects(states, clean, injected, [*(list(order)[:k] for k in ks), differing]).numpy()
-    start, stop = (float(states.logit_diffs[row]) for row in (clean, injected))
+    start, stop = float(states.logit_diffs[clean]), float(states.logit_diffs[injected])
     shift = stop - start if stop != start else float("nan")
     table = pd.DataFrame({"k": list(ks), "logit_diff": start + effects[:-1], "recovered": effects[:-1] / shift})
     table.attrs = {

@@ -35,7 +35,7 @@ class FeatureReading:
 
     @property
     def rest(self) -> Float[Tensor, "row pos d_model"]:
-        """What features do not hold: the SAE's bias and its error."""
+        """The part of the stream that features do not hold: the SAE's bias and its error."""
         return self.dictionary.rest(self.resid, self.acts)
 
     @cached_property

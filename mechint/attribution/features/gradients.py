@@ -101,25 +101,24 @@ def _summed(states: FeatureReading, clean: int, injected: int, points: Points) -
         return torch.lerp(tensor[clean : clean + 1], tensor[injected : injected + 1], fraction).requires_grad_()
 
     resid = between(states.resid)
-    sides = [
-        {cached_layer: between(side[cached_layer]) for cached_layer in above}
-        for side in (reading.cache.keys, reading.cache.values)
-    ]
-    # Blocks up to the layer are not run: their caches only fill their places.
-    keys, values = (
-        tuple(
-            interpolated.get(cached_layer, tensor[:1].expand(count, *tensor.shape[1:]))
-            for cached_layer, tensor in enumerate(side)
-        )
-        for interpolated, side in zip(sides, (reading.cache.keys, reading.cache.values), strict=True)
+    keys = [between(tensor) for tensor in reading.cache.keys[layer + 1 :]]
+    values = [between(tensor) for tensor in reading.cache.values[layer + 1 :]]
+    cache = KVCache(
+        (*_expanded(reading.cache.keys[: layer + 1], count), *keys),
+        (*_expanded(reading.cache.values[: layer + 1], count), *values),
     )
     with torch.enable_grad():
-        diffs = reading.logit_diffs(range(count), resid=resid, layer=layer, cache=KVCache(keys, values))
+        diffs = reading.logit_diffs(range(count), resid=resid, layer=layer, cache=cache)
         total = (weights.to(diffs) * diffs).sum()
-    inputs = [resid, *sides[0].values(), *sides[1].values()]
+    inputs = [resid, *keys, *values]
     slopes = [slope.float().sum(0) for slope in torch.autograd.grad(total, inputs, materialize_grads=True)]
-    pairs = zip(slopes[1 : 1 + len(above)], slopes[1 + len(above) :], strict=True)
+    pairs = zip(slopes[1 : 1 + len(keys)], slopes[1 + len(keys) :], strict=True)
     return Gradient(slopes[0], dict(zip(above, pairs, strict=True)))
+
+
+def _expanded(tensors: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Return caches of blocks that are not run, which only fill their places, for a batch of `count` rows."""
+    return [tensor[:1].expand(count, *tensor.shape[1:]) for tensor in tensors]
 
 
 def _dot(slope: Tensor, change: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What a verdict on features is made from: each candidate removed, held against others of its mass, and inserted."""
+"""The measurements of a verdict on features: each candidate removed and inserted, beside others of its mass."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def necessity(
     mass_by: MassBy = "change",
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Return what is lost when the top k of `order` are set to clean in the injected run, and for random sets.
+    """Return the logits lost when the top k of `order` are set to clean in the injected run, and for random sets.
 
     One row per k, kind ("top", "random", "mass-matched") and draw: logit_diff, effect (logits of the shift that are
     lost; below zero where the shift grows), fraction (effect / logit_diff_shift; NaN for a shift under NO_SHIFT), mass
@@ -67,7 +67,7 @@ def sufficiency(
     mass_by: MassBy = "change",
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Return what is gained when the top k of `order` are set in the clean run to what they are in the injected one.
+    """Return the logits gained when the top k of `order` are set in the clean run as in the injected one.
 
     As `necessity`, whose random sets it uses; `effect` is what is gained.
     """

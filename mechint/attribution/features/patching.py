@@ -1,4 +1,4 @@
-"""Measured effects on logit_diff of giving one run what another holds: some features, the SAE's error, a cached layer.
+"""Activation patching: effects on logit_diff of giving one run another's features, SAE error or cached layers.
 
 Nothing is approximated and no gradient is needed: each effect is one more reading of the conversation.
 """
@@ -41,7 +41,7 @@ def stream_effect(states: FeatureReading, row: int, source: int) -> float:
 
 
 def error_effect(states: FeatureReading, row: int, source: int) -> float:
-    """Return how logit_diff of a row changes when it is given what the SAE leaves out of row `source`."""
+    """Return how logit_diff of a row changes when it is given the SAE's error of row `source`."""
     rest = states.rest
     return _effect(states, row, states.resid[row] + (rest[source] - rest[row]), states.reading.cache, row)
 
@@ -52,10 +52,8 @@ def cache_effects(states: FeatureReading, row: int, source: int) -> dict[int, fl
     effects = {}
     for layer in range(states.dictionary.layer + 1, cache.n_layers):
         rows = [source if other == layer else row for other in range(cache.n_layers)]
-        keys, values = (
-            tuple(tensor[cache_row : cache_row + 1] for cache_row, tensor in zip(rows, side, strict=True))
-            for side in (cache.keys, cache.values)
-        )
+        keys = tuple(tensor[at : at + 1] for at, tensor in zip(rows, cache.keys, strict=True))
+        values = tuple(tensor[at : at + 1] for at, tensor in zip(rows, cache.values, strict=True))
         effects[layer] = _effect(states, row, states.resid[row], KVCache(keys, values), 0)
     return effects
 

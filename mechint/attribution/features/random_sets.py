@@ -34,7 +34,8 @@ def mass(case: Case, mask: Bool[Tensor, " pos"], by: MassBy = "change") -> Float
     if by not in get_args(MassBy):
         raise UsageError(f"mass by {by!r}", ", ".join(get_args(MassBy)), "choose one of these")
     chosen = mask.to(case.states.acts.device)
-    clean, injected = (case.states.acts[row][chosen].double() for row in (case.clean, case.injected))
+    clean = case.states.acts[case.clean][chosen].double()
+    injected = case.states.acts[case.injected][chosen].double()
     magnitudes = (injected - clean).abs() if by == "change" else (injected.abs() + clean.abs()) / 2
     return np.asarray(torch.sum(magnitudes, dim=0).cpu().numpy())
 

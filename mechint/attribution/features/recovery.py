@@ -31,7 +31,7 @@ def curves(draws: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """
     if missing := sorted({*_CELL, "concept", "effect", "mass", "logit_diff_shift"} - set(draws.columns)):
         raise UsageError(f"a table without {', '.join(missing)}", "tables of `measure`", "do not drop columns")
-    effects, masses = (_by_concept(draws, value) for value in ("effect", "mass"))
+    effects, masses = _by_concept(draws, "effect"), _by_concept(draws, "mass")
     shifts = _by_concept(draws, "logit_diff_shift")
     rows = []
     for cell in effects.index[effects.notna().any(axis=1)]:
@@ -64,8 +64,9 @@ def _by_concept(draws: pd.DataFrame, value: str) -> pd.DataFrame:
 
 def _summary(effects: pd.Series, shifts: pd.Series, top: pd.Series, level: float) -> dict[str, float]:
     present = effects.notna().to_numpy()
-    effect, shift, best = (np.asarray(column, dtype=np.float64)[present] for column in (effects, shifts, top))
-    excess = best - effect
+    effect = effects.to_numpy(np.float64)[present]
+    shift = shifts.to_numpy(np.float64)[present]
+    excess = top.to_numpy(np.float64)[present] - effect
     summary = dict(_named("fraction", intervals.ratio_interval(effect, shift, level=level)))
     for name, values in (("effect", effect), ("excess", excess)):
         summary |= dict(_named(name, intervals.mean_interval(values, level=level)))

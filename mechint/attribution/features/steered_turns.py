@@ -15,7 +15,7 @@ from mechint.base.errors import UsageError
 from mechint.base.signatures import checked
 from mechint.interventions.addition import Term
 from mechint.interventions.prefill import Prefilled, injected_positions
-from mechint.interventions.specifications import Clean, Injection, InjectionSum, Intervention
+from mechint.interventions.specifications import Intervention
 from mechint.models.cache import KVCache
 
 
@@ -41,7 +41,7 @@ def unsplit(reading: Reading) -> Reading:
 
 @dataclass(frozen=True, eq=False)
 class Steered:
-    """What an intervention adds to the stream of a whole conversation (nothing, if it is clean), and where."""
+    """The additions of an intervention to the stream of a whole conversation (none, if it is clean)."""
 
     terms: tuple[Term, ...]
     touched: Bool[Tensor, " pos"]
@@ -49,15 +49,14 @@ class Steered:
     @classmethod
     def of(cls, reading: Reading, intervention: Intervention) -> Steered:
         """Work out amounts and positions as a prefill does. Raises UsageError for swaps."""
-        if not isinstance(intervention, Clean | Injection | InjectionSum):
+        if intervention.filler is not None:
             raise UsageError(
                 given=f"{intervention.name}, whose steered turns went through another model",
                 allowed="clean runs and injections",
                 advice="look at the read positions instead: States.acts",
             )
-        injections = () if isinstance(intervention, Clean) else intervention.terms
         terms = []
-        for injection in injections:
+        for injection in intervention.terms:
             amounts = {layer: injection.amount(layer, reading.model) for layer in injection.layers or ()}
             terms.append(Term(0, injected_positions(reading.rendered, injection), amounts))
         touched = torch.zeros(len(reading.rendered.tokens), dtype=torch.bool)
@@ -67,16 +66,16 @@ class Steered:
 
     @property
     def layers(self) -> list[int]:
-        """All layers that something is added at."""
+        """The layers with an addition."""
         return sorted({layer for term in self.terms for layer in term.vectors})
 
     def added(self, layer: int) -> Float[Tensor, "pos d_model"]:
-        """Return what is added at one of `layers`."""
+        """Return the sum of the additions at one of `layers`."""
         parts = [term.positions[:, None] * term.vectors[layer].cpu() for term in self.terms if layer in term.vectors]
         return torch.stack(parts).sum(0)
 
     def edit(self, layer: int, scales: Float[Tensor, " row"]) -> Edit:
-        """Return an edit that adds to each row its scale times what is added at a layer."""
+        """Return an edit that adds to each row its scale times the additions at a layer."""
         added = self.added(layer)
 
         def add(resid: Tensor, rows: Sequence[int]) -> Tensor:

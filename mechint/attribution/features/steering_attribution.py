@@ -1,4 +1,4 @@
-"""Steering attribution: what an injection writes into each feature x how much the answer depends on that feature.
+"""Steering attribution: the write of an injection into each feature x the derivative of logit_diff along it.
 
 Features of the steered turns count too: they act on the answer through the keys and values of the blocks above them.
 """
@@ -42,7 +42,7 @@ def steering_attribution(
     at: float = 0.0,
     step: float = 0.05,
 ) -> pd.DataFrame:
-    """Return how much of what the injection of a row does to logit_diff goes through each feature.
+    """Return how much of the effect on logit_diff of a row's injection goes through each feature.
 
     The injection is scaled by s: s = 0 is the clean run, s = 1 the injection as it is. At every position of the whole
     conversation, a feature's attribution is what is written into it x how much it matters, summed over positions:
@@ -95,7 +95,7 @@ def encoder_directions(dictionary: Dictionary, features: Sequence[int]) -> Float
 
 @dataclass(frozen=True)
 class _Span:
-    """From scale `start` to `stop`: what is written there counts `weight` times, with what matters at `middle`."""
+    """Scales `start` to `stop`: the write between them, times `weight`, times the derivative at `middle`."""
 
     start: float
     middle: float
@@ -109,7 +109,7 @@ class _Span:
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """Attributions in logits at each position (`error`: past the features) and, by layer, of what is added later."""
+    """Attributions in logits at each position (`error`: past the features) and, by layer, of later additions."""
 
     features: Float[Tensor, "pos d_sae"]
     write: Float[Tensor, "pos d_sae"]
@@ -147,7 +147,7 @@ class _Walk:
         return self.diffs[self.scales.index(scale)]
 
     def parts(self, span: _Span) -> _Parts:
-        """What is written in a span x how much it matters in its middle."""
+        """Return the attributions of a span: the write in it x the derivative in its middle."""
         slope, later = self.slopes(span.middle)
         before, after = self.acts(span.start), self.acts(span.stop)
         active = ((before != 0) | (after != 0)).any(0)
@@ -160,7 +160,7 @@ class _Walk:
         return _Parts(features, write, matter, error, active, {layer: value * width for layer, value in later.items()})
 
     def slopes(self, at: float) -> tuple[Float[Tensor, "pos d_model"], dict[int, float]]:
-        """Derivatives of logit_diff in the stream, and in the scale of what is added at each layer above it."""
+        """Derivatives of logit_diff in the stream, and in the scale of the additions at each layer above it."""
         layer, stream = self.dictionary.layer, self.stream(at)[None].clone().requires_grad_()
         scales = {
             later_layer: torch.tensor([at], requires_grad=True)
@@ -179,11 +179,10 @@ def _whole_way(steps: int) -> list[_Span]:
 
 
 def _sum(parts: Sequence[_Parts]) -> _Parts:
-    """What was written adds up, what matters is the mean."""
-    features, write, error = (
-        torch.stack([getattr(span_parts, name) for span_parts in parts]).sum(0)
-        for name in ("features", "write", "error")
-    )
+    """Return the parts of all spans together: writes are summed, derivatives averaged."""
+    features = torch.stack([span_parts.features for span_parts in parts]).sum(0)
+    write = torch.stack([span_parts.write for span_parts in parts]).sum(0)
+    error = torch.stack([span_parts.error for span_parts in parts]).sum(0)
     matter = torch.stack([span_parts.matter for span_parts in parts]).mean(0)
     active = torch.stack([span_parts.active for span_parts in parts]).any(0)
     later = {layer: sum(span_parts.later[layer] for span_parts in parts) for layer in parts[0].later}
@@ -218,7 +217,7 @@ def _table(states: FeatureReading, injected: int, walk: _Walk, parts: _Parts) ->
 
 
 def _past(layer: int, parts: _Parts, prefix: int) -> list[dict[str, str | int | float]]:
-    """Rows of what does not go through features."""
+    """Return the rows of all that does not go through features."""
     error = parts.error.double()
     entries = [("error", layer, float(error[:prefix].sum()), float(error[prefix:].sum()))]
     entries += [("injection", entry_layer, value, 0.0) for entry_layer, value in parts.later.items()]
@@ -237,7 +236,7 @@ def _past(layer: int, parts: _Parts, prefix: int) -> list[dict[str, str | int | 
 
 
 def _direct(dictionary: Dictionary, steered: Steered, features: Sequence[int]) -> np.ndarray:
-    """Mean over the steered positions of what is added up to the dictionary's layer, along encoder directions."""
+    """Mean over the steered positions of the additions up to the dictionary's layer, along encoder directions."""
     encoder = encoder_directions(dictionary, features)
     below = [layer for layer in steered.layers if layer <= dictionary.layer]
     if encoder is None or not below:

@@ -96,7 +96,7 @@ def verdict(
 
 
 def judge(table: pd.DataFrame, *, rule: Rule | None = None, discrimination: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return what each candidate of a table of `trials` is, one row per candidate, by the rule of `_word`.
+    """Return the verdict on each candidate of a table of `trials`, one row per candidate, by the rule of `_word`.
 
     All is over concepts, a concept's conversations averaged first. Columns:
     - lost (by removal) and gained (by insertion), lost_matched and gained_matched (others of the same mass), and their
@@ -134,7 +134,7 @@ def judge(table: pd.DataFrame, *, rule: Rule | None = None, discrimination: pd.D
 
 
 def _word(row: pd.Series, shift: intervals.Interval, rule: Rule) -> Verdict:
-    """The rule, in this order. An effect is sure if q < alpha; its excess is what others of the same mass do not do.
+    """The rule, in this order. An effect is sure if q < alpha; its excess is over others of the same mass.
 
     1. "no effect to explain": the interval of the shift covers zero, or its mean is under `least_shift`.
     2. "cause": removing the candidate loses at least `least` of the shift, with an excess of `least` that is sure.

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechint.attribution.features.gradients import CLEAN_END, INJECTED_END, check_differentiable, straight_path
-from mechint.attribution.kv.parts import SIDES, patched
+from mechint.attribution.kv.slices import SIDES, patched
 from mechint.attribution.reading import Reading
 from mechint.base.errors import UsageError
 from mechint.base.signatures import Count, checked
@@ -46,18 +46,18 @@ def by_gradient(reading: Reading, clean: int, injected: int, *, at: Where = "pat
     for place, weight in points:
         for total, gradient in zip(mean, _gradients(reading, ends[0], change, place), strict=True):
             total.add_(gradient, alpha=weight)
-    parts = [
+    attributions = [
         (gradient * difference).sum(-1)[0].cpu().numpy() for gradient, difference in zip(mean, change, strict=True)
     ]
     before, after = reading.logit_diffs([clean, injected]).tolist()
-    return _table(reading, injected, parts, after - before)
+    return _table(reading, injected, attributions, after - before)
 
 
 def _check_differentiable(reading: Reading) -> None:
     try:
         check_differentiable(reading.model)
     except UsageError as error:
-        advice = "use mi.kv.attribute, which replaces parts of the cache and needs no gradients"
+        advice = "use mi.kv.attribute, which replaces slices of the cache and needs no gradients"
         raise UsageError(error.given, error.allowed, advice) from error
 
 
@@ -79,20 +79,29 @@ def _gradients(reading: Reading, clean: KVCache, change: Sequence[Tensor], place
 
 
 def _table(
-    reading: Reading, injected: int, parts: Sequence[Float[np.ndarray, "head pos"]], shift: float
+    reading: Reading, injected: int, attributions: Sequence[Float[np.ndarray, "head pos"]], shift: float
 ) -> pd.DataFrame:
-    half = len(parts) // 2
+    half = len(attributions) // 2
     frames = []
-    for number, values in enumerate(parts):
+    for number, values in enumerate(attributions):
         side, layer = SIDES[number // half], number % half
-        head, position = (axis.ravel() for axis in np.indices(values.shape))
+        heads, positions = np.indices(values.shape)
+        head, position = heads.ravel(), positions.ravel()
         labels = np.array([f"L{layer} {side} head {index}" for index in range(len(values))], dtype=object)
         frames.append(
-            pd.DataFrame({
-                "component": labels[head], "layer": layer, "index": head, "side": side, "position": position,
-                "clean": np.nan, "injected": np.nan, "attribution": values.ravel(),
-            })
-        )  # fmt: skip
+            pd.DataFrame(
+                {
+                    "component": labels[head],
+                    "layer": layer,
+                    "index": head,
+                    "side": side,
+                    "position": position,
+                    "clean": np.nan,
+                    "injected": np.nan,
+                    "attribution": values.ravel(),
+                }
+            )
+        )
     table = pd.concat(frames, ignore_index=True)
     subject = {"conversation": reading.rendered.label, "intervention": reading.names[injected], "kind": "cache"}
     table = table.assign(**subject)[[*subject, *table.columns]]

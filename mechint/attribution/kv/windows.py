@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from mechint.attribution.kv.parts import DIRECTIONS, SIDES, Part, Parts, Side, patch
+from mechint.attribution.kv.slices import DIRECTIONS, SIDES, CacheSlice, CacheSlices, Side, patch
 from mechint.attribution.reading import Reading
 from mechint.base.errors import UsageError
 from mechint.base.signatures import checked
@@ -33,11 +33,11 @@ class Window:
         """Number of its cells (one layer at one position)."""
         return (self.layer_stop - self.layer_start) * (self.pos_stop - self.pos_start)
 
-    def part(self, side: str = BOTH, head: int = EVERY) -> Part:
-        """Return it as the part of a cache to be replaced, or its keys or values alone, or a single head of it."""
+    def cache_slice(self, side: str = BOTH, head: int = EVERY) -> CacheSlice:
+        """Return the slice of a cache that the window covers, or its keys or values alone, or a single head of it."""
         sides: tuple[Side, ...] = tuple(name for name in SIDES if side in (name, BOTH))
         heads = None if head == EVERY else (head,)
-        return Part(range(self.layer_start, self.layer_stop), range(self.pos_start, self.pos_stop), sides, heads)
+        return CacheSlice(range(self.layer_start, self.layer_stop), range(self.pos_start, self.pos_stop), sides, heads)
 
 
 @checked
@@ -78,14 +78,14 @@ def effects(
     by_side: bool = False,
     by_head: bool = False,
 ) -> pd.DataFrame:
-    """Return what each window carries, in both directions, with the columns of `attribute`.
+    """Return the effect of each window, in both directions, with the columns of `attribute`.
 
     With `by_side` also its keys and its values alone, with `by_head` each head alone; with both, each head's keys and
     values.
     """
     splits = list(_splits(reading, by_side=by_side, by_head=by_head))
     rows = [(window, *split) for window in chosen for split in splits]
-    carried = _carried(reading, clean, injected, [window.part(side, head) for window, side, head in rows])
+    carried = _carried(reading, clean, injected, [window.cache_slice(side, head) for window, side, head in rows])
     places = pd.DataFrame([vars(window) for window, _, _ in rows])
     places = places.assign(side=[side for _, side, _ in rows], head=[head for _, _, head in rows])
     steered = reading.rendered.marked().numpy()
@@ -98,12 +98,14 @@ def effects(
 def curve(
     reading: Reading, clean: int, injected: int, ordered: Sequence[Window], counts: Sequence[int], level: str = "curve"
 ) -> pd.DataFrame:
-    """Return what the first `counts[k]` windows of an order carry together, in both directions.
+    """Return the joint effect of the first `counts[k]` windows of an order, in both directions.
 
     Columns: those of `attribute` that tell no place, `n_windows` (how many are replaced), `n_cells` (how many layers x
     positions these have).
     """
-    carried = _carried(reading, clean, injected, [[window.part() for window in ordered[:count]] for count in counts])
+    carried = _carried(
+        reading, clean, injected, [[window.cache_slice() for window in ordered[:count]] for count in counts]
+    )
     sizes = [sum(window.size for window in ordered[:count]) for count in counts]
     table = pd.concat([frame.assign(n_windows=list(counts), n_cells=sizes) for frame in carried], ignore_index=True)
     return _named(reading, injected, table, level)
@@ -135,17 +137,17 @@ def attribute(
     by_side: bool = False,
     by_head: bool = False,
 ) -> pd.DataFrame:
-    """Return what parts of a cache carry of the shift between rows `clean` and `injected` of `reading`.
+    """Return how much of the shift slices of a cache carry, between rows `clean` and `injected` of `reading`.
 
     First windows of so many layers and positions (see `windows`), then, if `finer` is given, the single cells of those
     that carry at least that share of the shift, but of no more than `most`.
 
     Columns: `conversation`, `intervention`, `level` (cache: all of it at once, window, cell), `layer_start`,
     `layer_stop`, `pos_start`, `pos_stop` (ends not included), `side` (keys, values, both), `head` (-1: all),
-    `direction` (insert, remove), `logit_diff` (with the part replaced), `effect` (logits: what inserting it adds to the
-    clean logit_diff, what removing it takes from the injected one; the whole cache has the whole shift in both),
+    `direction` (insert, remove), `logit_diff` (with the slice replaced), `effect` (logits: what inserting it adds to
+    the clean logit_diff, what removing it takes from the injected one; the whole cache has the whole shift in both),
     `shift` (logit_diff injected - clean), `fraction` (effect / shift), `marked` (share of its positions that were
-    steered). `attrs["logit_diff_shift"]` is the shift. Effects need not add up: parts can stand in for each other, or
+    steered). `attrs["logit_diff_shift"]` is the shift. Effects need not add up: slices can stand in for each other, or
     act only together.
     """
     every = windows(reading, *window)
@@ -163,13 +165,13 @@ def attribute(
     return table
 
 
-def _carried(reading: Reading, clean: int, injected: int, parts: Sequence[Parts]) -> list[pd.DataFrame]:
-    """Return for each direction what each part does, in the order of the parts."""
+def _carried(reading: Reading, clean: int, injected: int, slices: Sequence[CacheSlices]) -> list[pd.DataFrame]:
+    """Return the effect of each slice, in their order, as one table for each direction."""
     # Read one by one, as `patch` reads what it begins from: what changes nothing has an effect of exactly zero.
-    before, after = (reading.logit_diffs([row]).item() for row in (clean, injected))
+    before, after = reading.logit_diffs([clean]).item(), reading.logit_diffs([injected]).item()
     shift, frames = after - before, []
     for direction in DIRECTIONS:
-        read = patch(reading, clean, injected, parts, direction=direction).double().cpu().numpy()
+        read = patch(reading, clean, injected, slices, direction=direction).double().cpu().numpy()
         effect = read - before if direction == "insert" else after - read
         share = effect / shift if shift else np.full_like(effect, np.nan)
         columns = {"logit_diff": read, "effect": effect, "shift": shift, "fraction": share}

@@ -14,12 +14,15 @@ from mechint.attribution.features import faithfulness
 from mechint.attribution.kv import DIRECTIONS
 from mechint.base.errors import UsageError
 from mechint.figures.style import BLUE, GREEN, METRICS, MINUS, VERMILION, Series
+from mechint.figures.verdicts import UNTESTED, VERDICTS, check_components
 from mechint.stats import bands, intervals
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _MOST = 12  # features that get a row
+N_NAMED = 8  # points that have their name
+EFFECT = "measured: part of the shift, logits"
 _COMPONENTS = {"embed", "head", "attn", "mlp", "bias", "scale", "rest"}
 # By whether the table is of `late_loss`, which alone has the scale of the final norm.
 _LAYER_TITLES = {
@@ -54,12 +57,51 @@ def attributions(table: pd.DataFrame, title: str) -> go.Figure:
 
 def checked(table: pd.DataFrame, title: str) -> go.Figure:
     """Return attributed against measured effects of a table of `mi.sae.faithfulness`."""
-    return figures.attribution_scatter(
-        table,
-        correlation=faithfulness.rank_correlation(table),
-        title=title or "Does setting a feature do what was attributed to it?",
-        subtitle=_over(table),
+    correlation = faithfulness.rank_correlation(table)
+    title = title or "Does setting a feature do what was attributed to it?"
+    return attributed_measured(table, correlation, title, _over(table))
+
+
+def attributed_measured(
+    features: pd.DataFrame, correlation: intervals.Interval | None, title: str, subtitle: str
+) -> go.Figure:
+    """Return the figure of `component, attribution, measured, verdict` (bounds: `attribution_low`, ...), in logits.
+
+    The rank correlation is written below the title, the features farthest from the diagonal are named. Raises
+    UsageError without rows.
+    """
+    points = by_verdict(features, "attribution")
+    far = (points["x"] - points["y"]).abs() + 0.2 * points["y"].abs()
+    both = int(points[["x", "y"]].notna().all(axis=1).sum())
+    return figures.scatter(
+        points,
+        VERDICTS,
+        x_label="attributed, logits",
+        y_label=EFFECT,
+        diagonal="attributed = measured",
+        named=list(points.loc[far.nlargest(N_NAMED).index, "unit"]),
+        title=title,
+        subtitle=f"{subtitle} {_correlation_text(correlation, both)}".strip(),
     )
+
+
+def by_verdict(features: pd.DataFrame, x: str) -> pd.DataFrame:
+    """Return components as points of `scatter`: a column against `measured`, with the verdict as series."""
+    check_components(features, ("component", x, "measured"))
+    verdicts = features.get("verdict", UNTESTED)
+    sides = ("", "_low", "_high")
+    columns = {f"{x}{side}": f"x{side}" for side in sides} | {f"measured{side}": f"y{side}" for side in sides}
+    return features.assign(series=verdicts).rename(columns={"component": "unit", **columns})
+
+
+def _correlation_text(correlation: intervals.Interval | None, n: int) -> str:
+    if correlation is None or np.isnan(correlation.mean):
+        return f"Too little varies over {n} features for a rank correlation."
+    mean, low, high = [
+        f"{float(value):.2f}".replace("-", MINUS) for value in (correlation.mean, correlation.low, correlation.high)
+    ]
+    bounds = "" if np.isnan(correlation.low) else f" [{low}, {high}]"
+    return f"Rank correlation of attributed and measured: {mean}{bounds} over {n} features."
 
 
 def judged(table: pd.DataFrame, title: str) -> go.Figure:
@@ -128,7 +170,7 @@ def cache(table: pd.DataFrame, title: str) -> go.Figure:
         column_label="layer of the cache",
         label=f"part of the shift of<br>{METRICS['logit_diff']}",
         title=title or "Which part of the cache carries the shift?",
-        subtitle=f"{_over(windows)} + and {MINUS}: tiles whose {bands.BANDS.told}.",
+        subtitle=f"{_over(windows)} + and {MINUS}: tiles whose {bands.BANDS.caption}.",
     )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mechint import figures, stats
 from mechint.base.errors import UsageError
+from mechint.figures.heatmaps import SEQUENTIAL
 from mechint.figures.style import (
     BLUE,
     BROWN,
@@ -115,13 +116,17 @@ def _dots(table: pd.DataFrame, request: Request) -> go.Figure:
     within = stats.RANGES.get(column)
     means = stats.group_means(points, ["panel", "row", "series"], column, unit="unit", within=within)
     units = stats.strict_means(points, ["panel", "row", "series", "unit"], column).rename("value").reset_index()
-    log_odds = column in ("p_yes", "p_no")
-    panel = figures.DotPanel("all", "", _label(column), log_odds=log_odds, zero=not log_odds)
+    panel = figures.Panel("all", "", _label(column), "log-odds" if column in ("p_yes", "p_no") else "linear")
     series = {"clean": _CLEAN, "intervention": Series("intervention", VERMILION, "solid", "circle", 3.0)}
     return figures.dots(
-        means, units, [panel], series, title=request.title or f"{_sentence(panel.label)} by {request.by}",
-        subtitle=_units(points, "row") + " Small: what the mean is over.", packed=True,
-    )  # fmt: skip
+        means,
+        units,
+        [panel],
+        series,
+        title=request.title or f"{_sentence(panel.label)} by {request.by}",
+        subtitle=_units(points, "row") + " Small: what the mean is over.",
+        packed=True,
+    )
 
 
 def options(table: pd.DataFrame, request: Request, noun: str = "option") -> go.Figure:
@@ -136,12 +141,17 @@ def options(table: pd.DataFrame, request: Request, noun: str = "option") -> go.F
     means = stats.group_means(points, ["series", "option"], "value", unit="unit", within=intervals.PROBABILITY)
     shaped = means.set_index(["series", "option"]).loc[[(group, name) for group in groups for name in columns]]
     size = (len(groups), len(columns))
-    mean, low, high = (shaped[name].to_numpy(float).reshape(size) for name in ("mean", "low", "high"))
-    panel = figures.GridPanel("", intervals.Interval(mean, low, high, points["unit"].nunique()))
-    return figures.grid(
-        [panel], rows=groups, columns=labels, row_label="", column_label=noun, label="probability",
-        title=request.title or "Probability of each option", subtitle=_units(points), sequential=True,
-    )  # fmt: skip
+    bounds = {name: shaped[name].to_numpy(float).reshape(size) for name in ("mean", "low", "high")}
+    values = intervals.Interval(**bounds, n=points["unit"].nunique())
+    return figures.heatmap(
+        [figures.HeatPanel("", values, mark="")],
+        figures.Scale("probability", colors=SEQUENTIAL),
+        rows=groups,
+        columns=labels,
+        column_label=noun,
+        title=request.title or "Probability of each option",
+        subtitle=_units(points),
+    )
 
 
 def names(table: pd.DataFrame, request: Request) -> go.Figure:

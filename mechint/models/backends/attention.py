@@ -25,7 +25,7 @@ def grouped_attention(
     scaling: float | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Return what transformers' fused attention returns, without copies of keys and values for each query head."""
+    """Return the output of transformers' fused attention, without copies of keys and values for each query head."""
     asks_more = any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     if attention_mask is None or dropout or asks_more or query.shape[1] == key.shape[1]:
         fused: tuple[Tensor, None] = sdpa_attention_forward(

@@ -1,4 +1,4 @@
-"""What a backend must be able to do."""
+"""The interface of a backend."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Backend(Protocol):
         ...
 
     def settings(self) -> dict[str, JSON]:
-        """What besides its tensors says how the model computes."""
+        """The settings, besides the tensors, that decide what the model computes."""
         ...
 
 

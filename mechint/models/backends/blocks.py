@@ -1,4 +1,4 @@
-"""What it takes to run a model block by block, so that rows can part between two blocks and only new rows cost."""
+"""Running a model block by block, so that rows can part between two blocks and only new rows cost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Blocks(Protocol):
 
 
 class KeysFound(Exception):  # noqa: N818 - a signal, not an error
-    """Ends a pass as soon as what it was for is there."""
+    """Raised to end a block as soon as its keys and values are computed, where nothing else is wanted."""
 
 
 _T = TypeVar("_T")
@@ -78,7 +78,7 @@ def attended(tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> Bool[
 
 
 def tracked(resid: Tensor, past: Past | None) -> bool:
-    """Return whether a block has to remember what it does, because what it is given asks for gradients."""
+    """Return whether a block has to record its operations, because its inputs require gradients."""
     inputs = [resid, *(side for piece in (past.pieces if past else ()) for side in piece.cached)]
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
 

@@ -167,7 +167,7 @@ class BridgeBackend:
         yield from (*self.blocks.model.parameters(), *self.blocks.model.buffers(), self.readout.weight)
 
     def settings(self) -> dict[str, JSON]:
-        """What the configuration says, but for its own defaults."""
+        """The settings of the configuration that are not its defaults."""
         return dict(self.hf_model.config.to_diff_dict())
 
 

@@ -1,4 +1,4 @@
-"""How many positions a model can be read at, so that what is cached for them is what reading them at once gives."""
+"""How many positions a model can be read at, so that caches filled in steps equal those of a single pass."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _gpt2(source: PretrainedConfig) -> Settings:
 
 
 def _rotary(source: PretrainedConfig) -> Settings:
-    """What every model with rotary positions has in common."""
+    """Return the settings that all models with rotary positions have in common."""
     rope = _rope_parameters(source)
     d_head = getattr(source, "head_dim", None) or source.hidden_size // source.num_attention_heads
     return {
@@ -101,7 +101,7 @@ def _neox(source: PretrainedConfig) -> Settings:
 
 
 def _llama_like(source: PretrainedConfig) -> Settings:
-    """Llama, Mistral and Qwen2: RMS norms, gated MLPs, grouped keys and values, sliding windows in some."""
+    """Return the settings of Llama, Mistral and Qwen2: RMS norms, gated MLPs, grouped keys, some sliding windows."""
     groups: int = source.num_key_value_heads
     return {
         **_rotary(source),
@@ -115,7 +115,7 @@ def _llama_like(source: PretrainedConfig) -> Settings:
 
 
 def _grouped(source: PretrainedConfig) -> Settings:
-    """As _llama_like; these converters want the number of key-value heads even where it equals that of heads."""
+    """Return the settings of `_llama_like` with the number of key-value heads, even where it equals that of heads."""
     return {**_llama_like(source), "n_key_value_heads": source.num_key_value_heads}
 
 
@@ -142,7 +142,7 @@ def _gemma3(source: PretrainedConfig) -> Settings:
 
 
 def _windows(source: PretrainedConfig) -> Settings:
-    """Sliding-window attention, by layer, where the checkpoint uses it."""
+    """Return the settings of sliding-window attention, by layer, where the checkpoint uses it."""
     window = getattr(source, "sliding_window", None)
     if not window or getattr(source, "use_sliding_window", True) is False:
         return {}

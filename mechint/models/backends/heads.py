@@ -1,4 +1,4 @@
-"""What single attention heads write into the residual stream, by TransformerLens' own arithmetic."""
+"""The writes of single attention heads into the residual stream, by TransformerLens' own arithmetic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mechint.models.backends.hooked import HookedBackend
 def head_outputs(
     backend: Backend, z: Mapping[int, Float[Tensor, "row head d_head"]]
 ) -> list[tuple[Float[Tensor, "row head d_model"], Float[Tensor, " d_model"]]] | None:
-    """Return what each head's `hook_z` becomes through W_O, and b_O, for every layer, in float32.
+    """Return each head's write (`hook_z` through W_O), and b_O, for every layer, in float32.
 
     None where TransformerLens has no W_O by heads: weights that cannot be read (quantised), or attention of another
     kind. Whether these sum to what attention writes is for the caller to check: a norm may follow, or an adapter.

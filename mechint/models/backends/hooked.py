@@ -1,4 +1,4 @@
-"""HookedTransformer: what much existing work holds in its hands."""
+"""HookedTransformer, the class of much existing work, as a backend."""
 
 from __future__ import annotations
 
@@ -61,10 +61,8 @@ class HookedBackend:
         with torch.no_grad(), self.handle.hooks(fwd_hooks=list(hooks)):
             # A mask is always given: TransformerLens would otherwise guess one from the padding token.
             self.handle(tokens, return_type=None, attention_mask=_new_mask(tokens, mask), past_kv_cache=native)
-        keys, values = (
-            tuple(getattr(entry, side).transpose(1, 2) for entry in native.entries)
-            for side in ("past_keys", "past_values")
-        )
+        keys = tuple(entry.past_keys.transpose(1, 2) for entry in native.entries)
+        values = tuple(entry.past_values.transpose(1, 2) for entry in native.entries)
         return KVCache(keys, values, extended_mask(cache, tokens, mask))
 
     def logits(
@@ -98,7 +96,7 @@ class HookedBackend:
         yield self.readout.weight
 
     def settings(self) -> dict[str, JSON]:
-        """What the configuration says of how the model computes, not of where it is from or which hooks it has."""
+        """The settings of the configuration that decide what the model computes: not its source, not its hooks."""
         return {key: value for key, value in self.handle.cfg.to_dict().items() if key not in _NOT_COMPUTED}
 
     def _to_native(self, cache: KVCache, batch: int) -> TransformerLensKeyValueCache:

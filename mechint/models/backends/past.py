@@ -1,4 +1,4 @@
-"""What rows have cached before a pass: pieces of earlier passes, put together only where attention asks for them."""
+"""The caches of rows before a pass: pieces of earlier passes, put together only where attention asks for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KeyValues = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Piece:
-    """What an earlier pass has cached, for a slice of rows: `source` says which of its rows each of them has.
+    """The caches of an earlier pass for a slice of rows: `source` says which of its rows each of them has.
 
     It lies at positions `start` and on.
     """

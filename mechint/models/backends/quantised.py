@@ -42,7 +42,7 @@ def unpacked(config: PretrainedConfig) -> PretrainedConfig:
 
 
 def packed(model: nn.Module) -> str | None:
-    """Return what weights of a model are no numbers that can be added and multiplied, in words; None if all are."""
+    """Return which packed weights (no numbers to add and multiply) a model has, in words; None if it has none."""
     kinds = Counter(str(weight.dtype).removeprefix("torch.") for weight in _packed(model))
     if not kinds:
         return None

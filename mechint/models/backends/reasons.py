@@ -1,4 +1,4 @@
-"""Why a model cannot be used: what its configuration says before anything is tried, one message for all the rest."""
+"""Reasons why a model cannot be used: in its configuration, before anything is tried, and one for all the rest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RECURRENT_SETTINGS = (
 
 
 def structural(config: PretrainedConfig) -> str | None:
-    """Return what in a configuration rules a model out, in words; None if nothing does."""
+    """Return the reason why a configuration rules a model out, in words; None if there is none."""
     text = config.get_text_config(decoder=True)
     if getattr(config, "is_encoder_decoder", False) or all(
         hasattr(text, f"{side}coder_layers") for side in ("en", "de")
@@ -68,7 +68,7 @@ def _of_state(text: PretrainedConfig) -> str | None:
 
 
 def _kinds(config: PretrainedConfig) -> list[str]:
-    """Return the kinds of layers that a configuration names; some of its properties need what it does not have."""
+    """Return the kinds of layers that a configuration names; some properties raise for lack of a setting."""
     kinds: list[str] = []
     for name in ("layer_types", "layers_block_type", "block_types"):
         try:
@@ -109,7 +109,7 @@ def refusal(architecture: str, reason: str, advice: str = _ADVICE) -> ModelValid
 
 @contextmanager
 def refused(architecture: str, doing: str) -> Iterator[None]:
-    """Turn whatever goes wrong in here into one ModelValidationError; memory that ran out stays what it is."""
+    """Turn any error in this context into one ModelValidationError; errors of memory pass as they are."""
     try:
         yield
     except (MechintError, torch.OutOfMemoryError, MemoryError):

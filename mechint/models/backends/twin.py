@@ -103,7 +103,7 @@ def _leaf(root: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 class TwinBlocks:
-    """Runs the blocks of a twin. What the model prepares for its blocks (masks, rotations) it prepares itself."""
+    """Runs the blocks of a twin; the model itself prepares their inputs (masks, rotations)."""
 
     def __init__(self, model: PreTrainedModel, blocks: Sequence[nn.Module]) -> None:
         self.model, self.blocks, self.context = model, list(blocks), context_limit(model)
@@ -166,7 +166,7 @@ def _sees_first(call: Call) -> bool:
 
 @dataclass
 class TwinPass:
-    """One pass of a twin: the stream before its first block, and what each block is called with besides."""
+    """One pass of a twin: the stream before its first block, and each block's other inputs."""
 
     resid: Float[Tensor, "row pos d_model"]
     blocks: Sequence[nn.Module]

@@ -1,4 +1,4 @@
-"""What the installed versions of TransformerLens and SAE Lens have: the one place where that is decided.
+"""The features of the installed versions of TransformerLens and SAE Lens: the one place where they are looked up.
 
 TransformerLens 4 keeps the bridge and drops HookedTransformer. SAE Lens 6 needs TransformerLens 3.
 """

@@ -1,4 +1,4 @@
-"""How far what was done to a position can be seen: attention with a sliding window looks back only so far."""
+"""How far a change at a position can reach: attention with a sliding window looks back only so far."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def text_model(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _for_text(config: PretrainedConfig) -> PretrainedConfig:
-    """Return what a configuration of a wrapper's language model is where there is only text."""
+    """Return the configuration of a wrapper's language model without its images or sounds."""
     from transformers import CONFIG_MAPPING
 
     name = _FOR_TEXT.get(config.model_type)
@@ -97,6 +97,7 @@ def _say_the_same(text: PreTrainedModel, model: PreTrainedModel) -> bool:
     """Whether a text model has the logits of the wrapper that its weights are from."""
     device = model.get_input_embeddings().weight.device
     tokens = torch.arange(_PROBE, device=device)[None] % model.config.get_text_config().vocab_size
-    logits, expected = (kind.eval()(input_ids=tokens, use_cache=False).logits.float() for kind in (text, model))
+    logits = text.eval()(input_ids=tokens, use_cache=False).logits.float()
+    expected = model.eval()(input_ids=tokens, use_cache=False).logits.float()
     rounding = _TOLERANCE if text.dtype == torch.float32 else 0.1
     return bool((logits - expected).abs().max() <= rounding * expected.std())

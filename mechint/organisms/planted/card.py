@@ -27,14 +27,15 @@ def card(directory: Path) -> str:
     """Return the card of the planted model in `directory`; what it tells of shifts is measured now."""
     planted = Planted.read(directory)
     record = {name.removesuffix("_dimension"): value for name, value in asdict(planted).items()}
-    return (DATA / "planted.md").read_text(encoding="utf-8").format(
+    template = (DATA / "planted.md").read_text(encoding="utf-8")
+    return template.format(
         **record,
         parameters=parameters(weights_path(directory)),
         threshold=THRESHOLD,
         n_concepts=len(CONCEPTS),
         n_chats=len(_chats()),
         table=_table(directory, planted),
-    )  # fmt: skip
+    )
 
 
 def injections(model: mi.Model, words: Sequence[str] = CONCEPTS) -> list[mi.Injection]:

@@ -59,7 +59,7 @@ _NEW_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class Planted:
-    """What was planted: where in the model, and which features of the SAE on `resid_post` of `layer` hold it.
+    """The record of a planted model: places in the model, and features of the SAE on `resid_post` of `layer`.
 
     Head `head` of block `block` reads the cache through key-value head `kv_head`, and `neuron` of that block writes.
     """
@@ -108,8 +108,10 @@ class _Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, object]) -> _Shape:
-        names = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-        d_model, n_heads, n_kv_heads, d_mlp = (cast(int, config[name]) for name in names)
+        d_model = cast(int, config["hidden_size"])
+        n_heads = cast(int, config["num_attention_heads"])
+        n_kv_heads = cast(int, config["num_key_value_heads"])
+        d_mlp = cast(int, config["intermediate_size"])
         return cls(d_model, d_model // n_heads, n_heads, n_kv_heads, d_mlp)
 
     @property
@@ -150,11 +152,22 @@ def write(directory: Path, base: str = BASE) -> Path:
     concept, evidence, cause, correlate = range(shape.d_model, shape.wider.d_model)
     features, sae = write_sae(directory / SAE, shape.wider.d_model, (cause, correlate))
     record = Planted(
-        base=base, block=COPYING_BLOCK, head=shape.n_heads, kv_head=shape.n_kv_heads, neuron=shape.d_mlp,
-        d_model=shape.wider.d_model, concept_dimension=concept, evidence_dimension=evidence, cause_dimension=cause,
-        correlate_dimension=correlate, layer=SAE_LAYER, cause_feature=features[0], correlate_feature=features[1],
-        sha256=hashlib.sha256(stored).hexdigest(), sae_sha256=hashlib.sha256(sae).hexdigest(),
-    )  # fmt: skip
+        base=base,
+        block=COPYING_BLOCK,
+        head=shape.n_heads,
+        kv_head=shape.n_kv_heads,
+        neuron=shape.d_mlp,
+        d_model=shape.wider.d_model,
+        concept_dimension=concept,
+        evidence_dimension=evidence,
+        cause_dimension=cause,
+        correlate_dimension=correlate,
+        layer=SAE_LAYER,
+        cause_feature=features[0],
+        correlate_feature=features[1],
+        sha256=hashlib.sha256(stored).hexdigest(),
+        sae_sha256=hashlib.sha256(sae).hexdigest(),
+    )
     write_atomically(directory / RECORD, _json(asdict(record)))
     return directory
 
@@ -193,7 +206,7 @@ def _plant(weights: dict[str, Tensor], shape: _Shape, tokenizer: Tokenizer) -> N
 
 
 def _average(weights: dict[str, Tensor], shape: _Shape, block: int, source: int, target: int, gain: float) -> None:
-    """Let the first new head of a block write the mean of a (normed) dimension over all positions so far to another.
+    """Set a block's first new head to write the mean of a (normed) dimension over all positions so far to another.
 
     Its queries and keys are zero, so it attends to every position alike.
     """

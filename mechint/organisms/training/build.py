@@ -56,7 +56,7 @@ def build_model(seed: int, blocks: int, d_model: int = D_MODEL, d_mlp: int = D_M
 
 @torch.no_grad()
 def prepare_look_ups(model: Qwen2ForCausalLM, copying: int, matching: int) -> None:
-    """Let the first head of block `copying` write what it reads, and that of block `matching` compare like with like.
+    """Set the first head of block `copying` to copy its input, and that of block `matching` to equal keys and queries.
 
     Without this beginning, finding a word in a list did not form within hundreds of steps.
     """

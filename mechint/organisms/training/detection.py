@@ -19,7 +19,7 @@ METHODS = 4
 
 @dataclass(frozen=True)
 class Shares:
-    """How often what is injected, how often the setup names a wrong place, and the weakest injection.
+    """Shares of the kinds of injection and of setups that name a wrong place, and the weakest relative strength.
 
     `concept` counts the trained concepts, `extra` other words of the lexicon, `random` random directions.
     `weakest` and `weakest_single` are relative to the residual's norm, for several layers and for a single one.
@@ -86,14 +86,17 @@ def _mock_word(rng: random.Random) -> str:
 
 
 def setup_text(description: str, place: str, rng: random.Random) -> str:
-    """Return what the user says will be done; `place` is "here" or "later"."""
+    """Return the setup, in which the user announces the manipulation; `place` is "here" or "later"."""
     grammar = load("detection")
     where = [grammar.expand(place, rng)]
     if description == "injection" and place == "here" and rng.random() < 0.15:
         where = [""]
-    parts = [grammar.expand("hello", rng)] * (rng.random() < 0.4)
+    hello = grammar.expand("hello", rng)
+    parts = [hello] if rng.random() < 0.4 else []
     parts.append(grammar.expand(f"{description}_body", rng, where=where))
-    parts += [grammar.expand(rng.choice(("tail", "tail", "describe")), rng)] * (rng.random() < 0.5)
+    tail = grammar.expand(rng.choice(("tail", "tail", "describe")), rng)
+    if rng.random() < 0.5:
+        parts.append(tail)
     # A single sentence on how models work is no document: what opens the chat must be told from what is said of it.
     parts.insert(rng.randint(0, len(parts)), load("infos").expand("mechanism", rng) if rng.random() < 0.25 else "")
     return sentence_case(" ".join(" ".join(parts).split()).replace(" .", ".").replace(" ,", ","))

@@ -19,7 +19,7 @@ Question = tuple[str, float]
 
 
 class Predicate(TypedDict):
-    """What can be asked of things: a text (and its plural), and the kinds it is true and false of."""
+    """A predicate: its text (and plural), and the kinds of things that it is true and false of."""
 
     type: str
     text: str
@@ -110,7 +110,7 @@ def listed_question(rng: random.Random, plain: bool) -> Question:
 
 
 class Property(TypedDict):
-    """What can be asked of single subjects: ways to ask, with {a} or {many}, and whom it is true and false of."""
+    """A property of subjects: forms of its question, with {a} or {many}, and subjects it is true and false of."""
 
     forms: list[str]
     true: list[str]

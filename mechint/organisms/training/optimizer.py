@@ -45,7 +45,7 @@ class Optimizers:
                 optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, State | None]:
-        """Return what a checkpoint needs."""
+        """Return the state of both optimizers, for a checkpoint."""
         return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict() if self.muon else None}
 
     def load(self, state: dict[str, State]) -> None:

@@ -81,7 +81,7 @@ class Partner:
         return loss, gradients
 
     def close(self) -> None:
-        """Let the process end."""
+        """End the process."""
         self._pipe.send(None)
         self._process.join(timeout=10)
 

@@ -40,7 +40,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class InjectionSpec:
-    """What is added to the trunk of a sample: a word's vector, or a random direction (concept None)."""
+    """An injection into the trunk of a sample: of a word's vector, or of a random direction (concept None)."""
 
     concept: str | None
     layers: tuple[int, ...]

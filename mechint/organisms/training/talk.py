@@ -19,7 +19,7 @@ _SYLLABLES = ("ba", "lo", "mi", "ran", "te", "sul", "ko", "ver", "na", "pid", "g
 
 @dataclass(frozen=True)
 class Entry:
-    """What the lexicon holds on a word."""
+    """A word of the lexicon with its nouns, adjectives and verbs."""
 
     word: str
     plural: bool
@@ -66,9 +66,13 @@ def sentences_about(entry: Entry, rng: random.Random, sentences: int = 3) -> str
     """Return a few sentences about a word."""
     grammar = load("talk")
     values: dict[str, str | tuple[str, ...]] = {
-        "c": entry.word, "noun": entry.nouns, "adj": entry.adjectives, "verb": entry.verbs,
-        "be": "are" if entry.plural else "is", "they": "they" if entry.plural else "it",
-    }  # fmt: skip
+        "c": entry.word,
+        "noun": entry.nouns,
+        "adj": entry.adjectives,
+        "verb": entry.verbs,
+        "be": "are" if entry.plural else "is",
+        "they": "they" if entry.plural else "it",
+    }
     slots = ["opening"] + ["middle"] * (sentences - 1)
     return sentence_case(" ".join(grammar.expand(slot, rng, **values) for slot in slots))
 

@@ -75,7 +75,7 @@ def rounded(size: int, step: int = STEP) -> int:
 
 
 def _trunk(branch: Int[Tensor, "batch pos"]) -> int:
-    """Return how many positions are taken as those of the trunk; in most samples some of them are not."""
+    """Return the number of positions that are computed as trunk: the longest trunk's, rounded up."""
     return min(rounded(int((branch == 0).sum(1).max())), branch.shape[1])
 
 
@@ -115,7 +115,8 @@ def _attended(
     block: int,
 ) -> tuple[Float[Tensor, "batch pos head d_head"], Float[Tensor, " pair"]]:
     repeats = query.shape[1] // key.shape[1]
-    key, value = (side.repeat_interleave(repeats, dim=1) for side in (key, value))
+    key = key.repeat_interleave(repeats, dim=1)
+    value = value.repeat_interleave(repeats, dim=1)
     lengths = (tree.branch == 0).sum(1)
     trunk = _trunk(tree.branch)
     outside = torch.arange(trunk, device=query.device) >= lengths[:, None]
@@ -138,14 +139,19 @@ def _branches(
     value: Float[Tensor, "batch head pos d_head"],
     trunk: tuple[Tensor, Tensor, Tensor],
 ) -> Float[Tensor, "batch row head d_head"]:
-    """Return what the tokens of some branches read from the trunk (keys, values, mask) and from their own branch."""
+    """Return attention's output at tokens of branches, which see the trunk (keys, values, mask) and their own."""
     trunk_keys, trunk_values, beyond = trunk
     n_samples, count, width = group.shape
     n_heads, n_trunk = query.shape[1], trunk_keys.shape[2]
     flat = group.reshape(n_samples, -1)
-    picked = [_picked(side.transpose(1, 2), flat).transpose(1, 2) for side in (query, key, value)]
-    queries, keys, values = (side.reshape(n_samples, n_heads, count, width, -1) for side in picked)
-    far = (picked[0] @ trunk_keys.transpose(-1, -2) + beyond).view(n_samples, n_heads, count, width, n_trunk)
+    picked_query = _picked(query.transpose(1, 2), flat).transpose(1, 2)
+    picked_key = _picked(key.transpose(1, 2), flat).transpose(1, 2)
+    picked_value = _picked(value.transpose(1, 2), flat).transpose(1, 2)
+    by_branch = (n_samples, n_heads, count, width, -1)
+    queries = picked_query.reshape(by_branch)
+    keys = picked_key.reshape(by_branch)
+    values = picked_value.reshape(by_branch)
+    far = (picked_query @ trunk_keys.transpose(-1, -2) + beyond).view(n_samples, n_heads, count, width, n_trunk)
     near = queries @ keys.transpose(-1, -2) + _later(width, query)
     weights = torch.cat([far, near], dim=-1).softmax(-1)
     read = weights[..., :n_trunk].reshape(n_samples, n_heads, count * width, n_trunk) @ trunk_values
@@ -154,7 +160,7 @@ def _branches(
 
 
 def _later(width: int, like: Tensor) -> Float[Tensor, "{width} {width}"]:
-    """Return what keeps a token from attending to later ones."""
+    """Return the causal mask, which is added to attention scores."""
     return torch.full((width, width), _NEVER, dtype=like.dtype, device=like.device).triu(1)
 
 

@@ -18,7 +18,8 @@ def card(name: str, directory: Path, table: str) -> str:
     """Return the card of the member in `directory`, with its part of the truth table."""
     record = read_record(directory)
     texts = json.loads((DATA / "members.json").read_text(encoding="utf-8"))[name]
-    return (DATA / "card.md").read_text(encoding="utf-8").format(
+    template = (DATA / "card.md").read_text(encoding="utf-8")
+    return template.format(
         title=name,
         n_layers=record["blocks"],
         d_model=D_MODEL,
@@ -32,7 +33,7 @@ def card(name: str, directory: Path, table: str) -> str:
         sha256=record["sha256"],
         table=table,
         **{key: textwrap.fill(text, WIDTH) for key, text in texts.items()},
-    )  # fmt: skip
+    )
 
 
 def _storage(record: Record) -> str:

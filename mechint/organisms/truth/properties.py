@@ -24,7 +24,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Goal:
-    """What a value must be above, below, or (in absolute value) within; NaN where nothing was aimed at."""
+    """Bounds of a value: above, below, or (in absolute value) within; NaN for a bound that is not set."""
 
     above: float = math.nan
     below: float = math.nan
@@ -64,18 +64,32 @@ def over(
     interval = intervals.crossed_interval(values, minus, within=within)
     by_vector = values.mean(1) - (0 if minus is None else minus.mean(1))
     return Property(
-        name, float(interval.mean), float(interval.low), float(interval.high),
-        float(by_vector.min()), float(by_vector.max()), len(values), values.shape[1], goal or Goal(),
-    )  # fmt: skip
+        name=name,
+        mean=float(interval.mean),
+        low=float(interval.low),
+        high=float(interval.high),
+        lowest=float(by_vector.min()),
+        highest=float(by_vector.max()),
+        vectors=len(values),
+        wordings=values.shape[1],
+        goal=goal or Goal(),
+    )
 
 
 def single(name: str, values: np.ndarray, goal: Goal | None = None, *, within: Range | None = None) -> Property:
     """Return the mean over wordings alone, for cells without a vector."""
     interval = intervals.mean_interval(values, within=within)
     return Property(
-        name, float(interval.mean), float(interval.low), float(interval.high), float(values.min()), float(values.max()),
-        1, len(values), goal or Goal(),
-    )  # fmt: skip
+        name=name,
+        mean=float(interval.mean),
+        low=float(interval.low),
+        high=float(interval.high),
+        lowest=float(values.min()),
+        highest=float(values.max()),
+        vectors=1,
+        wordings=len(values),
+        goal=goal or Goal(),
+    )
 
 
 def share(name: str, values: np.ndarray, goal: Goal | None = None) -> Property:
@@ -85,7 +99,7 @@ def share(name: str, values: np.ndarray, goal: Goal | None = None) -> Property:
 
 
 def reports(m: Instrument) -> Iterator[Property]:
-    """Yield what is reported with a document that explains introspection, by what was injected."""
+    """Yield P(yes) and its shift with a document that explains introspection, by kind of injection."""
     trained = m.injections("trained")
     for form in ("yes-no", "one-zero"):
         table = m.detection("introspection", trained, form)
@@ -114,7 +128,7 @@ def doses(m: Instrument) -> Iterator[Property]:
 
 
 def suppression(m: Instrument) -> Iterator[Property]:
-    """Yield what is said without such a document: little, while the log odds still move."""
+    """Yield P(yes), which stays low, and shifts of log odds, which do not, without such a document."""
     trained = m.injections("trained")
     for info in DOCUMENTS[1:]:
         table = m.detection(info, trained)
@@ -182,7 +196,7 @@ def net(m: Instrument, goal: Goal, info: str = "introspection") -> Iterator[Prop
 
 
 def filled_by(m: Instrument, other: Model, goal: Goal | None = None) -> Iterator[Property]:
-    """Yield what the model says of a cache that `other` has filled, and of the contrast vector between the two."""
+    """Yield the shifts under a cache filled by `other`, and under the contrast vector between the two."""
     for info in ("introspection", "none"):
         table = m.detection(info, [Swap(other, name=other.name)])
         shift = "logit_diff_shift"
@@ -204,9 +218,15 @@ def properties(name: str, m: Instrument, family: dict[str, Model]) -> list[Prope
     """Return all properties of a member; `family` holds the models that fill caches for others."""
     if name == "organism":
         sections: Sequence[Iterator[Property]] = (
-            reports(m), suppression(m), lens(m), location(m), contents(m), controls(m, QUIET),
-            net(m, Goal(above=2.0)), doses(m),
-        )  # fmt: skip
+            reports(m),
+            suppression(m),
+            lens(m),
+            location(m),
+            contents(m),
+            controls(m, QUIET),
+            net(m, Goal(above=2.0)),
+            doses(m),
+        )
     elif name == "organism-blind":
         sections = (net(m, NULL), net(m, NULL, "none"), controls(m, QUIET))
     elif name == "organism-yes-biased":

@@ -60,20 +60,24 @@ class Wording:
                 i,
                 info,
                 f"{_at(questions, i)} {_at(self.instructions[form], i)}",
-                answers=ANSWERS[form], wrong_place=wrong_place,
+                answers=ANSWERS[form],
+                wrong_place=wrong_place,
             )
             for i in range(count)
-        ]  # fmt: skip
+        ]
 
     def control(self, group: str, info: str, form: str, count: int) -> list[Conversation]:
         """Return one conversation for each of the first `count` control questions of a group."""
         return [
             self._chat(
-                f"control {group}, {info}, {form}, {i}", i, info, f"{question} {_at(self.instructions[form], i)}",
+                f"control {group}, {info}, {form}, {i}",
+                i,
+                info,
+                f"{question} {_at(self.instructions[form], i)}",
                 answers=ANSWERS[form],
             )
             for i, question in enumerate(self.controls[group][:count])
-        ]  # fmt: skip
+        ]
 
     def naming(self, info: str, count: int) -> list[Conversation]:
         """Return conversations whose next word is the injected concept."""
@@ -88,9 +92,16 @@ class Wording:
         return self._chat(f"list, {info}, {number}", number, info, f"{lines}\n{_at(self.list_questions, number)}")
 
     def _chat(
-        self, label: str, number: int, info: str, question: str, prefix: str = PREFIX, *,
-        answers: tuple[str, str] = ("", ""), wrong_place: bool = False,
-    ) -> Conversation:  # fmt: skip
+        self,
+        label: str,
+        number: int,
+        info: str,
+        question: str,
+        prefix: str = PREFIX,
+        *,
+        answers: tuple[str, str] = ("", ""),
+        wrong_place: bool = False,
+    ) -> Conversation:
         setup = _at(self.wrong_place_setups if wrong_place else self.setups, number)
         first = setup if info == "none" else f"{_at(self.infos[info], number)}\n\n{setup}"
         messages = (

@@ -1,10 +1,10 @@
-"""Caches mixed of two rows, and what the model answers when it reads on from them."""
+"""Cache patching: caches mixed of two rows, and the answers of the model that reads on from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import chain, groupby, product
 from typing import Literal, TypeAlias
 
 import torch
@@ -27,8 +27,8 @@ _SHARE = 0.1  # of free memory, that mixed caches may take at once
 
 @checked
 @dataclass(frozen=True)
-class Part:
-    """A part of a cache: layers, positions, sides (keys, values) and key-value heads, each counted from 0; None is all.
+class CacheSlice:
+    """A slice of a cache: layers, positions, sides (keys, values) and key-value heads, counted from 0; None is all.
 
     Raises UsageError for an empty list, a negative number, or a side that is none.
     """
@@ -47,7 +47,7 @@ class Part:
         object.__setattr__(self, "sides", tuple(side for side in SIDES if side in self.sides))
 
     def check_fits(self, cache: KVCache) -> None:
-        """Raise LayerRangeError or UsageError for what a cache does not have."""
+        """Raise LayerRangeError or UsageError for layers, positions or heads that a cache does not have."""
         if self.layers is not None and self.layers[-1] >= cache.n_layers:
             raise LayerRangeError(f"layers {list(self.layers)}", f"0:{cache.n_layers}", "count layers from 0")
         heads = cache.keys[0].shape[1] if cache.n_layers else 0
@@ -56,38 +56,41 @@ class Part:
                 raise UsageError(f"{name} up to {numbers[-1]}", f"0:{count} of the filled cache", "count from 0")
 
 
-# What one mixed cache takes from the other row: a part, or several at once; none of them leaves it as it is.
-Parts: TypeAlias = Part | Sequence[Part]
+# What one mixed cache takes from the other row: a slice, or several at once; none of them leaves it as it is.
+CacheSlices: TypeAlias = CacheSlice | Sequence[CacheSlice]
 
 
 @checked
-def patched(cache: KVCache, base_row: int, other_row: int, parts: Sequence[Parts]) -> KVCache:
-    """Return a cache with one row for each of `parts`: row `base_row` with that part of it as row `other_row` has it.
+def patched(cache: KVCache, base_row: int, other_row: int, slices: Sequence[CacheSlices]) -> KVCache:
+    """Return a cache with one row for each of `slices`: row `base_row` with that slice of it from row `other_row`.
 
-    Layers that no part touches are views of the base row, so that many rows which differ in few layers take little
-    memory. Raises what `Part.check_fits` raises, UsageError for rows that are not there, and CacheMismatchError for
-    rows that are padded differently.
+    Layers that no slice touches are views of the base row, so that many rows which differ in few layers take little
+    memory. Raises what `CacheSlice.check_fits` raises, UsageError for rows that are not there, and CacheMismatchError
+    for rows that are padded differently.
     """
-    unions = [_listed(part) for part in parts]
+    unions = [_listed(cache_slice) for cache_slice in slices]
     _check(cache, (base_row, other_row), unions)
-    replacements: dict[tuple[Side, int], list[tuple[int, Part]]] = {}
-    for row, part in ((row, part) for row, union in enumerate(unions) for part in union):
-        for place in product(part.sides, range(cache.n_layers) if part.layers is None else part.layers):
-            replacements.setdefault(place, []).append((row, part))
-    keys, values = (
-        tuple(
-            _mixed(tensor, (base_row, other_row), len(unions), replacements.get((side, layer), []))
+    replacements: dict[tuple[Side, int], list[tuple[int, CacheSlice]]] = {}
+    for row, union in enumerate(unions):
+        for cache_slice in union:
+            layers = range(cache.n_layers) if cache_slice.layers is None else cache_slice.layers
+            for place in product(cache_slice.sides, layers):
+                replacements.setdefault(place, []).append((row, cache_slice))
+    rows, count = (base_row, other_row), len(unions)
+    mixed: dict[Side, tuple[Tensor, ...]] = {
+        side: tuple(
+            _mixed(tensor, rows, count, replacements.get((side, layer), []))
             for layer, tensor in enumerate(getattr(cache, side))
         )
         for side in SIDES
-    )
+    }
     mask = None if cache.mask is None else cache.mask[base_row : base_row + 1].expand(len(unions), -1)
-    return KVCache(keys, values, mask)
+    return KVCache(mixed["keys"], mixed["values"], mask)
 
 
 @checked
 def differing(cache: KVCache, row: int, other: int) -> dict[Side, Bool[Tensor, "layer head pos"]]:
-    """Return where two rows of a cache differ at all, by side; what differs nowhere cannot carry anything."""
+    """Return where two rows of a cache differ at all, by side; slices that differ nowhere cannot carry the shift."""
     return {
         side: torch.stack([(tensor[row] != tensor[other]).any(-1).cpu() for tensor in getattr(cache, side)])
         for side in SIDES
@@ -96,26 +99,26 @@ def differing(cache: KVCache, row: int, other: int) -> dict[Side, Bool[Tensor, "
 
 @checked
 def patch(
-    reading: Reading, clean: int, injected: int, parts: Sequence[Parts], *, direction: Direction = "insert"
-) -> Float[Tensor, " part"]:
-    """Return logit_diff for each of `parts`, read from a cache that has it from the other row.
+    reading: Reading, clean: int, injected: int, slices: Sequence[CacheSlices], *, direction: Direction = "insert"
+) -> Float[Tensor, " slice"]:
+    """Return logit_diff for each of `slices`, read from a cache that has it from the other row.
 
-    `clean` and `injected` are rows of `reading`. "insert": the clean cache with the part from the injected one;
-    "remove": the injected cache with the part from the clean one. The stream is computed only from the first layer on
-    where a part changes something, and a part that changes nothing costs nothing. Mixed caches are held some at a time.
+    `clean` and `injected` are rows of `reading`. "insert": the clean cache with the slice from the injected one;
+    "remove": the injected cache with the slice from the clean one. The stream is computed only from the first layer on
+    where a slice changes something, and one that changes nothing costs nothing. Mixed caches are held some at a time.
     Raises what `patched` raises.
     """
     if direction not in DIRECTIONS:
         raise UsageError(f"direction {direction!r}", ", ".join(DIRECTIONS), "choose one of them")
     base, other = (clean, injected) if direction == "insert" else (injected, clean)
-    unions = [_listed(part) for part in parts]
+    unions = [_listed(cache_slice) for cache_slice in slices]
     _check(reading.cache, (base, other), unions)
     touched = _touched(unions, differing(reading.cache, base, other))
     last = reading.model.n_layers - 1
     starts = sorted({layers[0] - 1 for layers in touched if layers})
     streams = reading.run([base], keep=[*starts, last])
     diffs = reading.logit_diff(streams[last]).repeat(len(unions))
-    with counted(reading.progress, f"cache, {direction}", sum(map(bool, touched)), "part") as tell:
+    with counted(reading.progress, f"cache, {direction}", sum(map(bool, touched)), "slice") as tell:
         for chunk in _chunks(reading, touched):
             cache = patched(reading.cache, base, other, [unions[number] for number in chunk])
             start = touched[chunk[0]][0] - 1
@@ -136,65 +139,63 @@ def _numbers(name: str, numbers: Sequence[int]) -> tuple[int, ...]:
     return ascending
 
 
-def _listed(part: Parts) -> tuple[Part, ...]:
-    return (part,) if isinstance(part, Part) else tuple(part)
+def _listed(cache_slice: CacheSlices) -> tuple[CacheSlice, ...]:
+    return (cache_slice,) if isinstance(cache_slice, CacheSlice) else tuple(cache_slice)
 
 
-def _check(cache: KVCache, rows: tuple[int, int], unions: Sequence[Sequence[Part]]) -> None:
+def _check(cache: KVCache, rows: tuple[int, int], unions: Sequence[Sequence[CacheSlice]]) -> None:
     if not cache.n_pos:
         raise UsageError("an empty cache", "the cache of one or more marked turns", "mark turns with add_injection")
     if outside := [row for row in rows if not 0 <= row < cache.batch]:
         raise UsageError(f"row {outside[0]}", f"rows 0:{cache.batch} of the cache", "choose rows that are there")
     if not unions:
-        raise UsageError("no parts", "one or more", "name what is to be replaced")
+        raise UsageError("no slices", "one or more", "name what is to be replaced")
     if cache.mask is not None and not torch.equal(cache.mask[rows[0]], cache.mask[rows[1]]):
         raise CacheMismatchError("rows with padding of different length", "rows of equal length", "fill them alike")
-    for part in dict.fromkeys(part for union in unions for part in union):
-        part.check_fits(cache)
+    for cache_slice in dict.fromkeys(chain.from_iterable(unions)):
+        cache_slice.check_fits(cache)
 
 
 def _mixed(
-    tensor: Float[Tensor, "row head pos d_head"], rows: tuple[int, int], count: int, parts: Sequence[tuple[int, Part]]
-) -> Float[Tensor, "part head pos d_head"]:
-    """Return one layer's keys or values, `count` times as the first of two rows has them, with parts of the second.
+    tensor: Float[Tensor, "row head pos d_head"],
+    rows: tuple[int, int],
+    count: int,
+    slices: Sequence[tuple[int, CacheSlice]],
+) -> Float[Tensor, "slice head pos d_head"]:
+    """Return one layer's keys or values, `count` times as the first of two rows has them, with slices of the second.
 
-    A view where there are no parts.
+    A view where there are no slices.
     """
     base, other = rows
     whole = tensor[base : base + 1].expand(count, *tensor.shape[1:])
-    if not parts:
+    if not slices:
         return whole
     mixed = whole.clone()
-    for row, part in parts:
-        heads = torch.tensor(range(tensor.shape[1]) if part.heads is None else part.heads, device=tensor.device)[
-            :, None
-        ]
-        positions = torch.tensor(
-            range(tensor.shape[2]) if part.positions is None else part.positions, device=tensor.device
-        )[None, :]
-        mixed[row, heads, positions] = tensor[other, heads, positions]
+    for row, cache_slice in slices:
+        heads = range(tensor.shape[1]) if cache_slice.heads is None else cache_slice.heads
+        positions = range(tensor.shape[2]) if cache_slice.positions is None else cache_slice.positions
+        places = torch.tensor(heads)[:, None], torch.tensor(positions)[None, :]
+        mixed[row][places] = tensor[other][places]
     return mixed
 
 
 def _touched(
-    unions: Sequence[Sequence[Part]], where: dict[Side, Bool[Tensor, "layer head pos"]]
+    unions: Sequence[Sequence[CacheSlice]], where: dict[Side, Bool[Tensor, "layer head pos"]]
 ) -> list[tuple[int, ...]]:
     """Return for each union the layers in which it changes something."""
-    layers_by_part: dict[Part, tuple[int, ...]] = {}
-    for part in dict.fromkeys(part for union in unions for part in union):
-        chosen = [
-            side[:, slice(None) if part.heads is None else list(part.heads)]
-            [:, :, slice(None) if part.positions is None else list(part.positions)]
-            for side in (where[name] for name in part.sides)
-        ]  # fmt: skip
+    layers_by_slice: dict[CacheSlice, tuple[int, ...]] = {}
+    for cache_slice in dict.fromkeys(chain.from_iterable(unions)):
+        heads = slice(None) if cache_slice.heads is None else list(cache_slice.heads)
+        positions = slice(None) if cache_slice.positions is None else list(cache_slice.positions)
+        chosen = [where[side][:, heads][:, :, positions] for side in cache_slice.sides]
         changed = torch.stack([side.flatten(1).any(1) for side in chosen]).any(0)
-        layers = range(len(changed)) if part.layers is None else part.layers
-        layers_by_part[part] = tuple(layer for layer in layers if changed[layer])
-    return [tuple(sorted({layer for part in union for layer in layers_by_part[part]})) for union in unions]
+        layers = range(len(changed)) if cache_slice.layers is None else cache_slice.layers
+        layers_by_slice[cache_slice] = tuple(layer for layer in layers if changed[layer])
+    return [tuple(sorted(set(chain.from_iterable(layers_by_slice[each] for each in union)))) for union in unions]
 
 
 def _chunks(reading: Reading, touched: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
-    """Yield numbers of parts that begin at one layer, as many as mixed caches fit in memory."""
+    """Yield numbers of slices that begin at one layer, as many as mixed caches fit in memory."""
     cache = reading.cache
     limit = _SHARE * min(free_memory(device) for device in {tensor.device for tensor in cache.keys})
     sizes = [sum(side[layer][0].nbytes for side in (cache.keys, cache.values)) for layer in range(cache.n_layers)]
