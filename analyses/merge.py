@@ -10,10 +10,10 @@ from pathlib import Path
 
 from analyses import ANALYSES
 from analyses.kit import cli, declarations, option_types
-from analyses.kit import record as run
-from analyses.kit import shard_files as parts
 from analyses.kit.analysis import Run
 from analyses.kit.options import Out
+from analyses.kit.record import Clock, source_hash
+from analyses.kit.shard_files import part_files, read_parts
 from mechint.base.errors import UsageError
 
 
@@ -32,13 +32,13 @@ def parser() -> declarations.Parser:
 
 def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[Path]:
     """Write the results of every analysis with parts at `paths`, and remove parts below `out`; returns their paths."""
-    clock = run.Clock()
-    files = parts.files(paths)
+    clock = Clock()
+    files = part_files(paths)
     written: list[Path] = []
-    for name, (rows, record) in parts.read(files).items():
+    for name, (rows, record) in read_parts(files).items():
         if name not in ANALYSES:
             raise UsageError(f"parts of {name!r}", ", ".join(ANALYSES), "use the version that has made them")
-        if record.code != run.source_hash():
+        if record.code != source_hash():
             raise UsageError(
                 given=f"parts of {name} that another version of the code has written",
                 allowed="parts that this version has written: another may draw other columns",

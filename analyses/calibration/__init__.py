@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from analyses.kit import checks, option_types
-from analyses.kit import compute as computing
-from analyses.kit import dose as doses
 from analyses.kit.analysis import Analysis, Drawn
+from analyses.kit.compute import Query, compute_rows
 from analyses.kit.declarations import option
+from analyses.kit.dose import extracted_vectors, random_vectors, usual_dose
 from analyses.kit.facts import ModelFacts
 from analyses.kit.options import TEMPLATE, Common
 from analyses.kit.record import as_json, load_model, sparing_threads
@@ -113,7 +113,7 @@ class Family:
         return self.loaded[name]
 
 
-def query(config: Config, family: Family, reading: Reading, chats: list[Conversation]) -> computing.Query:
+def query(config: Config, family: Family, reading: Reading, chats: list[Conversation]) -> Query:
     """Return the questions of one reading under each of its interventions; rows name the reading."""
     model = family[reading.model]
     with sparing_threads(model):
@@ -122,7 +122,7 @@ def query(config: Config, family: Family, reading: Reading, chats: list[Conversa
     return _with_columns(ask(model, [Group(chats, conditions)]), columns)
 
 
-def _with_columns(query: computing.Query, columns: Mapping[str, str]) -> computing.Query:
+def _with_columns(query: Query, columns: Mapping[str, str]) -> Query:
     def with_columns(number: int, rows: pd.DataFrame) -> pd.DataFrame:
         return query.with_columns(number, rows).assign(**columns)
 
@@ -138,9 +138,9 @@ def _conditions(config: Config, family: Family, reading: Reading) -> Iterator[Co
         yield Condition(Swap(family[reading.filled_by], name=reading.filled_by), reading.filled_by, "swapped")
         return
     reader_config = dataclasses.replace(config, model=reading.model)
-    dose = doses.dose(reader_config, model)
-    concepts = doses.extracted_vectors(reader_config, model, f"{NAME}/{Path(reading.model).name}")
-    randoms = doses.random_vectors(config, model, list(concepts.values()))
+    dose = usual_dose(reader_config, model)
+    concepts = extracted_vectors(reader_config, model, f"{NAME}/{Path(reading.model).name}")
+    randoms = random_vectors(config, model, list(concepts.values()))
     for series, vectors in (("injected", concepts), ("random", randoms)):
         for name, vector in vectors.items():
             yield Condition(dose.inject(vector, name=name), name, series)
@@ -150,7 +150,7 @@ def compute(config: Config, inputs: Mapping[str, list[Conversation]]) -> tuple[p
     """Return the rows of every reading, and the models."""
     family = Family(config)
     queries = [query(config, family, reading, inputs[reading.document]) for reading in config.readings]
-    rows = computing.compute(config, NAME, queries)
+    rows = compute_rows(config, NAME, queries)
     return rows, Facts(models={name: ModelFacts.of(model) for name, model in family.loaded.items()})
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from analyses.kit import checks, option_types, study
-from analyses.kit import compute as computing
-from analyses.kit import dose as doses
 from analyses.kit.analysis import Analysis, Drawn
 from analyses.kit.choices import Choice, Listing, orders, with_extra
+from analyses.kit.compute import Query, compute_rows
 from analyses.kit.declarations import option
+from analyses.kit.dose import CONCEPTS
 from analyses.kit.facts import RunFacts
 from analyses.kit.options import Common, Marked
 from analyses.kit.record import as_json
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 NAME = "identification"
 INFOS = ("none", "introspection")
 NONE = "none"  # what tables and figures call the option for no injection
-CONCEPTS = 9  # with the option for none they fill the ten digits
+MOST_CONCEPTS = 9  # with the option for none they fill the ten digits
 CONTROLS = 2  # control questions after which concepts are named too
 
 
@@ -75,10 +75,10 @@ def check(config: Config) -> Inputs:
     checks.check_effect(True, "identification, which asks questions of its own", config, ("conversations",))
     files = checks.check_common(config, NAME)
     concepts = chosen(config, files)
-    if not 2 <= len(concepts) <= CONCEPTS:
+    if not 2 <= len(concepts) <= MOST_CONCEPTS:
         raise UsageError(
             given=f"{len(concepts)} concepts: {', '.join(concepts)}",
-            allowed=f"2 to {CONCEPTS}: each is an option with a digit, and one is for no injection",
+            allowed=f"2 to {MOST_CONCEPTS}: each is an option with a digit, and one is for no injection",
             advice="choose some with --concepts",
         )
     design = PromptDesign.load(files.prompts)
@@ -92,8 +92,8 @@ def chosen(config: Config, files: checks.Files) -> tuple[str, ...]:
         return tuple(files.vectors)
     if config.concepts is not None:
         return config.concepts
-    candidates = organisms.concepts("trained") if files.prompts == "small" else (*doses.CONCEPTS, "books")
-    return tuple(candidates[at * len(candidates) // CONCEPTS] for at in range(CONCEPTS))
+    candidates = organisms.concepts("trained") if files.prompts == "small" else (*CONCEPTS, "books")
+    return tuple(candidates[at * len(candidates) // MOST_CONCEPTS] for at in range(MOST_CONCEPTS))
 
 
 def choice_among(design: PromptDesign, concepts: Sequence[str], config: Config) -> Choice:
@@ -143,7 +143,7 @@ def conditions(subject: Subject) -> list[Condition]:
     return [Condition(CLEAN, "", "clean", {"target": NONE}), *steered]
 
 
-def query(subject: Subject, inputs: Inputs) -> computing.Query:
+def query(subject: Subject, inputs: Inputs) -> Query:
     """Return the choices, read at every layer, and the names, read at the output."""
     from mechint.engine.job import Request
     from mechint.readouts.naming import naming_requests
@@ -159,7 +159,7 @@ def query(subject: Subject, inputs: Inputs) -> computing.Query:
         readouts = choice.by_option(rows) if number == 0 else by_name(rows, requests[number], naming)
         return with_extra(study.described(study.labelled(readouts), group), inputs.conversations)
 
-    return computing.Query(subject.model, requests, with_columns)
+    return Query(subject.model, requests, with_columns)
 
 
 def by_name(rows: pd.DataFrame, request: Request, naming: Naming) -> pd.DataFrame:
@@ -193,7 +193,7 @@ def _columns(request: Request) -> dict[int, str]:
 def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     """Return the rows of every choice and name, clean and under every concept and random vector."""
     subject = Subject.of(replace(config, concepts=inputs.concepts), inputs.files, NAME)
-    rows = computing.compute(config, NAME, [query(subject, inputs)])
+    rows = compute_rows(config, NAME, [query(subject, inputs)])
     return rows, Facts(**vars(subject.facts(inputs.conversations)), concepts=inputs.concepts)
 
 

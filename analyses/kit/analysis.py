@@ -7,12 +7,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from analyses.kit import compute as computing
 from analyses.kit import facts
-from analyses.kit import record as running
-from analyses.kit import shard_files as parts
 from analyses.kit.command import Command, Results
+from analyses.kit.compute import finished
 from analyses.kit.options import TEMPLATE, Common
+from analyses.kit.record import (
+    Clock,
+    as_json,
+    check_place,
+    discard_store,
+    run_key,
+    source_hash,
+    units_in,
+    write_record,
+    write_table,
+)
+from analyses.kit.shard_files import PartRecord, write_part
 from mechint.base.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +63,7 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
     check: Callable[[Options], Inputs]
     compute: Callable[[Options, Inputs], tuple[pd.DataFrame, Facts]]
     draw: Callable[[pd.DataFrame, Options, Facts], Drawn]
-    finish: Callable[[pd.DataFrame], pd.DataFrame] = computing.finished
+    finish: Callable[[pd.DataFrame], pd.DataFrame] = finished
     tables: Callable[[pd.DataFrame], Mapping[str, pd.DataFrame]] = one_table
 
     def run(self, *, model: str | Path | Model = "organism", **options: object) -> Results:
@@ -94,23 +104,23 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
 
     def execute(self, config: Options, argv: Sequence[str]) -> Results:
         """Run the analysis and write its results, or the part that a shard leaves for `analyses.merge`."""
-        clock = running.Clock()
+        clock = Clock()
         inputs = self.check(config)
         directory = config.out / self.name
-        running.check_place(directory, config, None)
+        check_place(directory, config, None)
         rows, run_facts = self.compute(config, inputs)
         if config.shard is None:
             results = self.conclude(Run(config, argv, clock), rows, run_facts)
         else:
             results = self._part(config, argv, rows, run_facts)
-        running.discard_store(directory, config.shard)
+        discard_store(directory, config.shard)
         return results
 
     def _part(self, config: Options, argv: Sequence[str], rows: pd.DataFrame, run_facts: Facts) -> Results:
         assert config.shard is not None
         record = as_record(run_facts)
-        part = parts.Record(self.name, tuple(argv), running.key(config, record), record, running.source_hash())
-        path = parts.write(rows, config.out / self.name, config.shard, part)
+        part = PartRecord(self.name, tuple(argv), run_key(config, record), record, source_hash())
+        path = write_part(rows, config.out / self.name, config.shard, part)
         return Results(one_table(rows), {}, record, [path])
 
     def conclude(self, run: Run[Options], rows: pd.DataFrame, run_facts: Facts) -> Results:
@@ -119,18 +129,18 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
         from mechint.figures.markup import drawable_figure, literal, plain
 
         directory, record = run.config.out / self.name, as_record(run_facts)
-        running.check_place(directory, run.config, record)
+        check_place(directory, run.config, record)
         table = self.finish(rows)
         receipts = table.attrs.pop("receipts")
-        table.attrs["units"] = running.units_in(record)
+        table.attrs["units"] = units_in(record)
         tables = self.tables(table)
-        paths = [path for name, part in tables.items() for path in running.write_table(part, directory, name)]
+        paths = [path for name, part in tables.items() for path in write_table(part, directory, name)]
         # What users and models have written may not be read as markup.
         figures, findings = self.draw(literal(table), literal(run.config), literal(run_facts))
         paths += mi.figures.save_all(figures, directory, script_in=run.config.out)
-        plain_findings = {name: running.as_json(plain(value)) for name, value in findings.items()}
+        plain_findings = {name: as_json(plain(value)) for name, value in findings.items()}
         complete = {**record, **plain_findings, "receipts": receipts}
-        paths = running.finish(directory, paths, config=run.config, argv=run.argv, clock=run.clock, record=complete)
+        paths = write_record(directory, paths, config=run.config, argv=run.argv, clock=run.clock, record=complete)
         return Results(tables, {name: drawable_figure(figure) for name, figure in figures.items()}, complete, paths)
 
     def facts_of(self, record: JSON) -> Facts:
@@ -144,11 +154,11 @@ class Run(Generic[Options]):
 
     config: Options
     argv: Sequence[str]
-    clock: running.Clock = field(default_factory=running.Clock)
+    clock: Clock = field(default_factory=Clock)
 
 
 def as_record(run_facts: object) -> dict[str, JSON]:
     """Return facts as `run.json` has them; those that are None are left out."""
-    record = running.as_json(run_facts)
+    record = as_json(run_facts)
     assert isinstance(record, dict)
     return {name: value for name, value in record.items() if value is not None}

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from analyses.kit import record as run
 from analyses.kit.options import Common
+from analyses.kit.record import short_receipt, sparing_threads, store_directory
 from mechint.engine.store import each_once
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Query:
     with_columns: Callable[[int, pd.DataFrame], pd.DataFrame]
 
 
-def compute(config: Common, name: str, queries: Sequence[Query]) -> pd.DataFrame:
+def compute_rows(config: Common, name: str, queries: Sequence[Query]) -> pd.DataFrame:
     """Return the rows of all requests, unfinished (see `mechint.engine.job.finish`), `request` telling them apart.
 
     `attrs["receipts"]` holds the receipts. An interrupted call leaves its finished cells for the next one.
@@ -61,7 +61,7 @@ def compute(config: Common, name: str, queries: Sequence[Query]) -> pd.DataFrame
     for query, rows in zip(queries, tables, strict=True):
         for number, request_rows in enumerate(rows):
             receipts += [
-                run.short_receipt(receipt) | {"model": query.model.name} for receipt in request_rows.attrs["receipts"]
+                short_receipt(receipt) | {"model": query.model.name} for receipt in request_rows.attrs["receipts"]
             ]
             frames.append(query.with_columns(number, request_rows).assign(request=len(frames)))
     _tell(name, costs, passed, time.monotonic() - begun)
@@ -99,12 +99,12 @@ def _computed(
     costs = [cost_of(job, options) for job in jobs]
     cells, cached, work = (sum(getattr(cost, field) for cost in costs) for field in ("cells", "known", "work"))
     if work:
-        with run.sparing_threads(queries[0].model):
+        with sparing_threads(queries[0].model):
             expected = forecast(jobs, costs, options, workers=config.workers if config.engine == "ray" else 1)
         announce(f"{name}: {expected}{shorter(config, expected.seconds)}")
     with cell_bar(name, work=work, cells=cells, known=cached, by_cells=config.engine == "ray") as count:
         for query, job in zip(queries, jobs, strict=True):
-            with run.sparing_threads(query.model):
+            with sparing_threads(query.model):
                 tables.append(_rows(config, query, job, dataclasses.replace(options, progress=count)))
     return costs, count.tokens, tables
 
@@ -125,7 +125,7 @@ def _job_options(config: Common, name: str) -> JobOptions:
     return JobOptions(
         batch_size=config.batch_size,
         batch_tokens=config.batch_tokens,
-        store=run.store_directory(config.out / name, config.shard),
+        store=store_directory(config.out / name, config.shard),
         shard=config.shard,
         offload=config.offload,
         max_memory=config.max_memory,

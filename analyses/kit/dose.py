@@ -91,7 +91,7 @@ class Placement:
     layers: tuple[int, ...]
 
 
-def dose(config: Common, model: Model) -> Dose:
+def usual_dose(config: Common, model: Model) -> Dose:
     """Return layers and strength: those of the options, else a preset's, else the middle third and relative strength.
 
     Embedded models have settings of their own. A preset's strength is for vectors like those it was published with, so

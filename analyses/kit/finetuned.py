@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyses.kit import checks, option_types
-from analyses.kit import dose as doses
 from analyses.kit.declarations import option
-from analyses.kit.dose import Dose
+from analyses.kit.dose import Dose, random_vectors, usual_dose
 from analyses.kit.options import Common
 from analyses.kit.record import load_model, sparing_threads
 from analyses.kit.study import Condition
@@ -170,7 +169,7 @@ class Contrast:
 
         finetuned = Finetuned.of(config, model, filled)
         vector = contrast_of(finetuned.activations, read_prompts(model))
-        return cls(finetuned, vector, contrast_dose(config, model), doses.random_vectors(config, model, [vector]))
+        return cls(finetuned, vector, contrast_dose(config, model), random_vectors(config, model, [vector]))
 
     def conditions(self, series: str, amount: float | None = None, /, **columns: str) -> list[Condition]:
         """Return conditions of a series (contrast, random) at a strength in the dose's unit (None: the dose's own)."""
@@ -185,7 +184,7 @@ class Contrast:
 
 def contrast_dose(config: Common, model: Model) -> Dose:
     """Return where and how strongly a contrast vector is injected: as concepts are, or as a preset says of it."""
-    usual, preset = doses.dose(config, model), presets.preset_for(config.model)
+    usual, preset = usual_dose(config, model), presets.preset_for(config.model)
     from_options = config.strength is not None or config.relative_strength is not None
     if from_options or preset is None or preset.contrast_strength is None:
         return usual

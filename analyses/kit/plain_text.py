@@ -103,7 +103,7 @@ def rows(
     """
     chunks = [_chunk(subject, texts, group, words or {}) for group in by_vector(conditions, clean)]
     with sparing_threads(subject.model):
-        return resume.compute(subject.config, name, KIND, chunks)
+        return resume.compute_chunks(subject.config, name, KIND, chunks)
 
 
 def by_vector(conditions: Sequence[Condition], clean: Mapping[str, Value]) -> list[list[Condition]]:

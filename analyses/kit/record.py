@@ -58,7 +58,7 @@ def discard_store(directory: Path, shard: Shard | None) -> None:
         store.parent.rmdir()
 
 
-def key(config: Common, record: Mapping[str, JSON]) -> str:
+def run_key(config: Common, record: Mapping[str, JSON]) -> str:
     """Return a hash of all that a table depends on: shards with the same key are parts of one table."""
     settings = {name: value for name, value in recorded(config).items() if name not in earlier.ELSEWHERE}
     dependencies = [settings, _without_norms(record), versions(), source_hash()]
@@ -112,7 +112,7 @@ class Clock:
     monotonic: float = dataclasses.field(default_factory=time.monotonic)
 
 
-def finish(
+def write_record(
     directory: Path,
     paths: Sequence[Path],
     *,

@@ -48,7 +48,7 @@ def key(model: Model, interventions: Sequence[Intervention], *dependencies: obje
     return sha256(*(repr(field).encode() for field in (identity, doses, *dependencies)))
 
 
-def compute(config: Common, name: str, kind: str, chunks: Sequence[Chunk]) -> pd.DataFrame:
+def compute_chunks(config: Common, name: str, kind: str, chunks: Sequence[Chunk]) -> pd.DataFrame:
     """Return the rows of all chunks, or of a shard's; their index is their place in the whole.
 
     `attrs["receipts"]` holds the receipts that the chunks have in theirs. Finished chunks are read where an

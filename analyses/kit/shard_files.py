@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyses.kit import kept_tables
-from analyses.kit import record as run
+from analyses.kit.record import units_in
 from mechint.base.artefacts import FileKind, reading
 from mechint.base.errors import UsageError
 from mechint.base.files import JSON
@@ -25,7 +25,7 @@ PLACE = "row of the whole table"  # no table has a column of this name
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class PartRecord:
     """What a part belongs to: the analysis, its options, a key of the run that shards of one table share."""
 
     analysis: str
@@ -35,7 +35,7 @@ class Record:
     code: str  # a hash of the source that has computed its rows
 
 
-def write(rows: pd.DataFrame, directory: Path, shard: Shard, record: Record) -> Path:
+def write_part(rows: pd.DataFrame, directory: Path, shard: Shard, record: PartRecord) -> Path:
     """Write the rows of one shard; returns the path."""
     table = rows.rename_axis(PLACE).reset_index()
     description = {"shard": [shard.index, shard.count], **dataclasses.asdict(record)}
@@ -44,7 +44,7 @@ def write(rows: pd.DataFrame, directory: Path, shard: Shard, record: Record) -> 
     return kept_tables.write(table, path)
 
 
-def files(paths: Sequence[Path]) -> list[Path]:
+def part_files(paths: Sequence[Path]) -> list[Path]:
     """Return the part files that some paths name: files, `parts` directories, or directories of results.
 
     Raises UsageError where there is none.
@@ -62,7 +62,7 @@ def files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(part_files))
 
 
-def read(part_files: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, Record]]:
+def read_parts(part_files: Sequence[Path]) -> dict[str, tuple[pd.DataFrame, PartRecord]]:
     """Return by analysis the rows of all its parts and what they belong to.
 
     Raises UsageError for parts of different runs and for parts that are missing, StaleArtefactError for parts whose
@@ -88,7 +88,7 @@ def _check_part(table: pd.DataFrame) -> None:
         raise ValueError("it has no receipts, or no places of rows")
 
 
-def _joined(parts: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, Record]:
+def _joined(parts: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, PartRecord]:
     import pandas as pd
 
     descriptions = [table.attrs.pop("part") for _, table in parts]
@@ -99,7 +99,7 @@ def _joined(parts: Sequence[tuple[Path, pd.DataFrame]]) -> tuple[pd.DataFrame, R
     rows = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True).set_index(PLACE)
     rows.attrs["receipts"] = receipts
     description = descriptions[0]
-    return rows, Record(
+    return rows, PartRecord(
         description["analysis"],
         tuple(description["argv"]),
         description["key"],
@@ -124,7 +124,7 @@ def _check(
                 advice="remove those that are out of date",
             )
         for unit, other in zip(
-            *(run.units_in(description["facts"]) for description in (descriptions[0], description)), strict=True
+            *(units_in(description["facts"]) for description in (descriptions[0], description)), strict=True
         ):
             check_same_unit(unit, other, f"{first} and {file}")
     count = shards[0][1]

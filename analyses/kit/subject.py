@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analyses.kit import checks
-from analyses.kit import dose as doses
-from analyses.kit import record as run
-from analyses.kit.compute import compute
-from analyses.kit.dose import Dose
+from analyses.kit.dose import Dose, extracted_vectors, random_vectors, usual_dose
 from analyses.kit.facts import ModelFacts, RunFacts
+from analyses.kit.record import load_model, sparing_threads
 from analyses.kit.study import Condition, Group, Inputs, Value, ask
 
 if TYPE_CHECKING:
@@ -38,14 +36,14 @@ class Subject:
     @classmethod
     def of(cls, config: Common, files: checks.Files, analysis: str) -> Subject:
         """Load the model and find dose and vectors: those of files, else vectors that are made from the model."""
-        model = run.load_model(config)
+        model = load_model(config)
         files.check_prompts(model)
-        with run.sparing_threads(model):
-            dose = doses.dose(config, model)
-            concepts = files.vectors or doses.extracted_vectors(config, model, analysis)
+        with sparing_threads(model):
+            dose = usual_dose(config, model)
+            concepts = files.vectors or extracted_vectors(config, model, analysis)
             for vector in concepts.values():
                 vector.check_fits(model.d_model, model.n_layers)
-            randoms = doses.random_vectors(config, model, list(concepts.values()))
+            randoms = random_vectors(config, model, list(concepts.values()))
         return cls(config, model, dose, concepts, randoms, analysis)
 
     def inject(
@@ -89,7 +87,7 @@ class Subject:
 
     def rows(self, groups: Sequence[Group]) -> pd.DataFrame:
         """Return the rows of every conversation of some groups, clean and under each of its conditions."""
-        return compute(self.config, self.analysis, [ask(self.model, groups)])
+        return compute_rows(self.config, self.analysis, [ask(self.model, groups)])
 
     def facts(self, conversations: Sequence[Conversation]) -> RunFacts:
         """Return what `run.json` says of model, dose, vectors and conversations."""

@@ -88,8 +88,8 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     check_depth(config, subject.dose.layers, subject.model.n_layers)
     cases, size = steps.cases(subject, chats), steps.Size(config.window_layers, config.window_positions)
     with sparing_threads(subject.model):
-        first = resume.compute(config, NAME, "windows", [steps.coarse(case, size) for case in cases])
-        second = resume.compute(config, NAME, "cells", _second(config, cases, size, first))
+        first = resume.compute_chunks(config, NAME, "windows", [steps.coarse(case, size) for case in cases])
+        second = resume.compute_chunks(config, NAME, "cells", _second(config, cases, size, first))
     rows = questions.described(steps.completed(resume.stacked(first, second)), chats)
     drawn = next(chat for chat in chats if questions.kind_of(chat) == "introspection")
     return rows, Facts(**vars(subject.facts(chats)), text=Text.of(subject.model, drawn))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from analyses.kit import checks, option_types, plain_text, questions, resume
 from analyses.kit.analysis import Analysis, Drawn
-from analyses.kit.compute import compute as compute_cells
+from analyses.kit.compute import compute_rows
 from analyses.kit.declarations import option
 from analyses.kit.dose import Dose, check_window, common_layers, sweep_placements
 from analyses.kit.option_types import format_layers
@@ -135,7 +135,7 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     subject, chats = Subject.of(config, inputs.files, NAME), inputs.conversations
     steered = conditions(config, subject)
     query = ask(subject.model, groups(chats, steered), clean=CLEAN)
-    cells = resume.with_ratio(compute_cells(config, NAME, [query]))
+    cells = resume.with_ratio(compute_rows(config, NAME, [query]))
     texts = plain_text.Texts.of(subject)
     text = plain_text.rows(subject, NAME, texts, text_conditions(subject.dose, steered), clean=CLEAN)
     relative = doses(config, subject.dose)[0].is_relative

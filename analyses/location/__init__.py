@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from analyses.kit import checks, option_types, study
-from analyses.kit import compute as computing
 from analyses.kit.analysis import Analysis, Drawn
 from analyses.kit.choices import Choice, Listing, orders, with_extra
+from analyses.kit.compute import Query, compute_rows
 from analyses.kit.declarations import option
 from analyses.kit.facts import RunFacts
 from analyses.kit.options import Common, Marked
@@ -108,7 +108,7 @@ def conditions(subject: Subject, place: str, places: Sequence[Site]) -> list[Con
     return conditions
 
 
-def query(subject: Subject, choice_of: Mapping[str, Choice], sites_of: Mapping[str, Sequence[Site]]) -> computing.Query:
+def query(subject: Subject, choice_of: Mapping[str, Choice], sites_of: Mapping[str, Sequence[Site]]) -> Query:
     """Return the questions of each place under its conditions: one request a place, read at every layer."""
     from mechint.engine.job import Request
 
@@ -125,14 +125,14 @@ def query(subject: Subject, choice_of: Mapping[str, Choice], sites_of: Mapping[s
         readouts = study.described(study.labelled(choice.by_option(rows)), group)
         return with_extra(readouts, group.conversations)
 
-    return computing.Query(subject.model, requests, with_columns)
+    return Query(subject.model, requests, with_columns)
 
 
 def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     """Return the rows of every question, clean and under every vector at every site."""
     subject = Subject.of(config, inputs.files, NAME)
     sites_of = sites(subject, inputs.sentences, inputs.conversations[0])
-    rows = computing.compute(config, NAME, [query(subject, inputs.choices, sites_of)])
+    rows = compute_rows(config, NAME, [query(subject, inputs.choices, sites_of)])
     return rows, Facts(**vars(subject.facts(inputs.conversations)), sites=words(sites_of))
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from analyses.kit import checks, finetuned, option_types, questions
-from analyses.kit import compute as computing
 from analyses.kit.analysis import Analysis, Drawn
+from analyses.kit.compute import compute_rows
 from analyses.kit.declarations import option
 from analyses.kit.dose import Placement, check_window, common_layers, sweep_placements
 from analyses.kit.facts import RunFacts
@@ -110,7 +110,7 @@ def compute(config: Config, inputs: LensInputs) -> tuple[pd.DataFrame, Facts]:
         queries.append(conditions.query(subject, inputs.panels, contrast))
         if contrast is not None:
             facts = replace(facts, finetuned=contrast.finetuned.name, contrast=ContrastFacts.of(contrast))
-    return computing.compute(config, NAME, queries), facts
+    return compute_rows(config, NAME, queries), facts
 
 
 def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from analyses.kit import checks, finetuned, option_types, questions
-from analyses.kit import compute as computing
 from analyses.kit.analysis import Analysis, Drawn
 from analyses.kit.command import Results
+from analyses.kit.compute import compute_rows
 from analyses.kit.declarations import option
 from analyses.kit.dose import Dose
 from analyses.kit.facts import ModelFacts
@@ -149,7 +149,7 @@ def compute(config: Config, inputs: SwapInputs) -> tuple[pd.DataFrame, Facts]:
         finetuned=contrast.finetuned.name,
         contrast=ContrastFacts.of(contrast),
     )
-    return computing.compute(config, NAME, [query]), facts
+    return compute_rows(config, NAME, [query]), facts
 
 
 def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:

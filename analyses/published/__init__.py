@@ -11,7 +11,7 @@ from analyses.kit import option_types
 from analyses.kit.command import Command, Results
 from analyses.kit.declarations import option
 from analyses.kit.options import Out
-from analyses.kit.record import Clock, as_json, check_place, finish, write_table
+from analyses.kit.record import Clock, as_json, check_place, write_record, write_table
 from mechint.base.errors import UsageError
 from mechint.base.files import check_writable
 
@@ -114,7 +114,7 @@ class Published(Command[Config]):
         paths = [*write_table(table, directory), *mi.figures.save_all(figures, directory, script_in=config.out)]
         files = [{"label": overlay.label, "path": overlay.path, "sha256": overlay.sha256} for overlay in overlays]
         record = {"overlays": as_json(files)}
-        paths = finish(directory, paths, config=config, argv=argv, clock=clock, record=record)
+        paths = write_record(directory, paths, config=config, argv=argv, clock=clock, record=record)
         shown = {name: drawable_figure(figure) for name, figure in figures.items()}
         return Results({"table": table}, shown, record, paths)
 

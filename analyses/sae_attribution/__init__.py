@@ -108,11 +108,11 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     cases = measured.cases(inputs.conversations)
     tested = [case for case in cases if case.condition.series == "injected"]
     with sparing_threads(subject.model):
-        first = resume.compute(config, NAME, "attribution", [measured.attributed(case) for case in cases])
+        first = resume.compute_chunks(config, NAME, "attribution", [measured.attributed(case) for case in cases])
         parts = measures.split(first)
         sae = _sae_facts(dictionary, parts)
         plan = measures.plan(parts["attribution"], config.features, config.top or TOP, config.seed)
-        second = resume.compute(config, NAME, "causes", [measured.caused(case, plan) for case in tested])
+        second = resume.compute_chunks(config, NAME, "causes", [measured.caused(case, plan) for case in tested])
         text = _excerpt(measured, tested, parts["attribution"], plan.candidates)
     facts = Facts(**vars(subject.facts(inputs.conversations)), sae=sae, text=text)
     return resume.stacked(first, second), facts

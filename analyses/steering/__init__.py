@@ -112,7 +112,7 @@ def replies(
     groups = plain_text.by_vector(steered, CLEAN)
     chunks = [_chunk(config, subject, chats, group) for group in groups]
     with sparing_threads(subject.model):
-        return resume.with_ratio(resume.compute(config, NAME, REPLY, chunks))
+        return resume.with_ratio(resume.compute_chunks(config, NAME, REPLY, chunks))
 
 
 def _chunk(

@@ -219,23 +219,23 @@ def test_published_settings_are_the_default_for_their_models_only(
     model: str, n_layers: int, layers: str, strength: float | None
 ) -> None:
     config = logit_lens.ANALYSIS.parsed(["--model", model])
-    found = doses.dose(config, _Deep(n_layers))
+    found = doses.usual_dose(config, _Deep(n_layers))
     assert option_types.format_layers(found.layers) == layers
     assert found.strength == strength
     assert (found.relative_strength is None) == (strength is not None)
     differences = dataclasses.replace(config, method="mean_difference")
-    assert doses.dose(differences, _Deep(n_layers)).strength is None
+    assert doses.usual_dose(differences, _Deep(n_layers)).strength is None
 
 
 def test_embedded_models_have_settings_of_their_own() -> None:
     config = logit_lens.ANALYSIS.parsed([])
-    found = doses.dose(config, _Deep(8, "small"))
+    found = doses.usual_dose(config, _Deep(8, "small"))
     assert (found.layers, found.strength, found.relative_strength) == ((2, 3, 4), None, 0.4)
 
 
 def test_options_overrule_published_settings() -> None:
     argv = ["--model", "Qwen/Qwen2.5-Coder-32B-Instruct", "--layers", "3", "--relative-strength", "0.5"]
-    found = doses.dose(logit_lens.ANALYSIS.parsed(argv), _Deep(64))
+    found = doses.usual_dose(logit_lens.ANALYSIS.parsed(argv), _Deep(64))
     assert found == doses.Dose((3,), None, 0.5, "--relative-strength")
 
 

@@ -70,4 +70,4 @@ def test_a_run_says_and_records_how_the_template_is_used(thinking_checkpoint, ca
 def test_what_a_run_asks_of_a_template_is_part_of_its_key():
     off = logit_lens.ANALYSIS.parsed([])
     on = logit_lens.ANALYSIS.parsed(["--thinking", "on"])
-    assert run.key(off, {}) != run.key(on, {})
+    assert run.run_key(off, {}) != run.run_key(on, {})

@@ -138,9 +138,9 @@ def test_what_is_no_file_is_never_removed(tmp_path: Path) -> None:
     record = {"config": {}, "files": ["gone.png", "../../etc/passwd", "nowhere", "kept.png"]}
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(OutputError, match=r"kept.png cannot be removed: it is a directory"):
-        run.finish(tmp_path, [], config=Out(), argv=[], clock=run.Clock(), record={})
+        run.write_record(tmp_path, [], config=Out(), argv=[], clock=run.Clock(), record={})
     (tmp_path / "kept.png").rmdir()
-    run.finish(tmp_path, [], config=Out(), argv=[], clock=run.Clock(), record={})
+    run.write_record(tmp_path, [], config=Out(), argv=[], clock=run.Clock(), record={})
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 

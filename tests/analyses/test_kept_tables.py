@@ -21,7 +21,7 @@ from mechint.base.errors import StaleArtefactError, UsageError
 from mechint.engine.shards import Shard
 
 KIND = FileKind("a table", "a table", error=StaleArtefactError)
-NOBODY = parts.Record("logit_lens", ("--limit", "1"), "key", {"model": {"name": "m"}}, "code")
+NOBODY = parts.PartRecord("logit_lens", ("--limit", "1"), "key", {"model": {"name": "m"}}, "code")
 
 
 def _table() -> pd.DataFrame:
@@ -104,10 +104,10 @@ def test_what_was_altered_with_its_old_checksum_is_refused(change, tmp_path: Pat
         kept_tables.read(path, KIND)
 
 
-def _part(directory: Path, index: int = 0, count: int = 1, record: parts.Record = NOBODY) -> Path:
+def _part(directory: Path, index: int = 0, count: int = 1, record: parts.PartRecord = NOBODY) -> Path:
     rows = pd.DataFrame({"request": [0]})
     rows.attrs["receipts"] = []
-    return parts.write(rows, directory, Shard(index, count), record)
+    return parts.write_part(rows, directory, Shard(index, count), record)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not a table", b"PAR1" + b"\0" * 40 + b"PAR1"])
@@ -144,7 +144,7 @@ def test_parts_that_say_something_else_of_themselves(about: dict[str, object] | 
     table.attrs = about or {}
     kept_tables.write(table, path)
     with pytest.raises(UsageError, match="cannot be read as a part of a table"):
-        parts.read([path])
+        parts.read_parts([path])
 
 
 def test_parts_of_another_version_are_not_drawn_by_this_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +152,7 @@ def test_parts_of_another_version_are_not_drawn_by_this_one(tmp_path: Path, caps
     assert merge.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "another version of the code" in capsys.readouterr().err
     now = dataclasses.replace(NOBODY, code=run.source_hash())
-    assert parts.read([_part(tmp_path, record=now)])["logit_lens"][1] == now
+    assert parts.read_parts([_part(tmp_path, record=now)])["logit_lens"][1] == now
 
 
 def test_rows_of_an_interrupted_run_that_were_altered_are_refused(
@@ -161,14 +161,14 @@ def test_rows_of_an_interrupted_run_that_were_altered_are_refused(
     monkeypatch.setattr(run, "store_directory", lambda *_: tmp_path)
     config = _Config(out=tmp_path, shard=None)
     made = [resume.Chunk(1, "key", lambda: pd.DataFrame({"value": [1.5]}))]
-    whole = resume.compute(config, "steering", "reply", made)
+    whole = resume.compute_chunks(config, "steering", "reply", made)
     assert list(whole["value"]) == [1.5]
     never = [dataclasses.replace(made[0], compute=lambda: pytest.fail("computed again"))]
-    pd.testing.assert_frame_equal(resume.compute(config, "steering", "reply", never), whole)
+    pd.testing.assert_frame_equal(resume.compute_chunks(config, "steering", "reply", never), whole)
     file = tmp_path / "reply-key.parquet"
     pd.DataFrame({"value": [2.5]}).to_parquet(file, index=False)
     with pytest.raises(StaleArtefactError, match="remove the file"):
-        resume.compute(config, "steering", "reply", never)
+        resume.compute_chunks(config, "steering", "reply", never)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -204,15 +204,15 @@ def record(norms: list[float] | None, key: str = "k") -> dict[str, object]:
 def test_parts_of_other_units_are_not_merged(first: dict, second: dict, tmp_path: Path) -> None:
     written = write_parts(tmp_path, first, second)
     with pytest.raises(StaleArtefactError, match=r"1-of-2.*doses in units of norms 1, 2 and of"):
-        parts.read(written)
+        parts.read_parts(written)
 
 
 def test_last_digits_of_machines_are_no_other_unit(tmp_path: Path) -> None:
     first, second = record([1.0, 2.0]), record([1.0, 2.00001])
     config = logit_lens.ANALYSIS.parsed([])
-    assert run.key(config, first) == run.key(config, second)
-    assert run.key(config, first) != run.key(config, record([1.0, 2.0], "another"))
-    ((rows, merged),) = parts.read(write_parts(tmp_path, first, second)).values()
+    assert run.run_key(config, first) == run.run_key(config, second)
+    assert run.run_key(config, first) != run.run_key(config, record([1.0, 2.0], "another"))
+    ((rows, merged),) = parts.read_parts(write_parts(tmp_path, first, second)).values()
     assert len(rows) == 2
     assert merged.facts["model"] == first
 
@@ -223,6 +223,6 @@ def write_parts(folder: Path, *units: dict[str, object]) -> list[Path]:
     for index, unit in enumerate(units):
         rows = pd.DataFrame({"logit_diff": [1.0]}, index=[index])
         rows.attrs["receipts"] = []
-        of_run = parts.Record("logit_lens", (), "key", {"model": unit}, "code")
-        written.append(parts.write(rows, folder, Shard(index, len(units)), of_run))
+        of_run = parts.PartRecord("logit_lens", (), "key", {"model": unit}, "code")
+        written.append(parts.write_part(rows, folder, Shard(index, len(units)), of_run))
     return written
