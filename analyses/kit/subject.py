@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analyses.kit import checks
+from analyses.kit.compute import compute_rows
 from analyses.kit.dose import Dose, extracted_vectors, random_vectors, usual_dose
 from analyses.kit.facts import ModelFacts, RunFacts
 from analyses.kit.record import load_model, sparing_threads
