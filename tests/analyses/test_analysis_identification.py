@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import conversation
+from figure_reader import ticks
 from whole_runs import DIGITS, model_and_cats, refusal, whole_run, without
 
 import mechint as mi
@@ -180,15 +181,17 @@ def test_own_names_are_held_against_the_others() -> None:
     assert named.loc["injected", "mean"] == 1
     assert named.loc["random", "mean"] == 0  # nothing moves, and a tie is a miss
     assert named.loc["injected", "chance"] == pytest.approx(1 / 3)
-    grid = naming(measures, "planted").data[0]
-    assert grid.y[0] == "concepts (mean)"
+    figure = naming(measures, "planted")
+    (grid,) = figure.data
+    assert next(iter(ticks(figure, "y"))) == "concepts (mean)"
     assert grid.z[0].tolist() == pytest.approx([1.5, 1.5, 0, 0])
 
 
 def test_the_confusion_matrix_is_that_of_the_trials() -> None:
-    panels = confusion(Measures.of(planted(knows), CONCEPTS, 0), "planted").data
+    figure = confusion(Measures.of(planted(knows), CONCEPTS, 0), "planted")
+    panels = figure.data
     assert len(panels) == 4
-    assert list(panels[0].y) == [*CONCEPTS, "none (clean)", "random vectors (mean)"]
+    assert list(ticks(figure, "y")) == [*CONCEPTS, "none (clean)", "random vectors (mean)"]
     np.testing.assert_allclose(panels[0].z[:4], np.eye(4), atol=1e-6)
     np.testing.assert_allclose(panels[0].z[4], 0.25, atol=1e-6)
 

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from conftest import asked_conversations, vector
+from figure_reader import ticks
 from whole_runs import model_and_cats, refusal, whole_run, without
 
 import mechint as mi
@@ -116,8 +117,7 @@ def test_strengths_with_exponents_have_figures_too(scale: float, shown: str) -> 
 
 
 def test_vectors_are_ordered_and_described(drawn: dict[str, go.Figure]) -> None:
-    heatmap = drawn["steering_cosines"].data[0]
-    assert list(heatmap.y) == ["cats", "bread", "random-0"]
+    assert list(ticks(drawn["steering_cosines"], "y")) == ["cats", "bread", "random-0"]
     assert "mean cosine of +0.60; the most alike are cats and bread" in drawn["steering_cosines"].layout.title.text
     texts = [note.text for note in drawn["steering_vectors"].layout.annotations]
     assert "1 to 3 (2)" in texts
