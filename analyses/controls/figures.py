@@ -62,19 +62,21 @@ def groups(rows: pd.DataFrame, caption: str) -> go.Figure:
     summary = _summary(moved, [panel.key for panel in panels])
     by_question = pd.concat([_questions(moved, panel.key) for panel in panels], ignore_index=True)
     return draw.dots(
-        _spelled(summary), _spelled(by_question), panels, _LOOKS, title=_groups_finding(summary),
+        _spelled(summary),
+        _spelled(by_question),
+        panels,
+        _LOOKS,
+        title=_groups_finding(summary),
         subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single questions, named "
         "where they lie far outside of their group.",
-    )  # fmt: skip
+    )
 
 
 def _summary(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     parts = [
-        stats.group_means(
-            rows.astype({"row": str}), ["row", "series"], column, unit="unit"
-        ).assign(panel=column)
+        stats.group_means(rows.astype({"row": str}), ["row", "series"], column, unit="unit").assign(panel=column)
         for column in columns
-    ]  # fmt: skip
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -132,10 +134,14 @@ def score(rows: pd.DataFrame, caption: str) -> go.Figure:
         Panel("score", "Introspection score", f"shift of {METRICS['logit_diff']}: detection {MINUS} factual (no)"),
     ]
     return draw.dots(
-        summary, values[values["unit"] != ""], panels, _LOOKS, title=_score_finding(summary),
+        summary,
+        values[values["unit"] != ""],
+        panels,
+        _LOOKS,
+        title=_score_finding(summary),
         subtitle=f"{caption}. Large: mean over vectors with its 95% interval; small: single vectors. The score "
         "takes the shift of factual questions whose answer is no from that of the introspection question.",
-    )  # fmt: skip
+    )
 
 
 _SCORED = {"introspection": "detection", "no": "factual, answer no", "yes": "factual, answer yes"}
@@ -208,7 +214,8 @@ def bias_or_noise(rows: pd.DataFrame, verdicts: Mapping[str, Mapping[str, float 
     reading = verdicts["injected"]
     sizes = {name: signed(float(reading[name])) for name in ("bias", "noise")}
     return draw.plane(
-        pd.concat(points).rename(columns={"no": "x", "yes": "y"}), _LOOKS,
+        pd.concat(points).rename(columns={"no": "x", "yes": "y"}),
+        _LOOKS,
         x_label=f"controls answered no: shift of {METRICS['logit_diff']}, natural units",
         y_label=f"controls answered yes: shift of {METRICS['logit_diff']}, natural units",
         diagonals=("bias: both move the same way", "noise: both move towards undecided"),
@@ -216,4 +223,4 @@ def bias_or_noise(rows: pd.DataFrame, verdicts: Mapping[str, Mapping[str, float 
         f"(certain: {reading['reading']})",
         subtitle=f"{caption}. Small: single vectors; large: means with 95% intervals over vectors. Bias: "
         "half the sum of both shifts; noise: half of what they differ by.",
-    )  # fmt: skip
+    )

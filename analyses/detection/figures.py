@@ -113,9 +113,13 @@ def conditions(rows: pd.DataFrame, caption: str) -> go.Figure:
         "are asked under the same injections. Published: the mean of its vectors, and their range."
     )
     return draw.dots(
-        pd.concat([summary, _published_rows(set(rows["row"]))]), values, panels, _LOOKS,
-        title=_finding(summary), subtitle=subtitle,
-    )  # fmt: skip
+        pd.concat([summary, _published_rows(set(rows["row"]))]),
+        values,
+        panels,
+        _LOOKS,
+        title=_finding(summary),
+        subtitle=subtitle,
+    )
 
 
 def _published_rows(labels: set[str]) -> pd.DataFrame:
@@ -181,7 +185,8 @@ def wordings(table: pd.DataFrame, caption: str, marks: Marks) -> go.Figure:
     """Return the shift by description (rows) and info document with format (columns), and less random vectors."""
     worded = table[table["description"] != ""].assign(column=lambda rows: rows["info"] + "<br>" + rows["format"])
     introspection = worded[worded["kind"] == "introspection"]
-    rows, columns = (list(dict.fromkeys(introspection[name])) for name in ("description", "column"))
+    rows = list(dict.fromkeys(introspection["description"]))
+    columns = list(dict.fromkeys(introspection["column"]))
     cubes = {
         kind: _cube(introspection[introspection["series"] == kind], rows, columns) for kind in ("injected", "random")
     }
@@ -218,10 +223,11 @@ def beside_published(rows: pd.DataFrame, subject: str) -> go.Figure:
     published_lines = [_published_line(line) for line in published.load("kv_fill_injection").to_dict("records")]
     headings = ["what", "info document", "vector", "P(yes)", "P(no)"]
     return draw.text_table(
-        headings, [*own_lines, *published_lines],
+        headings,
+        [*own_lines, *published_lines],
         title="Probabilities of both answers, clean and injected, beside published values",
         subtitle=f"Ours: {subject}; means over concepts. Published: Qwen2.5-Coder-32B-Instruct, one vector a line.",
-    )  # fmt: skip
+    )
 
 
 def _document(info: str) -> str:

@@ -50,8 +50,8 @@ def compare(old: Path, new: Path, tolerance: float = TOLERANCE) -> list[str]:
         f"{name}: not in {(old, new)[name in figures[0]]}" for name in sorted(figures[0].keys() ^ figures[1].keys())
     ]
     for name in sorted(figures[0].keys() & figures[1].keys()):
-        before, after = (_content(each[name]) for each in figures)
-        lines += [f"{name}{line}" for line in differences(before, after, tolerance)]
+        changes = differences(_content(figures[0][name]), _content(figures[1][name]), tolerance)
+        lines += [f"{name}{line}" for line in changes]
     return lines
 
 

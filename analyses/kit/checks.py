@@ -190,12 +190,14 @@ def _checkpoint(source: Source) -> Checkpoint:
     except (OSError, ValueError):  # the loader reports what is wrong with it
         config = {}
     declared = config if isinstance(config, dict) else {}
-    sizes = [
-        declared.get(name, declared.get(old))
-        for name, old in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"))
-    ]
-    n_layers, d_model = (size if isinstance(size, int) else None for size in sizes)
-    return Checkpoint(n_layers, str(declared.get("mechint_prompts", "full")), d_model)
+    n_layers = declared.get("num_hidden_layers", declared.get("n_layer"))
+    d_model = declared.get("hidden_size", declared.get("n_embd"))
+    prompts = str(declared.get("mechint_prompts", "full"))
+    return Checkpoint(_size(n_layers), prompts, _size(d_model))
+
+
+def _size(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _configuration(source: Source) -> Path:

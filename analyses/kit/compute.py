@@ -97,7 +97,9 @@ def _computed(
 
     options, tables = _job_options(config, name), []
     costs = [cost_of(job, options) for job in jobs]
-    cells, cached, work = (sum(getattr(cost, field) for cost in costs) for field in ("cells", "known", "work"))
+    cells = sum(cost.cells for cost in costs)
+    cached = sum(cost.known for cost in costs)
+    work = sum(cost.work for cost in costs)
     if work:
         with sparing_threads(queries[0].model):
             expected = forecast(jobs, costs, options, workers=config.workers if config.engine == "ray" else 1)
@@ -147,9 +149,9 @@ def _fill(job: Job, query: Query, workers: int, options: JobOptions) -> None:
 
 def _tell(name: str, costs: Sequence[Explanation], passed: int, seconds: float) -> None:
     """Write what a run has cost."""
-    cells, alone, distinct = (
-        sum(getattr(cost, field) for cost in costs) for field in ("cells", "alone_tokens", "distinct_tokens")
-    )
+    cells = sum(cost.cells for cost in costs)
+    alone = sum(cost.alone_tokens for cost in costs)
+    distinct = sum(cost.distinct_tokens for cost in costs)
     sys.stderr.write(
         f"{name}: {cells:,} cells in {seconds:.1f} s; {passed:,} tokens passed, {distinct:,} distinct, "
         f"{alone:,} if every cell were run by itself\n"

@@ -221,7 +221,8 @@ def code_version() -> str | None:
     try:
         _git(folder, "ls-files", "--error-unmatch", "__init__.py")
         commit = _git(folder, "rev-parse", "HEAD")
-        return commit + "-dirty" * bool(_git(folder, "status", "--porcelain", "--", "."))
+        changed = _git(folder, "status", "--porcelain", "--", ".")
+        return f"{commit}-dirty" if changed else commit
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -71,5 +71,5 @@ def depth_halves(layers: Sequence[int], n_layers: int) -> tuple[Layers, Layers]:
 def words(sites_of: dict[str, list[Site]]) -> str:
     """Return at which layers each place is injected, for the record and for figures."""
     layers = format_layers(sites_of["half"][0].layers)
-    early, late = [format_layers(site.layers) for site in sites_of["layer"]]
-    return f"halves and sentences at layers {layers}, depths at {early} or {late}"
+    depths = " or ".join(format_layers(site.layers) for site in sites_of["layer"])
+    return f"halves and sentences at layers {layers}, depths at {depths}"

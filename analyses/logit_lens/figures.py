@@ -113,7 +113,8 @@ def _finding(curves: pd.DataFrame, metric: str) -> str:
     """Say what happened at the output, the one layer that nobody chose."""
     last = max(curves["layer"], key=layer_position)
     output = curves[curves["layer"] == last].set_index(["panel", "series"])
-    clean, injected = (output.loc[("question", series), "mean"] for series in ("clean", "injected"))
+    clean = output.loc[("question", "clean"), "mean"]
+    injected = output.loc[("question", "injected"), "mean"]
     parts = [f"At the output, an injected concept moves {METRICS[metric]} from {_number(clean)} to {_number(injected)}"]
     shifts = {series: mean for (panel, series), mean in output["mean"].items() if panel == "shift"}
     if "random" in shifts:

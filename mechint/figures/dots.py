@@ -123,7 +123,8 @@ def _traces(
 ) -> list[go.Scatter]:
     traces = [_arrows(panel, pair, summary, place) for pair in panel.pairs]
     for name, style in series.items():
-        small, large = (frame[frame["series"] == name] for frame in (units, summary))
+        small = units[units["series"] == name]
+        large = summary[summary["series"] == name]
         if len(small):
             traces.append(_small(panel, small, place, style))
         # A series that this panel has not still stands in the legend, which the first panel writes.

@@ -80,7 +80,8 @@ def feature_text(
     # Notes outside of the axes would not be drawn.
     done.update_xaxes(range=[-left, WIDTH - left - _RIGHT], visible=False)
     done.update_yaxes(range=[height, 0], visible=False)
-    above, whole = (int(done.layout[name]) - _TITLES for name in ("margin.t", "height"))
+    above = int(done.layout.margin.t) - _TITLES
+    whole = int(done.layout.height) - _TITLES
     return done.update_layout(margin={"l": 0, "t": above}, height=whole)
 
 

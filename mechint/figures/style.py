@@ -111,8 +111,8 @@ def _wrap(text: str, size: int) -> str:
 
 def rgba(color: str, alpha: float) -> str:
     """`#RRGGBB` with transparency, as Plotly wants it for filled bands."""
-    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{alpha})"
+    parts = [str(int(color[start : start + 2], 16)) for start in (1, 3, 5)]
+    return f"rgba({','.join(parts)},{alpha})"
 
 
 def layer_position(layer: object) -> int:

@@ -63,7 +63,8 @@ def text_table(
     done.update_xaxes(range=[0, 1], visible=False)
     done.update_yaxes(range=[tops[-1], 0], visible=False)
     # No panel titles stand above a table.
-    top, height = (int(done.layout[name]) - _TITLES for name in ("margin.t", "height"))
+    top = int(done.layout.margin.t) - _TITLES
+    height = int(done.layout.height) - _TITLES
     return done.update_layout(margin={"l": _MARGIN, "r": _MARGIN, "t": top}, height=height)
 
 

@@ -32,7 +32,8 @@ def test_layer_ticks_keep_the_ends_and_do_not_crowd() -> None:
 
 
 def test_long_titles_are_wrapped_into_a_higher_margin() -> None:
-    short, long = (finish(go.Figure(), "word " * words, "s", height=100) for words in (3, 60))
+    short = finish(go.Figure(), "word " * 3, "s", height=100)
+    long = finish(go.Figure(), "word " * 60, "s", height=100)
     assert "<br>" not in short.layout.title.text
     assert long.layout.title.text.count("<br>") == 2
     assert long.layout.margin.t - short.layout.margin.t == 46 == long.layout.height - short.layout.height

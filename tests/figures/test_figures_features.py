@@ -191,9 +191,8 @@ def test_text_has_every_token_in_every_run_shaded_by_its_share() -> None:
 
 
 def test_tokens_taken_in_as_literal_are_written_like_any_others() -> None:
-    plain, literal = (
-        figures.feature_text(tokens, SPEAKERS, [_feature()], **TITLES) for tokens in (TOKENS, figures.literal(TOKENS))
-    )
+    plain = figures.feature_text(TOKENS, SPEAKERS, [_feature()], **TITLES)
+    literal = figures.feature_text(figures.literal(TOKENS), SPEAKERS, [_feature()], **TITLES)
     assert list(drawable_figure(literal).data[0].text) == list(plain.data[0].text)
 
 

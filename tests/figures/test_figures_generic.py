@@ -200,7 +200,9 @@ def test_both_axes_of_a_plane_have_one_scale_around_zero_and_named_diagonals() -
         ("opposite", pytest.approx(4.6), -1),
     ]
     assert min(abs(note.y) for note in layout.annotations) > 1.05 * 4, "no unit is behind a label"
-    rising, falling = (trace for trace in on_plane().data if trace.mode == "lines")
+    lines = [trace for trace in on_plane().data if trace.mode == "lines"]
+    assert len(lines) == 2
+    rising, falling = lines
     assert list(rising.x) == list(rising.y) == [-falling.y[0], -falling.y[1]] == list(falling.x)
 
 

@@ -46,7 +46,8 @@ def _marks(figure: go.Figure) -> list[go.Scatter]:
 
 
 def test_bars_stand_beside_their_layer_with_their_interval():
-    attention, mlp = (_named(_draw(_bars()))[name] for name in ("attention", "MLP"))
+    traces = _named(_draw(_bars()))
+    attention, mlp = traces["attention"], traces["MLP"]
     np.testing.assert_allclose(attention.y, [0.5, 1.5, 2.5, 3.5])
     np.testing.assert_allclose(mlp.y, [-0.5, -1.5, -2.5, -3.5])
     np.testing.assert_allclose((np.array(attention.x) + np.array(mlp.x)) / 2, range(N_LAYERS))

@@ -15,6 +15,7 @@ from mechint.attribution.kv import DIRECTIONS
 from mechint.base.errors import UsageError
 from mechint.figures.style import BLUE, GREEN, METRICS, MINUS, VERMILION, Series
 from mechint.figures.verdicts import UNTESTED, VERDICTS, check_components
+from mechint.figures.words import bounded, plain
 from mechint.stats import bands, intervals
 
 if TYPE_CHECKING:
@@ -97,11 +98,8 @@ def by_verdict(features: pd.DataFrame, x: str) -> pd.DataFrame:
 def _correlation_text(correlation: intervals.Interval | None, n: int) -> str:
     if correlation is None or np.isnan(correlation.mean):
         return f"Too little varies over {n} features for a rank correlation."
-    mean, low, high = [
-        f"{float(value):.2f}".replace("-", MINUS) for value in (correlation.mean, correlation.low, correlation.high)
-    ]
-    bounds = "" if np.isnan(correlation.low) else f" [{low}, {high}]"
-    return f"Rank correlation of attributed and measured: {mean}{bounds} over {n} features."
+    text = bounded(float(correlation.mean), float(correlation.low), float(correlation.high), plain)
+    return f"Rank correlation of attributed and measured: {text} over {n} features."
 
 
 def judged(table: pd.DataFrame, title: str) -> go.Figure:
@@ -174,6 +172,10 @@ def cache(table: pd.DataFrame, title: str) -> go.Figure:
     )
 
 
+def _unit_means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    return stats.group_means(rows.assign(unit=_units(rows)), keys, "attribution", unit="unit")
+
+
 def _by_layer(table: pd.DataFrame, title: str) -> go.Figure:
     starts = table.groupby(["conversation", "intervention"])["layer"].min()
     if starts.nunique() > 1:
@@ -182,13 +184,8 @@ def _by_layer(table: pd.DataFrame, title: str) -> go.Figure:
             allowed="one first layer for all interventions: else a mean is over others at each layer",
             advice="give late_loss one layer= for all",
         )
-    bars, sums = (
-        stats.group_means(rows.assign(unit=_units(rows)), keys, "attribution", unit="unit")
-        for rows, keys in (
-            (components.by_layer(table), ["layer", "kind"]),
-            (components.cumulative(table), ["layer"]),
-        )
-    )
+    bars = _unit_means(components.by_layer(table), ["layer", "kind"])
+    sums = _unit_means(components.cumulative(table), ["layer"])
     heads = table[table["kind"] == "head"].groupby(["layer", "index"])["attribution"].mean()
     return figures.waterfall(
         bars,
