@@ -41,7 +41,7 @@ class Subject:
         files.check_prompts(model)
         with sparing_threads(model):
             dose = usual_dose(config, model)
-            concepts = files.vectors or extracted_vectors(config, model, analysis)
+            concepts = files.vectors if config.vectors is not None else extracted_vectors(config, model, analysis)
             for vector in concepts.values():
                 vector.check_fits(model.d_model, model.n_layers)
             randoms = random_vectors(config, model, list(concepts.values()))

@@ -59,7 +59,7 @@ def check(config: Config) -> Inputs:
 
 def check_depth(config: Config, layers: Sequence[int] | None, n_layers: int) -> None:
     """Raise LayerRangeError for windows of more layers than a model has, and for injections that reach no cache."""
-    dose.check_window(config.window_layers or 1, n_layers, "--window-layers")
+    dose.check_window(1 if config.window_layers is None else config.window_layers, n_layers, "--window-layers")
     if layers and min(layers) >= n_layers - 1:
         raise LayerRangeError(
             given=f"layer {max(layers)}, the last block: nothing that is added after it is cached",

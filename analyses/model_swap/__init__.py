@@ -173,7 +173,7 @@ class ModelSwap(Analysis[Config, SwapInputs, Facts]):
         inputs = self.check(config)
         model = finetuned.load(config)
         inputs.files.check_prompts(model)
-        return Results(pd.DataFrame(), {}, {}, finetuned.fill(model, inputs.conversations, config.fill))
+        return Results({"table": pd.DataFrame()}, {}, {}, finetuned.fill(model, inputs.conversations, config.fill))
 
 
 ANALYSIS = ModelSwap(NAME, __doc__ or "", Config, Facts, check, compute, draw)

@@ -101,7 +101,8 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     from mechint.attribution.features import loading
 
     subject = Subject.of(config, inputs.files, NAME)
-    dictionary = loading.load(subject.model, inputs.sae or config.sae, any_model=config.any_model_sae)
+    source = config.sae if inputs.sae is None else inputs.sae
+    dictionary = loading.load(subject.model, source, any_model=config.any_model_sae)
     if config.features is not None:
         dictionary.check_features(config.features)
     measured = Study(subject, dictionary, config.attribution)
@@ -111,7 +112,9 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
         first = resume.compute_chunks(config, NAME, "attribution", [measured.attributed(case) for case in cases])
         parts = measures.split(first)
         sae = _sae_facts(dictionary, parts)
-        plan = measures.plan(parts["attribution"], config.features, config.top or TOP, config.seed)
+        plan = measures.plan(
+            parts["attribution"], config.features, TOP if config.top is None else config.top, config.seed
+        )
         second = resume.compute_chunks(config, NAME, "causes", [measured.caused(case, plan) for case in tested])
         text = _excerpt(measured, tested, parts["attribution"], plan.candidates)
     facts = Facts(**vars(subject.facts(inputs.conversations)), sae=sae, text=text)

@@ -158,7 +158,7 @@ def test_parts_of_another_version_are_not_drawn_by_this_one(tmp_path: Path, caps
 def test_rows_of_an_interrupted_run_that_were_altered_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(run, "store_directory", lambda *_: tmp_path)
+    monkeypatch.setattr(resume, "store_directory", lambda *_: tmp_path)
     config = _Config(out=tmp_path, shard=None)
     made = [resume.Chunk(1, "key", lambda: pd.DataFrame({"value": [1.5]}))]
     whole = resume.compute_chunks(config, "steering", "reply", made)
