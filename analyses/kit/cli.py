@@ -97,7 +97,7 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
         "--model",
         type=option_types.location,
         default="organism",
-        help="embedded model, hub id, checkpoint directory, or GGUF file",
+        help="embedded model, smollm2, hub id, checkpoint directory, or GGUF file",
     )
     group.add_argument("--backend", choices=("bridge", "hooked"), default="bridge", help="TransformerLens class")
     group.add_argument(
