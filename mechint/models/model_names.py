@@ -1,4 +1,4 @@
-"""Where a model name leads: an embedded organism, a checkpoint directory, a GGUF file, or a hub id; no heavy import."""
+"""Where a model name leads: an embedded or packaged model, a directory, a GGUF file, or a hub id; no heavy import."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib.request import getproxies
 from mechint.base.artefacts import shown_path
 from mechint.base.errors import UnknownModelError
 from mechint.base.files import read_json
+from mechint.models.packaged_models import PACKAGED, packaged_path
 from mechint.organisms import EMBEDDED, organism_path
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -40,9 +41,12 @@ class Source:
 
 
 def resolve(name: str | Path) -> Source:
-    """Return the source that `name` stands for. Raises UnknownModelError; never opens a connection."""
+    """Return the source that `name` stands for; never opens a connection.
+
+    Raises UnknownModelError, or PrerequisiteError for a model whose package is not installed.
+    """
     text = str(name)
-    path = organism_path(text) if text in EMBEDDED else _path(text)
+    path = _path(text)
     if path.is_dir():
         if (path / "config.json").is_file():
             return Source(text, str(path), is_local=True)
@@ -72,7 +76,7 @@ def _base_of(adapter: Path) -> str:
     base = content.get("base_model_name_or_path") if isinstance(content, dict) else None
     if not isinstance(base, str) or not base:
         raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names no base_model_name_or_path")
-    path = organism_path(base) if base in EMBEDDED else _path(base)
+    path = _path(base)
     if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file():
         # Of two adapters one would be forgotten; and an adapter may name itself.
         raise _unknown(str(adapter), f"{ADAPTER_CONFIG} names {base}, which is an adapter too, as its base model")
@@ -105,7 +109,11 @@ def check_reachable(source: Source) -> None:
 
 
 def _path(name: str) -> Path:
-    """Return a name as a path; raises UnknownModelError for a name that cannot be one."""
+    """Return where a name leads, if to a file; raises UnknownModelError for a name that cannot be a path."""
+    if name in EMBEDDED:
+        return organism_path(name)
+    if name in PACKAGED:
+        return packaged_path(name)
     try:
         path = Path(name).expanduser()
         path.lstat()
@@ -127,7 +135,7 @@ def _is_gguf(path: Path) -> bool:
 def _unknown(name: str, why: str) -> UnknownModelError:
     return UnknownModelError(
         given=f"model {shown_path(name)!r}: {why}",
-        allowed=f"{', '.join(EMBEDDED)} (embedded), a checkpoint directory, a GGUF file, or a hub id such as "
-        "Qwen/Qwen2.5-Coder-32B-Instruct",
+        allowed=f"{', '.join(EMBEDDED)} (embedded), {', '.join(PACKAGED)} (a package), a checkpoint directory, a GGUF "
+        "file, or a hub id such as Qwen/Qwen2.5-Coder-32B-Instruct",
         advice="check the spelling or the path",
     )
