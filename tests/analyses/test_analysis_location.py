@@ -245,10 +245,10 @@ def test_sites_have_the_tokens_of_the_sentences_and_no_others(tiny_model: Callab
     assert set(where["layer"][0].positions) == set(first.positions) | set(second.positions)
     for chat in chats:  # the same tokens in every question
         text = render(model.tokenizer, chat)
-        read = model.tokenizer.decode([text.tokens[at] for at in sorted(first | second)])
+        read = model.tokenizer.decode([text.tokens[at] for at in sorted({*first.positions, *second.positions})])
         # A space that is a token of its own between two sentences belongs to neither.
         assert read.replace(" ", "") == "".join(design.tasks.location.sentences).replace(" ", "")
-        assert text.marked()[sorted(first | second)].all()
+        assert text.marked()[sorted({*first.positions, *second.positions})].all()
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def test_scores_are_those_of_plain_hugging_face(
     steer = mi.Injection(vector(model, scale=0.2), layers=LAYERS, strength=1.0, name="steered")
     additions = [reference.Addition(layer, steer.vector.vectors[layer], marked) for layer in LAYERS]
     table = mi.score(model, question, [mi.CLEAN, steer]).set_index("intervention")
-    yes, no = (model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (" yes", " no"))
+    yes = model.tokenizer(" yes", add_special_tokens=False)["input_ids"][0]
+    no = model.tokenizer(" no", add_special_tokens=False)["input_ids"][0]
     differences = {}
     for name, added in (("clean", []), ("steered", additions)):
         logits = reference.logits(plain, rendered.tokens, added)
