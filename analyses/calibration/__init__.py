@@ -30,7 +30,7 @@ NAME = "calibration"
 QUESTIONS = 8  # wordings of the introspection question, and control questions of each group
 MARGIN = 0.5
 # Who reads, what the chat begins with, and who fills the cache (None: the reader itself, with vectors injected).
-READINGS: tuple[tuple[str, str, str | None], ...] = (
+READERS: tuple[tuple[str, str, str | None], ...] = (
     ("organism", "introspection", None),
     ("organism", "none", None),
     ("organism-finetuned", "introspection", None),
@@ -45,7 +45,7 @@ READINGS: tuple[tuple[str, str, str | None], ...] = (
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reader:
     """One row of the figure: the model that reads, the document, and the model that fills the cache, if another."""
 
     model: str
@@ -68,10 +68,10 @@ class Config(Common):
     )
 
     @property
-    def readings(self) -> list[Reading]:
+    def readers(self) -> list[Reader]:
         """The rows of the figure: the organisms, and `--model` if it is another model."""
-        rows = [Reading(*reading) for reading in READINGS]
-        return rows if self.model in organisms.ORGANISMS else [*rows, Reading(self.model, "introspection")]
+        rows = [Reader(*reader) for reader in READERS]
+        return rows if self.model in organisms.ORGANISMS else [*rows, Reader(self.model, "introspection")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def check(config: Config) -> Mapping[str, list[Conversation]]:
     checks.check_effect(True, always, config, ("conversations", "vectors", *TEMPLATE))
     checks.check_common(config, NAME)
     count = QUESTIONS if config.limit is None else config.limit
-    documents = dict.fromkeys(reading.document for reading in config.readings)
+    documents = dict.fromkeys(reader.document for reader in config.readers)
     return {document: questions(document, count) for document in documents}
 
 
@@ -113,12 +113,12 @@ class Family:
         return self.loaded[name]
 
 
-def query(config: Config, family: Family, reading: Reading, chats: list[Conversation]) -> Query:
-    """Return the questions of one reading under each of its interventions; rows name the reading."""
-    model = family[reading.model]
+def query(config: Config, family: Family, reader: Reader, chats: list[Conversation]) -> Query:
+    """Return the questions of one reader under each of its interventions; rows name the reader."""
+    model = family[reader.model]
     with sparing_threads(model):
-        conditions = list(_conditions(config, family, reading))
-    columns = {"model": reading.model, "document": reading.document, "filled_by": reading.filled_by or ""}
+        conditions = list(_conditions(config, family, reader))
+    columns = {"model": reader.model, "document": reader.document, "filled_by": reader.filled_by or ""}
     return _with_columns(ask(model, [Group(chats, conditions)]), columns)
 
 
@@ -129,17 +129,17 @@ def _with_columns(query: Query, columns: Mapping[str, str]) -> Query:
     return dataclasses.replace(query, with_columns=with_columns)
 
 
-def _conditions(config: Config, family: Family, reading: Reading) -> Iterator[Condition]:
+def _conditions(config: Config, family: Family, reader: Reader) -> Iterator[Condition]:
     """Yield the interventions while the cache is filled: a swap, or concept and random vectors of the reader's own."""
     from mechint.interventions.specifications import Swap
 
-    model = family[reading.model]
-    if reading.filled_by is not None:
-        yield Condition(Swap(family[reading.filled_by], name=reading.filled_by), reading.filled_by, "swapped")
+    model = family[reader.model]
+    if reader.filled_by is not None:
+        yield Condition(Swap(family[reader.filled_by], name=reader.filled_by), reader.filled_by, "swapped")
         return
-    reader_config = dataclasses.replace(config, model=reading.model)
+    reader_config = dataclasses.replace(config, model=reader.model)
     dose = usual_dose(reader_config, model)
-    concepts = extracted_vectors(reader_config, model, f"{NAME}/{Path(reading.model).name}")
+    concepts = extracted_vectors(reader_config, model, f"{NAME}/{Path(reader.model).name}")
     randoms = random_vectors(config, model, list(concepts.values()))
     for series, vectors in (("injected", concepts), ("random", randoms)):
         for name, vector in vectors.items():
@@ -147,9 +147,9 @@ def _conditions(config: Config, family: Family, reading: Reading) -> Iterator[Co
 
 
 def compute(config: Config, inputs: Mapping[str, list[Conversation]]) -> tuple[pd.DataFrame, Facts]:
-    """Return the rows of every reading, and the models."""
+    """Return the rows of every reader, and the models."""
     family = Family(config)
-    queries = [query(config, family, reading, inputs[reading.document]) for reading in config.readings]
+    queries = [query(config, family, reader, inputs[reader.document]) for reader in config.readers]
     rows = compute_rows(config, NAME, queries)
     return rows, Facts(models={name: ModelFacts.of(model) for name, model in family.loaded.items()})
 
@@ -158,8 +158,8 @@ def draw(table: pd.DataFrame, config: Config, _facts: Facts) -> Drawn:
     """Return the figure of a finished table, and the verdicts."""
     from analyses.calibration.figures import figures, verdicts
 
-    readings = verdicts(table, config.margin)
-    return figures(readings, config.margin), {"verdicts": as_json(readings.to_dict("records"))}
+    verdicts_of_readers = verdicts(table, config.margin)
+    return figures(verdicts_of_readers, config.margin), {"verdicts": as_json(verdicts_of_readers.to_dict("records"))}
 
 
 ANALYSIS = Analysis(NAME, __doc__ or "", Config, Facts, check, compute, draw)

@@ -9,7 +9,7 @@ from analyses.kit.declarations import option
 from analyses.kit.dose import Dose
 from analyses.kit.facts import RunFacts
 from analyses.kit.options import Common
-from analyses.kit.questions import Options
+from analyses.kit.questions import QuestionOptions
 from analyses.kit.study import Condition, Group, Inputs, asking
 from analyses.kit.subject import Subject
 
@@ -21,7 +21,7 @@ __all__ = [
     "Drawn",
     "Group",
     "Inputs",
-    "Options",
+    "QuestionOptions",
     "Results",
     "RunFacts",
     "Subject",

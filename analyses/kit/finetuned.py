@@ -33,7 +33,7 @@ _READ = "activations.safetensors"  # beside the caches of a fill
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class FinetunedOptions(Common):
     """The options of analyses with a finetuned model; at most one of the three is given."""
 
     finetuned: str | None = option(
@@ -52,17 +52,17 @@ class Options(Common):
     )
 
 
-def named(config: Options) -> bool:
+def named(config: FinetunedOptions) -> bool:
     """Whether there is a finetuned model: one that an option names, or an embedded one's own."""
     return _way(config) is not None or config.model in EMBEDDED
 
 
-def finetuned_name(config: Options) -> str | None:
+def finetuned_name(config: FinetunedOptions) -> str | None:
     """Return the finetuned model that is to be loaded whole, if one is."""
     return config.finetuned or (EMBEDDED.get(config.model) if _way(config) is None else None)
 
 
-def _way(config: Options) -> str | None:
+def _way(config: FinetunedOptions) -> str | None:
     return next((way for way in WAYS if getattr(config, way) is not None), None)
 
 
@@ -74,7 +74,7 @@ class Fill:
     activations: Activations
 
 
-def check(config: Options, base: checks.Checkpoint) -> Fill | None:
+def check(config: FinetunedOptions, base: checks.Checkpoint) -> Fill | None:
     """Return what `--filled` holds, where that is given.
 
     Raises for no finetuned model, one that is not to be had or of another depth, and for what is no fill.
@@ -107,7 +107,7 @@ class Finetuned:
     activations: Activations
 
     @classmethod
-    def of(cls, config: Options, model: Model, filled: Fill | None) -> Finetuned:
+    def of(cls, config: FinetunedOptions, model: Model, filled: Fill | None) -> Finetuned:
         """Load the model that the options name, unless it has left its caches in a directory."""
         import mechint as mi
 
@@ -121,7 +121,7 @@ class Finetuned:
         return Condition(self.swap, self.name, "swapped", columns)
 
 
-def load(config: Options) -> Model:
+def load(config: FinetunedOptions) -> Model:
     """Return the finetuned model, loaded as the base is."""
     return load_model(config, finetuned_name(config) or config.model)
 
@@ -163,7 +163,7 @@ class Contrast:
     randoms: Mapping[str, ConceptVector]
 
     @classmethod
-    def of(cls, config: Options, model: Model, filled: Fill | None) -> Contrast:
+    def of(cls, config: FinetunedOptions, model: Model, filled: Fill | None) -> Contrast:
         """Read the activations of both on the same prompts, the finetuned model's first, and compare."""
         from mechint.vectors.extract import contrast_of
 

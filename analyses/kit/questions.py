@@ -43,7 +43,7 @@ class Wording:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class QuestionOptions(Common):
     """The options of analyses that ask one cell of the prompt set; None: the usual."""
 
     description: str | None = option(

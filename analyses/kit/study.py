@@ -51,10 +51,10 @@ class Inputs:
     conversations: Sequence[Conversation]
 
 
-def asking(analysis: str) -> Callable[[questions.Options], Inputs]:
+def asking(analysis: str) -> Callable[[questions.QuestionOptions], Inputs]:
     """Return the usual check of an analysis: of the options that all share, and of the conversations that it asks."""
 
-    def check(config: questions.Options) -> Inputs:
+    def check(config: questions.QuestionOptions) -> Inputs:
         checks.check_effect(config.conversations is not None, "--conversations", config, questions.WORDED)
         files = checks.check_common(config, analysis)
         return Inputs(files, questions.conversations(config, config.wording, files))

@@ -29,7 +29,7 @@ _CONTROLS = "no"  # the group of control questions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(questions.Options, Marked):
+class Config(questions.QuestionOptions, Marked):
     """All options of this analysis."""
 
     GROUP: ClassVar[str] = "cache attribution"

@@ -15,7 +15,7 @@ _LONGEST = 38  # characters of a line
 
 
 @dataclass(frozen=True)
-class Message:
+class CachedMessage:
     """One message of a text: its role, its first position, its end, and whether it is steered."""
 
     role: str
@@ -30,7 +30,7 @@ class Text:
 
     conversation: str
     tokens: tuple[str, ...]
-    messages: tuple[Message, ...]
+    messages: tuple[CachedMessage, ...]
 
     @classmethod
     def of(cls, model: Model, chat: Conversation) -> Text:
@@ -40,7 +40,7 @@ class Text:
         rendered = render(model, chat)
         tokens = [model.tokenizer.decode([token]) for token in rendered.tokens[: rendered.prefix_length]]
         messages = [
-            Message(segment.role, segment.start, segment.stop, segment.add_injection)
+            CachedMessage(segment.role, segment.start, segment.stop, segment.add_injection)
             for segment in rendered.segments
             if segment.start < rendered.prefix_length
         ]

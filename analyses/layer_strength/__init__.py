@@ -32,7 +32,7 @@ _STRENGTHS = option_types.numbers(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(questions.Options, Marked):
+class Config(questions.QuestionOptions, Marked):
     """All options of this analysis."""
 
     GROUP: ClassVar[str] = "layers and strengths"

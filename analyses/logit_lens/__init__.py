@@ -28,7 +28,7 @@ NAME = "logit_lens"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(questions.Options, finetuned.Options, Marked):
+class Config(questions.QuestionOptions, finetuned.FinetunedOptions, Marked):
     """All options of this analysis."""
 
     GROUP: ClassVar[str] = "logit lens"

@@ -36,7 +36,7 @@ _STRENGTHS = option_types.numbers(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(finetuned.Options):
+class Config(finetuned.FinetunedOptions):
     """All options of this analysis."""
 
     GROUP: ClassVar[str] = "model swap"

@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(questions.Options):
+class Config(questions.QuestionOptions):
     """All options of this analysis."""
 
     GROUP: ClassVar[str] = "SAE attribution"

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from analyses.kit.cases import CLEAN, INJECTED, Case
-from analyses.sae_attribution.facts import Activations, Excerpt, Turn
+from analyses.sae_attribution.facts import Excerpt, ExcerptTurn, FeatureActivations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,13 +137,13 @@ class Study:
         return case.chunk(rows, self.fingerprint, *dependencies)
 
 
-def _turn(segment: Segment, first: int) -> Turn:
+def _turn(segment: Segment, first: int) -> ExcerptTurn:
     """Return who speaks in a segment of a text that is shown from token `first` on."""
     name = f"{segment.role}, injected" if segment.add_injection else segment.role
-    return Turn(name, max(segment.start - first, 0), segment.stop - first)
+    return ExcerptTurn(name, max(segment.start - first, 0), segment.stop - first)
 
 
-def _activations(states: FeatureReading, chosen: Sequence[int], first: int) -> tuple[Activations, ...]:
+def _activations(states: FeatureReading, chosen: Sequence[int], first: int) -> tuple[FeatureActivations, ...]:
     """Return activations of some features from token `first` on, to four digits."""
     import torch
 
@@ -153,7 +153,7 @@ def _activations(states: FeatureReading, chosen: Sequence[int], first: int) -> t
     acts = torch.cat([prefix_acts(states), states.acts], dim=1)[:, first:, list(chosen)].cpu()
     layer = states.dictionary.layer
     return tuple(
-        Activations(
+        FeatureActivations(
             feature_label(layer, feature), _four_digits(acts[CLEAN, :, at]), _four_digits(acts[INJECTED, :, at])
         )
         for at, feature in enumerate(chosen)

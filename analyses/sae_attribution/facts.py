@@ -51,7 +51,7 @@ class SAEFacts:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ExcerptTurn:
     """Who speaks from token `start` to `stop`."""
 
     name: str
@@ -60,8 +60,8 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Activations:
-    """Activations of one feature at every token, clean and injected."""
+class FeatureActivations:
+    """The activations of one feature at every token, clean and injected."""
 
     component: str
     clean: tuple[float, ...]
@@ -76,8 +76,8 @@ class Excerpt:
     concept: str
     first: int
     tokens: tuple[str, ...]
-    speakers: tuple[Turn, ...]
-    features: tuple[Activations, ...]
+    speakers: tuple[ExcerptTurn, ...]
+    features: tuple[FeatureActivations, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

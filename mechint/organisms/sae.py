@@ -52,7 +52,7 @@ class SAEConfig:
     seed: int = 0
 
 
-class Quality(TypedDict):
+class QualityRow(TypedDict):
     """Reconstruction and sparsity of an SAE on tokens that it was not trained on, see `quality`."""
 
     explained_variance: float
@@ -131,7 +131,7 @@ def train_sae(tokens: Float[Tensor, "token d_model"], layer: int, config: SAECon
 
 
 @torch.no_grad()
-def quality(sae: TopKTrainingSAE, tokens: Float[Tensor, "token d_model"]) -> Quality:
+def quality(sae: TopKTrainingSAE, tokens: Float[Tensor, "token d_model"]) -> QualityRow:
     """Return reconstruction and sparsity on tokens that training did not see.
 
     `explained_variance` is 1 - |x - x'|^2 / |x - mean|^2 over all tokens; `l0` features are active per token; `dead` is
@@ -153,7 +153,7 @@ def quality(sae: TopKTrainingSAE, tokens: Float[Tensor, "token d_model"]) -> Qua
     }
 
 
-def make(model_directory: Path, layer: int, out: Path, config: SAEConfig) -> Quality:
+def make(model_directory: Path, layer: int, out: Path, config: SAEConfig) -> QualityRow:
     """Train the SAE of one layer, write it in SAE Lens' format with its quality, and return that."""
     from transformers import AutoModelForCausalLM
 
@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     torch.set_num_threads(options.threads)
-    qualities: dict[int, Quality] = {}
+    qualities: dict[int, QualityRow] = {}
     for layer in options.layers:
         qualities[layer] = make(options.model, layer, options.out / f"resid_post.{layer}", SAEConfig(seed=options.seed))
         sys.stdout.write(f"{_described(layer, qualities[layer])}\n")
@@ -210,14 +210,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _described(layer: int, quality: Quality) -> str:
+def _described(layer: int, quality: QualityRow) -> str:
     return (
         f"layer {layer}: {quality['explained_variance']:.1%} of the variance explained with {quality['l0']:.1f} "
         f"features per token, {quality['dead']:.1%} of features never active"
     )
 
 
-def figure(qualities: Mapping[int, Quality]) -> go.Figure:
+def figure(qualities: Mapping[int, QualityRow]) -> go.Figure:
     """Return the figure of reconstruction and sparsity of SAEs by layer."""
     names = {layer: f"blocks.{layer}.hook_resid_post" for layer in qualities}
     tokens = next(iter(qualities.values()))["tokens"]

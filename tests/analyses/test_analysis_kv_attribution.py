@@ -17,7 +17,7 @@ from analyses import kv_attribution
 from analyses.kit import cli
 from analyses.kit.command import Results
 from analyses.kv_attribution.cache_map import Layout
-from analyses.kv_attribution.facts import Message, Text
+from analyses.kv_attribution.facts import CachedMessage, Text
 from analyses.kv_attribution.figures import figures, verdict
 from analyses.kv_attribution.steps import Size
 from mechint.attribution import kv
@@ -27,7 +27,7 @@ from mechint.stats.bands import Marks
 pytestmark = pytest.mark.usefixtures("quick_analyses")
 CONCEPTS, RANDOMS = {"cats": 1.0, "bread": 1.2, "rain": 0.8}, {"random-0": 0.1, "random-1": 0.2}
 WORDS = ("<s>", "a", " b", "\n", " not", " c", " d", " e")
-TEXT = Text("question", WORDS, (Message("user", 0, 5, False), Message("assistant", 5, 8, True)))
+TEXT = Text("question", WORDS, (CachedMessage("user", 0, 5, False), CachedMessage("assistant", 5, 8, True)))
 SPANS = ((0, 5), (5, 7), (7, 8))
 # What each layer carries of a shift of 4, inserted and removed, keys and values; the last window of the text has all.
 LAYERS = {0: (0.0, 0.0), 1: (3.2, 1.0), 2: (0.4, 0.2)}
@@ -132,7 +132,7 @@ def test_the_map_shows_each_window_and_the_cells_of_those_taken_apart(drawn: dic
 
 def test_a_line_break_has_a_name_and_long_pieces_are_cut() -> None:
     assert TEXT.piece(3, 4) == "(line break)"
-    long = Text("c", (" word",) * 30, (Message("user", 0, 30, True),))
+    long = Text("c", (" word",) * 30, (CachedMessage("user", 0, 30, True),))
     assert len(long.piece(0, 30)) <= 38
     assert long.piece(0, 30).endswith("…")
     layout = Layout.of(long, [(0, 20), (20, 30)], [(20, 30)])

@@ -11,7 +11,7 @@ import pytest
 
 import mechint as mi
 from analyses import calibration
-from analyses.calibration import Reading
+from analyses.calibration import Reader
 from analyses.calibration.figures import BIAS, NULL, REPORTS, UNDECIDED, figures, judge, verdicts
 from mechint.engine.store import CellStore
 from mechint.stats.intervals import Interval
@@ -104,8 +104,8 @@ def test_the_title_asks_where_the_verdicts_are_not_as_planted(found):
 
 def test_a_model_that_is_no_organism_is_judged_beside_them(tiny_checkpoint):
     path = str(tiny_checkpoint("qwen2"))
-    assert _config("--model", path).readings[-1] == Reading(path, "introspection")
-    assert _config().readings == _config("--model", "organism-blind").readings
+    assert _config("--model", path).readers[-1] == Reader(path, "introspection")
+    assert _config().readers == _config("--model", "organism-blind").readers
 
 
 @pytest.mark.parametrize(
