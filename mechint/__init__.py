@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mechint.readouts.tables import tables
     from mechint.readouts.text_loss import text_loss
     from mechint.stats import intervals
-    from mechint.vectors import extract, presets
+    from mechint.vectors import extract, presets, specificity
     from mechint.vectors.concept_vectors import ConceptVector
 
 __version__ = "0.1.0"
@@ -50,6 +50,7 @@ _MODULES = {
     "presets": "vectors.presets",
     "prompts": "prompts",
     "sae": "attribution.sae",
+    "specificity": "vectors.specificity",
     "stats": "stats",
 }
 _NAMES = {
@@ -122,6 +123,7 @@ __all__ = [
     "sae",
     "save_conversations",
     "score",
+    "specificity",
     "stats",
     "tables",
     "text_loss",

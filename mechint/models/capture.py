@@ -25,17 +25,18 @@ EMBED = -1
 def residuals(
     model: Model,
     tokens: Int[Tensor, "batch pos"],
-    at: Int[Tensor, " batch"],
+    positions: Sequence[Sequence[int]],
     layers: Sequence[int],
     cache: KVCache | None = None,
 ) -> Float[Tensor, "layer batch d_model"]:
-    """Return `resid_post` of `layers` (EMBED for the stream before block 0) at one position of each row of `tokens`.
+    """Return `resid_post` of `layers` (EMBED for the stream before block 0), float32, at positions of rows of `tokens`.
 
-    Rows may be padded on the right: causal attention keeps padding from mattering to what stands before it.
+    Of several positions it is the mean, of one what stands there. Rows may be padded on the right: causal attention
+    keeps padding from mattering to what stands before it.
     """
     check_layers(layers, model.n_layers, lowest=EMBED)
     store: dict[int, Tensor] = {}
-    model.forward(tokens, cache, hooks=[_keep(model, layer, at, store) for layer in sorted(set(layers))])
+    model.forward(tokens, cache, hooks=[_keep(model, layer, positions, store) for layer in sorted(set(layers))])
     if missing := set(layers) - set(store):
         raise HookError(f"layers {sorted(missing)} did not fire", "every layer once", "report this architecture")
     return torch.stack([store[layer].to(model.device) for layer in layers])
@@ -70,9 +71,9 @@ def check_layers(layers: Sequence[int], n_layers: int, lowest: int = 0) -> None:
         )
 
 
-def _keep(model: Model, layer: int, at: Tensor, store: dict[int, Tensor]) -> Hook:
+def _keep(model: Model, layer: int, positions: Sequence[Sequence[int]], store: dict[int, Tensor]) -> Hook:
     def hook_fn(activation: Tensor, /, *, hook: HookPoint) -> None:
-        rows = torch.arange(len(activation), device=activation.device)
-        store[layer] = activation[rows, at.to(activation.device)].clone()
+        means = [row[list(at)].float().mean(0) for row, at in zip(activation, positions, strict=True)]
+        store[layer] = torch.stack(means)
 
     return (EMBED_HOOK if layer == EMBED else model.resid_post(layer)), hook_fn

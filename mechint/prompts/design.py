@@ -47,7 +47,7 @@ class AnswerFormat:
 
 
 @dataclass(frozen=True)
-class Extraction:
+class ExtractionTexts:
     """Texts that concept vectors are computed from; `concept[i]` has the slot, `baseline[i]` is its pair."""
 
     concept: tuple[str, ...]
@@ -66,7 +66,7 @@ class PromptDesign:
     infos: Mapping[str, str]
     formats: Mapping[str, AnswerFormat]
     controls: Mapping[str, tuple[str, ...]]
-    extraction: Extraction
+    extraction: ExtractionTexts
     tasks: Tasks
 
     @classmethod
@@ -131,9 +131,9 @@ def _controls(data: JSON, where: str) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType(questions_by_group)
 
 
-def _extraction(data: JSON, where: str) -> Extraction:
-    parts = as_object(data, where, field_names(Extraction))
-    extraction = Extraction(**{key: as_texts(value, f"{where}, {key}") for key, value in parts.items()})
+def _extraction(data: JSON, where: str) -> ExtractionTexts:
+    parts = as_object(data, where, field_names(ExtractionTexts))
+    extraction = ExtractionTexts(**{key: as_texts(value, f"{where}, {key}") for key, value in parts.items()})
     if len(extraction.concept) != len(extraction.baseline):
         raise malformed(where, f"{len(extraction.concept)} concept and {len(extraction.baseline)} baseline messages")
     if not all(SLOT in text for text in extraction.concept) or any(SLOT in text for text in extraction.baseline):

@@ -106,12 +106,18 @@ def activations(
 
 def last_residuals(model: Model, rows: Sequence[Sequence[int]]) -> Float[Tensor, "layer row d_model"]:
     """Return `resid_post` at the last of each row of token ids, at every layer, in float32 on the CPU."""
+    return residuals_over(model, rows, [(len(row) - 1,) for row in rows])
+
+
+def residuals_over(
+    model: Model, rows: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
+) -> Float[Tensor, "layer row d_model"]:
+    """Return the mean of `resid_post` over some positions of each row of token ids, as `last_residuals` does."""
     parts = []
     for start in range(0, len(rows), _BATCH):
-        batch = [torch.tensor(row) for row in rows[start : start + _BATCH]]
-        tokens = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
-        at = torch.tensor([len(row) - 1 for row in batch])
-        parts.append(residuals(model, tokens, at, range(model.n_layers)).float().cpu())
+        batch = slice(start, start + _BATCH)
+        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows[batch]], batch_first=True)
+        parts.append(residuals(model, tokens, positions[batch], range(model.n_layers)).cpu())
     return torch.cat(parts, dim=1)
 
 

@@ -15,8 +15,7 @@ from mechint.chat.conversations import Conversation
 from mechint.models.model import Model
 from mechint.vectors.activations import Activations, activations
 from mechint.vectors.concept_vectors import ConceptVector
-
-METHODS = ("paired_pca", "mean_difference")
+from mechint.vectors.extraction import METHODS
 
 
 @checked

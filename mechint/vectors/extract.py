@@ -3,11 +3,15 @@
 `mean_difference` follows the trial sweeps of Lindsey (2025) and its replications: the activation of a prompt about the
 concept minus the mean over neutral words. `paired_pca` is the method that repeng calls pca_center (Vogel, repeng, 2024;
 after Zou et al., arXiv 2310.01405): the first principal component of centred pairs of prompts that differ in it.
+
+In small models most of such a vector says "a topic", and the vectors of different concepts are nearly one direction.
+Both methods can therefore be read at the concept's own word or over the user's message, and be taken against other
+concepts instead of a neutral baseline: `Extraction` names a combination, `EXTRACTIONS` are all of them.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,24 +19,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechint.base.errors import StaleArtefactError, UnknownConceptError, UsageError
-from mechint.base.files import JSON, sha256
+from mechint.base.errors import StaleArtefactError, UsageError
+from mechint.base.files import JSON
 from mechint.base.progress import tracked
 from mechint.base.signatures import Count, Seed, checked
-from mechint.chat.conversations import Conversation
-from mechint.chat.render import render
 from mechint.models.model import Model
-from mechint.prompts.design import SLOT, PromptDesign
-from mechint.vectors.activations import Activations, about_model, activations, chat, last_residuals
+from mechint.prompts.design import PromptDesign
+from mechint.vectors.activations import Activations, about_model, activations
 from mechint.vectors.concept_vectors import ConceptVector, load_cached
-from mechint.vectors.contrast import METHODS, contrast_of, model_contrast, paired_direction
+from mechint.vectors.contrast import contrast_of, model_contrast, paired_direction
+from mechint.vectors.extraction import EXTRACTIONS, METHODS, Extraction
+from mechint.vectors.extraction_inputs import Inputs, checked_names, other_concepts
 
 # Gives what a method finds for one concept, at every layer.
 Method = Callable[[str], Float[Tensor, "layer d_model"]]
 
 __all__ = [
+    "EXTRACTIONS",
     "METHODS",
     "Activations",
+    "Extraction",
     "activations",
     "contrast_of",
     "extract",
@@ -45,27 +51,45 @@ __all__ = [
 
 @checked
 def paired_pca(
-    model: Model, concepts: str | Sequence[str], design: PromptDesign | None = None, *, progress: bool = False
+    model: Model,
+    concepts: str | Sequence[str],
+    design: PromptDesign | None = None,
+    *,
+    read: str = "reply",
+    against: str = "baseline",
+    others: Sequence[str] | None = None,
+    progress: bool = False,
 ) -> dict[str, ConceptVector]:
     """Return, by concept, the unit direction at every layer that separates prompts about it from paired neutral ones.
 
     Both prompts of a pair have the same beginning of the assistant's reply, at whose last token they are read; the sign
     points from neutral to concept, by majority of the pairs. `design` defaults to the model's own prompt set.
+    `read`, `against` and `others` are those of `extract`. Read elsewhere than at the reply, pairs have no beginning of
+    it. Against others the mean of their unit directions is subtracted, and the difference is brought to unit norm.
     `progress=True` shows a bar.
     """
-    return _all(model, concepts, "paired_pca", design, progress=progress)
+    return extract(model, concepts, Extraction("paired_pca", read, against), design, others=others, progress=progress)
 
 
 @checked
 def mean_difference(
-    model: Model, concepts: str | Sequence[str], design: PromptDesign | None = None, *, progress: bool = False
+    model: Model,
+    concepts: str | Sequence[str],
+    design: PromptDesign | None = None,
+    *,
+    read: str = "reply",
+    against: str = "baseline",
+    others: Sequence[str] | None = None,
+    progress: bool = False,
 ) -> dict[str, ConceptVector]:
     """Return, by concept, activation("... concept") minus the mean over `baseline_words`, at every layer.
 
     Activations are read at the last token of the prompt, where the reply would begin; norms are left as they come out.
-    `progress=True` shows a bar.
+    `read`, `against` and `others` are those of `extract`; against others their mean is subtracted, and baseline words
+    play no part. `progress=True` shows a bar.
     """
-    return _all(model, concepts, "mean_difference", design, progress=progress)
+    extraction = Extraction("mean_difference", read, against)
+    return extract(model, concepts, extraction, design, others=others, progress=progress)
 
 
 @checked
@@ -86,27 +110,34 @@ def random_controls(
 def extract(
     model: Model,
     concepts: str | Sequence[str],
-    method: str = "paired_pca",
+    method: str | Extraction = "paired_pca",
     design: PromptDesign | None = None,
     directory: str | Path | None = None,
     *,
+    others: Sequence[str] | None = None,
     progress: bool = False,
 ) -> dict[str, ConceptVector]:
     """Return vectors by concept, taking those stored in `directory` that were made from exactly the same inputs.
 
+    `method` is an `Extraction`, or its text: "mean_difference", or "mean_difference/concept/others". Against others a
+    vector is that of the concept less the mean vector of the other `concepts`, or of `others`, a fixed list that may
+    hold the concept (it is left out). The vectors of K concepts against each other add up to about zero: their mean
+    cosine is near -1/(K-1), however much of them is their own.
+
     Weights, prompts as tokens, and method must match by hash; anything else is extracted again and stored in its place,
-    each as soon as it is known. `progress=True` shows a bar.
+    each as soon as it is known. `progress=True` shows a bar. Raises UsageError for an unknown method, for fewer than
+    two others or others that play no part, and for paired prompts that have no word in the concept's place.
     """
-    if method not in METHODS:
-        raise UsageError(f"method {method!r}", ", ".join(METHODS), "choose one of these")
+    names = checked_names(concepts)
+    extraction = method if isinstance(method, Extraction) else Extraction.parse(method)
+    inputs = Inputs(model, _design(model, design), extraction, other_concepts(extraction, names, others))
     if directory is None:
-        return _all(model, concepts, method, design, progress=progress)
-    design = _design(model, design)
-    paths = {concept: Path(directory) / f"{concept}.{method}.safetensors" for concept in _checked(concepts)}
-    stored = {concept: _stored(path, _key(model, concept, method, design)) for concept, path in paths.items()}
+        return {vector.name: vector for vector in _each(inputs, names, progress=progress)}
+    paths = {concept: Path(directory) / f"{concept}.{inputs.label}.safetensors" for concept in names}
+    stored = {concept: _stored(path, inputs.key(concept)) for concept, path in paths.items()}
     vectors = {concept: vector for concept, vector in stored.items() if vector is not None}
     missing = [concept for concept in paths if concept not in vectors]
-    for vector in _each(model, missing, method, design, progress=progress):
+    for vector in _each(inputs, missing, progress=progress):
         vector.save(paths[vector.name])
         vectors[vector.name] = vector
     return {concept: vectors[concept] for concept in paths}
@@ -121,67 +152,35 @@ def _stored(path: Path, key: str) -> ConceptVector | None:
         return None
 
 
-def _all(
-    model: Model, concepts: str | Sequence[str], method: str, design: PromptDesign | None, *, progress: bool
-) -> dict[str, ConceptVector]:
-    vectors = _each(model, _checked(concepts), method, _design(model, design), progress=progress)
-    return {vector.name: vector for vector in vectors}
-
-
-def _each(
-    model: Model, concepts: Sequence[str], method: str, design: PromptDesign, *, progress: bool
-) -> Iterator[ConceptVector]:
+def _each(inputs: Inputs, concepts: Sequence[str], *, progress: bool) -> Iterator[ConceptVector]:
     """Yield the vectors one by one, each as soon as it is known."""
     if not concepts:
         return
-    of = _METHODS[method](model, design)
-    for concept in tracked(concepts, method, "concept", shown=progress):
-        yield _vector(model, of(concept), concept, _provenance(model, concept, method, design))
+    of = functools.cache(_METHODS[inputs.extraction.method](inputs))
+    for concept in tracked(concepts, inputs.extraction.method, "concept", shown=progress):
+        others = [of(other) for other in inputs.others_of(concept)]
+        rows = of(concept) - torch.stack(others).mean(0) if others else of(concept)
+        vector = _vector(inputs.model, rows, concept, inputs.provenance(concept))
+        yield vector.directions() if others and inputs.extraction.method == "paired_pca" else vector
 
 
-def _by_pairs(model: Model, design: PromptDesign) -> Method:
+def _by_pairs(inputs: Inputs) -> Method:
+    baseline = inputs.read(inputs.paired_prompts())
+
     def rows(concept: str) -> Float[Tensor, "layer d_model"]:
-        concept_chats, baseline_chats = _pairs(concept, design)
-        return paired_direction(_activations(model, concept_chats) - _activations(model, baseline_chats))
+        return paired_direction(inputs.read(inputs.concept_prompts([concept])) - baseline)
 
     return rows
 
 
-def _by_difference(model: Model, design: PromptDesign) -> Method:
-    baseline = _activations(model, _concept_chats(design, design.extraction.baseline_words)).mean(1)
+def _by_difference(inputs: Inputs) -> Method:
+    def mean(words: Sequence[str]) -> Float[Tensor, "layer d_model"]:
+        return inputs.read(inputs.concept_prompts(words)).mean(1)
 
-    def rows(concept: str) -> Float[Tensor, "layer d_model"]:
-        return _activations(model, _concept_chats(design, [concept])).mean(1) - baseline
-
-    return rows
-
-
-def _activations(model: Model, chats: Sequence[Conversation]) -> Float[Tensor, "layer chat d_model"]:
-    """`resid_post` at the last token of each chat, at every layer, in float32."""
-    return last_residuals(model, [render(model, conversation).tokens for conversation in chats])
-
-
-def _pairs(concept: str, design: PromptDesign) -> tuple[list[Conversation], list[Conversation]]:
-    """Return the chats about the concept, and the baseline chats that they are paired with."""
-    prompts = design.extraction
-    messages = [text.replace(SLOT, concept) for text in prompts.concept]
-    concept_chats = [chat(text, beginning) for text in messages for beginning in prompts.beginnings]
-    baseline_chats = [chat(text, beginning) for text in prompts.baseline for beginning in prompts.beginnings]
-    return concept_chats, baseline_chats
-
-
-def _concept_chats(design: PromptDesign, words: Sequence[str]) -> list[Conversation]:
-    """Return the chats about each of the words, without a beginning of the reply."""
-    return [chat(text.replace(SLOT, word)) for text in design.extraction.concept for word in words]
-
-
-def _checked(concepts: str | Sequence[str]) -> list[str]:
-    names = [concepts] if isinstance(concepts, str) else list(concepts)
-    if not names or len(set(names)) != len(names) or any(not name.strip() or "/" in name for name in names):
-        raise UnknownConceptError(
-            f"concepts {names}", "one or more words, each once, without '/'", "correct the list of concepts"
-        )
-    return names
+    if inputs.others:  # the baseline would be subtracted from a concept and from the others
+        return lambda concept: mean([concept])
+    baseline = mean(inputs.design.extraction.baseline_words)
+    return lambda concept: mean([concept]) - baseline
 
 
 def _design(model: Model, design: PromptDesign | None) -> PromptDesign:
@@ -194,26 +193,7 @@ def _vector(
     return ConceptVector(dict(enumerate(rows)), name, model.n_layers, provenance)
 
 
-def _key(model: Model, concept: str, method: str, design: PromptDesign) -> str:
-    """Hash of all that a vector depends on: weights, method, and the prompts as the model's template renders them."""
-    tokens = [render(model, conversation).tokens for conversation in _prompts(concept, method, design)]
-    return sha256(model.identity.encode(), method.encode(), json.dumps(tokens).encode())
-
-
-def _prompts(concept: str, method: str, design: PromptDesign) -> list[Conversation]:
-    """Every chat that a vector is computed from, in order."""
-    if method == "mean_difference":
-        return _concept_chats(design, [concept, *design.extraction.baseline_words])
-    return [conversation for side in _pairs(concept, design) for conversation in side]
-
-
-def _provenance(model: Model, concept: str, method: str, design: PromptDesign) -> dict[str, JSON]:
-    texts = json.dumps([conversation.to_dict() for conversation in _prompts(concept, method, design)])
-    used: dict[str, JSON] = {"prompts": design.name, "prompts_sha256": sha256(texts.encode())}
-    return {**about_model(model), "method": method, **used, "key": _key(model, concept, method, design)}
-
-
-_METHODS: Mapping[str, Callable[[Model, PromptDesign], Method]] = {
+_METHODS: Mapping[str, Callable[[Inputs], Method]] = {
     "paired_pca": _by_pairs,
     "mean_difference": _by_difference,
 }

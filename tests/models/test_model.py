@@ -26,8 +26,8 @@ def some_tokens(model: mi.Model, n_pos: int = 30, batch: int = 1, seed: int = 0)
 
 
 def last_resid(model: mi.Model, tokens: torch.Tensor, **kwargs: object) -> torch.Tensor:
-    at = torch.full((len(tokens),), tokens.shape[1] - 1)
-    return residuals(model, tokens, at, [model.n_layers - 1], **kwargs)[0]
+    at = [tokens.shape[1] - 1]
+    return residuals(model, tokens, [at] * len(tokens), [model.n_layers - 1], **kwargs)[0]
 
 
 def kept_at(model: mi.Model, name: str, tokens: torch.Tensor, **kwargs: object) -> torch.Tensor:

@@ -1,0 +1,130 @@
+"""What a concept vector depends on: model, prompts, extraction and other concepts; its key and its provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mechint.base.errors import UnknownConceptError, UsageError
+from mechint.base.files import JSON, sha256
+from mechint.models.model import Model
+from mechint.prompts.design import PromptDesign
+from mechint.vectors.activations import about_model, residuals_over
+from mechint.vectors.extraction import Extraction
+from mechint.vectors.extraction_prompts import (
+    Prompt,
+    Reading,
+    check_counterparts,
+    concept_prompts,
+    paired_prompts,
+    reading,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What the vectors of a call are made from; `others` are empty against the baseline."""
+
+    model: Model
+    design: PromptDesign
+    extraction: Extraction
+    others: tuple[str, ...]
+    _readings: dict[Prompt, Reading] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if (self.extraction.method, self.extraction.read) == ("paired_pca", "concept"):
+            check_counterparts(self.design)
+
+    @property
+    def label(self) -> str:
+        """The extraction in names of files and in keys; the usual one is called by its method alone."""
+        usual = Extraction(self.extraction.method)
+        return usual.method if self.extraction == usual else self.extraction.name.replace("/", ".")
+
+    def others_of(self, concept: str) -> list[str]:
+        """Return the concepts whose mean is subtracted, in an order that does not depend on that of the call."""
+        return sorted(set(self.others) - {concept})
+
+    def concept_prompts(self, words: Sequence[str]) -> list[Prompt]:
+        """Return the prompts about some words."""
+        return concept_prompts(self.design, words, self._beginnings())
+
+    def paired_prompts(self) -> list[Prompt]:
+        """Return the baseline prompts of pairs."""
+        return paired_prompts(self.design, self._beginnings())
+
+    def prompts(self, concept: str) -> list[Prompt]:
+        """Return every prompt that a vector is computed from, in order."""
+        words = [concept, *self.others_of(concept)]
+        if self.extraction.method == "mean_difference":
+            return self.concept_prompts(words if self.others else [*words, *self.design.extraction.baseline_words])
+        return [prompt for word in words for prompt in self.concept_prompts([word])] + self.paired_prompts()
+
+    def read(self, prompts: Sequence[Prompt]) -> Float[Tensor, "layer prompt d_model"]:
+        """Return `resid_post` of each prompt where the extraction reads it, at every layer, in float32."""
+        readings = [self._reading(prompt) for prompt in prompts]
+        return residuals_over(self.model, [r.tokens for r in readings], [r.positions for r in readings])
+
+    def key(self, concept: str) -> str:
+        """Hash of all that a vector depends on: weights, method, others, and the prompts as tokens."""
+        readings = [self._reading(prompt) for prompt in self.prompts(concept)]
+        parts = [self.model.identity, self.label, json.dumps([r.tokens for r in readings])]
+        if self.extraction != Extraction(self.extraction.method):
+            parts.append(json.dumps([self.others_of(concept), [r.positions for r in readings]]))
+        return sha256(*(part.encode() for part in parts))
+
+    def provenance(self, concept: str) -> dict[str, JSON]:
+        """Return what a vector says of its origin."""
+        texts = json.dumps([prompt.conversation.to_dict() for prompt in self.prompts(concept)])
+        recipe: dict[str, JSON] = {
+            "method": self.extraction.method,
+            "read": self.extraction.read,
+            "against": self.extraction.against,
+            "others": list(self.others_of(concept)),
+            "prompts": self.design.name,
+            "prompts_sha256": sha256(texts.encode()),
+        }
+        return {**about_model(self.model), **recipe, "key": self.key(concept)}
+
+    def _beginnings(self) -> Sequence[str]:
+        """Return the beginnings of the reply: only in pairs, and what is read before the reply does not see them."""
+        is_in_reply = (self.extraction.method, self.extraction.read) == ("paired_pca", "reply")
+        return self.design.extraction.beginnings if is_in_reply else ("",)
+
+    def _reading(self, prompt: Prompt) -> Reading:
+        if prompt not in self._readings:
+            self._readings[prompt] = reading(self.model, prompt, self.extraction.read)
+        return self._readings[prompt]
+
+
+def checked_names(concepts: str | Sequence[str]) -> list[str]:
+    """Return the names of concepts; raises UnknownConceptError for none, for names that repeat, and for empty ones."""
+    names = [concepts] if isinstance(concepts, str) else list(concepts)
+    if not names or len(set(names)) != len(names) or any(not name.strip() or "/" in name for name in names):
+        raise UnknownConceptError(
+            f"concepts {names}", "one or more words, each once, without '/'", "correct the list of concepts"
+        )
+    return names
+
+
+def other_concepts(extraction: Extraction, concepts: Sequence[str], others: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the concepts from which each one's others are taken; none against the baseline."""
+    if extraction.against == "baseline":
+        if others is not None:
+            raise UsageError(
+                f"others={list(others)} of {extraction}", "an extraction against others", "leave others out"
+            )
+        return ()
+    pool = checked_names(concepts if others is None else others)
+    fewest = min(len(set(pool) - {concept}) for concept in concepts)
+    if fewest < 2:
+        raise UsageError(
+            given=f"{extraction} of {list(concepts)}, with {fewest} others",
+            allowed="two others or more for each concept",
+            advice="extract more concepts in one call, or name a fixed list: others=[...]",
+        )
+    return tuple(pool)
