@@ -14,6 +14,7 @@ from mechint.figures.style import INK, Series, finish, rgba
 from mechint.figures.units import with_units
 
 _ROW = 26  # pixels for each series of a row
+_MOST_TICKS = 6  # of an axis of probabilities
 _TICKS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5)
 _SPAN = 0.8  # of a row, that its series take
 
@@ -207,22 +208,29 @@ def _on_axis(panel: Panel, values: pd.Series) -> np.ndarray:
 def _value_axis(figure: go.Figure, panel: Panel, summary: pd.DataFrame, units: pd.DataFrame, column: int) -> None:
     figure.update_xaxes(title_text=panel.label, row=1, col=column)
     if panel.scale == "log-odds":
-        columns = [*(summary[name] for name in ("mean", "low", "high")), *([units["value"]] if len(units) else [])]
-        axis_values = np.concatenate([_on_axis(panel, values) for values in columns])
-        values, texts = _probability_ticks(axis_values[np.isfinite(axis_values)])
-        figure.update_xaxes(tickvals=values, ticktext=texts, row=1, col=column)
+        # Not the bounds: an interval down to zero has no end on this axis, and runs to its edge.
+        points = [_on_axis(panel, values) for values in (summary["mean"], *([units["value"]] if len(units) else []))]
+        axis_values = np.concatenate(points)
+        axis_values = axis_values[np.isfinite(axis_values)]
+        low, high = (axis_values.min() - 1, axis_values.max() + 1) if len(axis_values) else (-1.0, 1.0)
+        values, texts = _probability_ticks(float(low), float(high))
+        figure.update_xaxes(tickvals=values, ticktext=texts, range=[low, high], row=1, col=column)
         return
     for reference in panel.references:
         figure.add_vline(reference, row=1, col=column, line=DOTTED)
 
 
-def _probability_ticks(axis_values: np.ndarray) -> tuple[list[float], list[str]]:
-    """Return ticks of log-odds in the range of values on that axis, as percentages; around one half for none."""
-    low, high = (axis_values.min(), axis_values.max()) if len(axis_values) else (0.0, 0.0)
+def _probability_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Return ticks between two log-odds, as percentages; so many that their texts have room, one half among them."""
     chances = [*_TICKS, *(1 - tick for tick in reversed(_TICKS[:-1]))]
-    ticks = [(float(np.log(p) - np.log1p(-p)), f"{100 * p:.10g}%") for p in chances]
-    kept = [tick for tick in ticks if low - 1 <= tick[0] <= high + 1]
-    return [value for value, _ in kept], [text for _, text in kept]
+    places = {p: float(np.log(p) - np.log1p(-p)) for p in chances}
+    inside = [p for p in chances if low <= places[p] <= high]
+    kept: list[float] = []
+    for p in sorted(inside, key=lambda p: abs(places[p])):
+        if all(abs(places[p] - places[other]) >= (high - low) / _MOST_TICKS for other in kept):
+            kept.append(p)
+    kept.sort()
+    return [places[p] for p in kept], [f"{100 * p:.10g}%" for p in kept]
 
 
 def _row_axis(figure: go.Figure, rows: Sequence[str], n_panels: int) -> None:

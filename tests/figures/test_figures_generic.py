@@ -110,6 +110,18 @@ def test_probabilities_on_an_axis_of_log_odds() -> None:
     assert places["10%"] == pytest.approx(odds(0.1)) == -places["90%"]
 
 
+@pytest.mark.parametrize(("least", "most"), [(0.02, 0.03), (0.001, 0.999), (1e-9, 0.5), (1e-10, 1 - 1e-10)])
+def test_an_axis_of_log_odds_is_as_wide_as_its_means_and_has_room_for_its_texts(least: float, most: float) -> None:
+    rows = [("p", "r", "clean", least, 0.0, 1.0), ("p", "s", "clean", most, NAN, NAN)]
+    summary = pd.DataFrame(rows, columns=SUMMARY.columns)
+    axis = drawn(summary, UNITS.iloc[:0], panels=[Panel("p", "", "P", scale="log-odds")]).layout.xaxis
+    low, high = np.log([least, most]) - np.log1p([-least, -most])
+    assert list(axis.range) == pytest.approx([low - 1, high + 1]), "an interval down to zero does not stretch it"
+    assert all(axis.range[0] <= tick <= axis.range[1] for tick in axis.tickvals)
+    assert 1 <= len(axis.tickvals) <= 7
+    assert np.all(np.diff(axis.tickvals) >= (axis.range[1] - axis.range[0]) / 6 - 1e-9)
+
+
 def test_series_of_dots_differ_without_colour_and_stand_in_the_legend_once() -> None:
     every = pd.DataFrame([("p", "r", name, 0.5, NAN, NAN) for name in SERIES], columns=SUMMARY.columns)
     figure = drawn(every, UNITS.iloc[:0])
