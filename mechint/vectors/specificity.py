@@ -113,8 +113,8 @@ def specificity(rises: pd.DataFrame, *, level: float = 0.95) -> Specificity:
     """Return how specific steering is, from `name_rises`: a row for each concept, a column for each of their names.
 
     Names that rise alike share the first place, so that without an effect the share is that of chance. Names that begin
-    with the same token always do. Intervals are over concepts. Raises UsageError for fewer than two concepts, and for a
-    table whose rows and columns are not the same names.
+    with the same token always do. Intervals are over concepts; that of the share is the exact one of a rate. Raises
+    UsageError for fewer than two concepts, and for a table whose rows and columns are not the same names.
     """
     concepts = list(rises.index)
     if len(concepts) < 2 or sorted(rises.columns) != sorted(set(concepts)):
@@ -131,10 +131,17 @@ def specificity(rises: pd.DataFrame, *, level: float = 0.95) -> Specificity:
     first = np.where(np.isfinite(values).all(1), highest.diagonal() / np.maximum(highest.sum(1), 1), np.nan)
     return Specificity(
         stats.mean_interval(own_rise - others, level=level),
-        stats.mean_interval(first, level=level, within=stats.PROBABILITY),
+        _share(first, level),
         1 / n,
         pd.DataFrame({"own_minus_others": own_rise - others, "own_first": first}, index=rises.index),
     )
+
+
+def _share(first: Float[np.ndarray, " concept"], level: float) -> stats.Interval:
+    """Return the exact interval of how many are first; where some share the first place, that of a mean."""
+    if np.isin(first, (0, 1)).all():
+        return stats.binomial_interval(int(first.sum()), len(first), level=level)
+    return stats.mean_interval(first, level=level, within=stats.PROBABILITY)
 
 
 def _cosines(stacked: Float[np.ndarray, "vector d_model"]) -> Float[np.ndarray, "vector same_vector"]:

@@ -107,6 +107,13 @@ def test_specific_vectors_raise_their_own_name():
     assert measured.own_first.n == 4
 
 
+def test_the_share_has_the_exact_interval():
+    effect = np.diag([2.0, 3.0, 4.0, -1.0])  # the last concept's own name falls
+    share = specificity.specificity(pd.DataFrame(effect, NAMES, NAMES)).own_first
+    exact = mi.intervals.binomial_interval(3, 4)
+    assert (share.mean, share.low, share.high) == (0.75, exact.low, exact.high)
+
+
 def test_vectors_that_steer_alike_are_at_chance():
     alike = specificity.specificity(pd.DataFrame(np.tile([1.0, 5.0, 2.0, 3.0], (4, 1)), NAMES, NAMES))
     assert alike.own_minus_others.mean == pytest.approx(0.0, abs=1e-12)
