@@ -50,7 +50,7 @@ WHOLE_ONLY = set(ANALYSES) - set(TINY) - WITHOUT_MODEL
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made of a merged table, and not written."""
     monkeypatch.setattr("mechint.figures.save_all", lambda *_, **__: [])
-    monkeypatch.setattr(calibration, "READINGS", calibration.READINGS[:2])
+    monkeypatch.setattr(calibration, "READERS", calibration.READERS[:2])
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_bad_input_is_one_error(argv, named, capsys, tmp_path):
 def test_a_run_writes_its_files_and_resumes(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("mechint.figures.pictures.write_images", _no_browser)
     chosen = (("organism", "introspection", None), ("organism", "introspection", "organism-lora"))
-    monkeypatch.setattr(calibration, "READINGS", chosen)
+    monkeypatch.setattr(calibration, "READERS", chosen)
     argv = ["--limit", "2", "--concepts", "cats,bread", "--n-random", "2", "--out", str(tmp_path)]
     real, kept = CellStore.add, []
 
@@ -157,7 +157,7 @@ def test_a_call_from_python_judges_a_loaded_model_beside_the_organisms(
     tmp_path: Path, tiny_checkpoint, monkeypatch
 ) -> None:
     monkeypatch.setattr("mechint.figures.pictures.write_images", _no_browser)
-    monkeypatch.setattr(calibration, "READINGS", (("organism", "none", None),))
+    monkeypatch.setattr(calibration, "READERS", (("organism", "none", None),))
     path = tiny_checkpoint("qwen2")
     argv = ["--model", str(path), "--limit", "2", "--concepts", "cats", "--n-random", "1", "--out", str(tmp_path)]
     assert calibration.main(argv) == 0
