@@ -179,7 +179,7 @@ def test_the_filled_cache_is_not_touched_by_reading(model, monkeypatch):
     prints: list[tuple[str, str]] = []
     real = passes.Pass.run
 
-    def fingerprint(done: Mapping[Step, passes.Done]) -> str:
+    def fingerprint(done: Mapping[Step, passes.StepResult]) -> str:
         stored = [side for result in done.values() for pair in result.stored.values() for side in pair]
         return sha256(*(tensor.contiguous().numpy().tobytes() for tensor in stored))
 
