@@ -12,7 +12,7 @@ from analyses.kit import checks, option_types
 from analyses.kit.analysis import Analysis, Drawn
 from analyses.kit.compute import Query, compute_rows
 from analyses.kit.declarations import option
-from analyses.kit.dose import extracted_vectors, random_vectors, usual_dose
+from analyses.kit.dose import extracted_vectors, method_of, random_vectors, usual_dose
 from analyses.kit.facts import ModelFacts
 from analyses.kit.options import TEMPLATE, Common
 from analyses.kit.record import as_json, load_model, sparing_threads
@@ -138,8 +138,9 @@ def _conditions(config: Config, family: Family, reader: Reader) -> Iterator[Cond
         yield Condition(Swap(family[reader.filled_by], name=reader.filled_by), reader.filled_by, "swapped")
         return
     reader_config = dataclasses.replace(config, model=reader.model)
-    dose = usual_dose(reader_config, model)
-    concepts = extracted_vectors(reader_config, model, f"{NAME}/{Path(reader.model).name}")
+    place = f"{NAME}/{Path(reader.model).name}"
+    dose = usual_dose(reader_config, model, place)
+    concepts = extracted_vectors(reader_config, model, place, method=method_of(reader_config, model, dose))
     randoms = random_vectors(config, model, list(concepts.values()))
     for series, vectors in (("injected", concepts), ("random", randoms)):
         for name, vector in vectors.items():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from analyses.kit.checks import check_layers
+from analyses.kit.dose_proposal import Proposal
 from analyses.kit.option_types import format_layers
 from analyses.kit.options import Common
 from mechint import organisms
@@ -22,6 +23,7 @@ Sweep = Literal["main", "single", "window"]
 
 # Embedded models are trained to report injections here; at this strength they still talk readably.
 EMBEDDED_LAYERS, EMBEDDED_RELATIVE_STRENGTH = (2, 3, 4), 0.4
+EMBEDDED = "embedded model"
 
 # Everyday things of different kinds; the choice is this project's own.
 CONCEPTS = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "money")
@@ -79,8 +81,16 @@ class Dose:
         return Injection(vector, self.layers, self.strength, self.relative_strength, name=name, positions=positions)
 
     def caption(self) -> str:
-        """Return layers and strength as words for a subtitle."""
-        return f"injected at layers {format_layers(self.layers)} in the marked turns only, {self}"
+        """Return layers and strength in words, and who chose them where the model's name does not say it."""
+        where = f"injected at layers {format_layers(self.layers)} in the marked turns only, {self}"
+        return where if self.source == EMBEDDED else f"{where} ({self.source})"
+
+
+@dataclass(frozen=True)
+class CalibratedDose(Dose):
+    """A dose that was found on the model, and what was measured at it."""
+
+    proposal: Proposal
 
 
 @dataclass(frozen=True)
@@ -91,11 +101,13 @@ class Placement:
     layers: tuple[int, ...]
 
 
-def usual_dose(config: Common, model: Model) -> Dose:
-    """Return layers and strength: those of the options, else a preset's, else the middle third and relative strength.
+def usual_dose(
+    config: Common, model: Model, analysis: str = "", vectors: Mapping[str, ConceptVector] | None = None
+) -> Dose:
+    """Return layers and strength: those of the options, else a preset's, an embedded model's, or calibrated ones.
 
-    Embedded models have settings of their own. A preset's strength is for vectors like those it was published with, so
-    not for mean differences.
+    `--dose` says which of these where no strength is given. A preset's strength is for vectors like those it was
+    published with, so not for mean differences. `vectors` are those of files, of an `analysis`, to calibrate.
     """
     preset = presets.preset_for(config.model)
     layers = _usual_layers(preset, model) if config.layers is None else config.layers
@@ -104,17 +116,27 @@ def usual_dose(config: Common, model: Model) -> Dose:
         return Dose(layers, config.strength, None, "--strength")
     if config.relative_strength is not None:
         return Dose(layers, None, config.relative_strength, "--relative-strength")
-    if preset is not None and (config.vectors is not None or method_of(config, model) == "paired_pca"):
+    as_published = config.vectors is not None or method_of(config, model) == "paired_pca"
+    if config.dose != "auto" and preset is not None and as_published:
         return Dose(layers, preset.strength, None, preset.source)
-    if model.prompts == "small":
-        return Dose(layers, None, EMBEDDED_RELATIVE_STRENGTH, "embedded model")
-    return Dose(layers, None, presets.DEFAULT_RELATIVE_STRENGTH, "default")
+    if config.dose != "auto" and model.prompts == "small":
+        return Dose(layers, None, EMBEDDED_RELATIVE_STRENGTH, EMBEDDED)
+    if config.dose == "default":
+        return Dose(layers, None, presets.DEFAULT_RELATIVE_STRENGTH, "default, not calibrated on this model")
+    from analyses.kit.calibrated_dose import calibrated_dose
+
+    fixed = layers if config.layers is not None or preset is not None else None
+    return calibrated_dose(config, model, analysis, fixed, vectors or {})
 
 
-def method_of(config: Common, model: Model) -> str:
-    """Return how vectors are made where the options do not say: as published; an embedded model's as it was trained."""
+def method_of(config: Common, model: Model, dose: Dose | None = None) -> str:
+    """Return how vectors are extracted where the options do not say: as the dose was calibrated with, else as usual.
+
+    As usual is as published; for an embedded model as it was trained.
+    """
     usual = "mean_difference" if model.prompts == "small" else "paired_pca"
-    return usual if config.method is None else config.method
+    calibrated = dose.proposal.extraction if isinstance(dose, CalibratedDose) else usual
+    return calibrated if config.method is None else config.method
 
 
 def _usual_layers(preset: presets.Preset | None, model: Model) -> tuple[int, ...]:
@@ -123,13 +145,20 @@ def _usual_layers(preset: presets.Preset | None, model: Model) -> tuple[int, ...
     return EMBEDDED_LAYERS if model.prompts == "small" else tuple(presets.middle_third(model.n_layers))
 
 
-def extracted_vectors(config: Common, model: Model, analysis: str) -> dict[str, ConceptVector]:
-    """Return vectors of `--concepts` from the model itself; kept with the results, reused if all is equal."""
-    from mechint.vectors import extract
+def extracted_vectors(
+    config: Common, model: Model, analysis: str, *, method: str, concepts: Sequence[str] | None = None
+) -> dict[str, ConceptVector]:
+    """Return vectors of concepts (None: `--concepts`) from the model; kept with results, reused if all is equal.
 
-    concepts = default_concepts(model) if config.concepts is None else config.concepts
-    directory = config.out / analysis / "vectors"
-    return extract.extract(model, concepts, method_of(config, model), directory=directory, progress=True)
+    Where a method takes concepts against others, these are the usual concepts, whichever a run asks about.
+    """
+    from mechint.vectors.extract import Extraction, extract
+
+    usual = default_concepts(model)
+    names = concepts or config.concepts or usual
+    others = usual if Extraction.parse(method).against == "others" else None
+    directory = config.out / analysis / "vectors" if analysis else None
+    return extract(model, names, method, directory=directory, others=others, progress=True)
 
 
 def default_concepts(model: Model) -> tuple[str, ...]:

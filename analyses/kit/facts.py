@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from analyses.kit.dose import Dose
+from analyses.kit.dose import CalibratedDose, Dose
 from mechint.base.files import JSON
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class RunFacts:
     """A run: its model, the dose, hashes of vectors by name, and the labels of conversations."""
 
     model: ModelFacts
-    dose: Dose
+    dose: CalibratedDose | Dose
     vectors: Mapping[str, str]
     conversations: tuple[str, ...]
 

@@ -165,6 +165,14 @@ def source(text: str) -> int | str:
     return whole_number(0, MOST_LAYERS)(text) if text.isdecimal() else location(text)
 
 
+def extraction(text: str) -> str:
+    """Parse the name of a way to extract vectors; an argument type."""
+    from mechint.vectors.extraction import Extraction
+
+    _converted(text, lambda: Extraction.parse(text))
+    return text
+
+
 def device(text: str) -> str:
     """Parse a device that can compute; an argument type. Whether this machine has it shows when the model is loaded."""
     if not _DEVICE.fullmatch(text):

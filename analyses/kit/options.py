@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mechint.models.model import Model
 
 Config = TypeVar("Config", bound="Common")
-Method = Literal["paired_pca", "mean_difference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +62,13 @@ class InjectionOptions:
     GROUP: ClassVar[str] = "injection"
 
     layers: tuple[int, ...] | None = option(
-        "21:43, 3, or 2,4,6 (default: the model's preset, else its middle third)", parse=option_types.parse_layers
+        "21:43, 3, or 2,4,6 (default: as --dose says)", parse=option_types.parse_layers
     )
     strength: float | None = option(
         "factor on the vectors as they are", parse=option_types.finite, alternatives="strength"
     )
     relative_strength: float | None = option(
-        "norm added at each layer, in units of the model's median residual norm there (default without a preset)",
+        "norm added at each layer, in units of the model's median residual norm there (default: as --dose says)",
         parse=option_types.finite,
         alternatives="strength",
     )
@@ -77,8 +76,16 @@ class InjectionOptions:
         "a,b,c (default: those of the prompt set or of --vectors)", parse=option_types.names
     )
     vectors: Path | None = option("a .gguf or .safetensors file, or a directory of them", parse=option_types.path)
-    method: Method | None = option(
-        "how vectors are made (default: as published, paired_pca; embedded models: mean_difference)"
+    method: str | None = option(
+        "how vectors are extracted: paired_pca, mean_difference, or with where they are read and against what, "
+        "mean_difference/concept/others (default: as the dose was calibrated with, else as published, paired_pca; "
+        "embedded models: mean_difference)",
+        parse=option_types.extraction,
+    )
+    dose: Literal["auto", "default"] | None = option(
+        "auto: layers, strength and method are calibrated on the model (analyses.dose), once; default: fixed ones, for "
+        "want of better the middle third and 0.05 (default: fixed where they are published for the model or it is "
+        "embedded, else auto)"
     )
     n_random: int = option(
         "random vectors of equal norm", default=8, parse=option_types.whole_number(0, option_types.MOST_VECTORS)

@@ -68,6 +68,17 @@ class Texts:
         chats = {label: text for label, text in self.texts.items() if isinstance(text, Conversation)}
         return {label: chat.messages[-1].content for label, chat in chats.items()}
 
+    def halves(self, most: int) -> tuple[Texts, Texts]:
+        """Return two sets of other texts, each of every other text of each kind, at most so many of one kind."""
+        kinds = list(dict.fromkeys(self.kinds.values()))
+        labels = {kind: [label for label in self.texts if self.kinds[label] == kind] for kind in kinds}
+        first = [label for kind in kinds for label in labels[kind][::2][:most]]
+        second = [label for kind in kinds for label in labels[kind][1::2][:most]]
+        return self._only(first), self._only(second)
+
+    def _only(self, labels: Sequence[str]) -> Texts:
+        return Texts({label: self.texts[label] for label in labels}, {label: self.kinds[label] for label in labels})
+
 
 def _replies(subject: Subject, design: PromptDesign) -> list[Conversation]:
     from mechint.interventions.specifications import CLEAN

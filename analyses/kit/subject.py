@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from analyses.kit import checks
 from analyses.kit.compute import compute_rows
-from analyses.kit.dose import Dose, extracted_vectors, random_vectors, usual_dose
+from analyses.kit.dose import Dose, extracted_vectors, method_of, random_vectors, usual_dose
 from analyses.kit.facts import ModelFacts, RunFacts
 from analyses.kit.record import load_model, sparing_threads
 from analyses.kit.study import Condition, Group, Inputs, Value, ask
@@ -40,10 +40,13 @@ class Subject:
         model = load_model(config)
         files.check_prompts(model)
         with sparing_threads(model):
-            dose = usual_dose(config, model)
-            concepts = files.vectors if config.vectors is not None else extracted_vectors(config, model, analysis)
-            for vector in concepts.values():
+            for vector in files.vectors.values():
                 vector.check_fits(model.d_model, model.n_layers)
+            dose = usual_dose(config, model, analysis, files.vectors)
+            if config.vectors is not None:
+                concepts = files.vectors
+            else:
+                concepts = extracted_vectors(config, model, analysis, method=method_of(config, model, dose))
             randoms = random_vectors(config, model, list(concepts.values()))
         return cls(config, model, dose, concepts, randoms, analysis)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from analyses.kit import checks, option_types, plain_text, resume
 from analyses.kit.analysis import Analysis, Drawn
 from analyses.kit.declarations import option
+from analyses.kit.naming import named
 from analyses.kit.option_types import format_layers
 from analyses.kit.options import Common
 from analyses.kit.record import short_receipt, sparing_threads
@@ -175,16 +175,6 @@ def _generated(
     table = pd.concat(parts, ignore_index=True)
     table.attrs = {"receipts": receipts}
     return table
-
-
-def named(text: str, concepts: Sequence[str]) -> list[str]:
-    """Return the concepts whose name a text has as words of their own, in the singular or plural, in any case."""
-    return [name for name in concepts if re.search(name_pattern(name), text, re.IGNORECASE)]
-
-
-def name_pattern(name: str) -> str:
-    """Return a regular expression for a name, with and without an s at its end."""
-    return rf"\b{re.escape(name.removesuffix('s'))}s?\b"
 
 
 def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analyses.kit import plain_text
-from analyses.steering import REPLY, name_pattern
+from analyses.kit.naming import name_pattern
+from analyses.steering import REPLY
 from analyses.steering.vectors_figures import cosines, vectors
 from mechint import figures as draw
 from mechint import stats

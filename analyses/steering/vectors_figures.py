@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analyses.steering import REPLY, name_pattern
+from analyses.kit.naming import name_pattern
+from analyses.steering import REPLY
 from mechint import figures as draw
 from mechint.figures import HeatPanel, Scale, TextCell
 from mechint.figures.words import signed

@@ -19,7 +19,7 @@ import mechint as mi
 from analyses import steering
 from analyses.kit import cli
 from analyses.kit.dose import Dose
-from analyses.steering import named
+from analyses.kit.naming import named
 from analyses.steering.figures import effects, figures
 from analyses.steering.vectors import Sanity, Vector, cosines, tokens
 from mechint.figures import TextCell, text_table
