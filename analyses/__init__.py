@@ -15,6 +15,7 @@ from types import MappingProxyType, ModuleType
 # By module: the options with which `python -m analyses.all` runs it for the gallery.
 ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "dose": (),
         "calibration": (),
         "detection": (),
         "controls": (),

@@ -18,6 +18,7 @@ from analyses.kit import dose_rule, facts
 from analyses.kit.dose import CalibratedDose, Dose, common_layers, default_concepts, method_of, random_vectors
 from analyses.kit.dose_proposal import Proposal
 from analyses.kit.dose_trial import STRENGTHS, WINDOWS, Plan, Trial, extractions, run_trial, windows
+from analyses.kit.plain_text import Texts
 from analyses.kit.record import as_json
 from analyses.kit.subject import Subject
 from mechint.base.artefacts import FileKind, reading
@@ -58,7 +59,7 @@ def calibrated_dose(
             with suppress(OutputError):  # a cache folder that cannot be written costs the time of the next calibration
                 write_atomically(path, json.dumps(as_json(proposal), indent=1) + "\n")
     announce(f"{analysis}: {proposal.text}")
-    return CalibratedDose(proposal.layers, None, proposal.relative_strength, proposal.source, proposal)
+    return CalibratedDose.of(proposal)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ class _Quick:
         n_layers = self.model.n_layers
         available = common_layers(self.files) if self.files else range(n_layers)
         places = windows(WINDOWS, n_layers, available) if self.layers is None else (self.layers,)
-        return Plan(places, STRENGTHS, n_texts=1, n_requests=1, n_tokens=24, thorough=False)
+        return Plan(places, STRENGTHS[1:-1], n_texts=1, n_requests=1, n_tokens=24, thorough=False)
 
     def path(self) -> Path | None:
         """Return where the proposal is kept; None for a user without a home folder."""
@@ -117,7 +118,7 @@ class _Quick:
             randoms = random_vectors(config, self.model, list(concepts.values()))
             start = Dose(plan.layers[0], None, plan.strengths[0], "tried")
             subject = Subject(config, self.model, start, concepts, randoms, self.analysis)
-            _, proposal = run_trial(Trial(subject, "dose", plan, vectors))
+            _, proposal = run_trial(Trial(subject, "dose", plan, vectors), Texts.of(subject))
         return proposal
 
 

@@ -92,6 +92,11 @@ class CalibratedDose(Dose):
 
     proposal: Proposal
 
+    @classmethod
+    def of(cls, proposal: Proposal) -> CalibratedDose:
+        """Return the dose that is proposed."""
+        return cls(proposal.layers, None, proposal.relative_strength, proposal.source, proposal)
+
 
 @dataclass(frozen=True)
 class Placement:

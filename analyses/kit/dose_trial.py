@@ -21,6 +21,7 @@ from analyses.kit.record import short_receipt, sparing_threads
 from analyses.kit.study import Condition, Group, described
 from analyses.kit.subject import Subject
 from mechint import stats
+from mechint.vectors.extraction import Extraction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,18 +94,18 @@ def extractions(
     """Return vectors by extraction, the usual one first: those of files alone, else of the listed ways to extract."""
     if files:
         return {FILES: files}
-    ways = dict.fromkeys([method_of(config, model), *listed])
+    ways = dict.fromkeys([str(Extraction.parse(way)) for way in (method_of(config, model), *listed)])
     return {way: extracted_vectors(config, model, name, method=way) for way in ways}
 
 
-def run_trial(trial: Trial) -> tuple[pd.DataFrame, Proposal]:
+def run_trial(trial: Trial, texts: plain_text.Texts) -> tuple[pd.DataFrame, Proposal]:
     """Return the rows of all that was read and said, and the dose that the rule proposes.
 
     Half of the texts choose (step `choice`): all layers and strengths under the usual extraction, and under the others
     where text begins to suffer. The other half (`held out`) tell what comes of the choice: whether it holds there too,
     or only with a smaller strength. Then there are `replies`.
     """
-    choosing, held_out = plain_text.Texts.of(trial.subject).halves(trial.plan.n_texts)
+    choosing, held_out = texts.halves(trial.plan.n_texts)
     rows = _choice_rows(trial, choosing)
     choice, layers, strength = _chosen(dose_rule.places(dose_rule.effects(rows)))
     where = {extraction: [(layers, strength)] for extraction in trial.vectors}

@@ -173,6 +173,14 @@ def extraction(text: str) -> str:
     return text
 
 
+def extractions(text: str) -> tuple[str, ...]:
+    """Parse different ways to extract vectors between commas; an argument type."""
+    ways = _each(text, extraction, "ways to extract: paired_pca,mean_difference/concept/others")
+    if len(set(ways)) < len(ways):
+        raise _refused(text, "each way once")
+    return ways
+
+
 def device(text: str) -> str:
     """Parse a device that can compute; an argument type. Whether this machine has it shows when the model is loaded."""
     if not _DEVICE.fullmatch(text):

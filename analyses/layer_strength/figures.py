@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 
 from analyses.kit import plain_text, shifts
 from analyses.kit.option_types import format_layers
 from analyses.layer_strength.measures import Places, grid, ranges
 from mechint import figures as draw
 from mechint.figures import HeatPanel, Panel, Scale
-from mechint.figures.heatmaps import SEQUENTIAL, WARNING
+from mechint.figures.heatmaps import SEQUENTIAL, WARNING, frame, hatch
 from mechint.figures.panels import SHADE
 from mechint.figures.style import INK, METRICS, MINUS, SERIES
 from mechint.figures.words import bounded, signed
@@ -134,35 +133,11 @@ def _heatmaps(places: Places, subtitle: str, *, title: str, labels: tuple[str, s
         upward=True,
         digits=None,
     )
-    # Of lines with gaps, one for all places.
-    look = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
-    if places.lost.any():
-        x, y = _hatching(places.lost)
-        line = {"color": INK, "width": 0.8}
-        figure.add_scatter(x=x, y=y, line=line, opacity=0.45, **look, row="all", col="all")
+    hatch(figure, places.lost)
     best = places.best()
     if best is not None:
-        x, y = _square(*best)
-        figure.add_scatter(x=x, y=y, line={"color": INK, "width": 3}, **look, row="all", col="all")
+        frame(figure, *best)
     return figure
-
-
-def _hatching(cells: Bool[np.ndarray, "rows columns"]) -> tuple[Sequence[float | None], Sequence[float | None]]:
-    """Return slanting lines over some cells, beside the middle of each, where its number is."""
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for row, column in zip(*np.nonzero(cells), strict=True):
-        for shift in (-0.6, 0.6):
-            start, stop = max(-0.5, shift - 0.5), min(0.5, shift + 0.5)
-            x += [column + start, column + stop, None]
-            y += [row + start - shift, row + stop - shift, None]
-    return x, y
-
-
-def _square(row: int, column: int) -> tuple[Sequence[float], Sequence[float]]:
-    """Return the edge of a cell."""
-    right, up = (-0.5, 0.5, 0.5, -0.5, -0.5), (-0.5, -0.5, 0.5, 0.5, -0.5)
-    return [column + shift for shift in right], [row + shift for shift in up]
 
 
 def _scales(places: Places) -> dict[str, Scale]:

@@ -9,7 +9,7 @@ from mechint.figures.dots import dots, mark_rows
 from mechint.figures.feature_bars import feature_bars
 from mechint.figures.feature_text import Speaker, TextFeature, feature_text
 from mechint.figures.files import save, save_all
-from mechint.figures.heatmaps import HeatPanel, Scale, heatmap, sign_words
+from mechint.figures.heatmaps import HeatPanel, Scale, frame, hatch, heatmap, sign_words
 from mechint.figures.markup import literal
 from mechint.figures.panels import Panel
 from mechint.figures.plane import plane
@@ -36,6 +36,8 @@ __all__ = [
     "dots",
     "feature_bars",
     "feature_text",
+    "frame",
+    "hatch",
     "heatmap",
     "literal",
     "mark_rows",

@@ -21,6 +21,7 @@ _NUMBERS = 30  # columns of a line of panels, up to which cells have room for th
 _TICKS = 36  # columns of a line of panels that have room for their name
 _SIGNS = 20  # rows or columns up to which cells have room for a sign
 _VISIBLE = 0.02  # of the scale's end, from which on a certain cell has its sign
+_LINE = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, "row": "all", "col": "all"}
 # Colours at places between 0 and 1.
 Colors = Sequence[Sequence[object]]
 SEQUENTIAL: Colors = ((0.0, "#FFFFFF"), (1.0, "#0072B2"))
@@ -121,6 +122,28 @@ def heatmap(
     subtitle = with_units(subtitle, [panel.values for panel in panels])
     done = finish(figure, title, subtitle, height=height, bottom=80, right=120 if len(named) == 1 else 150)
     return done.update_yaxes(automargin=True).update_xaxes(automargin=True)
+
+
+@checked
+def hatch(figure: go.Figure, cells: Bool[np.ndarray, "rows columns"]) -> go.Figure:
+    """Draw slanting lines over some cells of every panel, beside the middle of each, where its number is."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for row, column in zip(*np.nonzero(cells), strict=True):
+        for shift in (-0.6, 0.6):
+            start, stop = max(-0.5, shift - 0.5), min(0.5, shift + 0.5)
+            x += [column + start, column + stop, None]
+            y += [row + start - shift, row + stop - shift, None]
+    # One line with gaps for all places: Plotly looks at every shape again whenever one is added.
+    return figure.add_scatter(x=x, y=y, line={"color": INK, "width": 0.8}, opacity=0.45, **_LINE) if x else figure
+
+
+@checked
+def frame(figure: go.Figure, row: int, column: int) -> go.Figure:
+    """Draw the edge of one cell of every panel."""
+    x = [column + shift for shift in (-0.5, 0.5, 0.5, -0.5, -0.5)]
+    y = [row + shift for shift in (-0.5, -0.5, 0.5, 0.5, -0.5)]
+    return figure.add_scatter(x=x, y=y, line={"color": INK, "width": 3}, **_LINE)
 
 
 def sign_words(rows: Sequence[str], columns: Sequence[str]) -> str:
