@@ -70,6 +70,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 Load = Callable[..., mi.Model]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests leave nothing in the user's cache folder, and read nothing from it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MECHINT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A factory of random tiny checkpoints, one per architecture, template, seed and depth."""

@@ -58,7 +58,8 @@ def grid(table: pd.DataFrame, facts: Facts) -> go.Figure:
         title=_finding(facts.dose.proposal),
         subtitle=f"{facts.model.short_name}; {_counts(table)}; vectors of {extraction}, added at every position of "
         f"texts. Bold: the lower end of the 95% interval is above 0. Hatched: the upper end of perplexity is "
-        f"{plain_text.COHERENT:g} or more, there or at a smaller strength. {plain_text.CAPTION}.{_framed(places, facts)}",
+        f"{plain_text.COHERENT:g} or more, there or at a smaller strength. {plain_text.CAPTION}."
+        f"{_framed(places, facts)}",
         upward=True,
         digits=None,
     )
