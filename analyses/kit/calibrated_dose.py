@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # The usual extraction and, against other concepts, those that cost little: they read no neutral words.
 EXTRACTIONS = ("paired_pca/concept/others", "mean_difference/concept/others", "mean_difference/message/others")
-_N_CONCEPTS, _N_RANDOM = 4, 3
+_N_CONCEPTS, _N_RANDOM, _N_WINDOWS = 4, 3, 3
 _KIND = FileKind("a calibrated dose", "a file as it was written", "remove the file", StaleArtefactError)
 
 
@@ -92,8 +92,11 @@ class _Quick:
         """What is tried."""
         n_layers = self.model.n_layers
         available = common_layers(self.files) if self.files else range(n_layers)
-        places = windows(WINDOWS, n_layers, available) if self.layers is None else (self.layers,)
-        return Plan(places, STRENGTHS[1:-1], n_texts=1, n_requests=1, n_tokens=24, thorough=False)
+        spread = windows(WINDOWS, n_layers, available) if self.layers is None else (self.layers,)
+        central = sorted(dose_rule.from_the_middle(spread)[:_N_WINDOWS])
+        return Plan(
+            tuple(spread[at] for at in central), STRENGTHS[1:-1], n_texts=1, n_requests=1, n_tokens=24, thorough=False
+        )
 
     def path(self) -> Path | None:
         """Return where the proposal is kept; None for a user without a home folder."""

@@ -77,6 +77,8 @@ def check_common(config: Common, analysis: str) -> Files:
     if config.engine == "ray" and config.shard is not None:
         raise UsageError("--engine ray with --shard", "one of them: Ray divides the table itself", "leave one out")
     check_effect(config.device == "cpu", "--device cpu, whose memory is the computer's", config, ("offload",))
+    fixed = config.strength is not None or config.relative_strength is not None
+    check_effect(fixed, "a strength, which needs no rule", config, ("dose",))
     _ = config.template  # raises for a date that is none
     loaded = config.loaded
     checkpoint = (

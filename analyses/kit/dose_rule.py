@@ -3,6 +3,9 @@
 A vector works if the name of its own concept becomes likelier than the names of the other concepts, by more than random
 vectors of equal size do to the same names. Text is coherent if its perplexity is less than twice the clean one. Both
 must hold with their 95% intervals over concepts, so that a dose is neither next to nothing nor beyond all language.
+
+Layers are those nearest to the middle of the depth, not those where names rise most: late layers are next to the
+unembedding, and what is added there makes a name likelier by itself, without anything in the model that knows of it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ VERSION = 1  # of the rule and of what is read for it; proposals of another vers
 WORDS = (
     "the largest strength at which own names rise above others' and above random vectors (lower end of the interval "
     f"above 0) and text is coherent (upper end of perplexity / clean below {plain_text.COHERENT:g}), at the layers "
-    "and with the extraction where that rise is largest"
+    "nearest to the middle where there is one, with the extraction whose own names rise most there"
 )
 _PLACE = ["extraction", "injected_layers", "strength"]
 _LOG_P = "log_p_"
@@ -94,19 +97,18 @@ def choose(places: Mapping[str, Places]) -> Choice:
     Where vectors work nowhere while text is coherent, it is the largest strength with coherent text at the middle
     layers, of the usual extraction; where text is coherent nowhere, the smallest.
     """
-    candidates: dict[tuple[str, int, int], float] = {}
-    for name, of in places.items():
-        for row in range(len(of.layers)):
-            if (column := of.largest(of.works & of.coherent, row)) is not None:
-                candidates[name, row, column] = float(of.specific.mean[row, column])
-    if candidates:
-        name, row, column = max(candidates, key=candidates.__getitem__)
-        return Choice(name, (row, column), works=True, coherent=True)
-    usual, first = next(iter(places.items()))
-    for row in _from_the_middle(first.layers):
+    first = next(iter(places.values()))
+    for row in from_the_middle(first.layers):
+        largest = {name: of.largest(of.works & of.coherent, row) for name, of in places.items()}
+        rises = {name: places[name].specific.mean[row, at] for name, at in largest.items() if at is not None}
+        if rises:
+            name = max(rises, key=rises.__getitem__)
+            return Choice(name, (row, largest[name] or 0), works=True, coherent=True)
+    usual = next(iter(places))
+    for row in from_the_middle(first.layers):
         if (column := first.largest(first.coherent, row)) is not None:
             return Choice(usual, (row, column), works=False, coherent=True)
-    return Choice(usual, (_from_the_middle(first.layers)[0], 0), works=False, coherent=False)
+    return Choice(usual, (from_the_middle(first.layers)[0], 0), works=False, coherent=False)
 
 
 def working_range(places: Places, row: int) -> tuple[float, float] | None:
@@ -202,7 +204,7 @@ def _columns(of: Interval, n: int) -> Interval:
     return replace(of, mean=of.mean[:, :n], low=of.low[:, :n], high=of.high[:, :n])
 
 
-def _from_the_middle(layers: Sequence[tuple[int, ...]]) -> list[int]:
+def from_the_middle(layers: Sequence[tuple[int, ...]]) -> list[int]:
     """Return the numbers of windows, those nearest to the middle of all first."""
     centres = np.array([np.mean(window) for window in layers])
     return [int(row) for row in np.argsort(np.abs(centres - np.median(centres)), kind="stable")]

@@ -38,6 +38,7 @@ WINDOWS = 5
 CLEAN = {"extraction": "", "injected_layers": "", "strength": "0"}
 _FEWEST_NAMES = 4  # among which a concept's own is to stand out
 _BATCH = 64  # replies given at once
+_N_EDGES = 3
 Layers = tuple[int, ...]
 Place = tuple[Layers, float]
 
@@ -142,10 +143,13 @@ def _choice_rows(trial: Trial, texts: plain_text.Texts) -> pd.DataFrame:
 
 
 def _edges(places: Places) -> list[Place]:
-    """Return the two largest strengths at which text is coherent, at all layers; else the smallest strength."""
+    """Return the largest strengths at which text is coherent, at all layers; else the smallest strength.
+
+    Vectors of one extraction do less harm to text than those of another, so there are several.
+    """
     edges: list[Place] = []
     for layers, coherent in zip(places.layers, places.coherent, strict=True):
-        columns = np.flatnonzero(coherent)[-2:] if coherent.any() else [0]
+        columns = np.flatnonzero(coherent)[-_N_EDGES:] if coherent.any() else [0]
         edges += [(layers, places.strengths[column]) for column in columns]
     return edges
 
@@ -166,7 +170,7 @@ def _read(
         steered += _steered(trial.subject, "random", step, "", list(places))
     clean = {"step": step, **CLEAN}
     rows = plain_text.rows(trial.subject, trial.name, texts, steered, clean=clean, words=trial.words)
-    return rows.drop(columns=["asked", "reference"])
+    return rows.drop(columns=["asked", "reference"]).assign(text="", said="", prompt="", stopped=True)
 
 
 def _conditions(trial: Trial, step: str, where: Mapping[str, Sequence[Place]]) -> Iterator[Condition]:
@@ -232,6 +236,7 @@ def _chunk(trial: Trial, chats: Sequence[Conversation], conditions: Sequence[Con
         texts = spoken["text"]
         spoken = spoken.assign(
             kind=REPLY,
+            group="",
             prompt=spoken["conversation"].map({chat.label: chat.extra["prompt"] for chat in chats}),
             said=[", ".join(named(text, names)) for text in texts],
             repeated=texts.map(repeated),
