@@ -130,8 +130,7 @@ def extractions(table: pd.DataFrame, facts: Facts) -> go.Figure:
         subtitle=f"{facts.model.short_name}; {_counts(table)}; at layers {format_layers(proposal.layers)}, relative "
         f"strength {strength:g}. Texts that had no part in the choice, and greedy replies (at "
         f"{proposal.relative_strength:g}). Large: means over concepts with 95% intervals; small: single concepts. "
-        "Cosines at these layers; vectors against others add up to about zero, so that their mean cosine is "
-        f"{plain(-1 / max(len(proposal.concepts) - 1, 1))} by how they are made. Dotted: chance, and clean replies.",
+        "Cosines at these layers. Dotted: chance, and clean replies.",
     )
 
 

@@ -27,6 +27,8 @@ EMBEDDED = "embedded model"
 
 # Everyday things of different kinds; the choice is this project's own.
 CONCEPTS = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "money")
+# What vectors against others are differences to: other concepts, so that vectors do not add up to zero.
+OTHERS = ("dogs", "rivers", "cheese", "painting", "flowers", "ships", "thunder", "houses")
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def usual_dose(
         return Dose(layers, None, presets.DEFAULT_RELATIVE_STRENGTH, "default, not calibrated on this model")
     from analyses.kit.calibrated_dose import calibrated_dose
 
-    fixed = layers if config.layers is not None or preset is not None else None
+    published = preset is not None and config.dose is None
+    fixed = layers if config.layers is not None or published else None
     return calibrated_dose(config, model, analysis, fixed, vectors or {})
 
 
@@ -155,13 +158,12 @@ def extracted_vectors(
 ) -> dict[str, ConceptVector]:
     """Return vectors of concepts (None: `--concepts`) from the model; kept with results, reused if all is equal.
 
-    Where a method takes concepts against others, these are the usual concepts, whichever a run asks about.
+    Where a method takes concepts against others, these are the same whichever concepts a run asks about.
     """
     from mechint.vectors.extract import Extraction, extract
 
-    usual = default_concepts(model)
-    names = concepts or config.concepts or usual
-    others = usual if Extraction.parse(method).against == "others" else None
+    names = concepts or config.concepts or default_concepts(model)
+    others = other_concepts(model) if Extraction.parse(method).against == "others" else None
     directory = config.out / analysis / "vectors" if analysis else None
     return extract(model, names, method, directory=directory, others=others, progress=True)
 
@@ -175,6 +177,14 @@ def default_concepts(model: Model) -> tuple[str, ...]:
         return CONCEPTS
     trained = organisms.concepts("trained")
     return trained[:: len(trained) // len(CONCEPTS)][: len(CONCEPTS)]
+
+
+def other_concepts(model: Model) -> tuple[str, ...]:
+    """Return the concepts that vectors against others are differences to, none of which is a usual one."""
+    if model.prompts == "full":
+        return OTHERS
+    usual = default_concepts(model)
+    return tuple(name for name in organisms.concepts("trained") if name not in usual)[: len(OTHERS)]
 
 
 def random_vectors(config: Common, model: Model, like: Sequence[ConceptVector]) -> dict[str, ConceptVector]:

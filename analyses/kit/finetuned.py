@@ -185,7 +185,8 @@ class Contrast:
 def contrast_dose(config: Common, model: Model) -> Dose:
     """Return where and how strongly a contrast vector is injected: as concepts are, or as a preset says of it."""
     usual, preset = usual_dose(config, model), presets.preset_for(config.model)
-    from_options = config.strength is not None or config.relative_strength is not None
+    options = (config.strength, config.relative_strength, config.dose)
+    from_options = any(option is not None for option in options)
     if from_options or preset is None or preset.contrast_strength is None:
         return usual
     return dataclasses.replace(usual, strength=preset.contrast_strength, relative_strength=None, source=preset.source)

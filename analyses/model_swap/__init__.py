@@ -73,7 +73,7 @@ class Facts:
 def check(config: Config) -> SwapInputs:
     """Return what a run asks; raises for bad input that can be known without a model, and options without effect."""
     checks.check_effect(True, _ALWAYS, config, ("concepts", "vectors", "method"))
-    asking = ("adapter", "filled", "contrast_strengths", "layers", "strength", "relative_strength", "shard")
+    asking = ("adapter", "filled", "contrast_strengths", "layers", "strength", "relative_strength", "dose", "shard")
     running = ("offload", "max_memory", "batch_size", "batch_tokens", "overwrite")
     checks.check_effect(config.fill is not None, "--fill, which only fills caches", config, asking + running)
     files = checks.check_common(_reading(config), NAME)

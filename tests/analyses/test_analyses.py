@@ -218,13 +218,26 @@ class _Deep:
 def test_published_settings_are_the_default_for_their_models_only(
     model: str, n_layers: int, layers: str, strength: float | None
 ) -> None:
-    config = logit_lens.ANALYSIS.parsed(["--model", model])
+    config = logit_lens.ANALYSIS.parsed(["--model", model, "--dose", "default"])
     found = doses.usual_dose(config, _Deep(n_layers))
     assert option_types.format_layers(found.layers) == layers
     assert found.strength == strength
     assert (found.relative_strength is None) == (strength is not None)
     differences = dataclasses.replace(config, method="mean_difference")
     assert doses.usual_dose(differences, _Deep(n_layers)).strength is None
+
+
+def test_published_settings_need_no_calibration_and_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr("analyses.kit.calibrated_dose.calibrated_dose", lambda *call: tried.append(call[3]))
+    published, other = "Qwen/Qwen2.5-72B-Instruct", "Qwen/Qwen2.5-7B-Instruct"
+    for argv in (["--model", published], ["--model", other], ["--model", other, "--layers", "3"]):
+        doses.usual_dose(logit_lens.ANALYSIS.parsed(argv), _Deep(80))
+    assert tried == [None, (3,)], "where layers are named, the strength is found at these"
+    doses.usual_dose(logit_lens.ANALYSIS.parsed(["--model", published, "--method", "mean_difference"]), _Deep(80))
+    doses.usual_dose(logit_lens.ANALYSIS.parsed(["--model", published, "--dose", "auto"]), _Deep(80))
+    doses.usual_dose(logit_lens.ANALYSIS.parsed(["--dose", "auto"]), _Deep(8, "small"))
+    assert tried[2:] == [tuple(range(26, 54)), None, None]
 
 
 def test_embedded_models_have_settings_of_their_own() -> None:

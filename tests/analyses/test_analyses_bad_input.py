@@ -146,6 +146,7 @@ def _argv(files: dict[str, Path], **changes: str) -> list[str]:
         "model": str(files["model"]),
         "conversations": str(files["tmp"] / "asked.json"),
         "vectors": str(files["tmp"] / "ones.safetensors"),
+        "strength": "1",
         "out": str(files["tmp"] / "out"),
         **changes,
     }

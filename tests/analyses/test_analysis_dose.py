@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from conftest import vector
 from test_dose_rule import proposal
 from whole_runs import refusal, whole_run, without
 
@@ -18,7 +19,8 @@ from analyses import detection, dose
 from analyses.dose.figures import figures
 from analyses.kit import calibrated_dose as calibration
 from analyses.kit import dose_rule, dose_trial
-from analyses.kit.dose import CalibratedDose, usual_dose
+from analyses.kit.dose import CalibratedDose, method_of, usual_dose
+from analyses.kit.options import Common
 from mechint.figures.markup import literal
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
@@ -132,7 +134,13 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[dose_trial.Trial]:
         run.append(trial)
         return None, proposal(layers=trial.plan.layers[0], extraction=trial.usual)
 
+    def extracted(
+        config: Common, model: mi.Model, _name: str, _files: object, listed: Sequence[str]
+    ) -> dict[str, dict[str, mi.ConceptVector]]:
+        return {way: {"cats": vector(model)} for way in (method_of(config, model), *listed)}
+
     monkeypatch.setattr(calibration, "run_trial", propose)
+    monkeypatch.setattr(calibration, "extractions", extracted)
     return run
 
 
@@ -161,7 +169,7 @@ def test_a_calibrated_dose_is_kept_and_met_until_something_changes(
         _dose(changed)
     assert len(trials) == 5
     assert trials[2].plan.layers == ((2,),), "the strength is found at the layers that are named"
-    assert list(trials[3].vectors) == ["mean_difference/reply/baseline"]
+    assert list(trials[3].vectors) == ["mean_difference"]
     assert len(list(doses_folder.iterdir())) == 5
 
 
@@ -214,7 +222,8 @@ def test_another_analysis_finds_its_dose_and_records_it(inputs: list[str], tmp_p
     assert record["dose"]["proposal"]["concepts"] == ["cats", "bread", "oceans", "music"]
     facts = detection.ANALYSIS.facts_of(record)
     assert isinstance(facts.dose, CalibratedDose)
-    assert facts.dose.source in (folder / "detection.json").read_text().replace("<br>", " ")
+    figure = (folder / "detection_conditions.json").read_text(encoding="utf-8")
+    assert facts.dose.source in figure.replace("<br>", " ")
     vectors = {path.name for path in (folder / "vectors").iterdir()}
     assert any(name.startswith("cats.") for name in vectors)
 

@@ -159,9 +159,9 @@ def test_a_call_from_python_judges_a_loaded_model_beside_the_organisms(
     monkeypatch.setattr("mechint.figures.pictures.write_images", _no_browser)
     monkeypatch.setattr(calibration, "READERS", (("organism", "none", None),))
     path = tiny_checkpoint("qwen2")
-    argv = ["--model", str(path), "--limit", "2", "--concepts", "cats", "--n-random", "1", "--out", str(tmp_path)]
-    assert calibration.main(argv) == 0
-    results = calibration.run(model=mi.load(path), limit=2, concepts=["cats"], n_random=1)
+    argv = ["--model", str(path), "--limit", "2", "--concepts", "cats", "--n-random", "1", "--dose", "default"]
+    assert calibration.main([*argv, "--out", str(tmp_path)]) == 0
+    results = calibration.run(model=mi.load(path), limit=2, concepts=["cats"], n_random=1, dose="default")
     written = pd.read_parquet(tmp_path / "calibration" / "table.parquet")
     pd.testing.assert_frame_equal(results.table, written, check_dtype=False)
     assert set(results.table["model"]) == {"organism", str(path)}

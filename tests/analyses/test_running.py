@@ -86,6 +86,6 @@ def test_facts_come_back_from_what_a_part_says(options: dict[str, object]) -> No
     )
     run_facts = facts.read(RunFacts, record)
     assert run_facts.dose.layers == tuple(record["dose"]["layers"])
-    assert run_facts.caption.endswith(str(run_facts.dose))
+    assert run_facts.caption.endswith(f"{run_facts.dose} (--strength)")
     with pytest.raises(ValueError, match="dose"):
         facts.read(RunFacts, {**record, "dose": {"layers": "all"}})
