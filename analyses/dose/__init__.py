@@ -68,8 +68,7 @@ def check(config: Config) -> Inputs:
     Raises for all bad input that can be known without a model, and for options that would have no effect.
     """
     checks.check_whole(config, "a dose is chosen from all that was read, and tried again")
-    found = "dose, which finds them"
-    checks.check_effect(True, found, config, ("strength", "relative_strength", "dose"))
+    checks.check_effect(True, "dose, which finds them", config, ("strength", "relative_strength", "dose"))
     checks.check_effect(True, "dose, which asks its own requests", config, ("conversations", "limit"))
     checks.check_effect(config.layers is not None, "--layers", config, ("windows",))
     checks.check_effect(config.vectors is not None, "--vectors", config, ("extractions",))

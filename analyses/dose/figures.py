@@ -71,8 +71,8 @@ def grid(table: pd.DataFrame, facts: Facts) -> go.Figure:
 def _limits(places: Places) -> tuple[float, float]:
     """Return the ends of colours: those of places with coherent text, where there are any."""
     values = np.abs(places.specific.mean)
-    shown = values[places.coherent] if places.coherent.any() else values
-    limit = max(float(np.nanmax(shown)), 1e-3)
+    visible = values[places.coherent] if places.coherent.any() else values
+    limit = max(float(np.nanmax(visible)), 1e-3)
     return -limit, limit
 
 
@@ -195,14 +195,14 @@ def talk(table: pd.DataFrame, facts: Facts) -> go.Figure:
         ["vector", "clean", *headings],
         lines,
         widths=[0.4, *[1.0] * (1 + len(strengths))],
-        title=_said(proposal, str(first["prompt"].iloc[0])),
+        title=_talk_finding(proposal, str(first["prompt"].iloc[0])),
         subtitle=f"{facts.model.short_name}; vectors of {proposal.extraction}, added at layers "
         f"{format_layers(proposal.layers)} to request and reply; strengths are {_UNIT}. Likeliest replies (greedy). "
         "Bold: the concept's name. All requests and extractions are in table.csv.",
     )
 
 
-def _said(proposal: Proposal, prompt: str) -> str:
+def _talk_finding(proposal: Proposal, prompt: str) -> str:
     named, clean = proposal.measured["named"], proposal.measured["named_clean"]
     repeats = percent(proposal.measured["repeated"].mean)
     clean_repeats = percent(proposal.measured["repeated_clean"].mean)

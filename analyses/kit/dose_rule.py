@@ -141,13 +141,13 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     rise = plain_text.worst(read, keys[:-1]).set_index(keys)["rise"]
     rows = means.reset_index()
     net = rows[logs].to_numpy() - _of_randoms(rows, logs)
-    own = _own(rows["unit"], [column.removeprefix(_LOG_P) for column in logs])
-    measured = rows[keys].assign(specific=_specific(net, own), own_first=_first(net, own))
+    is_own = _is_own(rows["unit"], [column.removeprefix(_LOG_P) for column in logs])
+    measured = rows[keys].assign(specific=_specific(net, is_own), own_first=_first(net, is_own))
     return measured.assign(rise=rise.loc[_index(measured, keys)].to_numpy(), strength=rows["strength"].astype(float))
 
 
 def _index(rows: pd.DataFrame, keys: Sequence[str]) -> list[tuple[object, ...]]:
-    """Return the keys of rows, by which another table finds its own."""
+    """Return the keys of rows, by which another table finds its rows."""
     return list(rows[list(keys)].itertuples(index=False, name=None))
 
 
@@ -160,20 +160,22 @@ def _of_randoms(rows: pd.DataFrame, logs: Sequence[str]) -> Float[np.ndarray, "r
     return np.asarray(means.loc[_index(rows, _PLACE[1:])])
 
 
-def _own(units: pd.Series, names: Sequence[str]) -> Bool[np.ndarray, "rows names"]:
+def _is_own(units: pd.Series, names: Sequence[str]) -> Bool[np.ndarray, "rows names"]:
     """Return where a name is that of the row's own concept."""
     return np.asarray([[unit == name for name in names] for unit in units]).reshape(len(units), len(names))
 
 
-def _specific(net: Float[np.ndarray, "rows names"], own: Bool[np.ndarray, "rows names"]) -> Float[np.ndarray, " rows"]:
-    of_own = np.where(own, net, 0.0).sum(1)
-    others = np.where(own, 0.0, net).sum(1) / max(net.shape[1] - 1, 1)
-    return np.where(own.any(1), of_own - others, np.nan)
+def _specific(
+    net: Float[np.ndarray, "rows names"], is_own: Bool[np.ndarray, "rows names"]
+) -> Float[np.ndarray, " rows"]:
+    of_own = np.where(is_own, net, 0.0).sum(1)
+    others = np.where(is_own, 0.0, net).sum(1) / max(net.shape[1] - 1, 1)
+    return np.where(is_own.any(1), of_own - others, np.nan)
 
 
-def _first(net: Float[np.ndarray, "rows names"], own: Bool[np.ndarray, "rows names"]) -> Float[np.ndarray, " rows"]:
+def _first(net: Float[np.ndarray, "rows names"], is_own: Bool[np.ndarray, "rows names"]) -> Float[np.ndarray, " rows"]:
     highest = net == net.max(1, keepdims=True)
-    return np.where(own.any(1), (highest & own).sum(1) / highest.sum(1), np.nan)
+    return np.where(is_own.any(1), (highest & is_own).sum(1) / highest.sum(1), np.nan)
 
 
 def _places(rows: pd.DataFrame, layers: Sequence[str], strengths: Sequence[float]) -> Places:

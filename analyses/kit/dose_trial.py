@@ -115,7 +115,7 @@ def run_trial(trial: Trial, texts: plain_text.Texts) -> tuple[pd.DataFrame, Prop
     places = dose_rule.places(dose_rule.effects(rows_held_out))[choice.extraction]
     confirmed = dose_rule.choose({choice.extraction: places.up_to(strength)})
     proposed = places.strengths[confirmed.at[1]]
-    said = replies(trial, _spoken_to(trial, choice.extraction, layers, proposed))
+    spoken = replies(trial, _spoken_to(trial, choice.extraction, layers, proposed))
     proposal = Proposal(
         layers=layers,
         relative_strength=proposed,
@@ -124,10 +124,10 @@ def run_trial(trial: Trial, texts: plain_text.Texts) -> tuple[pd.DataFrame, Prop
         coherent=choice.coherent and confirmed.coherent,
         strengths=dose_rule.working_range(places, 0),
         concepts=tuple(trial.subject.concepts),
-        measured=places.measured(confirmed.at) | said_at(said, choice.extraction, proposed),
+        measured=places.measured(confirmed.at) | speech_at(spoken, choice.extraction, proposed),
         rule=dose_rule.WORDS,
     )
-    return resume.stacked(rows, rows_held_out, said), proposal
+    return resume.stacked(rows, rows_held_out, spoken), proposal
 
 
 def _choice_rows(trial: Trial, texts: plain_text.Texts) -> pd.DataFrame:
@@ -249,12 +249,12 @@ def _chunk(trial: Trial, chats: Sequence[Conversation], conditions: Sequence[Con
     return resume.Chunk(len(chats) * len(conditions), key, compute)
 
 
-def said_at(said: pd.DataFrame, extraction: str, strength: float) -> dict[str, Measured]:
+def speech_at(spoken: pd.DataFrame, extraction: str, strength: float) -> dict[str, Measured]:
     """Return shares of replies at a strength and clean: that name the concept, name another, and of repeated runs."""
     import pandas as pd
 
-    steered = said[(said["extraction"] == extraction) & (said["strength"] == f"{strength:g}")]
-    clean = said[said["series"] == "clean"]
+    steered = spoken[(spoken["extraction"] == extraction) & (spoken["strength"] == f"{strength:g}")]
+    clean = spoken[spoken["series"] == "clean"]
     of_clean = pd.concat([clean.assign(unit=concept) for concept in dict.fromkeys(steered["unit"])])
     measured: dict[str, Measured] = {}
     for suffix, rows in (("", steered), ("_clean", of_clean)):
@@ -267,8 +267,8 @@ def speech(replies: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return by concept (`unit`) the share of replies that name it, that name another, and how much is repeated."""
     names = [set(text.split(", ")) - {""} for text in replies["said"]]
     measures = {
-        "named": [unit in said for unit, said in zip(replies["unit"], names, strict=True)],
-        "others_named": [bool(said - {unit}) for unit, said in zip(replies["unit"], names, strict=True)],
+        "named": [unit in of_reply for unit, of_reply in zip(replies["unit"], names, strict=True)],
+        "others_named": [bool(of_reply - {unit}) for unit, of_reply in zip(replies["unit"], names, strict=True)],
         "repeated": replies["repeated"],
     }
     units = replies["unit"].to_numpy()
