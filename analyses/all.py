@@ -1,27 +1,45 @@
-"""Run every analysis with its gallery options, and write `index.html` with all figures."""
+"""Run every analysis with its gallery options, in a given time if need be, and write `index.html` with all figures."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import json
 import shlex
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 from analyses import ANALYSES, WITHOUT_MODEL
-from analyses.gallery import page as gallery
-from analyses.kit import cli, declarations, earlier, inputs
+from analyses.gallery import budget, page
+from analyses.gallery.cuts import Cuts
+from analyses.gallery.unfinished import Unfinished
+from analyses.kit import checks, cli, declarations, option_types
+from analyses.kit.declarations import option
 from analyses.kit.options import Common, Out
 from mechint.base.errors import MechintError, UsageError
-from mechint.base.files import read_json, sha256, write_atomically
+from mechint.base.files import remove_file
 
-# What an interrupted run has finished; gone when all is done.
-_UNFINISHED = ".unfinished.json"
-_ROOT = Path(__file__).resolve().parent.parent
+# Its gallery is that of --out itself; those of other models lie in folders of their names there.
+_FIRST = "organism"
+_ALL, _COMMAND = "make figures", "python -m analyses.all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """The options of all analyses, and of the gallery."""
+
+    GROUP: ClassVar[str] = "gallery"
+
+    budget: int | None = option(
+        "time for all together, 2h, 90m or 3600s: concepts, questions and grids are cut until they are expected to fit",
+        parse=option_types.duration,
+    )
+    plan: bool = option("say how long each analysis is expected to take, and what is cut; run nothing", default=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,124 +51,170 @@ def main(argv: Sequence[str] | None = None) -> int:
     code have changed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    common: list[Common] = []
-    if code := cli.guarded(lambda: common.append(_parsed(argv))):
+    galleries: list[_Gallery] = []
+    options = _parsed(argv)
+    if options.plan:
+        return cli.guarded(lambda: _write_plan(options, argv))
+    if code := cli.guarded(lambda: galleries.append(_Gallery.of(options, argv))):
         return code
-    steps = [_Step.of(name, options, common[0], argv) for name, options in ANALYSES.items()]
-    problems = [step.problem for step in steps if step.name not in WITHOUT_MODEL]
-    if problems and all(problems):
-        sys.stderr.write(f"error: {problems[0]}\n")
-        return 2
-    prepared: list[_Done] = []
-    if code := cli.guarded(lambda: prepared.append(_Done(common[0], argv))):
-        return code
-    done = prepared[0]
-    return _run(steps, done) or cli.guarded(lambda: _write_index(common[0].out, done))
+    gallery = galleries[0]
+    return cli.guarded(gallery.begin) or gallery.run() or cli.guarded(gallery.write)
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One analysis with its options; `problem` says why it refuses them, as far as it knows without a model."""
+    """One analysis of a gallery; `problem` says why it refuses the options, as far as it knows without a model."""
 
     name: str
-    given: list[str]
-    problem: MechintError | None
+    options: Options
+    problem: MechintError | None = None
 
     @classmethod
-    def of(cls, name: str, options: Sequence[str], common: Common, argv: Sequence[str]) -> _Step:
+    def of(cls, name: str, options: Options) -> _Step:
         """Return an analysis with the options of the command line and those of the gallery."""
-        arguments = [*(_without_model(common) if name in WITHOUT_MODEL else argv), *options]
-        return cls(name, arguments, _problem(_module(name), arguments))
+        step = cls(name, options)
+        return dataclasses.replace(step, problem=step._problem())
 
     @property
-    def command(self) -> str:
-        """What to type for it alone."""
-        return f"python -m analyses.{shlex.join([self.name, *self.given])}"
+    def module(self) -> ModuleType:
+        """The analysis."""
+        return importlib.import_module(f"analyses.{self.name}")
+
+    def arguments(self, cuts: Cuts) -> list[str]:
+        """Return the command line of the analysis alone: common options, those of the gallery, and what is cut."""
+        shared = Out if self.name in WITHOUT_MODEL else Common
+        names = sorted(declarations.declarations(shared), key=list(declarations.declarations(Out)).__contains__)
+        values = {name: getattr(self.options, name) for name in names}
+        given = {name: value for name, value in values.items() if value != getattr(shared, name)}
+        off = [declarations.flag(name) for name, value in cuts.items() if value is False]
+        switches = [switch for switch in ANALYSES[self.name] if switch not in off]
+        return [*declarations.command_line(self.module.ANALYSIS.options, {**given, **cuts}), *switches]
+
+    def command(self, cuts: Cuts) -> str:
+        """Return what to type for it alone."""
+        return f"python -m analyses.{shlex.join([self.name, *self.arguments(cuts)])}"
+
+    def _problem(self) -> MechintError | None:
+        if self.name in WITHOUT_MODEL and self.options.model != _FIRST:
+            return UsageError("it is the same for every model", f"--model {_FIRST}", "look at the gallery of that")
+        try:
+            self.module.ANALYSIS.check(self.module.ANALYSIS.parsed(self.arguments({})))
+        except MechintError as error:
+            return error
+        return None
 
 
-def _run(steps: Sequence[_Step], done: _Done) -> int:
-    """Run what is not left out or done, below one bar; returns the exit code of the first that fails, or 0."""
-    from tqdm import tqdm
+class _Gallery:
+    """A gallery: its options, the analyses in order, what an earlier run has finished, and the plan under a budget."""
 
-    with tqdm(steps, desc="gallery", unit="analysis", disable=None) as bar:
-        for step in bar:
-            bar.set_postfix_str(step.name)
-            if step.problem is not None:
-                tqdm.write(f"left out: {step.command}\n  {step.problem.given}", file=sys.stderr)
-                continue
-            finished = step.name in done.names
-            tqdm.write(f"{'done before: ' if finished else ''}{step.command}", file=sys.stderr)
-            if not finished and (code := _module(step.name).main(step.given)):
-                return int(code)
-            done.add(step.name)
-    return 0
+    def __init__(self, options: Options, steps: Sequence[_Step], unfinished: Unfinished, root: Path) -> None:
+        self.options, self.steps, self._unfinished, self._root = options, steps, unfinished, root
+        self.plan: budget.Plan | None = None
+
+    @classmethod
+    def of(cls, options: Options, argv: Sequence[str]) -> _Gallery:
+        """Return the gallery of a command line; raises for options that no analysis can be run with."""
+        root, options = options.out, dataclasses.replace(options, out=_place(options))
+        checks.check_effect(options.budget is not None, "--budget", options, ("shard",))
+        if options.budget is not None and options.engine != "local":
+            raise UsageError("--budget with --engine ray", "--engine local", "leave one of them out")
+        steps = [_Step.of(name, options) for name in ANALYSES]
+        problems = [step.problem for step in steps if step.name not in WITHOUT_MODEL]
+        if problems and all(problems) and problems[0] is not None:
+            raise problems[0]
+        return cls(options, steps, Unfinished(options, argv), root)
+
+    def begin(self) -> None:
+        """Read or make the plan, if there is a budget, and remember that the run has begun."""
+        if self.options.budget is not None:
+            earlier_plan = budget.Plan.read(self.options.out, self._unfinished.key) if self._unfinished.begun else None
+            self.plan = earlier_plan or self.new_plan().checked()
+            self.plan.write(self.options.out)
+            sys.stderr.write(self.plan.table())
+        else:
+            remove_file(self.options.out / budget.FILE)
+        self._unfinished.begin()
+
+    def new_plan(self) -> budget.Plan:
+        """Return the plan of a run that begins; loads the model."""
+        from analyses.gallery.planning import planned
+
+        steps = {step.name: step.arguments for step in self.steps if step.problem is None}
+        return planned(self.options, self.options.budget, self._unfinished.key, steps)
+
+    def run(self) -> int:
+        """Run what is not left out or done, below one bar; returns the exit code of the first that fails, or 0."""
+        from tqdm import tqdm
+
+        with tqdm(self.steps, desc="gallery", unit="analysis", disable=None) as bar:
+            for step in bar:
+                bar.set_postfix_str(step.name)
+                cuts = {} if self.plan is None or step.problem else self.plan.analyses[step.name].cuts
+                if step.problem is not None:
+                    tqdm.write(f"left out: {step.command(cuts)}\n  {step.problem.given}", file=sys.stderr)
+                    continue
+                finished = step.name in self._unfinished.names
+                tqdm.write(f"{'done before: ' if finished else ''}{step.command(cuts)}", file=sys.stderr)
+                if not finished and (code := self._run(step, cuts)):
+                    return code
+                self._unfinished.add(step.name)
+        return 0
+
+    def _run(self, step: _Step, cuts: Cuts) -> int:
+        """Run an analysis and note how long it took; returns its exit code."""
+        begun = time.monotonic()
+        code = int(step.module.main(step.arguments(cuts)))
+        if self.plan is not None:
+            before = self.plan
+            self.plan = before.after(step.name, time.monotonic() - begun, finished=code == 0)
+            self.plan.write(self.options.out)
+            if self.plan.rungs != before.rungs:
+                sys.stderr.write(f"{step.name} ran over; what is left is cut again\n{self.plan.table()}")
+        return code
+
+    def write(self) -> None:
+        """Write the pages of the gallery, and links to it where galleries of other models lie beside it."""
+        names, out = tuple(ANALYSES), self.options.out
+        is_first = out == self._root
+        page.write_overview(out, names, _ALL if is_first else f"{_COMMAND} --model {self.options.model}")
+        sys.stdout.write(f"{page.write_index(out, names)}\n")
+        if not is_first and (self._root / page.INDEX).is_file():
+            page.write_overview(self._root, names, _ALL)
+            page.write_index(self._root, names)
+        self._unfinished.forget()
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"analyses.{name}")
+def _write_plan(options: Options, argv: Sequence[str]) -> None:
+    """Write the plan of a run that would begin now; nothing is left in --out."""
+    with tempfile.TemporaryDirectory(prefix="mechint-") as directory:
+        plan = _Gallery.of(dataclasses.replace(options, out=Path(directory)), argv).new_plan()
+    sys.stdout.write(plan.table())
+    plan.checked()
 
 
-class _Done:
-    """The analyses that a run with these options, models and code has finished, kept in its output directory."""
-
-    def __init__(self, options: Common, argv: Sequence[str]) -> None:
-        self._path, self._key = options.out / _UNFINISHED, _key(options, argv)
-        self.names = self._read()
-
-    def _read(self) -> list[str]:
-        """Return what was finished before; nothing where that was of other options, models or code."""
-        if not self._path.is_file():
-            return []
-        with suppress(UsageError):
-            kept = read_json(self._path)
-            names = kept.get("names") if isinstance(kept, dict) and kept.get("key") == self._key else []
-            return [name for name in ANALYSES if isinstance(names, list) and name in names]
-        return []
-
-    def add(self, name: str) -> None:
-        """Remember that an analysis is finished."""
-        self.names = [*self.names, *([] if name in self.names else [name])]
-        write_atomically(self._path, json.dumps({"key": self._key, "names": self.names}) + "\n")
-
-    def forget(self) -> None:
-        """Let the next run begin anew."""
-        self._path.unlink(missing_ok=True)
-
-
-def _key(options: Common, argv: Sequence[str]) -> str:
-    """Return a hash of options, the files behind them, and all source files: nothing old is taken for finished."""
-    files = sorted(file for folder in ("analyses", "mechint") for file in (_ROOT / folder).rglob("*.py"))
-    dependencies = [[argument for argument in argv if argument != earlier.OVERWRITE], inputs.digest(options)]
-    return sha256(json.dumps(dependencies).encode(), *(file.read_bytes() for file in files))
-
-
-def _problem(module: ModuleType, arguments: Sequence[str]) -> MechintError | None:
-    """Return why an analysis refuses some options, as far as it knows without a model."""
-    try:
-        module.ANALYSIS.check(module.ANALYSIS.parsed(arguments))
-    except MechintError as error:
-        return error
-    return None
+def _place(options: Options) -> Path:
+    """Return where a model's gallery is written: in --out, or in a folder of the model's name there."""
+    if options.model == _FIRST:
+        return options.out
+    path = Path(options.model).expanduser()
+    name = path.resolve().name if path.exists() else options.model.rpartition("/")[-1]
+    if name in ANALYSES:
+        raise UsageError(
+            given=f"--model {options.model}, whose gallery would be {options.out / name}, the folder of an analysis",
+            allowed="a model with another name",
+            advice="rename its directory",
+        )
+    return options.out / name
 
 
 def parser() -> declarations.Parser:
     """Return the command line's parser."""
-    return declarations.parser(Common, "analyses.all", __doc__ or "")
+    return declarations.parser(Options, "analyses.all", __doc__ or "")
 
 
-def _parsed(argv: Sequence[str]) -> Common:
+def _parsed(argv: Sequence[str]) -> Options:
     """Check the options, which are passed on to every analysis."""
-    return declarations.parse(Common, parser(), argv)
-
-
-def _without_model(common: Common) -> list[str]:
-    return declarations.command_line(Out, {"out": common.out, "overwrite": common.overwrite})
-
-
-def _write_index(out: Path, done: _Done) -> None:
-    gallery.write_overview(out, tuple(ANALYSES))
-    sys.stdout.write(f"{gallery.write_index(out, tuple(ANALYSES))}\n")
-    done.forget()
+    return declarations.parse(Options, parser(), argv)
 
 
 if __name__ == "__main__":

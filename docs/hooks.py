@@ -119,6 +119,14 @@ def _own() -> Iterator[str]:
                 yield from _options(group)
 
 
+def _gallery_options() -> Iterator[str]:
+    """Yield the options that `analyses.all` has besides those of all analyses."""
+    shared = {group.title for group in _groups(declarations.parser(Common, "analyses", ""))}
+    for group in _groups(importlib.import_module("analyses.all").parser()):
+        if group.title not in shared:
+            yield from _options(group)
+
+
 def _tools() -> Iterator[str]:
     yield "| command | does |\n|---|---|"
     yield from (f"| `python -m analyses.{name}` | {summary(name)} |" for name in TOOLS)
@@ -167,5 +175,6 @@ INCLUDES: Mapping[str, Callable[[], Iterator[str]]] = {
     "gallery": _gallery,
     "common_options": _common,
     "analyses": _own,
+    "gallery_options": _gallery_options,
     "tools": _tools,
 }

@@ -6,10 +6,11 @@ import html
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from analyses.__main__ import summary
+from analyses.gallery.budget import note_in
 from analyses.kit import earlier
 from mechint.base.artefacts import FileKind, reading
 from mechint.base.files import write_atomically
@@ -32,6 +33,7 @@ figcaption small { color: var(--soft); display: block; }
 pre { background: var(--ground); padding: .6rem .8rem; overflow-x: auto; }
 @media (max-width: 40rem) { nav ul { columns: 1; } h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; } }
 """
+INDEX, OVERVIEW = "index.html", "README.md"
 _RECORD = FileKind("the record of a run", "a run.json as runs write it", "run the analysis again")
 _INTRODUCTION = (
     "Every figure below was made by the command above it, on the model that its second line names. "
@@ -40,31 +42,56 @@ _INTRODUCTION = (
 
 
 def write_index(out: Path, names: Sequence[str]) -> Path:
-    """Write `index.html` for the analyses that have results in `out`; returns its path."""
-    finished = [name for name in names if (out / name / "run.json").is_file()]
+    """Write `index.html` for the analyses that have results in `out`; returns its path.
+
+    It says what a budget has cut, and links to galleries of other models, in folders of `out`.
+    """
+    finished = _finished(out, names)
+    links = _links(out, names, INDEX, lambda name, link: f'<a href="{html.escape(link)}">{html.escape(name)}</a>')
+    more = "".join(f"<p>{text}</p>\n" for text in (html.escape(note_in(out)), links) if text)
     contents = "".join(f'<li><a href="#{name}">{name}</a>: {html.escape(summary(name))}</li>\n' for name in finished)
     sections = "".join(_section(out, name) for name in finished)
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
         f"<title>mechint: figures</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Figures</h1>\n"
-        f"<p>{_INTRODUCTION}</p>\n<nav>\n<ul>\n{contents}</ul>\n</nav>\n{sections}</body>\n</html>\n"
+        f"<p>{_INTRODUCTION}</p>\n{more}<nav>\n<ul>\n{contents}</ul>\n</nav>\n{sections}</body>\n</html>\n"
     )
-    return write_atomically(out / "index.html", page)
+    return write_atomically(out / INDEX, page)
 
 
-def write_overview(out: Path, names: Sequence[str]) -> Path:
-    """Write `README.md`, the same for where repositories are read: pictures, findings, commands; returns its path."""
-    finished = [name for name in names if (out / name / "run.json").is_file()]
-    parts = ["# Figures\n\n`make figures` makes every figure again, and `index.html` with links to its data.\n"]
-    for name in finished:
+def write_overview(out: Path, names: Sequence[str], command: str = "make figures") -> Path:
+    """Write `README.md`, the same for where repositories are read: pictures, findings, commands; returns its path.
+
+    `command` is what makes the gallery.
+    """
+    parts = [f"# Figures\n\n`{command}` makes every figure again, and `index.html` with links to its data.\n"]
+    links = _links(out, names, OVERVIEW, lambda name, link: f"[{_markdown(name)}](<{link}>)")
+    parts += [f"\n{text}\n" for text in (_markdown(html.escape(note_in(out))), links) if text]
+    for name in _finished(out, names):
         record = _record(out, name)
         pictures = [file for file in record["files"] if file.endswith(".png")]
         parts.append(f"\n## {summary(name)}\n\n    {_command(name, record)}\n")
         for file in pictures:
             title, _ = _caption((out / name / file).with_suffix(".json"))
             parts.append(f"\n{_markdown(title)}\n\n![{_markdown(title)}]({name}/{file})\n")
-    return write_atomically(out / "README.md", "".join(parts))
+    return write_atomically(out / OVERVIEW, "".join(parts))
+
+
+def _finished(out: Path, names: Sequence[str]) -> list[str]:
+    return [name for name in names if (out / name / earlier.RECORD).is_file()]
+
+
+def _links(out: Path, names: Sequence[str], file: str, link: Callable[[str, str], str]) -> str:
+    """Return a sentence with links to the galleries of other models beside one; "" where there are none."""
+    others = [folder.name for folder in others_in(out, names) if (folder / file).is_file()]
+    return f"Figures of other models: {', '.join(link(name, f'{name}/{file}') for name in others)}." if others else ""
+
+
+def others_in(out: Path, names: Sequence[str]) -> list[Path]:
+    """Return the folders in which galleries of other models lie: those with an overview and folders of analyses."""
+    folders = [folder for folder in sorted(out.iterdir()) if folder.name not in names and (folder / OVERVIEW).is_file()]
+    return [folder for folder in folders if any((folder / name).is_dir() for name in names)]
 
 
 def _record(out: Path, name: str) -> Mapping[str, Sequence[str]]:

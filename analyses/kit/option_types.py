@@ -28,6 +28,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,400}(\.[0-9]{0,400})?|\.[0-9]{1,400})([eE][+-]?[0-9]{1,6})?")
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?")
 _INVISIBLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, surrogates, line separators
+_DURATION = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[hms])")
 _LONGEST_TEXT, _LONGEST_NAME = 1000, 100
 # No model has more; a range that is longer is a slip, and would fill the memory.
 MOST_LAYERS = 10_000
@@ -36,6 +37,7 @@ _MOST_SHARDS = 1_000_000
 MANY = 10**9
 # What float32 can hold with room for sums and products.
 _SMALLEST, _LARGEST = 1e-30, 1e30
+_WEEK = 7 * 24 * 3600
 MOST_VECTORS, MOST_TOKENS = 10_000, 100_000
 
 
@@ -204,6 +206,15 @@ def shard(text: str) -> Shard:
 def memory(text: str) -> int:
     """Parse an amount of memory; an argument type."""
     return _converted(text, lambda: parse_bytes(text))
+
+
+def duration(text: str) -> int:
+    """Parse a time in hours, minutes or seconds, a week at most; an argument type. Returns seconds."""
+    match = _DURATION.fullmatch(text)
+    seconds = 0 if match is None else int(match["count"]) * {"h": 3600, "m": 60, "s": 1}[match["unit"]]
+    if not 1 <= seconds <= _WEEK:
+        raise _refused(text, "a whole number of hours, minutes or seconds, a week at most: 2h, 90m, 3600s")
+    return seconds
 
 
 def variables(text: str) -> dict[str, JSON]:

@@ -23,7 +23,7 @@ BLOCKS, PIECES, LONGEST = 16, 24, 16  # blocks of layers, pieces of the text, an
 _POINTS = 10  # of a curve
 _STEPS = 8  # points of integrated gradients
 _PLACE = ("layer_start", "layer_stop", "pos_start", "pos_stop")
-_SERIES = {"introspection": ("injected", "random"), "control": ("injected",)}
+SERIES = {"introspection": ("injected", "random"), "control": ("injected",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +37,16 @@ class Size:
         """Return the windows that cover a cache."""
         from mechint.attribution import kv
 
-        length = reading.rendered.prefix_length
-        positions = min(LONGEST, max(1, math.ceil(length / PIECES))) if self.positions is None else self.positions
-        layers = math.ceil(reading.model.n_layers / BLOCKS) if self.layers is None else self.layers
-        return kv.windows(reading, layers, positions)
+        positions = self.positions_of(reading.rendered.prefix_length)
+        return kv.windows(reading, self.layers_of(reading.model.n_layers), positions)
+
+    def layers_of(self, n_layers: int) -> int:
+        """Return the layers of a window in a model of so many."""
+        return math.ceil(n_layers / BLOCKS) if self.layers is None else self.layers
+
+    def positions_of(self, length: int) -> int:
+        """Return the positions of a window in a text of so many tokens."""
+        return min(LONGEST, max(1, math.ceil(length / PIECES))) if self.positions is None else self.positions
 
 
 def cases(subject: Subject, chats: Sequence[Conversation]) -> list[Case]:
@@ -48,7 +54,7 @@ def cases(subject: Subject, chats: Sequence[Conversation]) -> list[Case]:
     return [
         Case(subject, chat, condition)
         for chat in chats
-        for condition in subject.conditions(_SERIES[questions.kind_of(chat)])
+        for condition in subject.conditions(SERIES[questions.kind_of(chat)])
     ]
 
 

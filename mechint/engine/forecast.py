@@ -14,6 +14,7 @@ from mechint.engine.engine import make_budget
 from mechint.engine.explain import Explanation
 from mechint.engine.job import Job, Options
 from mechint.models.memory import in_use
+from mechint.models.model import Model
 
 # Tokens of a row and blocks that are timed, but for those that come after so many seconds.
 _TOKENS, _BLOCKS, _LONG = 256, 8, 1.0
@@ -63,15 +64,11 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def _seconds(job: Job, work: int, options: Options) -> float | None:
-    """Return how long so much work takes, from one of the job's conversations run through a few blocks."""
-    model, tokens = job.model, max((item.tokens for item in job.rendered), key=len)[:_TOKENS]
-    budget = make_budget(model, options.batch_size, options.batch_tokens, options.memory(model))
-    n_rows = budget.rows(len(tokens), 0)
-    batch = n_rows * len(tokens)
-    if work < _WORTH * _BLOCKS * batch:
-        return None
-    prepared = model.blocks.begin(torch.tensor([tokens]), torch.tensor([0]))
+def pace(model: Model, tokens: Sequence[int], options: Options) -> float:
+    """Return the seconds of a (token x block), measured: rows of some tokens are run through a few blocks."""
+    row = tokens[:_TOKENS]
+    n_rows = _rows_at_once(model, row, options)
+    prepared = model.blocks.begin(torch.tensor([row]), torch.tensor([0]))
     resid, rows = prepared.resid.expand(n_rows, -1, -1), torch.zeros(n_rows, dtype=torch.long)
     spent: list[float] = []
     for layer in range(min(_BLOCKS, model.n_layers)):
@@ -84,7 +81,20 @@ def _seconds(job: Job, work: int, options: Options) -> float | None:
         if sum(spent) > _LONG:
             break
     # The first are slow: it is when memory is asked for and kernels are loaded.
-    return statistics.median(spent[len(spent) // 2 :]) / batch * work
+    return statistics.median(spent[len(spent) // 2 :]) / (n_rows * len(row))
+
+
+def _seconds(job: Job, work: int, options: Options) -> float | None:
+    """Return how long so much work takes, by the pace of the job's longest conversation."""
+    tokens = max((item.tokens for item in job.rendered), key=len)
+    row = tokens[:_TOKENS]
+    if work < _WORTH * _BLOCKS * len(row) * _rows_at_once(job.model, row, options):
+        return None
+    return pace(job.model, tokens, options) * work
+
+
+def _rows_at_once(model: Model, row: Sequence[int], options: Options) -> int:
+    return make_budget(model, options.batch_size, options.batch_tokens, options.memory(model)).rows(len(row), 0)
 
 
 def _finish(device: torch.device) -> None:

@@ -136,8 +136,9 @@ def test_the_gallery_shows_every_figure_with_its_command(
 ) -> None:
     monkeypatch.setattr(gallery, "ANALYSES", {"logit_lens": ("--layer-sweep",)})
     assert gallery.main([*inputs, "--concepts", "cats", "--n-random", "0", "--out", str(tmp_path)]) == 0
-    page = (tmp_path / "index.html").read_text()
-    assert str(tmp_path / "index.html") in capsys.readouterr().out
+    place = tmp_path / Path(inputs[1]).name
+    page = (place / "index.html").read_text()
+    assert str(place / "index.html") in capsys.readouterr().out
     for figure in ("lens_overview", "lens_concepts", "lens_sweep_single", "lens_sweep_window"):
         assert f'<iframe src="logit_lens/{figure}.html"' in page
     assert "python -m analyses.logit_lens" in page
@@ -150,19 +151,20 @@ def test_an_interrupted_gallery_goes_on_with_what_is_left(
     from analyses import controls
 
     argv = [*inputs, "--concepts", "cats", "--n-random", "0", "--out", str(tmp_path)]
+    place = tmp_path / Path(inputs[1]).name
     monkeypatch.setattr(gallery, "ANALYSES", {"logit_lens": (), "controls": ()})
     with monkeypatch.context() as patch:
         patch.setattr(controls, "main", lambda _: 130)
         assert gallery.main(argv) == 130
-    made = (tmp_path / "logit_lens" / "table.parquet").stat().st_mtime_ns
+    made = (place / "logit_lens" / "table.parquet").stat().st_mtime_ns
     capsys.readouterr()
     assert gallery.main(argv) == 0
     assert "done before: python -m analyses.logit_lens" in capsys.readouterr().err
-    assert (tmp_path / "logit_lens" / "table.parquet").stat().st_mtime_ns == made
-    assert "controls/table.csv" in (tmp_path / "index.html").read_text()
+    assert (place / "logit_lens" / "table.parquet").stat().st_mtime_ns == made
+    assert "controls/table.csv" in (place / "index.html").read_text()
     monkeypatch.setattr(gallery, "ANALYSES", {"logit_lens": ()})
     assert gallery.main(argv) == 0
-    assert (tmp_path / "logit_lens" / "table.parquet").stat().st_mtime_ns > made, "a finished run is made anew"
+    assert (place / "logit_lens" / "table.parquet").stat().st_mtime_ns > made, "a finished run is made anew"
 
 
 def test_all_leaves_out_what_its_options_do_not_suit(
@@ -173,7 +175,7 @@ def test_all_leaves_out_what_its_options_do_not_suit(
     told = capsys.readouterr().err
     assert "left out: python -m analyses.calibration" in told
     assert "left out: python -m analyses.model_swap" in told
-    assert "analyses.controls" in (tmp_path / "index.html").read_text()
+    assert "analyses.controls" in (tmp_path / Path(inputs[1]).name / "index.html").read_text()
     assert gallery.main(["--model", "organizm", "--out", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists(), "nothing is made for a model that is not there"
     assert "error: " in capsys.readouterr().err

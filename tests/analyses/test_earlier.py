@@ -15,6 +15,7 @@ from whole_runs import refusal, without
 
 from analyses import ANALYSES, logit_lens, merge, published
 from analyses import all as gallery
+from analyses.gallery.unfinished import Unfinished
 from analyses.kit import declarations, earlier
 from analyses.kit import inputs as behind
 from analyses.kit import record as run
@@ -189,8 +190,9 @@ def test_a_gallery_begins_anew_where_a_file_behind_its_options_has_changed(
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"key": 3, "names": 5}', "[" * 9000])
 def test_an_odd_note_of_what_is_done_is_nothing_done(content: str, inputs: list[str], tmp_path: Path) -> None:
     (tmp_path / ".unfinished.json").write_text(content)
-    options = gallery._parsed([*inputs, "--out", str(tmp_path)])
-    assert gallery._Done(options, inputs).names == []
+    unfinished = Unfinished(gallery._parsed([*inputs, "--out", str(tmp_path)]), inputs)
+    assert unfinished.names == []
+    assert not unfinished.begun
 
 
 def test_how_cells_are_marked_changes_figures_alone() -> None:

@@ -1,0 +1,104 @@
+"""How long an analysis is expected to take on a model: its work, times a pace that is measured on the loaded model."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from analyses import WITHOUT_MODEL, calibration
+from analyses.gallery import work
+from analyses.gallery.counts import Counts
+from analyses.gallery.cuts import Scope
+from analyses.kit import checks
+from analyses.kit.dose import default_concepts, usual_dose
+from analyses.kit.options import Common
+from analyses.kit.record import load_model
+from analyses.kit.study import Group, ask
+from analyses.kit.subject import Subject
+
+if TYPE_CHECKING:
+    from mechint.chat.conversations import Conversation
+    from mechint.models.model import Model
+    from mechint.vectors.concept_vectors import ConceptVector
+
+# Of every analysis, in seconds: imports, tables on disk, figures and their pictures.
+BESIDE = 8.0
+_ORGANISM = "organism"  # as large as the others of its family
+
+
+class Costs:
+    """The expected seconds of analyses on the model that some options name, which is loaded and timed once."""
+
+    def __init__(self, config: Common) -> None:
+        begun = time.monotonic()
+        self._config, self._model = config, load_model(config)
+        self._loading = time.monotonic() - begun
+        self._counts: dict[str, Counts] = {}
+
+    def seconds(self, name: str, argv: Sequence[str]) -> float:
+        """Return how long an analysis is expected to take with the options of a command line."""
+        if name in WITHOUT_MODEL:
+            return BESIDE
+        analysis = importlib.import_module(f"analyses.{name}").ANALYSIS
+        config = analysis.parsed(argv)
+        inputs = analysis.check(config)
+        if name == calibration.NAME:
+            return BESIDE + self._loading + self._calibration(config, inputs)
+        counts = self._counts_of(config.model)
+        subject = self._subject(config, inputs)
+        of_analysis = work.OF_ANALYSIS.get(name, work.every_vector)
+        units = of_analysis(counts, config, inputs, subject) + counts.extraction(subject)
+        return BESIDE + self._loading + counts.pace * units
+
+    def scope(self, name: str, argv: Sequence[str]) -> Scope:
+        """Return what the steps of an analysis depend on."""
+        analysis = importlib.import_module(f"analyses.{name}").ANALYSIS
+        subject = self._subject(analysis.parsed(argv), analysis.check(analysis.parsed(argv)))
+        return Scope(tuple(subject.concepts), subject.dose, self._model.n_layers)
+
+    def _subject(self, config: Common, inputs: object) -> Subject:
+        """Return the subject of an analysis, with stand-ins for vectors that are no files."""
+        files = getattr(inputs, "files", None)
+        vectors = files.vectors if isinstance(files, checks.Files) else {}
+        return stand_in(config, self._model, getattr(inputs, "concepts", None), vectors)
+
+    def _calibration(self, config: calibration.Config, chats_of: Mapping[str, Sequence[Conversation]]) -> float:
+        seconds = 0.0
+        for reader in config.readers:
+            counts = self._counts_of(config.model if reader.model == config.model else _ORGANISM)
+            chats = chats_of[reader.document]
+            units = counts.steered(chats, 1, 0)
+            if reader.filled_by is None:
+                reader_config = dataclasses.replace(config, model=reader.model)
+                subject = stand_in(reader_config, counts.model)
+                group = Group(chats, subject.conditions())
+                units += counts.asked(ask(counts.model, [group])) + counts.extraction(subject)
+            seconds += counts.pace * units
+        return seconds
+
+    def _counts_of(self, name: str) -> Counts:
+        if name not in self._counts:
+            model = self._model if name == self._config.model else load_model(self._config, name)
+            self._counts[name] = Counts.timed(model, self._config)
+        return self._counts[name]
+
+
+def stand_in(
+    config: Common,
+    model: Model,
+    names: Sequence[str] | None = None,
+    vectors: Mapping[str, ConceptVector] | None = None,
+) -> Subject:
+    """Return the subject of a run, with a random vector in place of each that it would extract."""
+    from mechint.vectors.extract import random_controls
+
+    concepts = dict(vectors or {})
+    if not concepts:
+        vector = random_controls(model, 1)[0]
+        concepts = dict.fromkeys(names or config.concepts or default_concepts(model), vector)
+    some_vector = next(iter(concepts.values()))
+    randoms = {f"random-{number}": some_vector for number in range(config.n_random)}
+    return Subject(config, model, usual_dose(config, model), concepts, randoms)

@@ -1,0 +1,106 @@
+"""How much work questions are on a model, in (token x block), counted from their tokens; nothing is run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from analyses.kit.dose import method_of
+from analyses.kit.record import sparing_threads
+
+if TYPE_CHECKING:
+    from analyses.kit.compute import Query
+    from analyses.kit.options import Common
+    from analyses.kit.subject import Subject
+    from mechint.chat.conversations import Conversation
+    from mechint.interventions.specifications import Intervention
+    from mechint.models.model import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """A model, the seconds of a (token x block) on it, and the work of questions, counted as the engine does it.
+
+    Distinct tokens of conversations pass once for each intervention, through the blocks from its first layer on.
+    """
+
+    model: Model
+    pace: float
+    _tokens: dict[Conversation, tuple[int, ...]] = dataclasses.field(default_factory=dict, repr=False)
+
+    @classmethod
+    def timed(cls, model: Model, config: Common) -> Counts:
+        """Return a model with its pace, from a text of its prompt set that is run through a few blocks."""
+        from mechint.engine.forecast import pace
+        from mechint.engine.job import Options
+        from mechint.prompts.design import PromptDesign
+
+        text = " ".join(PromptDesign.load(model.prompts).infos.values())
+        options = Options(config.batch_size, config.batch_tokens, offload=config.offload, max_memory=config.max_memory)
+        with sparing_threads(model):
+            return cls(model, pace(model, model.tokenizer.encode(text), options))
+
+    def tokens(self, chat: Conversation) -> tuple[int, ...]:
+        """Return the token ids of a conversation."""
+        from mechint.chat.render import render
+
+        if chat not in self._tokens:
+            self._tokens[chat] = tuple(render(self.model, chat).tokens)
+        return self._tokens[chat]
+
+    def length(self, chats: Sequence[Conversation]) -> int:
+        """Return the tokens of conversations, each by itself."""
+        return sum(len(self.tokens(chat)) for chat in chats)
+
+    def distinct(self, chats: Sequence[Conversation]) -> int:
+        """Return the tokens of conversations that differ in what precedes them."""
+        rows = sorted(self.tokens(chat) for chat in chats)
+        shared = [_n_shared(row, following) for row, following in pairwise(rows)]
+        return sum(map(len, rows)) - sum(shared)
+
+    def steered(self, chats: Sequence[Conversation], conditions: int, first_layer: int, layers_read: int = 1) -> float:
+        """Return the work of conversations, each under some conditions that act from a layer on."""
+        blocks = self.distinct(chats) * (self.model.n_layers - first_layer)
+        return conditions * (blocks + len(chats) * layers_read * self.model.readout_work)
+
+    def passes(self, n_tokens: float) -> float:
+        """Return the work of so many tokens that pass all blocks, each of which is read."""
+        return n_tokens * (self.model.n_layers + self.model.readout_work)
+
+    def asked(self, query: Query) -> float:
+        """Return the work of the requests of a query."""
+        from mechint.interventions.listing import listed_conversations, listed_interventions
+
+        work = 0.0
+        for request in query.requests:
+            chats = listed_conversations(request.conversations)
+            layers_read = 1 if request.layers is None else len(request.layers)
+            for intervention in listed_interventions(request.interventions):
+                work += self.steered(chats, 1, _first_layer(intervention), layers_read)
+        return work
+
+    def extraction(self, subject: Subject) -> float:
+        """Return the work of making the concept vectors of a run, unless they are read from files."""
+        from mechint.prompts.design import PromptDesign
+        from mechint.vectors.extraction import Extraction
+        from mechint.vectors.extraction_inputs import Inputs
+
+        if subject.config.vectors is not None:
+            return 0.0
+        extraction = Extraction.parse(method_of(subject.config, self.model))
+        inputs = Inputs(self.model, PromptDesign.load(self.model.prompts), extraction, ())
+        prompts = {prompt.conversation for name in subject.concepts for prompt in inputs.prompts(name)}
+        return self.length(list(prompts)) * self.model.n_layers
+
+
+def _n_shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return with how many equal tokens two rows begin."""
+    pairs = zip(first, second, strict=False)
+    return next((at for at, (left, right) in enumerate(pairs) if left != right), min(len(first), len(second)))
+
+
+def _first_layer(intervention: Intervention) -> int:
+    """Return the layer from which on an intervention changes anything; a clean one or a swap passes every block."""
+    return min((layer for term in intervention.terms for layer in term.layers or ()), default=0)

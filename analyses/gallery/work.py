@@ -1,0 +1,150 @@
+"""The work of each analysis in (token x block), counted from its own questions and conditions.
+
+Readings that are no cells of the engine (replies, texts, patched caches, features) count as passes of their tokens, so
+many times as was measured on the embedded organism.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from analyses import (
+    identification,
+    kv_attribution,
+    layer_strength,
+    location,
+    logit_lens,
+    model_swap,
+    sae_attribution,
+    steering,
+)
+from analyses.gallery.counts import Counts
+from analyses.kit import questions
+from analyses.kit.options import Common
+from analyses.kit.study import Condition, Group, Inputs, ask
+from analyses.kit.subject import Subject
+from analyses.kv_attribution import steps
+from analyses.location.sites import sites
+from analyses.logit_lens import conditions as panels
+from mechint.chat.conversations import Conversation
+from mechint.prompts.design import PromptDesign
+
+_BLOCK_STEP = 0.02  # seconds of one block in one step of decoding, whose rows are few: the embedded organism, SmolLM2
+_AT_ONCE = 64  # replies
+_SPOKEN = 4 * 40  # tokens of the texts that the clean model says
+_CURVES = 20  # sets of windows on the two curves
+_GRADIENTS = 8 * 3  # points of integrated gradients; forward and back is three passes
+_FEATURE_PASSES = 40  # of a case: points of integrated gradients, random sets, single features
+
+
+def every_vector(counts: Counts, _config: Common, inputs: Inputs, subject: Subject) -> float:
+    """Return the work of all conversations of a run under each of its vectors."""
+    return counts.asked(ask(counts.model, [Group(inputs.conversations, subject.conditions())]))
+
+
+def _logit_lens(counts: Counts, config: logit_lens.Config, inputs: logit_lens.LensInputs, subject: Subject) -> float:
+    every_layer = range(-1, counts.model.n_layers)
+    groups = logit_lens.groups(config, subject, inputs.conversations)
+    work = counts.asked(ask(counts.model, groups, layers=every_layer))
+    if inputs.panels is not None:
+        work += counts.asked(panels.query(subject, inputs.panels, None))
+        work += counts.steered(inputs.panels.wordings, 2, 0, len(every_layer))
+        asked = questions.introspection(inputs.panels.wordings)
+        work += counts.steered(asked, config.n_random, subject.dose.layers[0], len(every_layer))
+    return work
+
+
+def _model_swap(counts: Counts, config: model_swap.Config, inputs: Inputs, subject: Subject) -> float:
+    strengths = len(config.contrast_strengths or model_swap.FACTORS)
+    chats, first, read = inputs.conversations, subject.dose.layers[0], counts.model.n_layers + 1
+    asked = questions.introspection(chats)
+    return (
+        counts.steered(chats, 2, 0, read)
+        + counts.steered(chats, strengths, first, read)
+        + counts.steered(asked, strengths * config.n_random, first, read)
+    )
+
+
+def _identification(
+    counts: Counts, _config: identification.Config, inputs: identification.Inputs, subject: Subject
+) -> float:
+    return counts.asked(identification.query(subject, inputs))
+
+
+def _location(counts: Counts, _config: location.Config, inputs: location.Inputs, subject: Subject) -> float:
+    places = sites(subject, inputs.sentences, inputs.conversations[0])
+    return counts.asked(location.query(subject, inputs.choices, places))
+
+
+def _layer_strength(counts: Counts, config: layer_strength.Config, inputs: Inputs, subject: Subject) -> float:
+    steered = layer_strength.conditions(config, subject)
+    texts = layer_strength.text_conditions(subject.dose, steered)
+    cells = ask(counts.model, layer_strength.groups(inputs.conversations, steered))
+    return counts.asked(cells) + _texts(counts, texts)
+
+
+def _steering(counts: Counts, config: steering.Config, inputs: Inputs, subject: Subject) -> float:
+    steered = steering.conditions(config, subject)
+    units = _texts(counts, steered)
+    for n in (1, config.n_samples):
+        replies = len(inputs.conversations) * len(steered) * n
+        units += counts.length(inputs.conversations) * len(steered) * n * counts.model.n_layers
+        units += counts.passes(replies * config.max_new_tokens)
+        n_vectors = len({condition.unit for condition in steered})
+        calls = max(n_vectors, math.ceil(replies / _AT_ONCE)) if n else 0
+        units += calls * config.max_new_tokens * counts.model.n_layers * _BLOCK_STEP / counts.pace
+    return units
+
+
+def _texts(counts: Counts, conditions: Sequence[Condition]) -> float:
+    """Return the work of plain prose and spoken texts that are read under some conditions."""
+    design = PromptDesign.load(counts.model.prompts)
+    prose = sum(len(counts.model.tokenizer.encode(text)) for text in design.tasks.plain)
+    return len(conditions) * counts.passes(prose + _SPOKEN)
+
+
+def _kv_attribution(counts: Counts, config: kv_attribution.Config, inputs: Inputs, subject: Subject) -> float:
+    return sum(
+        len(subject.conditions(steps.SERIES[questions.kind_of(chat)])) * _patches(counts, config, chat)
+        for chat in inputs.conversations
+    )
+
+
+def _patches(counts: Counts, config: kv_attribution.Config, chat: Conversation) -> float:
+    """Return the work of all that is replaced in the cache of one conversation, in both directions."""
+    from mechint.chat.render import render
+
+    model, filled = counts.model, render(counts.model, chat).prefix_length
+    suffix = len(counts.tokens(chat)) - filled
+    alone = 1 + model.n_layers
+    if questions.kind_of(chat) == "introspection":
+        n_heads = model.cache_shapes[0][1]
+        size = steps.Size(config.window_layers, config.window_positions)
+        layers, positions = size.layers_of(model.n_layers), size.positions_of(filled)
+        windows = math.ceil(model.n_layers / layers) * math.ceil(filled / positions)
+        alone = 1 + model.n_layers * 3 * (1 + n_heads) + windows + config.most * layers * positions + _CURVES
+    # What is replaced at a layer changes nothing below it: half of the blocks, on the average.
+    patched = 2 * alone * (suffix * model.n_layers / 2 + model.readout_work)
+    return patched + counts.passes(_GRADIENTS * (filled + suffix))
+
+
+def _sae_attribution(counts: Counts, _config: sae_attribution.Config, inputs: Inputs, subject: Subject) -> float:
+    passes = len(subject.conditions()) * _FEATURE_PASSES
+    return passes * counts.passes(counts.length(inputs.conversations))
+
+
+# An analysis that is not named here asks each of its conversations under each vector.
+OF_ANALYSIS: Mapping[str, Callable[..., float]] = MappingProxyType(
+    {
+        "logit_lens": _logit_lens,
+        "model_swap": _model_swap,
+        "identification": _identification,
+        "location": _location,
+        "layer_strength": _layer_strength,
+        "steering": _steering,
+        "kv_attribution": _kv_attribution,
+        "sae_attribution": _sae_attribution,
+    }
+)
