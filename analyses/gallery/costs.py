@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyses import WITHOUT_MODEL, calibration
@@ -13,9 +15,9 @@ from analyses.gallery import work
 from analyses.gallery.counts import Counts
 from analyses.gallery.cuts import Scope
 from analyses.kit import checks
-from analyses.kit.dose import default_concepts, usual_dose
+from analyses.kit.dose import Dose, default_concepts, usual_dose
 from analyses.kit.options import Common
-from analyses.kit.record import load_model
+from analyses.kit.record import load_model, sparing_threads
 from analyses.kit.study import Group, ask
 from analyses.kit.subject import Subject
 
@@ -37,6 +39,7 @@ class Costs:
         self._config, self._model = config, load_model(config)
         self._loading = time.monotonic() - begun
         self._counts: dict[str, Counts] = {}
+        self._dose: Dose | None = None
 
     def seconds(self, name: str, argv: Sequence[str]) -> float:
         """Return how long an analysis is expected to take with the options of a command line."""
@@ -63,7 +66,15 @@ class Costs:
         """Return the subject of an analysis, with stand-ins for vectors that are no files."""
         files = getattr(inputs, "files", None)
         vectors = files.vectors if isinstance(files, checks.Files) else {}
-        return stand_in(config, self._model, getattr(inputs, "concepts", None), vectors)
+        if self._dose is None:
+            self._dose = self._usual_dose(vectors)
+        return stand_in(config, self._model, self._dose, getattr(inputs, "concepts", None), vectors)
+
+    def _usual_dose(self, vectors: Mapping[str, ConceptVector]) -> Dose:
+        """Return the dose of all analyses; one that is calibrated now is kept for them."""
+        with tempfile.TemporaryDirectory(prefix="mechint-") as directory, sparing_threads(self._model):
+            config = dataclasses.replace(self._config, out=Path(directory))
+            return usual_dose(config, self._model, "plan", vectors)
 
     def _calibration(self, config: calibration.Config, chats_of: Mapping[str, Sequence[Conversation]]) -> float:
         seconds = 0.0
@@ -72,8 +83,13 @@ class Costs:
             chats = chats_of[reader.document]
             units = counts.steered(chats, 1, 0)
             if reader.filled_by is None:
-                reader_config = dataclasses.replace(config, model=reader.model)
-                subject = stand_in(reader_config, counts.model)
+                own = reader.model == config.model
+                reader_config = dataclasses.replace(config, model=reader.model, dose=None)
+                subject = (
+                    self._subject(config, None)
+                    if own
+                    else stand_in(reader_config, counts.model, usual_dose(reader_config, counts.model))
+                )
                 group = Group(chats, subject.conditions())
                 units += counts.asked(ask(counts.model, [group])) + counts.extraction(subject)
             seconds += counts.pace * units
@@ -89,6 +105,7 @@ class Costs:
 def stand_in(
     config: Common,
     model: Model,
+    dose: Dose,
     names: Sequence[str] | None = None,
     vectors: Mapping[str, ConceptVector] | None = None,
 ) -> Subject:
@@ -101,4 +118,4 @@ def stand_in(
         concepts = dict.fromkeys(names or config.concepts or default_concepts(model), vector)
     some_vector = next(iter(concepts.values()))
     randoms = {f"random-{number}": some_vector for number in range(config.n_random)}
-    return Subject(config, model, usual_dose(config, model), concepts, randoms)
+    return Subject(config, model, dose, concepts, randoms)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from analyses.kit.dose import method_of
+from analyses.kit.dose import method_of, other_concepts
 from analyses.kit.record import sparing_threads
 
 if TYPE_CHECKING:
@@ -81,16 +81,17 @@ class Counts:
                 work += self.steered(chats, 1, _first_layer(intervention), layers_read)
         return work
 
-    def extraction(self, subject: Subject) -> float:
-        """Return the work of making the concept vectors of a run, unless they are read from files."""
+    def extraction(self, subject: Subject, way: str | None = None) -> float:
+        """Return the work of making the concept vectors of a run (None: in its usual way), unless they are files."""
         from mechint.prompts.design import PromptDesign
         from mechint.vectors.extraction import Extraction
         from mechint.vectors.extraction_inputs import Inputs
 
         if subject.config.vectors is not None:
             return 0.0
-        extraction = Extraction.parse(method_of(subject.config, self.model))
-        inputs = Inputs(self.model, PromptDesign.load(self.model.prompts), extraction, ())
+        extraction = Extraction.parse(way or method_of(subject.config, self.model, subject.dose))
+        others = other_concepts(self.model) if extraction.against == "others" else ()
+        inputs = Inputs(self.model, PromptDesign.load(self.model.prompts), extraction, others)
         prompts = {prompt.conversation for name in subject.concepts for prompt in inputs.prompts(name)}
         return self.length(list(prompts)) * self.model.n_layers
 

@@ -46,7 +46,7 @@ class Scope:
 
 def steps(name: str, config: Common, scope: Scope) -> list[Cuts]:
     """Return what each step cuts of an analysis, besides the steps before it; options that are set are bounds."""
-    grid = GRIDS.get(name, _no_grid)(scope)
+    grid = [step for step in GRIDS.get(name, _no_grid)(scope) if config.layers is None or "windows" not in step]
     rounds = zip_longest(_vectors(name, config, scope), _questions(name, config), grid, fillvalue=None)
     return [step for steps_of_round in rounds for step in steps_of_round if step]
 
@@ -105,6 +105,7 @@ def _cache_grid(scope: Scope) -> Sequence[Cuts]:
 
 GRIDS: Mapping[str, Callable[[Scope], Sequence[Cuts]]] = MappingProxyType(
     {
+        "dose": lambda _: ({"windows": 3}, {"replies": 1}, {"max_new_tokens": 16}),
         "logit_lens": _lens_grid,
         "identification": lambda _: _ORDERS,
         "location": lambda _: _ORDERS,

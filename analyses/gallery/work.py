@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from analyses import (
+    dose,
     identification,
     kv_attribution,
     layer_strength,
@@ -30,9 +31,12 @@ from analyses.location.sites import sites
 from analyses.logit_lens import conditions as panels
 from mechint.chat.conversations import Conversation
 from mechint.prompts.design import PromptDesign
+from mechint.vectors.extraction import EXTRACTIONS
 
 _BLOCK_STEP = 0.02  # seconds of one block in one step of decoding, whose rows are few: the embedded organism, SmolLM2
 _AT_ONCE = 64  # replies
+_EDGES = 3  # strengths at which other extractions are tried, and at which replies are given
+_TEXT_TOKENS = 100  # of a text of prose and one of the model's own
 _SPOKEN = 4 * 40  # tokens of the texts that the clean model says
 _CURVES = 20  # sets of windows on the two curves
 _GRADIENTS = 8 * 3  # points of integrated gradients; forward and back is three passes
@@ -42,6 +46,19 @@ _FEATURE_PASSES = 40  # of a case: points of integrated gradients, random sets, 
 def every_vector(counts: Counts, _config: Common, inputs: Inputs, subject: Subject) -> float:
     """Return the work of all conversations of a run under each of its vectors."""
     return counts.asked(ask(counts.model, [Group(inputs.conversations, subject.conditions())]))
+
+
+def _dose(counts: Counts, config: dose.Config, _inputs: Inputs, subject: Subject) -> float:
+    """Return the work of a trial: every vector at all places, those of other extractions at the edges, and replies."""
+    tried = dose.plan(config, subject)
+    ways = EXTRACTIONS if config.extractions is None else config.extractions
+    places, n_vectors = len(tried.layers) * len(tried.strengths), len(subject.concepts) + len(subject.randoms)
+    readings = 2 * places * n_vectors + len(ways) * len(tried.layers) * _EDGES * len(subject.concepts)
+    calls = len(ways) * _EDGES
+    units = counts.passes(readings * tried.n_texts * _TEXT_TOKENS)
+    units += counts.passes(calls * len(subject.concepts) * tried.n_requests * tried.n_tokens)
+    units += calls * tried.n_tokens * counts.model.n_layers * _BLOCK_STEP / counts.pace
+    return units + sum(counts.extraction(subject, str(way)) for way in ways)
 
 
 def _logit_lens(counts: Counts, config: logit_lens.Config, inputs: logit_lens.LensInputs, subject: Subject) -> float:
@@ -138,6 +155,7 @@ def _sae_attribution(counts: Counts, _config: sae_attribution.Config, inputs: In
 # An analysis that is not named here asks each of its conversations under each vector.
 OF_ANALYSIS: Mapping[str, Callable[..., float]] = MappingProxyType(
     {
+        "dose": _dose,
         "logit_lens": _logit_lens,
         "model_swap": _model_swap,
         "identification": _identification,
