@@ -38,7 +38,7 @@ WINDOWS = 5
 CLEAN = {"extraction": "", "injected_layers": "", "strength": "0"}
 _FEWEST_NAMES = 4  # among which a concept's own is to stand out
 _BATCH = 64  # replies given at once
-_N_EDGES = 3
+_N_EDGES = 3  # layers, and strengths at each, at which extractions are compared
 Layers = tuple[int, ...]
 Place = tuple[Layers, float]
 
@@ -103,8 +103,8 @@ def run_trial(trial: Trial, texts: plain_text.Texts) -> tuple[pd.DataFrame, Prop
     """Return the rows of all that was read and said, and the dose that the rule proposes.
 
     Half of the texts choose (step `choice`): all layers and strengths under the usual extraction, and under the others
-    where text begins to suffer. The other half (`held out`) tell what comes of the choice: whether it holds there too,
-    or only with a smaller strength. Then there are `replies`.
+    where text begins to suffer at layers near the middle. The other half (`held out`) tell what comes of the choice:
+    whether it holds there too, or only with a smaller strength. Then there are `replies`.
     """
     choosing, held_out = texts.halves(trial.plan.n_texts)
     rows = _choice_rows(trial, choosing)
@@ -143,14 +143,15 @@ def _choice_rows(trial: Trial, texts: plain_text.Texts) -> pd.DataFrame:
 
 
 def _edges(places: Places) -> list[Place]:
-    """Return the largest strengths at which text is coherent, at all layers; else the smallest strength.
+    """Return the largest strengths at which text is coherent, at the layers nearest to the middle; else the smallest.
 
     Vectors of one extraction do less harm to text than those of another, so there are several.
     """
     edges: list[Place] = []
-    for layers, coherent in zip(places.layers, places.coherent, strict=True):
+    for row in sorted(dose_rule.from_the_middle(places.layers)[:_N_EDGES]):
+        coherent = places.coherent[row]
         columns = np.flatnonzero(coherent)[-_N_EDGES:] if coherent.any() else [0]
-        edges += [(layers, places.strengths[column]) for column in columns]
+        edges += [(places.layers[row], places.strengths[column]) for column in columns]
     return edges
 
 
