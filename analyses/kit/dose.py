@@ -162,7 +162,8 @@ def extracted_vectors(
     """
     from mechint.vectors.extract import Extraction, extract
 
-    names = concepts or config.concepts or default_concepts(model)
+    requested = config.concepts if concepts is None else concepts
+    names = default_concepts(model) if requested is None else requested
     others = other_concepts(model) if Extraction.parse(method).against == "others" else None
     directory = config.out / analysis / "vectors" if analysis else None
     return extract(model, names, method, directory=directory, others=others, progress=True)
