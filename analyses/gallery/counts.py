@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mechint.interventions.specifications import Intervention
     from mechint.models.model import Model
 
+_TIMES = 7  # that the pace is measured
+
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
@@ -32,7 +35,10 @@ class Counts:
 
     @classmethod
     def timed(cls, model: Model, config: Common) -> Counts:
-        """Return a model with its pace, from a text of its prompt set that is run through a few blocks."""
+        """Return a model with its pace: a text of its prompt set is run through a few blocks, several times.
+
+        The median is taken, since other programs may have the machine for a moment.
+        """
         from mechint.engine.forecast import pace
         from mechint.engine.job import Options
         from mechint.prompts.design import PromptDesign
@@ -40,7 +46,8 @@ class Counts:
         text = " ".join(PromptDesign.load(model.prompts).infos.values())
         options = Options(config.batch_size, config.batch_tokens, offload=config.offload, max_memory=config.max_memory)
         with sparing_threads(model):
-            return cls(model, pace(model, model.tokenizer.encode(text), options))
+            tokens = model.tokenizer.encode(text)
+            return cls(model, statistics.median(pace(model, tokens, options) for _ in range(_TIMES)))
 
     def tokens(self, chat: Conversation) -> tuple[int, ...]:
         """Return the token ids of a conversation."""
