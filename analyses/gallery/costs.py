@@ -115,7 +115,8 @@ def stand_in(
     concepts = dict(vectors or {})
     if not concepts:
         vector = random_controls(model, 1)[0]
-        concepts = dict.fromkeys(names or config.concepts or default_concepts(model), vector)
+        requested = names if names else config.concepts
+        concepts = dict.fromkeys(default_concepts(model) if requested is None else requested, vector)
     some_vector = next(iter(concepts.values()))
     randoms = {f"random-{number}": some_vector for number in range(config.n_random)}
     return Subject(config, model, dose, concepts, randoms)

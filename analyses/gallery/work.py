@@ -74,7 +74,7 @@ def _logit_lens(counts: Counts, config: logit_lens.Config, inputs: logit_lens.Le
 
 
 def _model_swap(counts: Counts, config: model_swap.Config, inputs: Inputs, subject: Subject) -> float:
-    strengths = len(config.contrast_strengths or model_swap.FACTORS)
+    strengths = len(model_swap.FACTORS if config.contrast_strengths is None else config.contrast_strengths)
     chats, first, read = inputs.conversations, subject.dose.layers[0], counts.model.n_layers + 1
     asked = questions.introspection(chats)
     return (
