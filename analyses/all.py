@@ -85,10 +85,10 @@ class _Step:
         shared = Out if self.name in WITHOUT_MODEL else Common
         names = sorted(declarations.declarations(shared), key=list(declarations.declarations(Out)).__contains__)
         values = {name: getattr(self.options, name) for name in names}
-        given = {name: value for name, value in values.items() if value != getattr(shared, name)}
+        shared_values = {name: value for name, value in values.items() if value != getattr(shared, name)}
         off = [declarations.flag(name) for name, value in cuts.items() if value is False]
         switches = [switch for switch in ANALYSES[self.name] if switch not in off]
-        return [*declarations.command_line(self.module.ANALYSIS.options, {**given, **cuts}), *switches]
+        return [*declarations.command_line(self.module.ANALYSIS.options, {**shared_values, **cuts}), *switches]
 
     def command(self, cuts: Cuts) -> str:
         """Return what to type for it alone."""

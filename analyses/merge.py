@@ -19,15 +19,15 @@ from mechint.base.errors import UsageError
 
 def parser() -> declarations.Parser:
     """Return the command line's parser."""
-    made = declarations.parser(Out, "analyses.merge", __doc__ or "")
-    made.add_argument(
+    command = declarations.parser(Out, "analyses.merge", __doc__ or "")
+    command.add_argument(
         "paths",
         type=option_types.path,
         nargs="*",
         default=[Path("figures")],
         help="part files, or directories below which they are",
     )
-    return made
+    return command
 
 
 def merge(paths: Sequence[Path], out: Path, *, overwrite: bool = False) -> list[Path]:

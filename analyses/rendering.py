@@ -24,18 +24,18 @@ class Config(TemplateUse):
 
 def parser() -> declarations.Parser:
     """Return the command line's parser."""
-    made = declarations.parser(Config, "analyses.rendering", __doc__ or "")
-    made.add_argument("conversations", type=option_types.path, help="a conversation file or a directory of them")
-    return made
+    command = declarations.parser(Config, "analyses.rendering", __doc__ or "")
+    command.add_argument("conversations", type=option_types.path, help="a conversation file or a directory of them")
+    return command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the texts; returns the exit code."""
 
     def write() -> None:
-        given = vars(parser().parse_args(argv))
-        chats = load_conversations(given.pop("conversations"))
-        config = Config(**given)
+        values = vars(parser().parse_args(argv))
+        chats = load_conversations(values.pop("conversations"))
+        config = Config(**values)
         from mechint.chat.render import render_all
         from mechint.models.loading import load_tokenizer
         from mechint.models.model_names import resolve

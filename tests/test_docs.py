@@ -173,8 +173,8 @@ def test_truths_of_the_readme_are_those_of_the_measurement() -> None:
     for name, mean in rows:
         means.setdefault(name, float(mean))  # the first table is that of `organism`
     injected, clean, random = means["trained concepts"], means["clean"], means["random directions of equal norm"]
-    told = f"P(yes) is {injected:.2f} under concepts, {clean:.2f} clean, and {random:.2f} under random directions"
-    assert told in " ".join(README.split())
+    sentence = f"P(yes) is {injected:.2f} under concepts, {clean:.2f} clean, and {random:.2f} under random directions"
+    assert sentence in " ".join(README.split())
 
 
 def test_code_of_the_readme_runs(quick: None) -> None:

@@ -15,13 +15,13 @@ MULTIPLIED = {"mechint": 0, "analyses": 0, "benchmarks": 0, "tests": 0}
 UNFORMATTED = 8  # in all folders together
 
 
-def places(folder: str, is_one: Callable[[ast.AST], bool]) -> list[str]:
+def places(folder: str, matches: Callable[[ast.AST], bool]) -> list[str]:
     """Return where in the modules of a folder the nodes of a kind are."""
     return [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sorted((ROOT / folder).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if is_one(node)
+        if matches(node)
     ]
 
 

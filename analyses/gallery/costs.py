@@ -83,15 +83,15 @@ class Costs:
             chats = chats_of[reader.document]
             units = counts.steered(chats, 1, 0)
             if reader.filled_by is None:
-                own = reader.model == config.model
+                is_main = reader.model == config.model
                 reader_config = dataclasses.replace(config, model=reader.model, dose=None)
                 subject = (
                     self._subject(config, None)
-                    if own
+                    if is_main
                     else stand_in(reader_config, counts.model, usual_dose(reader_config, counts.model))
                 )
                 group = Group(chats, subject.conditions())
-                units += counts.asked(ask(counts.model, [group])) + counts.extraction(subject)
+                units += counts.of_query(ask(counts.model, [group])) + counts.extraction(subject)
             seconds += counts.pace * units
         return seconds
 
@@ -117,6 +117,6 @@ def stand_in(
         vector = random_controls(model, 1)[0]
         requested = names if names else config.concepts
         concepts = dict.fromkeys(default_concepts(model) if requested is None else requested, vector)
-    some_vector = next(iter(concepts.values()))
-    randoms = {f"random-{number}": some_vector for number in range(config.n_random)}
+    stand_in_vector = next(iter(concepts.values()))
+    randoms = {f"random-{number}": stand_in_vector for number in range(config.n_random)}
     return Subject(config, model, dose, concepts, randoms)

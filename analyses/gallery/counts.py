@@ -76,7 +76,7 @@ class Counts:
         """Return the work of so many tokens that pass all blocks, each of which is read."""
         return n_tokens * (self.model.n_layers + self.model.readout_work)
 
-    def asked(self, query: Query) -> float:
+    def of_query(self, query: Query) -> float:
         """Return the work of the requests of a query."""
         from mechint.interventions.listing import listed_conversations, listed_interventions
 

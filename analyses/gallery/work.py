@@ -45,7 +45,7 @@ _FEATURE_PASSES = 40  # of a case: points of integrated gradients, random sets, 
 
 def every_vector(counts: Counts, _config: Common, inputs: Inputs, subject: Subject) -> float:
     """Return the work of all conversations of a run under each of its vectors."""
-    return counts.asked(ask(counts.model, [Group(inputs.conversations, subject.conditions())]))
+    return counts.of_query(ask(counts.model, [Group(inputs.conversations, subject.conditions())]))
 
 
 def _dose(counts: Counts, config: dose.Config, _inputs: Inputs, subject: Subject) -> float:
@@ -64,42 +64,42 @@ def _dose(counts: Counts, config: dose.Config, _inputs: Inputs, subject: Subject
 def _logit_lens(counts: Counts, config: logit_lens.Config, inputs: logit_lens.LensInputs, subject: Subject) -> float:
     every_layer = range(-1, counts.model.n_layers)
     groups = logit_lens.groups(config, subject, inputs.conversations)
-    work = counts.asked(ask(counts.model, groups, layers=every_layer))
+    work = counts.of_query(ask(counts.model, groups, layers=every_layer))
     if inputs.panels is not None:
-        work += counts.asked(panels.query(subject, inputs.panels, None))
+        work += counts.of_query(panels.query(subject, inputs.panels, None))
         work += counts.steered(inputs.panels.wordings, 2, 0, len(every_layer))
-        asked = questions.introspection(inputs.panels.wordings)
-        work += counts.steered(asked, config.n_random, subject.dose.layers[0], len(every_layer))
+        wordings = questions.introspection(inputs.panels.wordings)
+        work += counts.steered(wordings, config.n_random, subject.dose.layers[0], len(every_layer))
     return work
 
 
 def _model_swap(counts: Counts, config: model_swap.Config, inputs: Inputs, subject: Subject) -> float:
     strengths = len(model_swap.FACTORS if config.contrast_strengths is None else config.contrast_strengths)
     chats, first, read = inputs.conversations, subject.dose.layers[0], counts.model.n_layers + 1
-    asked = questions.introspection(chats)
+    introspection = questions.introspection(chats)
     return (
         counts.steered(chats, 2, 0, read)
         + counts.steered(chats, strengths, first, read)
-        + counts.steered(asked, strengths * config.n_random, first, read)
+        + counts.steered(introspection, strengths * config.n_random, first, read)
     )
 
 
 def _identification(
     counts: Counts, _config: identification.Config, inputs: identification.Inputs, subject: Subject
 ) -> float:
-    return counts.asked(identification.query(subject, inputs))
+    return counts.of_query(identification.query(subject, inputs))
 
 
 def _location(counts: Counts, _config: location.Config, inputs: location.Inputs, subject: Subject) -> float:
     places = sites(subject, inputs.sentences, inputs.conversations[0])
-    return counts.asked(location.query(subject, inputs.choices, places))
+    return counts.of_query(location.query(subject, inputs.choices, places))
 
 
 def _layer_strength(counts: Counts, config: layer_strength.Config, inputs: Inputs, subject: Subject) -> float:
     steered = layer_strength.conditions(config, subject)
     texts = layer_strength.text_conditions(subject.dose, steered)
     cells = ask(counts.model, layer_strength.groups(inputs.conversations, steered))
-    return counts.asked(cells) + _texts(counts, texts)
+    return counts.of_query(cells) + _texts(counts, texts)
 
 
 def _steering(counts: Counts, config: steering.Config, inputs: Inputs, subject: Subject) -> float:

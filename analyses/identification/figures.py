@@ -209,9 +209,9 @@ def naming(measures: Measures, caption: str, marks: Marks = BANDS) -> go.Figure:
 
 def _stacked(parts: Sequence[intervals.Interval], n: int) -> intervals.Interval:
     """Return the rows of some intervals, one below the other."""
-    mean = np.vstack([part.mean for part in parts])
-    low = np.vstack([part.low for part in parts])
-    high = np.vstack([part.high for part in parts])
+    mean = np.vstack([interval.mean for interval in parts])
+    low = np.vstack([interval.low for interval in parts])
+    high = np.vstack([interval.high for interval in parts])
     return intervals.Interval(mean, low, high, n)
 
 

@@ -112,11 +112,11 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
         if config.shard is None:
             results = self.conclude(Run(config, argv, clock), rows, run_facts)
         else:
-            results = self._part(config, argv, rows, run_facts)
+            results = self._write_part(config, argv, rows, run_facts)
         discard_store(directory, config.shard)
         return results
 
-    def _part(self, config: Options, argv: Sequence[str], rows: pd.DataFrame, run_facts: Facts) -> Results:
+    def _write_part(self, config: Options, argv: Sequence[str], rows: pd.DataFrame, run_facts: Facts) -> Results:
         assert config.shard is not None
         record = as_record(run_facts)
         part = PartRecord(self.name, tuple(argv), run_key(config, record), record, source_hash())
@@ -134,7 +134,7 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
         receipts = table.attrs.pop("receipts")
         table.attrs["units"] = units_in(record)
         tables = self.tables(table)
-        paths = [path for name, part in tables.items() for path in write_table(part, directory, name)]
+        paths = [path for name, frame in tables.items() for path in write_table(frame, directory, name)]
         # What users and models have written may not be read as markup.
         figures, findings = self.draw(literal(table), literal(run.config), literal(run_facts))
         paths += mi.figures.save_all(figures, directory, script_in=run.config.out)

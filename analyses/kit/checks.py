@@ -117,8 +117,10 @@ def check_effect(without: bool, because: str, config: object, options: Sequence[
     One is given unless its value is None, or that of a switch that is off.
     """
     defaults = {name: getattr(type(config), name) for name in options}
-    given = {name: value for name, value in values(config).items() if name in options}
-    flags = [flag(name, value) for name, value in given.items() if value is not None and value is not defaults[name]]
+    named_values = {name: value for name, value in values(config).items() if name in options}
+    flags = [
+        flag(name, value) for name, value in named_values.items() if value is not None and value is not defaults[name]
+    ]
     if without and flags:
         raise UsageError(f"{', '.join(flags)} with {because}", "one or the other", "leave one of them out")
 

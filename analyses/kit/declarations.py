@@ -106,16 +106,16 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, except where the default is that something else decides, or where the help says it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        said = action.default is None or "(default:" in (action.help or "")
-        return action.help if said else super()._get_help_string(action)
+        names_default = action.default is None or "(default:" in (action.help or "")
+        return action.help if names_default else super()._get_help_string(action)
 
 
 def parser(options: type, module: str, description: str, kind: type[Parser] = Parser) -> Parser:
     """Return the parser of a module's options."""
-    made = kind(prog=f"python -m {module}", description=description, formatter_class=_Formatter, allow_abbrev=False)
+    command = kind(prog=f"python -m {module}", description=description, formatter_class=_Formatter, allow_abbrev=False)
     declared = declarations(options)
     for title, text, names in _groups(options):
-        group = made if title is None else made.add_argument_group(title, text)
+        group = command if title is None else command.add_argument_group(title, text)
         alternatives: dict[str, argparse._ArgumentGroup] = {}
         for name in names:
             several: str = declared[name].alternatives
@@ -126,14 +126,14 @@ def parser(options: type, module: str, description: str, kind: type[Parser] = Pa
                 target = alternatives[several]
             default = getattr(options, name, None)
             target.add_argument(flag(name), **_argument(declared[name], _hint(options, name), default))
-    return made
+    return command
 
 
-def parse(options: type[Options], made: Parser, argv: Sequence[str]) -> Options:
+def parse(options: type[Options], command: Parser, argv: Sequence[str]) -> Options:
     """Return the options of a command line."""
-    given = vars(made.parse_args(argv))
+    parsed = vars(command.parse_args(argv))
     repeated = {name for name, declaration in declarations(options).items() if declaration.repeated}
-    return options(**{name: tuple(value or ()) if name in repeated else value for name, value in given.items()})
+    return options(**{name: tuple(value or ()) if name in repeated else value for name, value in parsed.items()})
 
 
 def flag(name: str, value: object = None) -> str:
@@ -141,16 +141,16 @@ def flag(name: str, value: object = None) -> str:
     return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 
-def command_line(options: type, given: Mapping[str, object]) -> list[str]:
+def command_line(options: type, python_values: Mapping[str, object]) -> list[str]:
     """Return the command line that gives options these values; None stands for one that is not given.
 
     Raises UnknownNameError for a name that is no option's, UsageError for a value that no command line can give.
     """
     declared = declarations(options)
-    if unknown := [name for name in given if name not in declared]:
+    if unknown := [name for name in python_values if name not in declared]:
         raise UnknownNameError(f"unknown option: {', '.join(unknown)}", ", ".join(declared), "choose among these")
     argv: list[str] = []
-    for name, value in given.items():
+    for name, value in python_values.items():
         if value is None or (value is False and _hint(options, name) is bool):
             continue
         if isinstance(value, bool):

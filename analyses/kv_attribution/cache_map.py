@@ -99,7 +99,7 @@ def _taken_apart(rows: pd.DataFrame) -> list[Place]:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Framed:
     """Rows of one lattice, and how it is framed: with a label at one of its sides, or not."""
 
     rows: pd.DataFrame
@@ -112,16 +112,16 @@ def _lattices(rows: pd.DataFrame, layout: Layout, text: Text, apart: Sequence[Pl
     """Return the windows of each message, and the cells of those that were taken apart in their place."""
     windows, cells = rows[rows["level"] == "window"], rows[rows["level"] == "cell"]
     parts = [*_of_messages(windows, text, apart), *_taken(windows, cells, apart)]
-    cubes = [_cube(part.rows) for part in parts]
+    cubes = [_cube(framed.rows) for framed in parts]
     # Bands hold for all tiles at once.
     together = marks.mean(np.concatenate([cube.reshape(-1, cube.shape[-1]) for cube in cubes]))
     lattices, start = [], 0
-    for part, cube in zip(parts, cubes, strict=True):
+    for framed, cube in zip(parts, cubes, strict=True):
         tiles = slice(start, start + cube[..., 0].size)
         start = tiles.stop
-        layers, lines = _edges(part.rows, layout)
+        layers, lines = _edges(framed.rows, layout)
         interval = _shaped(together, tiles, cube.shape[:-1])
-        lattices.append(Lattice(layers, lines, interval, part.framed, part.label, part.side))
+        lattices.append(Lattice(layers, lines, interval, framed.framed, framed.label, framed.side))
     return lattices
 
 
@@ -131,14 +131,16 @@ def _shaped(interval: Interval, tiles: slice, shape: tuple[int, ...]) -> Interva
     return Interval(mean.reshape(shape), low.reshape(shape), high.reshape(shape), interval.n)
 
 
-def _of_messages(windows: pd.DataFrame, text: Text, apart: Sequence[Place]) -> list[_Part]:
+def _of_messages(windows: pd.DataFrame, text: Text, apart: Sequence[Place]) -> list[_Framed]:
     """Return the windows of each message; where one was taken apart, a missing value leaves its tile empty."""
     hidden = pd.MultiIndex.from_frame(windows[PLACE]).isin(apart)
     visible = windows.assign(effect=windows["effect"].where(~hidden))
-    return [_Part(visible[visible["pos_start"].between(one.start, one.stop - 1)]) for one in text.messages]
+    return [
+        _Framed(visible[visible["pos_start"].between(message.start, message.stop - 1)]) for message in text.messages
+    ]
 
 
-def _taken(windows: pd.DataFrame, cells: pd.DataFrame, apart: Sequence[Place]) -> list[_Part]:
+def _taken(windows: pd.DataFrame, cells: pd.DataFrame, apart: Sequence[Place]) -> list[_Framed]:
     """Return the cells of windows that were taken apart, labelled with what the whole window carries."""
     whole = windows.groupby(PLACE)["effect"].mean()
     corners = {(layer_start, pos_start) for layer_start, _, pos_start, _ in apart}
@@ -148,7 +150,7 @@ def _taken(windows: pd.DataFrame, cells: pd.DataFrame, apart: Sequence[Place]) -
         inside = cells["layer_start"].between(layer_start, layer_stop - 1)
         inside &= cells["pos_start"].between(pos_start, pos_stop - 1)
         no_room = (layer_stop, pos_start) in corners or layer_stop == windows["layer_stop"].max()
-        parts.append(_Part(cells[inside], True, _number(float(whole[place])), "left" if no_room else "right"))
+        parts.append(_Framed(cells[inside], True, _number(float(whole[place])), "left" if no_room else "right"))
     return parts
 
 

@@ -91,7 +91,7 @@ def figures(table: pd.DataFrame, text: Text, caption: str, marks: Marks = BANDS)
     subtitle = f"{counts}. Whole shift under concepts: {shift.words()} logits."
     text_subtitle = f"{counts}. Whole shift under concepts: {text_shift.words()} logits."
     drawn = {
-        "kv_attribution_map": cache_map(table, text, _map_told(table, text, text_shift), text_subtitle, marks),
+        "kv_attribution_map": cache_map(table, text, _map_finding(table, text, text_shift), text_subtitle, marks),
         "kv_attribution_layers": by_layer(table, shift, subtitle),
         "kv_attribution_heads": by_head(table, shift, subtitle, marks),
     }
@@ -129,7 +129,7 @@ def _nothing(shift: Shift) -> str:
     return f"There is no shift of its own to attribute: {shift.words()} logits under concepts{control}"
 
 
-def _map_told(table: pd.DataFrame, text: Text, shift: Shift) -> str:
+def _map_finding(table: pd.DataFrame, text: Text, shift: Shift) -> str:
     if not shift.is_there:
         return _nothing(shift)
     means, parts = _means(table, text, "window"), []
@@ -153,7 +153,7 @@ def by_layer(table: pd.DataFrame, shift: Shift, caption: str) -> go.Figure:
         values,
         panels,
         _LOOKS,
-        title=_layers_told(summary, shift),
+        title=_layers_finding(summary, shift),
         legend_lines=2,
         subtitle=f"{caption} One layer of the cache is replaced at all positions. Large: mean over vectors with its "
         "95% interval; small: single vectors. Layers that differ nowhere are left out.",
@@ -179,7 +179,7 @@ def _shown_layers(values: pd.DataFrame) -> list[int]:
     return sorted(int(layer) for layer in (live if len(live) else sizes.tail(1)).index)
 
 
-def _layers_told(summary: pd.DataFrame, shift: Shift) -> str:
+def _layers_finding(summary: pd.DataFrame, shift: Shift) -> str:
     if not shift.is_there:
         return _nothing(shift)
     means = summary.set_index(["series", "row", "panel"])["mean"]
@@ -215,8 +215,8 @@ def by_head(table: pd.DataFrame, shift: Shift, caption: str, marks: Marks) -> go
         rows=[f"layer {layer}" for layer in kept],
         columns=columns,
         column_label="keys or values of one key-value head",
-        title=_heads_told(panels, kept, columns, shift),
-        subtitle=f"{caption} {_gradients_told(table)} Dots mark cells whose {marks.caption}.",
+        title=_heads_finding(panels, kept, columns, shift),
+        subtitle=f"{caption} {_gradients_finding(table)} Dots mark cells whose {marks.caption}.",
     )
 
 
@@ -228,7 +228,7 @@ def _cube(
     return np.asarray(wide, dtype=np.float64).reshape(len(layers), len(columns), -1)
 
 
-def _heads_told(panels: Sequence[HeatPanel], layers: Sequence[int], columns: Sequence[str], shift: Shift) -> str:
+def _heads_finding(panels: Sequence[HeatPanel], layers: Sequence[int], columns: Sequence[str], shift: Shift) -> str:
     if not shift.is_there:
         return _nothing(shift)
     heads = []
@@ -240,7 +240,7 @@ def _heads_told(panels: Sequence[HeatPanel], layers: Sequence[int], columns: Seq
     return f"Strongest single head: when inserted, {heads[0]}; when removed, {heads[1]}"
 
 
-def _gradients_told(table: pd.DataFrame) -> str:
+def _gradients_finding(table: pd.DataFrame) -> str:
     """Say what gradients add up to, beside the shift that they are to explain."""
     rows = table[(table["level"] == "gradient") & (table["series"] == "injected")]
     means = rows.groupby(["conversation", "intervention"]).agg(total=("effect", "sum"), shift=("shift", "first")).mean()
@@ -276,7 +276,7 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, caption: str) -> go.
         log_x=True,
         columns=1,
         legend_lines=2,
-        title=_together_told(curves, n_windows, shift),
+        title=_together_finding(curves, n_windows, shift),
         subtitle=f"{caption} {shares}Each vector has its own "
         "order: by the mean of what a window carries alone, inserted and removed. A window has "
         f"{n_cells / n_windows:.1f} cells (layer x position) on average. Bands: 95% intervals over vectors.",
@@ -284,7 +284,7 @@ def together(table: pd.DataFrame, text: Text, shift: Shift, caption: str) -> go.
     return figure.update_yaxes(tickformat=".0%") if shift.is_there else figure
 
 
-def _together_told(curves: pd.DataFrame, n_windows: int, shift: Shift) -> str:
+def _together_finding(curves: pd.DataFrame, n_windows: int, shift: Shift) -> str:
     if not shift.is_there:
         return _nothing(shift)
     strongest = [_half(curves, direction, "strongest") for direction in DIRECTIONS]

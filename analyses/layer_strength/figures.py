@@ -208,11 +208,11 @@ def curves(table: pd.DataFrame, places: Places, setting: Setting, caption: str) 
         f"concepts (random: over vectors). Shaded: text is {plain_text.COHERENT:g} times as perplexing as clean, or "
         f"more. {plain_text.CAPTION}. Dashed: the dose.",
     )
-    shown = points["strength"]
-    if setting.dose_in_unit is not None and shown.min() <= setting.dose_in_unit <= shown.max():
+    strengths = points["strength"]
+    if setting.dose_in_unit is not None and strengths.min() <= setting.dose_in_unit <= strengths.max():
         figure.add_vline(setting.dose_in_unit, line={"color": INK, "width": 1.5, "dash": "dash"}, layer="below")
     if lost:
-        figure.add_vrect(x0=min(lost), x1=2 * shown.max(), **SHADE)
+        figure.add_vrect(x0=min(lost), x1=2 * strengths.max(), **SHADE)
     return figure if setting.relative else _with_measured(figure, table, layers)
 
 

@@ -115,8 +115,8 @@ class Published(Command[Config]):
         files = [{"label": overlay.label, "path": overlay.path, "sha256": overlay.sha256} for overlay in overlays]
         record = {"overlays": as_json(files)}
         paths = write_record(directory, paths, config=config, argv=argv, clock=clock, record=record)
-        shown = {name: drawable_figure(figure) for name, figure in figures.items()}
-        return Results({"table": table}, shown, record, paths)
+        drawable = {name: drawable_figure(figure) for name, figure in figures.items()}
+        return Results({"table": table}, drawable, record, paths)
 
 
 ANALYSIS = Published(NAME, f"{__doc__} Needs no model.", Config)

@@ -137,8 +137,8 @@ def row_names(table: pd.DataFrame) -> pd.Series:
 def scaling(table: pd.DataFrame) -> pd.DataFrame:
     """Return rates of models by size, those of one size in the order in which they were made."""
     order = {name: at for at, name in enumerate(dict.fromkeys(table["checkpoint"]))}
-    made = table.assign(made=table["checkpoint"].map(order))
-    return rates(made.sort_values(["parameters_billion", "made"]), {})
+    ordered = table.assign(made=table["checkpoint"].map(order))
+    return rates(ordered.sort_values(["parameters_billion", "made"]), {})
 
 
 def refusals(table: pd.DataFrame) -> pd.DataFrame:

@@ -63,8 +63,8 @@ def _model_and_sae(facts: Facts) -> str:
 def features(measured: Measured, facts: Facts, method: str) -> go.Figure:
     """Return the candidates with attribution, measured effect, activation and verdict; error and cache below."""
     table = measured.components
-    shown = table[table["kind"] == "feature"]
-    links = {name: facts.sae.link(index) for name, index in zip(shown["component"], shown["index"], strict=True)}
+    rows = table[table["kind"] == "feature"]
+    links = {name: facts.sae.link(index) for name, index in zip(rows["component"], rows["index"], strict=True)}
     random = "" if measured.random_shift is None else f"; under random vectors {_with_bounds(measured.random_shift)}"
     subtitle = (
         f"{_caption(measured, facts)}{random}. Attributions ({method}) sum to {_with_bounds(measured.total)}. "

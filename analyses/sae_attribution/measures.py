@@ -228,8 +228,8 @@ class Measured:
             "logit_diff_shift": rounded_interval(self.shift),
             "attributed": rounded_interval(self.total),
             "parts": {
-                str(name): _rounded(part)
-                for name, part in zip(outside["component"], outside["attribution"], strict=True)
+                str(name): _rounded(attribution)
+                for name, attribution in zip(outside["component"], outside["attribution"], strict=True)
             },
             "random_vectors": None if self.random_shift is None else rounded_interval(self.random_shift),
             "verdicts": named,

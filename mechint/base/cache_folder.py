@@ -11,6 +11,6 @@ def cache_folder() -> Path:
 
     Raises RuntimeError for a user without a home folder.
     """
-    if own := os.environ.get("MECHINT_CACHE"):
-        return Path(own).expanduser()
+    if named := os.environ.get("MECHINT_CACHE"):
+        return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mechint"

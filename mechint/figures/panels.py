@@ -51,16 +51,16 @@ class Panel:
 
 def places(panels: Sequence[Panel], columns: int) -> list[Place]:
     """Return row and column of each panel, line by line."""
-    found: list[Place] = []
+    cells: list[Place] = []
     row, column = 1, 0
     for panel in panels:
         column += 1
         if column > columns or (panel.wide and column > 1):
             row, column = row + 1, 1
-        found.append({"row": row, "col": column})
+        cells.append({"row": row, "col": column})
         if panel.wide:
             column = columns
-    return found
+    return cells
 
 
 def lowest(panels: Sequence[Panel], where: Sequence[Place]) -> list[Place]:

@@ -75,7 +75,7 @@ class Inputs:
         parts = [self.model.identity, self.label, json.dumps([r.tokens for r in readings])]
         if self.extraction != Extraction(self.extraction.method):
             parts.append(json.dumps([self.others_of(concept), [r.positions for r in readings]]))
-        return sha256(*(part.encode() for part in parts))
+        return sha256(*(dependency.encode() for dependency in parts))
 
     def provenance(self, concept: str) -> dict[str, JSON]:
         """Return what a vector says of its origin."""

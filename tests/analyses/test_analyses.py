@@ -156,15 +156,15 @@ def test_an_interrupted_gallery_goes_on_with_what_is_left(
     with monkeypatch.context() as patch:
         patch.setattr(controls, "main", lambda _: 130)
         assert gallery.main(argv) == 130
-    made = (place / "logit_lens" / "table.parquet").stat().st_mtime_ns
+    written_at = (place / "logit_lens" / "table.parquet").stat().st_mtime_ns
     capsys.readouterr()
     assert gallery.main(argv) == 0
     assert "done before: python -m analyses.logit_lens" in capsys.readouterr().err
-    assert (place / "logit_lens" / "table.parquet").stat().st_mtime_ns == made
+    assert (place / "logit_lens" / "table.parquet").stat().st_mtime_ns == written_at
     assert "controls/table.csv" in (place / "index.html").read_text()
     monkeypatch.setattr(gallery, "ANALYSES", {"logit_lens": ()})
     assert gallery.main(argv) == 0
-    assert (place / "logit_lens" / "table.parquet").stat().st_mtime_ns > made, "a finished run is made anew"
+    assert (place / "logit_lens" / "table.parquet").stat().st_mtime_ns > written_at, "a finished run is made anew"
 
 
 def test_all_leaves_out_what_its_options_do_not_suit(
@@ -221,10 +221,10 @@ def test_published_settings_are_the_default_for_their_models_only(
     model: str, n_layers: int, layers: str, strength: float | None
 ) -> None:
     config = logit_lens.ANALYSIS.parsed(["--model", model, "--dose", "default"])
-    found = doses.usual_dose(config, _Deep(n_layers))
-    assert option_types.format_layers(found.layers) == layers
-    assert found.strength == strength
-    assert (found.relative_strength is None) == (strength is not None)
+    dose = doses.usual_dose(config, _Deep(n_layers))
+    assert option_types.format_layers(dose.layers) == layers
+    assert dose.strength == strength
+    assert (dose.relative_strength is None) == (strength is not None)
     differences = dataclasses.replace(config, method="mean_difference")
     assert doses.usual_dose(differences, _Deep(n_layers)).strength is None
 
@@ -244,14 +244,14 @@ def test_published_settings_need_no_calibration_and_others_do(monkeypatch: pytes
 
 def test_embedded_models_have_settings_of_their_own() -> None:
     config = logit_lens.ANALYSIS.parsed([])
-    found = doses.usual_dose(config, _Deep(8, "small"))
-    assert (found.layers, found.strength, found.relative_strength) == ((2, 3, 4), None, 0.4)
+    dose = doses.usual_dose(config, _Deep(8, "small"))
+    assert (dose.layers, dose.strength, dose.relative_strength) == ((2, 3, 4), None, 0.4)
 
 
 def test_options_overrule_published_settings() -> None:
     argv = ["--model", "Qwen/Qwen2.5-Coder-32B-Instruct", "--layers", "3", "--relative-strength", "0.5"]
-    found = doses.usual_dose(logit_lens.ANALYSIS.parsed(argv), _Deep(64))
-    assert found == doses.Dose((3,), None, 0.5, "--relative-strength")
+    dose = doses.usual_dose(logit_lens.ANALYSIS.parsed(argv), _Deep(64))
+    assert dose == doses.Dose((3,), None, 0.5, "--relative-strength")
 
 
 @pytest.mark.parametrize(

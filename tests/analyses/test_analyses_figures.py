@@ -29,11 +29,11 @@ def _rows(conversation: str, vector: str, kind: str, effect: float, placement: P
     """Rows in which the shift is `effect` times the question's share at all layers after the first injected one."""
     asked, group, clean, share = ASKED[conversation]
     after = [int(step - 1 > min(placement.layers)) for step in range(N_LAYERS + 1)]
-    about = {"conversation": conversation, "kind": asked, "group": group, "unit": vector, "series": kind}
-    about |= {"sweep": placement.sweep, "injected_layers": format_layers(placement.layers) if vector else ""}
+    cell = {"conversation": conversation, "kind": asked, "group": group, "unit": vector, "series": kind}
+    cell |= {"sweep": placement.sweep, "injected_layers": format_layers(placement.layers) if vector else ""}
     shifts = [effect * share * reached for reached in after]
     return [
-        {**about, "layer": layer, "p_yes": clean + shift, "p_yes_shift": shift}
+        {**cell, "layer": layer, "p_yes": clean + shift, "p_yes_shift": shift}
         for layer, shift in zip(LAYERS, shifts, strict=True)
     ]
 
@@ -41,7 +41,7 @@ def _rows(conversation: str, vector: str, kind: str, effect: float, placement: P
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     placements = [Placement("main", DOSE.layers), *sweep_placements(2, range(N_LAYERS), N_LAYERS)]
-    rows = [row for asked in ASKED for row in _rows(asked, "", "clean", 0.0, placements[0])]
+    rows = [row for question in ASKED for row in _rows(question, "", "clean", 0.0, placements[0])]
     for placement in placements:
         rows += [
             r

@@ -146,9 +146,9 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[dose_trial.Trial]:
 
 def _dose(argv: list[str]) -> CalibratedDose:
     config = detection.ANALYSIS.parsed(argv)
-    found = usual_dose(config, mi.load(config.model), "")
-    assert isinstance(found, CalibratedDose)
-    return found
+    dose = usual_dose(config, mi.load(config.model), "")
+    assert isinstance(dose, CalibratedDose)
+    return dose
 
 
 def test_a_calibrated_dose_is_kept_and_met_until_something_changes(

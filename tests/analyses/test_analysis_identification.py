@@ -60,21 +60,21 @@ def planted(answer: Answer, gain: float = 0.0) -> pd.DataFrame:
     rows = []
     for info in INFOS:
         for vector, kind, target in vectors:
-            told = {"info": info, "unit": vector, "series": kind, "target": target}
+            columns = {"info": info, "unit": vector, "series": kind, "target": target}
             truth = OPTIONS.index(target)
             for number, order in enumerate(choices.orders(4, 8, 0)):
                 asked = {"task": "choice", "question": "injected", "order": number, "conversation": f"{info}{number}"}
                 for layer in ("embed", "0", "1", "2", "3"):
                     seen = answer if kind != "random" else digit
                     logits = dict(zip(OPTIONS, seen(truth, order, layer, number), strict=True))
-                    rows.append({**told, **asked, "layer": layer} | {f"logit_{n}": v for n, v in logits.items()})
+                    rows.append({**columns, **asked, "layer": layer} | {f"logit_{n}": v for n, v in logits.items()})
             for question in ("injected", "control"):
                 for name in CONCEPTS:
                     for token in range(2):
-                        own = name == target and kind == "injected" and question == "injected"
+                        is_own_name = name == target and kind == "injected" and question == "injected"
                         asked = {"task": "naming", "question": question, "conversation": f"{question}{info}"}
-                        log_p = -3.0 - CONCEPTS.index(name) + own * gain / 2
-                        rows.append({**told, **asked, "layer": "3", "name": name, "token": token, "log_p": log_p})
+                        log_p = -3.0 - CONCEPTS.index(name) + is_own_name * gain / 2
+                        rows.append({**columns, **asked, "layer": "3", "name": name, "token": token, "log_p": log_p})
     return pd.DataFrame(rows)
 
 
@@ -102,11 +102,11 @@ def test_answers_are_mapped_back_from_digits_to_options() -> None:
     choice = choices.Choice(listings, mi.Answers.options([" 1", " 2", " 3"]), ["x", "y", "z"])
     rows = pd.DataFrame({"conversation": ["b", "a"], "p_ 1": [0.1, 0.2], "p_ 2": [0.3, 0.4], "p_ 3": [0.5, 0.6]})
     rows = rows.assign(**{f"logit_ {n}": rows[f"p_ {n}"] + 1 for n in (1, 2, 3)})
-    found = choice.by_option(rows)
-    assert list(found.columns) == ["conversation", "p_x", "p_y", "p_z", "logit_x", "logit_y", "logit_z"]
-    assert found[["p_x", "p_y", "p_z"]].to_numpy().tolist() == [[0.1, 0.3, 0.5], [0.4, 0.6, 0.2]]
-    assert found["logit_z"].tolist() == [1.5, 1.2]
-    assert choices.with_extra(found, choice.conversations)["number"].tolist() == [1, 0]
+    by_option = choice.by_option(rows)
+    assert list(by_option.columns) == ["conversation", "p_x", "p_y", "p_z", "logit_x", "logit_y", "logit_z"]
+    assert by_option[["p_x", "p_y", "p_z"]].to_numpy().tolist() == [[0.1, 0.3, 0.5], [0.4, 0.6, 0.2]]
+    assert by_option["logit_z"].tolist() == [1.5, 1.2]
+    assert choices.with_extra(by_option, choice.conversations)["number"].tolist() == [1, 0]
     assert choice.by_option(rows.iloc[:0, :1]).empty  # as in a shard
 
 
@@ -218,9 +218,9 @@ def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
 
 
 def test_a_call_from_python_gives_the_table_of_the_command_line(ran: Path, inputs: list[str]) -> None:
-    given = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    options = {"vectors": given["--vectors"], "strength": 2.0, "n_random": 2, "orders": 2, "limit": 1}
-    results = identification.run(model=given["--model"], **options)
+    flags = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    options = {"vectors": flags["--vectors"], "strength": 2.0, "n_random": 2, "orders": 2, "limit": 1}
+    results = identification.run(model=flags["--model"], **options)
     table = results.table.astype({"order": float})  # as a file has it: names have no order
     pd.testing.assert_frame_equal(table, pd.read_parquet(ran / "table.parquet"))
     assert results.facts["concepts"] == ["bread", "cats"]

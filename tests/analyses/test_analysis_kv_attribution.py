@@ -67,13 +67,13 @@ def _table(scale: float = 1.0, control: float = 0.0) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for kind, vectors in (("injected", CONCEPTS), ("random", RANDOMS)):
         for name, size in vectors.items():
-            about = {"unit": name, "series": kind, "intervention": name}
+            columns = {"unit": name, "series": kind, "intervention": name}
             rows += [
-                {**about, **row, "conversation": "question", "kind": "introspection"} for row in _vector(scale * size)
+                {**columns, **row, "conversation": "question", "kind": "introspection"} for row in _vector(scale * size)
             ]
             if kind == "injected":
                 silent = _vector(control * size, control=True)
-                rows += [{**about, **row, "conversation": "control-no", "kind": "control"} for row in silent]
+                rows += [{**columns, **row, "conversation": "control-no", "kind": "control"} for row in silent]
     return pd.DataFrame(rows)
 
 
@@ -165,9 +165,9 @@ def test_the_conversation_that_is_drawn_has_its_own_shift() -> None:
 
 def test_one_concept_and_no_random_vectors_are_drawn_without_intervals() -> None:
     table = _table()
-    found = figures(table[table["unit"] == "cats"], TEXT, "a model")
-    assert len([trace for trace in found["kv_attribution_map"].data if isinstance(trace, go.Heatmap)]) == 2 * 3
-    assert "80% of the shift" in _title(found["kv_attribution_layers"])
+    drawn = figures(table[table["unit"] == "cats"], TEXT, "a model")
+    assert len([trace for trace in drawn["kv_attribution_map"].data if isinstance(trace, go.Heatmap)]) == 2 * 3
+    assert "80% of the shift" in _title(drawn["kv_attribution_layers"])
 
 
 def _argv(inputs: list[str], out: Path, *more: str) -> list[str]:
@@ -231,8 +231,8 @@ def test_where_nothing_is_injected_no_cache_differs_and_there_is_no_curve(inputs
 
 def test_the_table_says_what_was_asked_under_what(whole: Path) -> None:
     table = pd.read_parquet(whole / "table.parquet")
-    asked = table.groupby("kind")["series"].agg(set)
-    assert asked.to_dict() == {"introspection": {"injected", "random"}, "control": {"injected"}}
+    series_of_kinds = table.groupby("kind")["series"].agg(set)
+    assert series_of_kinds.to_dict() == {"introspection": {"injected", "random"}, "control": {"injected"}}
     assert set(table.loc[table["kind"] == "control", "level"]) == {"cache", "layer"}
     curves = table[table["level"] == "curve"]
     ends = curves[curves["n_windows"] == curves["of_windows"]]

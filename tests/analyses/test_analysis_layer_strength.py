@@ -35,17 +35,17 @@ def _place(layers: str, strength: str, sweep: str, control: float, yes: float, h
     rows: list[dict[str, object]] = []
     for kind, vectors in (("injected", CONCEPTS), ("random", RANDOMS)):
         for name, size in vectors.items():
-            about = {"unit": name, "series": kind, "intervention": f"{name} {sweep} {layers} {strength}"}
-            about |= {"sweep": sweep, "injected_layers": layers, "strength": strength}
+            columns = {"unit": name, "series": kind, "intervention": f"{name} {sweep} {layers} {strength}"}
+            columns |= {"sweep": sweep, "injected_layers": layers, "strength": strength}
             shift = size * GAIN.get(layers, 1.0) * float(strength)
             asked = {"question": ("introspection", "", 1.0), "no": ("control", "no", control)}
             asked |= {"yes": ("control", "yes", yes)} if kind == "injected" else {}
             for label, (what, group, share) in asked.items():
                 values = {"logit_diff_shift": share * shift, "p_yes": 0.2, "added_ratio": 0.25 * float(strength)}
                 if kind == "injected" or what == "introspection":
-                    rows.append({**about, "conversation": label, "kind": what, "group": group, **values})
+                    rows.append({**columns, "conversation": label, "kind": what, "group": group, **values})
             for text, more in (("prose", -0.5), ("reply", harm * float(strength))):
-                rows.append({**about, "conversation": f"{text}-0", "kind": "text", "group": text, "loss": 3.0 + more})
+                rows.append({**columns, "conversation": f"{text}-0", "kind": "text", "group": text, "loss": 3.0 + more})
     return rows
 
 
@@ -95,10 +95,10 @@ def test_titles_and_record_say_where_detection_exceeds_control(
     assert "at layers 1:3, strength 0.5: by +2.70 [" in titles["layer_strength_grid"]
     assert "random vectors shift detection by +0.40 there" in titles["layer_strength_grid"]
     assert "text is coherent up to strength 0.5" in titles["layer_strength_curves"]
-    found = verdict(planted, SETTING)
-    assert (found["grid"]["row"], found["grid"]["column"]) == ("1:3", "0.5")
-    assert found["grid"]["net"] == pytest.approx(2.7)
-    assert found["clean_perplexity"] == {"prose": pytest.approx(np.exp(3), abs=1e-3), "reply": pytest.approx(20.086)}
+    verdicts = verdict(planted, SETTING)
+    assert (verdicts["grid"]["row"], verdicts["grid"]["column"]) == ("1:3", "0.5")
+    assert verdicts["grid"]["net"] == pytest.approx(2.7)
+    assert verdicts["clean_perplexity"] == {"prose": pytest.approx(np.exp(3), abs=1e-3), "reply": pytest.approx(20.086)}
 
 
 @pytest.mark.parametrize("change", [{"control": 1.0}, {"control": 1.2}, {"harm": 20.0}])
@@ -145,8 +145,8 @@ def test_figures_do_without_random_vectors_and_controls(planted: pd.DataFrame) -
     alone = planted[(planted["series"] != "random") & (planted["kind"] != "control")]
     title = figures(alone, SETTING)["layer_strength_grid"].layout.title.text
     assert "no control questions were asked" in title.replace("<br>", " ")
-    one = planted[planted["unit"].isin(["", "cats"])]
-    assert grid(one).best() == (1, 1), "one concept has no interval, and its mean counts"
+    one_concept = planted[planted["unit"].isin(["", "cats"])]
+    assert grid(one_concept).best() == (1, 1), "one concept has no interval, and its mean counts"
 
 
 def _argv(inputs: list[str], *more: str) -> list[str]:

@@ -63,11 +63,11 @@ def planted(answer: Answer, strength: float = 9.0, concepts: int = 8) -> pd.Data
             for number, order in enumerate(choices.orders(count, count, 0)):
                 for name, kind, site in vectors:
                     said = answer(question, -1 if kind == "random" else site, order)
-                    told = {"place": place, "question": question, "order": number, "series": kind}
-                    told |= {"unit": name, "site": site}
+                    columns = {"place": place, "question": question, "order": number, "series": kind}
+                    columns |= {"unit": name, "site": site}
                     for layer, size in (("9", 0.0), ("10", strength)):
                         logits = {f"logit_place_{at + 1}": size * (at == said) for at in range(count)}
-                        rows.append({**told, "layer": layer, **logits})
+                        rows.append({**columns, "layer": layer, **logits})
     return pd.DataFrame(rows)
 
 
@@ -200,9 +200,9 @@ def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
 
 
 def test_a_call_from_python_gives_the_table_of_the_command_line(ran: Path, inputs: list[str]) -> None:
-    given = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    options = {"vectors": given["--vectors"], "strength": 2.0, "n_random": 1, "orders": 2, "info": "none"}
-    results = location.run(model=given["--model"], **options)
+    flags = dict(zip(inputs[::2], inputs[1::2], strict=True))
+    options = {"vectors": flags["--vectors"], "strength": 2.0, "n_random": 1, "orders": 2, "info": "none"}
+    results = location.run(model=flags["--model"], **options)
     pd.testing.assert_frame_equal(results.table, pd.read_parquet(ran / "table.parquet"))
     assert results.facts["sites"] == json.loads((ran / "run.json").read_text())["sites"]
 

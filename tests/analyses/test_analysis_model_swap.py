@@ -35,13 +35,13 @@ SWAP, CONTRAST, RANDOM, CONTROL = 2.0, 4.0, 0.5, -0.2
 
 def _conditions() -> list[tuple[str, str, str, float]]:
     """Vector, kind, strength as the table has it, shift of an introspection question."""
-    found = [("", "clean", "0", 0.0), ("a finetune", "swapped", "", SWAP)]
-    found += [("contrast", "contrast", f"{s:g}", CONTRAST * abs(s) / 0.3) for s in STRENGTHS]
+    conditions = [("", "clean", "0", 0.0), ("a finetune", "swapped", "", SWAP)]
+    conditions += [("contrast", "contrast", f"{s:g}", CONTRAST * abs(s) / 0.3) for s in STRENGTHS]
     # A random vector does more with one sign than with the other, which is left out of the means.
-    found += [
+    conditions += [
         (f"random-{n}", "random", f"{s:g}", RANDOM * (1 + n * np.sign(s))) for n in (0, 1) for s in STRENGTHS if s
     ]
-    return found
+    return conditions
 
 
 def _planted() -> pd.DataFrame:
@@ -55,13 +55,13 @@ def _planted() -> pd.DataFrame:
                 if group and series == "random":
                     continue
                 label = f"{kind} {group} {description} {info} {form}"
-                about = {"conversation": label, "question": group or "is it?", "kind": kind, "group": group}
-                about |= {"description": description, "info": info, "format": form, "unit": vector}
-                about |= {"series": series, "strength": strength, "intervention": f"{vector} {strength}"}
+                columns = {"conversation": label, "question": group or "is it?", "kind": kind, "group": group}
+                columns |= {"description": description, "info": info, "format": form, "unit": vector}
+                columns |= {"series": series, "strength": strength, "intervention": f"{vector} {strength}"}
                 for at, layer in enumerate(LAYERS):
                     moved = shift * at / 2
                     values = {"logit_diff": moved - 3, "logit_diff_shift": moved, "p_yes": 1 / (1 + np.exp(3 - moved))}
-                    rows.append({**about, "layer": layer, **values})
+                    rows.append({**columns, "layer": layer, **values})
     return pd.DataFrame(rows)
 
 
@@ -76,17 +76,17 @@ def drawn(planted: pd.DataFrame) -> dict[str, go.Figure]:
 
 
 def test_the_verdict_has_the_planted_shifts(planted: pd.DataFrame) -> None:
-    found = verdict(by_unit(planted), RUN.dose)
-    assert list(found) == ["none", "introspection"]
+    verdicts = verdict(by_unit(planted), RUN.dose)
+    assert list(verdicts) == ["none", "introspection"]
     for info, strongly in INFOS.items():
-        means = {name: part["mean"] for name, part in found[info].items()}
+        means = {name: part["mean"] for name, part in verdicts[info].items()}
         assert means["swap"] == pytest.approx(SWAP * strongly)
         assert means["contrast"] == pytest.approx(CONTRAST * strongly)
         assert means["random"] == pytest.approx(RANDOM * strongly)
         assert means["swap, controls"] == means["contrast, controls"] == pytest.approx(CONTROL * strongly)
         assert means["swap minus controls"] == pytest.approx((SWAP - CONTROL) * strongly)
-    assert found["introspection"]["swap"]["units"] == len(WORDINGS)
-    bounds = [found["introspection"]["swap"][name] - SWAP for name in ("low", "high")]
+    assert verdicts["introspection"]["swap"]["units"] == len(WORDINGS)
+    bounds = [verdicts["introspection"]["swap"][name] - SWAP for name in ("low", "high")]
     half = 4.303 / np.sqrt(3)  # the 97.5% point of t for three wordings; their shifts are 1, 2 and 3
     assert bounds == pytest.approx([-half, half], abs=1e-3)
     assert usual_strength(by_unit(planted), RUN.dose) == 0.3
@@ -233,14 +233,14 @@ def test_two_phases_equal_one(
 def test_calls_from_python_give_the_same_table_in_two_phases(
     options: list[str], ran: pd.DataFrame, tiny_checkpoint, tiny_model, tmp_path: Path
 ) -> None:
-    folder, asked = tmp_path / "fill", Path(_value(options))
-    phase = model_swap.run(finetuned=tiny_checkpoint("qwen2", seed=1), fill=folder, conversations=asked)
+    folder, conversations = tmp_path / "fill", Path(_value(options))
+    phase = model_swap.run(finetuned=tiny_checkpoint("qwen2", seed=1), fill=folder, conversations=conversations)
     assert phase.paths == (folder / "activations.safetensors",)
     assert phase.table.empty
     results = model_swap.run(
         model=tiny_model("qwen2"),
         filled=folder,
-        conversations=asked,
+        conversations=conversations,
         contrast_strengths=(-1, 2),
         n_random=2,
         strength=2,
@@ -365,8 +365,8 @@ def _swap_row_equals_a_direct_call(table: pd.DataFrame, tiny_checkpoint: Callabl
     chat = mi.prompts.introspection(PromptDesign.load("full"), ["echo"], ["introspection"], ["one-zero"])[0]
     base = mi.load(tiny_checkpoint("qwen2", seed=0))
     other = mi.load(tiny_checkpoint("qwen2", seed=1))
-    found = _cell(table, sweep="finetuned", series="swapped", conversation=chat.label)
-    _equal(found, mi.logit_lens(base, chat, mi.Swap(other)))
+    cell = _cell(table, sweep="finetuned", series="swapped", conversation=chat.label)
+    _equal(cell, mi.logit_lens(base, chat, mi.Swap(other)))
 
 
 @pytest.mark.parametrize(

@@ -93,14 +93,14 @@ def test_a_poor_sae_is_told_in_every_figure_that_speaks_of_features(whole: Path)
 @pytest.mark.filterwarnings("ignore::mechint.base.errors.FeatureWarning")
 def test_a_run_equals_direct_calls(whole: Path, states: FeatureReading) -> None:
     table = pd.read_parquet(whole / "table.parquet")
-    mine = table[table["unit"] == "cats"].reset_index(drop=True)
+    rows_of_cats = table[table["unit"] == "cats"].reset_index(drop=True)
     assert json.loads((whole / "run.json").read_text())["dose"]["layers"] == LAYERS
     direct = attribute(states, 0, 1, method="integrated")
     pd.testing.assert_frame_equal(
-        mine[direct.columns], direct, check_dtype=False, rtol=1e-4, atol=1e-6, check_like=True
+        rows_of_cats[direct.columns], direct, check_dtype=False, rtol=1e-4, atol=1e-6, check_like=True
     )
-    assert mine["attribution"].sum() == pytest.approx(mine["total"].iloc[0], abs=1e-4)
-    assert mine["logit_diff_shift"].iloc[0] == pytest.approx(direct.attrs["logit_diff_shift"], abs=1e-5)
+    assert rows_of_cats["attribution"].sum() == pytest.approx(rows_of_cats["total"].iloc[0], abs=1e-4)
+    assert rows_of_cats["logit_diff_shift"].iloc[0] == pytest.approx(direct.attrs["logit_diff_shift"], abs=1e-5)
     single = pd.read_parquet(whole / "single.parquet")
     row = single[(single["unit"] == "cats") & (single["kind"] == "feature")].iloc[0]
     lost = float(states.logit_diffs[1]) - ablate(states, 1, [int(row["index"])])
@@ -181,13 +181,13 @@ def test_a_call_from_python_gives_the_tables_of_the_command_line(whole: Path, in
 def test_what_the_check_has_read_of_an_sae_is_not_read_again(inputs: list[str], sae: Path, tmp_path: Path) -> None:
     shutil.copytree(sae, tmp_path / "sae")
     config = sae_attribution.ANALYSIS.parsed(_argv(inputs, tmp_path / "sae", tmp_path))
-    found = sae_attribution.check(config)
+    checked = sae_attribution.check(config)
     (tmp_path / "sae" / "cfg.json").unlink()
     model = mi.load(config.model)
-    assert found.sae is not None
-    loaded, known = loading.load(model, found.sae), loading.load(model, str(sae))
-    assert (loaded.name, loaded.layer, loaded.d_sae) == ("sae", known.layer, known.d_sae)
-    assert torch.equal(loaded.decoder, known.decoder)
+    assert checked.sae is not None
+    loaded, by_path = loading.load(model, checked.sae), loading.load(model, str(sae))
+    assert (loaded.name, loaded.layer, loaded.d_sae) == ("sae", by_path.layer, by_path.d_sae)
+    assert torch.equal(loaded.decoder, by_path.decoder)
 
 
 def _attributions(values: dict[str, dict[int, float]]) -> pd.DataFrame:

@@ -56,14 +56,14 @@ def _planted(scale: float = 1.0) -> pd.DataFrame:
     for name, target in TARGETS.items():
         for strength in STRENGTHS:
             kind = "random" if name.startswith("random") else "injected"
-            about = {"unit": name, "series": kind, "strength": f"{strength * scale:g}", "target": target}
-            said = kind == "injected" and strength > 0
+            columns = {"unit": name, "series": kind, "strength": f"{strength * scale:g}", "target": target}
+            names_concept = kind == "injected" and strength > 0
             harm = 0.3 * abs(strength) if abs(strength) < 2 else 3.0
             near = {target: -8.0 + 2 * strength} if kind == "injected" else {}
             mine = [_text_row(name, strength, harm, near)]
-            mine += [_reply(f"I like {name if said else 'dogs'}.", "greedy", 0)]
-            mine += [_reply("Breads!" if said and name == "bread" else "Hm.", "sampled", 0)]
-            rows += [{**row, **about} for row in mine]
+            mine += [_reply(f"I like {name if names_concept else 'dogs'}.", "greedy", 0)]
+            mine += [_reply("Breads!" if names_concept and name == "bread" else "Hm.", "sampled", 0)]
+            rows += [{**row, **columns} for row in mine]
     return pd.DataFrame(rows)
 
 

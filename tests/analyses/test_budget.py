@@ -122,8 +122,8 @@ def test_what_the_options_ask_for_is_a_bound() -> None:
     assert steps == []
     random = [{"n_random": 6}, {"limit": 2}, {"n_random": 4}, {"n_random": 3}]
     assert cuts.steps("controls", Common(limit=3), few) == random
-    own = cuts.steps("controls", Common(conversations=Path("own.json")), SCOPE)
-    assert all("limit" not in step for step in own), "which of own conversations are controls is not known"
+    steps_of_file = cuts.steps("controls", Common(conversations=Path("own.json")), SCOPE)
+    assert all("limit" not in step for step in steps_of_file), "which of own conversations are controls is not known"
 
 
 def test_strengths_are_cut_in_the_unit_of_the_dose() -> None:

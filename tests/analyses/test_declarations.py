@@ -45,17 +45,17 @@ class _Config(_Shared, _Mixed):
 
 
 def _parsed(argv: list[str]) -> _Config:
-    made = declarations.parser(_Config, "x", "what it does", declarations.CallParser)
-    return declarations.parse(_Config, made, argv)
+    options_parser = declarations.parser(_Config, "x", "what it does", declarations.CallParser)
+    return declarations.parse(_Config, options_parser, argv)
 
 
 def test_help_has_a_group_for_each_title_and_the_text_of_each_option() -> None:
     words = declarations.parser(_Config, "x", "what it does").format_help()
     titles = [line for line in words.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert titles == ["options:", "shared:", "own:"]
-    own = words.partition("own:")[2]
+    own_group = words.partition("own:")[2]
     for expected in ("these are its own", "{a,b}", "(default: a)", "--either, --no-either", "--switch"):
-        assert expected in own
+        assert expected in own_group
     assert "of everything (default: 0)" in " ".join(words.split())
     assert "loaded" not in words
     assert "(default: None)" not in words
@@ -79,11 +79,11 @@ def test_nothing_given_is_every_default() -> None:
         },
     )
 )
-def test_values_from_python_come_through_a_command_line_as_they_are(given: dict[str, object]) -> None:
-    config = _parsed(declarations.command_line(_Config, given))
-    for name, value in given.items():
+def test_values_from_python_come_through_a_command_line_as_they_are(python_values: dict[str, object]) -> None:
+    config = _parsed(declarations.command_line(_Config, python_values))
+    for name, value in python_values.items():
         assert getattr(config, name) == (tuple(value) if isinstance(value, list) else value)
-    assert dataclasses.replace(_Config(), **{n: getattr(config, n) for n in given}) == config
+    assert dataclasses.replace(_Config(), **{n: getattr(config, n) for n in python_values}) == config
 
 
 def test_numbers_of_numpy_and_every_kind_of_sequence_are_values() -> None:

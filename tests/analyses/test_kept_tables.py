@@ -160,10 +160,10 @@ def test_rows_of_an_interrupted_run_that_were_altered_are_refused(
 ) -> None:
     monkeypatch.setattr(resume, "store_directory", lambda *_: tmp_path)
     config = _Config(out=tmp_path, shard=None)
-    made = [resume.Chunk(1, "key", lambda: pd.DataFrame({"value": [1.5]}))]
-    whole = resume.compute_chunks(config, "steering", "reply", made)
+    chunks = [resume.Chunk(1, "key", lambda: pd.DataFrame({"value": [1.5]}))]
+    whole = resume.compute_chunks(config, "steering", "reply", chunks)
     assert list(whole["value"]) == [1.5]
-    never = [dataclasses.replace(made[0], compute=lambda: pytest.fail("computed again"))]
+    never = [dataclasses.replace(chunks[0], compute=lambda: pytest.fail("computed again"))]
     pd.testing.assert_frame_equal(resume.compute_chunks(config, "steering", "reply", never), whole)
     file = tmp_path / "reply-key.parquet"
     pd.DataFrame({"value": [2.5]}).to_parquet(file, index=False)

@@ -99,8 +99,8 @@ def test_what_has_no_effect_looks_like_nothing() -> None:
 
 @pytest.mark.parametrize(("value", "sign"), [(0.5, "+"), (-0.5, MINUS), (0.0, None)])
 def test_without_numbers_cells_have_the_sign_of_what_excludes_zero(value: float, sign: str | None) -> None:
-    (found,) = signs(drawn(panel("p", *[[value] * 4] * 4, spread=0.01), numbers=False))
-    assert set(found) == ({sign} if sign else set())
+    (marks,) = signs(drawn(panel("p", *[[value] * 4] * 4, spread=0.01), numbers=False))
+    assert set(marks) == ({sign} if sign else set())
     assert not signs(drawn(panel("p", *[[value] * 4] * 4, mark=""), numbers=False))
 
 
@@ -111,7 +111,7 @@ def test_many_columns_leave_no_room_for_numbers() -> None:
 
 def test_small_values_have_no_sign_however_certain_they_are() -> None:
     small = [panel("p", *[[value] * 4] * 4, spread=0.001) for value in (1.0, 0.015, 0.025)]
-    assert [len(found) for found in signs(drawn(*small, numbers=False))] == [16, 0, 16]
+    assert [len(marks) for marks in signs(drawn(*small, numbers=False))] == [16, 0, 16]
 
 
 def test_small_cells_are_stippled_and_have_contours_instead_of_signs() -> None:

@@ -44,9 +44,9 @@ def assert_converted(model: torch.nn.Module, path: Path, dtype: torch.dtype = to
     """Hold that a model has the weights of a file, to the bit."""
     with reading_model(path) as file:
         expected = weights_of(file, config_of(file), dtype)
-    found = dict(model.named_parameters())
-    assert found.keys() >= expected.keys()
-    assert all(torch.equal(found[name], weight) and found[name].dtype == dtype for name, weight in expected.items())
+    loaded = dict(model.named_parameters())
+    assert loaded.keys() >= expected.keys()
+    assert all(torch.equal(loaded[name], weight) and loaded[name].dtype == dtype for name, weight in expected.items())
 
 
 def change_a_byte(path: Path, at: int) -> None:

@@ -88,8 +88,8 @@ def test_the_lens_ends_at_the_output(model: mi.Model, question: mi.Conversation)
 
 @needs_smollm2
 def test_it_answers_sensibly(model: mi.Model) -> None:
-    asked = mi.Conversation("paris", [mi.Message("user", "What is the capital of France?")])
-    reply = mi.generate(model, asked, mi.CLEAN, n=1, temperature=0.0, max_new_tokens=12).text[0]
+    conversation = mi.Conversation("paris", [mi.Message("user", "What is the capital of France?")])
+    reply = mi.generate(model, conversation, mi.CLEAN, n=1, temperature=0.0, max_new_tokens=12).text[0]
     assert "Paris" in reply
 
 
@@ -100,9 +100,9 @@ def test_the_second_load_reads_what_the_first_has_kept(
     assert [entry.stat().st_size > 5e8 for entry in cache.iterdir()] == [True]
     monkeypatch.setattr(converted_weights, "weights_of", lambda *_: pytest.fail("it was converted again"))
     again = dict(load_hf(resolve("smollm2"), torch.float32, torch.device("cpu")).named_parameters())
-    theirs = dict(plain.named_parameters())
-    assert again.keys() == theirs.keys()
-    assert all(torch.equal(again[name], weight) for name, weight in theirs.items())
+    plain_weights = dict(plain.named_parameters())
+    assert again.keys() == plain_weights.keys()
+    assert all(torch.equal(again[name], weight) for name, weight in plain_weights.items())
 
 
 @needs_smollm2

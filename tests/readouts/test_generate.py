@@ -97,13 +97,13 @@ def test_samples_do_not_depend_on_batch_or_order(backend: str, steer_reply: bool
     turned = mi.generate(model, chats()[::-1], interventions[::-1], batch_size=5, **options)
     alone = mi.generate(model, chats()[1], steer, batch_size=1, **options)
     key = ["conversation", "intervention", "sample"]
-    one = whole.set_index(key).sort_index()
+    whole_rows = whole.set_index(key).sort_index()
     two = turned.set_index(key).sort_index()
     three = alone.set_index(key).sort_index()
-    assert len(one) == 12
-    assert one["text"].nunique() > 9
-    three_of_whole = one.loc[three.index]
-    for left, right in ((one, two), (three_of_whole, three)):
+    assert len(whole_rows) == 12
+    assert whole_rows["text"].nunique() > 9
+    three_of_whole = whole_rows.loc[three.index]
+    for left, right in ((whole_rows, two), (three_of_whole, three)):
         assert left["text"].tolist() == right["text"].tolist()
         assert left["n_tokens"].tolist() == right["n_tokens"].tolist()
         assert left["log_prob"].tolist() == pytest.approx(right["log_prob"].tolist(), abs=1e-3)

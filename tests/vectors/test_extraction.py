@@ -187,12 +187,12 @@ def test_against_others_a_planted_direction_comes_out(method, model, design, mon
     generator = torch.Generator().manual_seed(0)
     topic = torch.eye(model.d_model)[0]
     directions = torch.randn(len(words), model.d_model, generator=generator) * (1 - topic)
-    own = dict(zip(words, torch.nn.functional.normalize(directions, dim=-1), strict=True))
+    own_directions = dict(zip(words, torch.nn.functional.normalize(directions, dim=-1), strict=True))
 
     def planted(read_model, rows, positions):
         texts = [read_model.tokenizer.decode(list(row)) for row in rows]
         matches = [re.search(r"w\d+", text) for text in texts]
-        streams = [3 * topic + own[match[0]] if match else torch.zeros(model.d_model) for match in matches]
+        streams = [3 * topic + own_directions[match[0]] if match else torch.zeros(model.d_model) for match in matches]
         noise = 0.01 * torch.randn(len(rows), model.d_model, generator=generator)
         return (torch.stack(streams) + noise).expand(model.n_layers, -1, -1)
 
@@ -201,7 +201,7 @@ def test_against_others_a_planted_direction_comes_out(method, model, design, mon
         others = words if against == "others" else None
         vectors = extract.extract(model, words[:4], Extraction(method, "reply", against), design, others=others)
         for word, vector in vectors.items():
-            cosine = torch.nn.functional.cosine_similarity(vector.vectors[0], own[word], dim=0).item()
+            cosine = torch.nn.functional.cosine_similarity(vector.vectors[0], own_directions[word], dim=0).item()
             assert low < cosine <= high + 1e-6
 
 
@@ -312,13 +312,16 @@ def frozen(model, design, method: str, concept: str) -> tuple[torch.Tensor, list
     def rows_of(messages, beginnings=("",)):
         return [render(model, chat(message, beginning)).tokens for message in messages for beginning in beginnings]
 
-    def about(words):
+    def messages_of(words):
         return [text.replace("{concept}", word) for text in texts.concept for word in words]
 
     if method == "mean_difference":
-        rows = read(rows_of(about([concept]))).mean(1) - read(rows_of(about(texts.baseline_words))).mean(1)
-        return rows, rows_of(about([concept, *texts.baseline_words]))
-    concept_rows, baseline_rows = rows_of(about([concept]), texts.beginnings), rows_of(texts.baseline, texts.beginnings)
+        rows = read(rows_of(messages_of([concept]))).mean(1) - read(rows_of(messages_of(texts.baseline_words))).mean(1)
+        return rows, rows_of(messages_of([concept, *texts.baseline_words]))
+    concept_rows, baseline_rows = (
+        rows_of(messages_of([concept]), texts.beginnings),
+        rows_of(texts.baseline, texts.beginnings),
+    )
     return paired_direction(read(concept_rows) - read(baseline_rows)), concept_rows + baseline_rows
 
 

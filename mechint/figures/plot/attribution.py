@@ -129,8 +129,8 @@ def together(table: pd.DataFrame, title: str, subtitle: str = "") -> go.Figure:
     names = {"test": "panel", "kind": "series", value: "mean", f"{value}_low": "low", f"{value}_high": "high"}
     unit, references = ("share", (0.0, 1.0)) if shares else ("logits", (0.0,))
     panels = [
-        figures.Panel(test, heading, f"{unit} of the shift {what}", references=references, height=320)
-        for test, (heading, what) in _TESTS.items()
+        figures.Panel(test, heading, f"{unit} of the shift {direction}", references=references, height=320)
+        for test, (heading, direction) in _TESTS.items()
         if test in tests
     ]
     figure = figures.curves(
