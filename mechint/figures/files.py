@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io
+from jaxtyping import Bool, Int, UInt8
 
 from mechint.base.errors import PrerequisiteError
 from mechint.base.files import remove_file, write_atomically
@@ -21,8 +22,8 @@ from mechint.figures.readable import readable_json
 _LOG = logging.getLogger(__name__)
 _SCRIPT = "plotly.min.js"
 _PNG_SCALE = 2
-_COLORS = 256
-_UNSEEN = 8  # of 255, in one colour of one pixel
+_COLORS, _EXACT_COLORS, _AT_ONCE = 256, 200, 1000
+_UNSEEN_EDGE, _UNSEEN_FLAT = 24, 8  # of 255, in one colour of one pixel
 _NO_BROWSER = (RuntimeError, OSError, ValueError, ImportError, TimeoutError)  # how its absence is told, by version
 _HOW = 'pip install "kaleido>=1" and install Chrome or Chromium (or run plotly_get_chrome)'
 
@@ -112,22 +113,59 @@ def _refuse(reason: str, advice: str, *, required: bool) -> None:
 
 
 def _compact(picture: bytes) -> bytes:
-    """Return a png with a palette, a third of the size; as it is where that could be seen, and without Pillow."""
+    """Return a png with a palette, a third of the size; as it is where that could be seen, and without Pillow.
+
+    The palette begins with the commonest colours of flat areas, exactly: pale neighbours on a colour scale show any
+    other tint. What is left of it is for the edges of letters and lines, of which a shade is not seen.
+    """
     try:
         from PIL import Image
     except ImportError:
         return picture
     with Image.open(io.BytesIO(picture)) as image:
-        whole = image.convert("RGB")
-    # Maximum coverage keeps the steps of colour scales, median cut the colours of text.
-    for method in (Image.Quantize.MAXCOVERAGE, Image.Quantize.MEDIANCUT):
-        few = whole.quantize(_COLORS, method, dither=Image.Dither.NONE)
-        change = np.abs(np.asarray(few.convert("RGB"), np.int16) - np.asarray(whole, np.int16))
-        if change.max() <= _UNSEEN:
-            packed = io.BytesIO()
-            few.save(packed, "PNG", optimize=True)
-            return packed.getvalue()
-    return picture
+        pixels = np.asarray(image.convert("RGB"))
+    flat = _is_flat(pixels)
+    colors, places = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    palette = _palette(pixels, flat)
+    nearest = _nearest(colors, palette)
+    change = np.abs(palette[nearest].astype(np.int16) - colors.astype(np.int16)).max(axis=-1)
+    change = change[places.ravel()].reshape(flat.shape)
+    if change.max() > _UNSEEN_EDGE or change[flat].max(initial=0) > _UNSEEN_FLAT:
+        return picture
+    few = Image.fromarray(nearest[places.ravel()].reshape(flat.shape).astype(np.uint8))
+    few.putpalette(palette.ravel().tolist())
+    packed = io.BytesIO()
+    few.save(packed, "PNG", optimize=True)
+    return packed.getvalue()
+
+
+def _is_flat(pixels: UInt8[np.ndarray, "y x 3"]) -> Bool[np.ndarray, "y x"]:
+    """Return which pixels have the colour of their right and lower neighbours."""
+    flat = np.zeros(pixels.shape[:2], dtype=bool)
+    across = (pixels[:-1, :-1] == pixels[:-1, 1:]).all(axis=-1)
+    flat[:-1, :-1] = across & (pixels[:-1, :-1] == pixels[1:, :-1]).all(axis=-1)
+    return flat
+
+
+def _palette(pixels: UInt8[np.ndarray, "y x 3"], flat: Bool[np.ndarray, "y x"]) -> UInt8[np.ndarray, "colors 3"]:
+    """Return the commonest colours of flat areas, and the fewest that come near to all others of a picture."""
+    from PIL import Image
+
+    colors, counts = np.unique(pixels[flat], axis=0, return_counts=True)
+    exact = colors[np.argsort(-counts, kind="stable")][:_EXACT_COLORS]
+    # Maximum coverage keeps the steps of colour scales.
+    few = Image.fromarray(pixels).quantize(_COLORS - len(exact), Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    others = np.asarray(few.getpalette(), dtype=np.uint8).reshape(-1, 3)[: _COLORS - len(exact)]
+    return np.concatenate([exact, others])
+
+
+def _nearest(
+    colors: UInt8[np.ndarray, "colors 3"], palette: UInt8[np.ndarray, "entries 3"]
+) -> Int[np.ndarray, " colors"]:
+    """Return the place of the nearest entry of a palette for each colour; a thousand at a time, for the memory."""
+    entries, starts = palette.astype(np.int32), range(0, len(colors), _AT_ONCE)
+    parts = [colors[start : start + _AT_ONCE, None].astype(np.int32) - entries for start in starts]
+    return np.concatenate([(part**2).sum(axis=-1).argmin(axis=-1) for part in parts])
 
 
 def _draw(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:

@@ -88,6 +88,19 @@ def test_pngs_are_packed_without_visible_change(tmp_path: Path) -> None:
     assert change.max() <= 8
 
 
+def test_flat_areas_of_packed_pngs_keep_their_colours_exactly(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image", reason="packing needs Pillow")
+    pale = np.stack([np.arange(232, 256), np.full(24, 240), np.arange(255, 231, -1)], -1).astype(np.uint8)
+    picture = np.repeat(np.repeat(pale[None], 20, 0), 20, 1)
+    noise = np.random.default_rng(0).integers(100, 255, (20, 300, 1), dtype=np.uint8)
+    picture = np.concatenate([picture, np.broadcast_to(np.repeat(noise, 3, 2)[:, :300], (20, 300, 3))], 1)
+    image.fromarray(picture).save(tmp_path / "whole.png")
+    (tmp_path / "packed.png").write_bytes(_compact((tmp_path / "whole.png").read_bytes()))
+    with image.open(tmp_path / "packed.png") as read:
+        assert read.mode == "P"
+        np.testing.assert_array_equal(np.asarray(read.convert("RGB"))[:, :480], picture[:, :480])
+
+
 def test_pngs_with_too_many_colours_stay_as_they_are(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image", reason="packing needs Pillow")
     picture = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
