@@ -23,7 +23,7 @@ Sweep = Literal["main", "single", "window"]
 
 # Embedded models are trained to report injections here; at this strength they still talk readably.
 EMBEDDED_LAYERS, EMBEDDED_RELATIVE_STRENGTH = (2, 3, 4), 0.4
-EMBEDDED = "embedded model"
+EMBEDDED = "dose of the embedded models"
 
 # Everyday things of different kinds; the choice is this project's own.
 CONCEPTS = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "money")
@@ -83,9 +83,8 @@ class Dose:
         return Injection(vector, self.layers, self.strength, self.relative_strength, name=name, positions=positions)
 
     def caption(self) -> str:
-        """Return layers and strength in words, and who chose them where the model's name does not say it."""
-        where = f"injected at layers {format_layers(self.layers)} in the marked turns only, {self}"
-        return where if self.source == EMBEDDED else f"{where} ({self.source})"
+        """Return layers and strength in words, and by which rule they were chosen."""
+        return f"injected at layers {format_layers(self.layers)} in the marked turns only, {self} ({self.source})"
 
 
 @dataclass(frozen=True)
