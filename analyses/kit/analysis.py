@@ -102,15 +102,18 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
         config, argv = super().called({**options, **loaded})
         return replace(config, loaded=model), argv
 
-    def execute(self, config: Options, argv: Sequence[str]) -> Results:
-        """Run the analysis and write its results, or the part that a shard leaves for `analyses.merge`."""
+    def execute(self, config: Options, argv: Sequence[str], *, keep: bool = True) -> Results:
+        """Run the analysis and write its results, or the part that a shard leaves for `analyses.merge`.
+
+        Without `keep` nothing is written: a caller gets what files would have.
+        """
         clock = Clock()
         inputs = self.check(config)
         directory = config.out / self.name
         check_place(directory, config, None)
         rows, run_facts = self.compute(config, inputs)
         if config.shard is None:
-            results = self.conclude(Run(config, argv, clock), rows, run_facts)
+            results = self.conclude(Run(config, argv, clock, keep), rows, run_facts)
         else:
             results = self._write_part(config, argv, rows, run_facts)
         discard_store(directory, config.shard)
@@ -124,7 +127,7 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
         return Results(one_table(rows), {}, record, [path])
 
     def conclude(self, run: Run[Options], rows: pd.DataFrame, run_facts: Facts) -> Results:
-        """Finish a complete table and write it with its figures and its record."""
+        """Finish a complete table, draw it, and write all with its record if it is to be kept."""
         import mechint as mi
         from mechint.figures.markup import drawable_figure, literal, plain
 
@@ -134,13 +137,16 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
         receipts = table.attrs.pop("receipts")
         table.attrs["units"] = units_in(record)
         tables = self.tables(table)
-        paths = [path for name, frame in tables.items() for path in write_table(frame, directory, name)]
+        paths: list[Path] = []
+        if run.keep:
+            paths += [path for name, frame in tables.items() for path in write_table(frame, directory, name)]
         # What users and models have written may not be read as markup.
         figures, findings = self.draw(literal(table), literal(run.config), literal(run_facts))
-        paths += mi.figures.save_all(figures, directory, script_in=run.config.out)
         plain_findings = {name: as_json(plain(value)) for name, value in findings.items()}
         complete = {**record, **plain_findings, "receipts": receipts}
-        paths = write_record(directory, paths, config=run.config, argv=run.argv, clock=run.clock, record=complete)
+        if run.keep:
+            paths += mi.figures.save_all(figures, directory, script_in=run.config.out)
+            paths = write_record(directory, paths, config=run.config, argv=run.argv, clock=run.clock, record=complete)
         return Results(tables, {name: drawable_figure(figure) for name, figure in figures.items()}, complete, paths)
 
     def facts_of(self, record: JSON) -> Facts:
@@ -150,11 +156,12 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
 
 @dataclass(frozen=True)
 class Run(Generic[Options]):
-    """How a run was started: its options, the command line that stands for them, and when."""
+    """How a run was started: its options, the command line that stands for them, when, and if it is to be kept."""
 
     config: Options
     argv: Sequence[str]
     clock: Clock = field(default_factory=Clock)
+    keep: bool = True
 
 
 def as_record(run_facts: object) -> dict[str, JSON]:

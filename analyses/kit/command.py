@@ -48,8 +48,8 @@ class Command(ABC, Generic[Options]):
     options: type[Options]
 
     @abstractmethod
-    def execute(self, config: Options, argv: Sequence[str]) -> Results:
-        """Run and write results."""
+    def execute(self, config: Options, argv: Sequence[str], *, keep: bool = True) -> Results:
+        """Run, and write results if they are to be kept."""
 
     def parser(self, kind: type[declarations.Parser] = declarations.Parser) -> declarations.Parser:
         """Return the command line's parser."""
@@ -68,7 +68,7 @@ class Command(ABC, Generic[Options]):
         with tempfile.TemporaryDirectory(prefix="mechint-") as directory:
             kept = options.get("out") is not None
             config, argv = self.called(options if kept else {**options, "out": directory})
-            results = self.execute(config, argv)
+            results = self.execute(config, argv, keep=kept)
         return replace(results, paths=tuple(path for path in results.paths if path.exists()))
 
     def called(self, options: Mapping[str, object]) -> tuple[Options, list[str]]:

@@ -164,10 +164,10 @@ def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:
 class ModelSwap(Analysis[Config, SwapInputs, Facts]):
     """The analysis, whose first phase can be run alone."""
 
-    def execute(self, config: Config, argv: Sequence[str]) -> Results:
+    def execute(self, config: Config, argv: Sequence[str], *, keep: bool = True) -> Results:
         """Run the analysis; with `--fill` let the finetuned model fill a directory, which makes no table."""
         if config.fill is None:
-            return super().execute(config, argv)
+            return super().execute(config, argv, keep=keep)
         import pandas as pd
 
         inputs = self.check(config)

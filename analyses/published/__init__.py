@@ -100,8 +100,8 @@ class Published(Command[Config]):
         """
         return self.call(options)
 
-    def execute(self, config: Config, argv: Sequence[str]) -> Results:
-        """Draw all figures and write them with their values and a record."""
+    def execute(self, config: Config, argv: Sequence[str], *, keep: bool = True) -> Results:
+        """Draw all figures, and write them with their values and a record if they are to be kept."""
         import mechint as mi
         from mechint.figures.markup import drawable_figure
 
@@ -111,10 +111,12 @@ class Published(Command[Config]):
         drawn = pictures(overlays)
         table = values(drawn, overlays)
         figures = {name: picture.figure for name, picture in drawn.items()}
-        paths = [*write_table(table, directory), *mi.figures.save_all(figures, directory, script_in=config.out)]
         files = [{"label": overlay.label, "path": overlay.path, "sha256": overlay.sha256} for overlay in overlays]
         record = {"overlays": as_json(files)}
-        paths = write_record(directory, paths, config=config, argv=argv, clock=clock, record=record)
+        paths: list[Path] = []
+        if keep:
+            paths = [*write_table(table, directory), *mi.figures.save_all(figures, directory, script_in=config.out)]
+            paths = write_record(directory, paths, config=config, argv=argv, clock=clock, record=record)
         drawable = {name: drawable_figure(figure) for name, figure in figures.items()}
         return Results({"table": table}, drawable, record, paths)
 
