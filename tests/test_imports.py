@@ -25,6 +25,7 @@ FLOORS = (
     "interventions",
     "engine",
     "readouts",
+    "trials",
     "attribution",
     "figures",
     ROOF,
