@@ -68,8 +68,12 @@ def mentions(text: str, concept: str, lexicon: Lexicon) -> bool:
 @lru_cache(maxsize=1024)
 def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     """Words as they stand in running text: either number of an English noun counts as the other."""
-    stems = sorted({re.escape(word.strip().lower().removesuffix("s")) for word in words if word.strip()}, reverse=True)
+    stems = sorted({re.escape(_singular(word.strip().lower())) for word in words if word.strip()}, reverse=True)
     return re.compile(rf"(?<!\w)(?:{'|'.join(stems)})(?:e?s)?(?!\w)", re.IGNORECASE)
+
+
+def _singular(word: str) -> str:
+    return word.removesuffix("s") if not word.endswith("ss") else word
 
 
 def outcome_table(trials: pd.DataFrame, verdicts: pd.DataFrame, lexicon: Lexicon) -> pd.DataFrame:
