@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
-from analyses import ANALYSES, WITHOUT_MODEL
+from analyses import ANALYSES, TRAINED, WITHOUT_MODEL
 from analyses.gallery import budget, page
 from analyses.gallery.cuts import Cuts
 from analyses.gallery.unfinished import Unfinished
@@ -23,6 +23,7 @@ from analyses.kit.declarations import option
 from analyses.kit.options import Common, Out
 from mechint.base.errors import MechintError, UsageError
 from mechint.base.files import remove_file
+from mechint.organisms import EMBEDDED
 
 # Its gallery is that of --out itself; those of other models lie in folders of their names there.
 _FIRST = "organism"
@@ -87,12 +88,16 @@ class _Step:
         values = {name: getattr(self.options, name) for name in names}
         shared_values = {name: value for name, value in values.items() if value != getattr(shared, name)}
         off = [declarations.flag(name) for name, value in cuts.items() if value is False]
-        switches = [switch for switch in ANALYSES[self.name] if switch not in off]
+        switches = [switch for switch in (*ANALYSES[self.name], *self._trained()) if switch not in off]
         return [*declarations.command_line(self.module.ANALYSIS.options, {**shared_values, **cuts}), *switches]
 
     def command(self, cuts: Cuts) -> str:
         """Return what to type for it alone."""
         return f"python -m analyses.{shlex.join([self.name, *self.arguments(cuts)])}"
+
+    def _trained(self) -> tuple[str, ...]:
+        """Return the options by which a model that nothing comes with gets what an analysis needs beside it."""
+        return () if self.options.model in EMBEDDED else TRAINED.get(self.name, ())
 
     def _problem(self) -> MechintError | None:
         if self.name in WITHOUT_MODEL and self.options.model != _FIRST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mechint.models.model import Model
 
 _TIMES = 7  # that the pace is measured
+BLOCK_STEP = 0.02  # seconds of one block in one step of decoding, whose rows are few: the embedded organism, SmolLM2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,14 @@ class Counts:
     def passes(self, n_tokens: float) -> float:
         """Return the work of so many tokens that pass all blocks, each of which is read."""
         return n_tokens * (self.model.n_layers + self.model.readout_work)
+
+    def decoding(self, n_replies: int, n_tokens: int, at_once: int) -> float:
+        """Return the work of so many replies of so many tokens, of which some are decoded at once.
+
+        A step of few rows takes as long as its blocks at least, whatever their work.
+        """
+        steps = math.ceil(n_replies / at_once) * n_tokens
+        return self.passes(n_replies * n_tokens) + steps * self.model.n_layers * BLOCK_STEP / self.pace
 
     def of_query(self, query: Query) -> float:
         """Return the work of the requests of a query."""

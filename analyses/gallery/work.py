@@ -21,7 +21,8 @@ from analyses import (
     sae_attribution,
     steering,
 )
-from analyses.gallery.counts import Counts
+from analyses.gallery import training
+from analyses.gallery.counts import BLOCK_STEP, Counts
 from analyses.kit import questions
 from analyses.kit.options import Common
 from analyses.kit.study import Condition, Group, Inputs, ask
@@ -29,11 +30,11 @@ from analyses.kit.subject import Subject
 from analyses.kv_attribution import steps
 from analyses.location.sites import sites
 from analyses.logit_lens import conditions as panels
+from analyses.sae_attribution import source
 from mechint.chat.conversations import Conversation
 from mechint.prompts.design import PromptDesign
 from mechint.vectors.extraction import EXTRACTIONS
 
-_BLOCK_STEP = 0.02  # seconds of one block in one step of decoding, whose rows are few: the embedded organism, SmolLM2
 _AT_ONCE = 64  # replies
 _EDGES = 3  # strengths at which other extractions are tried, and at which replies are given
 _TEXT_TOKENS = 100  # of a text of prose and one of the model's own
@@ -57,7 +58,7 @@ def _dose(counts: Counts, config: dose.Config, _inputs: Inputs, subject: Subject
     calls = len(ways) * _EDGES
     units = counts.passes(readings * tried.n_texts * _TEXT_TOKENS)
     units += counts.passes(calls * len(subject.concepts) * tried.n_requests * tried.n_tokens)
-    units += calls * tried.n_tokens * counts.model.n_layers * _BLOCK_STEP / counts.pace
+    units += calls * tried.n_tokens * counts.model.n_layers * BLOCK_STEP / counts.pace
     return units + sum(counts.extraction(subject, str(way)) for way in ways)
 
 
@@ -111,7 +112,7 @@ def _steering(counts: Counts, config: steering.Config, inputs: Inputs, subject: 
         units += counts.passes(replies * config.max_new_tokens)
         n_vectors = len({condition.unit for condition in steered})
         calls = max(n_vectors, math.ceil(replies / _AT_ONCE)) if n else 0
-        units += calls * config.max_new_tokens * counts.model.n_layers * _BLOCK_STEP / counts.pace
+        units += calls * config.max_new_tokens * counts.model.n_layers * BLOCK_STEP / counts.pace
     return units
 
 
@@ -147,9 +148,10 @@ def _patches(counts: Counts, config: kv_attribution.Config, chat: Conversation) 
     return patched + counts.passes(_GRADIENTS * (filled + suffix))
 
 
-def _sae_attribution(counts: Counts, _config: sae_attribution.Config, inputs: Inputs, subject: Subject) -> float:
+def _sae_attribution(counts: Counts, config: sae_attribution.Config, inputs: Inputs, subject: Subject) -> float:
     passes = len(subject.conditions()) * _FEATURE_PASSES
-    return passes * counts.passes(counts.length(inputs.conversations))
+    trained = training.of_sae(counts, config.sae) if source.is_trained(config.sae) else 0.0
+    return trained + passes * counts.passes(counts.length(inputs.conversations))
 
 
 # An analysis that is not named here asks each of its conversations under each vector.

@@ -163,7 +163,12 @@ def path(text: str) -> Path:
 
 
 def source(text: str) -> int | str:
-    """Parse what names an SAE: the layer of an embedded one as a number, anything else as it is; an argument type."""
+    """Parse what names an SAE: the layer of an embedded one as a number, anything else as it is; an argument type.
+
+    That is a place, or `trained`, with its layer if need be.
+    """
+    if text.startswith("trained:") and not _WHOLE.fullmatch(text.removeprefix("trained:")):
+        raise _refused(text, "trained, or trained:LAYER as in trained:15")
     return whole_number(0, MOST_LAYERS)(text) if text.isdecimal() else location(text)
 
 

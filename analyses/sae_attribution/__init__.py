@@ -38,7 +38,9 @@ class Config(questions.QuestionOptions):
     GROUP: ClassVar[str] = "SAE attribution"
 
     sae: int | str | None = option(
-        "a directory, RELEASE:ID, or an embedded SAE's layer (default: late)", parse=option_types.source
+        "a directory, RELEASE:ID, an embedded SAE's layer (default: late); or trained: on text of the model's own, at "
+        "two thirds of its depth or trained:LAYER, minutes, and kept in the cache folder",
+        parse=option_types.source,
     )
     any_model_sae: bool = option("take it although it says it was trained on another model", default=False)
     attribution: Literal["gradient", "integrated", "patching"] = option(
@@ -63,9 +65,13 @@ def check(config: Config) -> Inputs:
     """Return files, conversations and SAE of a run; raises for all bad input that can be known without a model."""
     checks.check_whole(config, "which features are tested depends on all concepts")
     checks.check_effect(config.sae is None, "an embedded SAE, which is of its model", config, ("any_model_sae",))
+    trained = source.is_trained(config.sae)
+    checks.check_effect(trained, "an SAE that is trained, which is of its model", config, ("any_model_sae",))
     checks.check_effect(config.features is not None, "--features", config, ("top",))
     checks.check_effect(config.conversations is not None, "--conversations", config, questions.WORDED)
     files = checks.check_common(config, NAME)
+    if trained:
+        source.check_trained(config.sae, files.checkpoint)
     sae = source.config_of(config.sae, config.model)
     if sae is not None:
         source.check(sae, config.model, files.checkpoint, config.features, any_model=config.any_model_sae)
@@ -98,11 +104,10 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     """Return all that was measured in every case, of which `part` says what it is, and a text with activations."""
     from analyses.sae_attribution import measures
     from analyses.sae_attribution.cases import Study
-    from mechint.attribution.features import loading
 
     subject = Subject.of(config, inputs.files, NAME)
-    source = config.sae if inputs.sae is None else inputs.sae
-    dictionary = loading.load(subject.model, source, any_model=config.any_model_sae)
+    with sparing_threads(subject.model):
+        dictionary = source.load(subject.model, config.sae, inputs.sae, any_model=config.any_model_sae)
     if config.features is not None:
         dictionary.check_features(config.features)
     measured = Study(subject, dictionary, config.attribution)

@@ -57,7 +57,7 @@ def _caption(measured: Measured, facts: Facts) -> str:
 
 
 def _model_and_sae(facts: Facts) -> str:
-    return f"{facts.model.short_name}, SAE {facts.sae.name}"
+    return f"{facts.model.short_name}, {facts.sae.caption}"
 
 
 def features(measured: Measured, facts: Facts, method: str) -> go.Figure:

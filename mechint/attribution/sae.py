@@ -1,6 +1,7 @@
 """Which features of a sparse autoencoder carry the signal from an injected cache to the answer, and are they causes?
 
     sae = mi.sae.load(model)                              # or a directory, or "release:id" of a published SAE
+    sae = mi.sae.train(model)                             # or one that is trained now, on text of the model's own
     states = mi.sae.read(model, question, [mi.CLEAN, steer], sae)
     states.quality                                        # how well the SAE rebuilds the stream there, first of all
     table = mi.sae.attribute(states, clean=0, injected=1) # features, SAE error and cache: they sum to the total
@@ -30,6 +31,8 @@ from mechint.attribution.features.necessity import measure, necessity, sufficien
 from mechint.attribution.features.recovery import curves
 from mechint.attribution.features.steered_turns import prefix_acts
 from mechint.attribution.features.steering_attribution import steering_attribution
+from mechint.attribution.features.trained import train
+from mechint.attribution.features.training import SAERecipe
 from mechint.attribution.features.verdict import Rule, verdict
 from mechint.attribution.reading import Reading
 from mechint.base.progress import Progress
@@ -38,6 +41,7 @@ from mechint.chat.conversations import Conversation
 from mechint.chat.tokens import Answers
 from mechint.interventions.specifications import Intervention
 from mechint.models.model import Model
+from mechint.readouts.own_text import TextRecipe
 
 __all__ = [
     "Case",
@@ -45,6 +49,8 @@ __all__ = [
     "FeatureReading",
     "Quality",
     "Rule",
+    "SAERecipe",
+    "TextRecipe",
     "ablate",
     "attribute",
     "attribute_all",
@@ -67,6 +73,7 @@ __all__ = [
     "recovered_by_top",
     "steering_attribution",
     "sufficiency",
+    "train",
     "trials",
     "use",
     "verdict",

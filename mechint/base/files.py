@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -48,8 +49,7 @@ def replace_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent, path.stem)
-        prefix = f".{path.stem[:_STEM]}.{_writer()}."
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=temporary_prefix(path.stem), suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         write(temporary)
@@ -80,6 +80,21 @@ def remove_abandoned(directory: Path, stem: str | None = None) -> None:
         match = _TEMPORARY.fullmatch(entry.name)
         if match and (stem is None or match["stem"] == stem[:_STEM]) and _is_abandoned(entry, match):
             Path(entry.path).unlink(missing_ok=True)
+
+
+def remove_abandoned_folders(directory: Path) -> None:
+    """Remove temporary folders, named by `temporary_prefix`, whose writer has died."""
+    with os.scandir(directory) as entries:
+        hidden = [entry for entry in entries if entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)]
+    for entry in hidden:
+        match = _TEMPORARY.fullmatch(entry.name)
+        if match and _is_abandoned(entry, match):
+            shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def temporary_prefix(stem: str) -> str:
+    """Return how the name of a temporary file or folder begins: hidden, with its target's stem and who writes it."""
+    return f".{stem[:_STEM]}.{_writer()}."
 
 
 def _is_abandoned(entry: os.DirEntry[str], match: re.Match[str]) -> bool:

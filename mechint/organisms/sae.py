@@ -9,19 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechint.attribution.features.training import QualityRow, SAERecipe, quality, train_sae
 from mechint.base.errors import MechintError
 from mechint.base.files import check_writable
 from mechint.figures import sae_quality, save_all
-from mechint.models.backends.versions import require_sae_lens
 from mechint.organisms import SAE_LAYERS, organism_path
 from mechint.organisms.record import RECORD, read_record
 from mechint.organisms.training.data import draw_batches
@@ -32,7 +32,6 @@ from mechint.organisms.training.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from sae_lens import TopKTrainingSAE
     from transformers import Qwen2ForCausalLM
 
 QUALITY = "quality.json"
@@ -42,25 +41,9 @@ QUALITY = "quality.json"
 class SAEConfig:
     """Size, training and data of an SAE."""
 
-    d_sae: int = 1024
-    k: int = 16
-    samples: int = 3_000_000
-    batch: int = 2048
-    learning_rate: float = 1e-3
+    training: SAERecipe
     data_steps: int = 60
     held_out_steps: int = 6
-    seed: int = 0
-
-
-class QualityRow(TypedDict):
-    """Reconstruction and sparsity of an SAE on tokens that it was not trained on, see `quality`."""
-
-    explained_variance: float
-    l0: float
-    dead: float
-    tokens: int
-    frequency: list[float]
-    error: list[float]
 
 
 @torch.no_grad()
@@ -81,78 +64,6 @@ def activations(
     return {layer: torch.cat(parts) for layer, parts in residuals.items()}
 
 
-def batches(tokens: Float[Tensor, "token d_model"], size: int, seed: int) -> Iterator[Float[Tensor, "batch d_model"]]:
-    """Yield shuffled batches without end."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(len(tokens), generator=generator)
-        for start in range(0, len(order) - size + 1, size):
-            yield tokens[order[start : start + size]]
-
-
-def train_sae(tokens: Float[Tensor, "token d_model"], layer: int, config: SAEConfig) -> TopKTrainingSAE:
-    """Return an SAE of one layer's activations, trained by SAE Lens; the scale of its input is folded in."""
-    require_sae_lens()
-    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
-    from sae_lens.config import SAETrainerConfig
-    from sae_lens.saes.sae import SAEMetadata
-    from sae_lens.training.sae_trainer import SAETrainer
-
-    torch.manual_seed(config.seed)
-    shape = TopKTrainingSAEConfig(
-        d_in=tokens.shape[1],
-        d_sae=config.d_sae,
-        k=config.k,
-        normalize_activations="expected_average_only_in",
-        metadata=SAEMetadata(
-            model_name="organism",
-            hook_name=f"blocks.{layer}.hook_resid_post",
-            hook_layer=layer,
-            prepend_bos=False,
-            context_size=1024,
-        ),
-    )
-    trainer = SAETrainer(
-        cfg=SAETrainerConfig(
-            total_training_samples=config.samples,
-            train_batch_size_samples=config.batch,
-            lr=config.learning_rate,
-            lr_end=config.learning_rate / 10,
-            lr_scheduler_name="cosineannealing",
-            lr_warm_up_steps=100,
-            dead_feature_window=200,
-            n_batches_for_norm_estimate=20,
-        ),
-        sae=TopKTrainingSAE(shape),
-        data_provider=batches(tokens, config.batch, config.seed),
-    )
-    sae: TopKTrainingSAE = trainer.fit()
-    return sae
-
-
-@torch.no_grad()
-def quality(sae: TopKTrainingSAE, tokens: Float[Tensor, "token d_model"]) -> QualityRow:
-    """Return reconstruction and sparsity on tokens that training did not see.
-
-    `explained_variance` is 1 - |x - x'|^2 / |x - mean|^2 over all tokens; `l0` features are active per token; `dead` is
-    the share of features that never are; `frequency` holds each feature's share of tokens, `error` the relative
-    error |x - x'| / |x| of a thousand tokens.
-    """
-    features = sae.encode(tokens)
-    rebuilt = sae.decode(features)
-    missed, spread = (tokens - rebuilt).pow(2).sum(), (tokens - tokens.mean(0)).pow(2).sum()
-    frequency = (features > 0).float().mean(0)
-    error = (tokens - rebuilt).norm(dim=1) / tokens.norm(dim=1)
-    return {
-        "explained_variance": float(1 - missed / spread),
-        "l0": float((features > 0).float().sum(1).mean()),
-        "dead": float((frequency == 0).float().mean()),
-        "tokens": len(tokens),
-        "frequency": [round(value, 6) for value in frequency.tolist()],
-        "error": [round(value, 4) for value in error[:: max(1, len(error) // 1000)].tolist()],
-    }
-
-
 def make(model_directory: Path, layer: int, out: Path, config: SAEConfig) -> QualityRow:
     """Train the SAE of one layer, write it in SAE Lens' format with its quality, and return that."""
     from transformers import AutoModelForCausalLM
@@ -162,15 +73,16 @@ def make(model_directory: Path, layer: int, out: Path, config: SAEConfig) -> Qua
     model: Qwen2ForCausalLM = AutoModelForCausalLM.from_pretrained(
         model_directory, dtype=torch.float32, attn_implementation=register()
     )
-    name = f"{config.seed}/sae"
-    sae = train_sae(activations(model, model_directory, [layer], name, config.data_steps)[layer], layer, config)
+    name = f"{config.training.seed}/sae"
+    residuals = activations(model, model_directory, [layer], name, config.data_steps)[layer]
+    sae = train_sae(residuals, layer, config.training, "organism")
     held_out = activations(model, model_directory, [layer], f"{name}/held out", config.held_out_steps)[layer]
     measured = quality(sae, held_out)
     sae.save_inference_model(out)
     record = {
         "layer": layer,
         "model_sha256": read_record(model_directory)["sha256"],
-        "config": vars(config),
+        "config": asdict(config),
         **measured,
     }
     (out / QUALITY).write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -202,9 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     torch.set_num_threads(options.threads)
+    config = SAEConfig(SAERecipe(d_sae=1024, k=16, samples=3_000_000, seed=options.seed))
     qualities: dict[int, QualityRow] = {}
     for layer in options.layers:
-        qualities[layer] = make(options.model, layer, options.out / f"resid_post.{layer}", SAEConfig(seed=options.seed))
+        qualities[layer] = make(options.model, layer, options.out / f"resid_post.{layer}", config)
         sys.stdout.write(f"{_described(layer, qualities[layer])}\n")
     save_all({"sae_quality": figure(qualities)}, options.figures)
     return 0

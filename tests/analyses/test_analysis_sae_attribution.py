@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -19,16 +20,24 @@ from whole_runs import Readings
 import mechint as mi
 from analyses import sae_attribution
 from analyses.kit import cli
+from analyses.kit.facts import read
+from analyses.kit.record import as_json
+from analyses.sae_attribution import source
+from analyses.sae_attribution.facts import Facts
+from analyses.sae_attribution.figures import text
 from analyses.sae_attribution.measures import Measured, by_unit, plan, quality, split
-from mechint.attribution.features import loading
+from mechint.attribution.features import loading, trained
 from mechint.attribution.features.attribution import attribute
 from mechint.attribution.features.clamping import ablate
 from mechint.attribution.features.feature_reading import FeatureReading
+from mechint.attribution.features.trained import Training
+from mechint.attribution.features.training import SAERecipe
 from mechint.attribution.reading import Reading
 from mechint.base.errors import MechintError
 from mechint.interventions import specifications as interventions
 from mechint.organisms import PLANTED, organism_path
 from mechint.organisms.planted.planting import Planted
+from mechint.readouts.own_text import TextRecipe
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
 LAYERS = [1, 2]  # the usual ones for four blocks
@@ -340,3 +349,48 @@ def test_both_backends_attribute_alike(inputs: list[str], sae: Path, whole: Path
     found = split(rows)["attribution"].set_index(KEYS)["attribution"]
     other = pd.read_parquet(whole / "table.parquet").set_index(KEYS)["attribution"]
     np.testing.assert_allclose(found, other.loc[found.index], atol=1e-3)
+
+
+@pytest.fixture
+def short_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SAEs are trained in a moment, and kept in a folder of the test's own."""
+    monkeypatch.setenv("MECHINT_CACHE", str(tmp_path / "cache"))
+    usual = Training.usual.__func__  # type: ignore[attr-defined]
+    recipe = SAERecipe(d_sae=64, k=4, samples=2_000, batch=64, warm_up=5)
+    text = TextRecipe(prompts=9, samples=2, max_new_tokens=6)
+
+    def short(cls: type[Training], model: mi.Model, layer: int | None = None) -> Training:
+        return dataclasses.replace(usual(cls, model, layer), recipe=recipe, text=text)
+
+    monkeypatch.setattr(Training, "usual", classmethod(short))
+
+
+@pytest.mark.usefixtures("short_training")
+def test_an_sae_is_trained_where_one_is_wanted_and_its_quality_is_recorded(
+    inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["--concepts", "cats", "--n-random", "0", "--top", "2", "--attribution", "gradient", "--sae", "trained:2"]
+    config = sae_attribution.ANALYSIS.parsed([*inputs, *few, "--out", str(tmp_path)])
+    rows, run_facts = sae_attribution.compute(config, sae_attribution.check(config))
+    assert read(Facts, as_json(run_facts)) == run_facts, "as a record has it"
+    assert run_facts.sae.name == "trained resid_post.2"
+    caption = text(Measured.of(rows), run_facts).layout.title.subtitle.text
+    assert "tokens of the model's own text" in caption.replace("<br>", " ")
+    monkeypatch.setattr(trained, "train_sae", lambda *_: pytest.fail("trained again"))
+    kept = source.load(mi.load(inputs[1]), "trained:2", None, any_model=False)
+    assert kept.held_out == run_facts.sae.held_out
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--sae", "trained:4"], "an SAE at layer 4"),
+        (["--sae", "trained", "--any-model-sae"], "--any-model-sae with an SAE that is trained"),
+    ],
+)
+def test_an_sae_that_cannot_be_trained_is_refused_before_the_model_is_loaded(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+) -> None:
+    assert sae_attribution.main([*inputs, *argv, "--out", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err

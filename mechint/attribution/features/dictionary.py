@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mechint.attribution.features.centring import centred, centres, reads_centred
 from mechint.attribution.features.config import check_shape, layer_of
+from mechint.attribution.features.held_out import HeldOut
 from mechint.base.errors import FeatureWarning, SAEMismatchError, UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Dictionary:
     SAE's bias and all that it leaves out. For an SAE without normalisation of its input they are SAE Lens' own; one
     that normalises each position has them times that position's scale. Whatever dtype an SAE was saved in, it computes
     in float32. One that is `centred` reads residuals without their mean over `d_model` (see `centring`); `centrable`
-    says that the model would allow it.
+    says that the model would allow it. `held_out` tells of one that `train` has made how well it does on other tokens.
     """
 
     sae: AnySAE
@@ -48,6 +49,7 @@ class Dictionary:
     name: str
     centred: bool = False
     centrable: bool = False
+    held_out: HeldOut | None = None
 
     @property
     def d_sae(self) -> int:
