@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from analyses import WITHOUT_MODEL, calibration
 from analyses.gallery import work
-from analyses.gallery.counts import Counts
+from analyses.gallery.counts import Counts, Unread
 from analyses.gallery.cuts import Scope
 from analyses.kit import checks
 from analyses.kit.dose import Dose, default_concepts, usual_dose
@@ -32,7 +32,11 @@ _ORGANISM = "organism"  # as large as the others of its family
 
 
 class Costs:
-    """The expected seconds of analyses on the model that some options name, which is loaded and timed once."""
+    """The expected seconds of analyses on the model that some options name, which is loaded and timed once.
+
+    What is read of models for vectors is kept, so the first analysis that needs it pays for all: for its uncut vectors
+    even when it is cut itself, as those after it may need them.
+    """
 
     def __init__(self, config: Common) -> None:
         begun = time.monotonic()
@@ -40,6 +44,7 @@ class Costs:
         self._loading = time.monotonic() - begun
         self._counts: dict[str, Counts] = {}
         self._dose: Dose | None = None
+        self._payers: dict[Unread, str] = {}
 
     def seconds(self, name: str, argv: Sequence[str]) -> float:
         """Return how long an analysis is expected to take with the options of a command line."""
@@ -50,11 +55,9 @@ class Costs:
         inputs = analysis.check(config)
         if name == calibration.NAME:
             return BESIDE + self._loading + self._calibration(config, inputs)
-        counts = self._counts_of(config.model)
-        subject = self._subject(config, inputs)
-        of_analysis = work.OF_ANALYSIS.get(name, work.every_vector)
-        units = of_analysis(counts, config, inputs, subject) + counts.extraction(subject)
-        return BESIDE + self._loading + counts.pace * units
+        counts, subject = self._counts_of(config.model), self._subject(config, inputs)
+        units = work.OF_ANALYSIS.get(name, work.every_vector)(counts, config, inputs, subject)
+        return BESIDE + self._loading + counts.pace * (units + self._extraction(name, counts, config, subject))
 
     def scope(self, name: str, argv: Sequence[str]) -> Scope:
         """Return what the steps of an analysis depend on."""
@@ -78,6 +81,7 @@ class Costs:
 
     def _calibration(self, config: calibration.Config, chats_of: Mapping[str, Sequence[Conversation]]) -> float:
         seconds = 0.0
+        subjects: dict[str, Subject] = {}
         for reader in config.readers:
             counts = self._counts_of(config.model if reader.model == config.model else _ORGANISM)
             chats = chats_of[reader.document]
@@ -91,9 +95,21 @@ class Costs:
                     else stand_in(reader_config, counts.model, usual_dose(reader_config, counts.model))
                 )
                 group = Group(chats, subject.conditions())
-                units += counts.of_query(ask(counts.model, [group])) + counts.extraction(subject)
+                units += counts.of_query(ask(counts.model, [group]))
+                subjects[reader.model] = subject
             seconds += counts.pace * units
+        for name, subject in subjects.items():
+            counts = self._counts_of(config.model if name == config.model else _ORGANISM)
+            seconds += counts.pace * self._extraction(calibration.NAME, counts, config, subject)
         return seconds
+
+    def _extraction(self, name: str, counts: Counts, config: Common, subject: Subject) -> float:
+        """Return the work of what an analysis is the first to read of a model, now or when it was counted before."""
+        for way in work.ways(config):
+            for prompt in counts.unread(subject, way):
+                self._payers.setdefault(prompt, name)
+        paid = [prompt for prompt, payer in self._payers.items() if payer == name]
+        return counts.extraction([prompt for prompt in paid if prompt.model == counts.identity])
 
     def _counts_of(self, name: str) -> Counts:
         if name not in self._counts:

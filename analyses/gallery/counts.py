@@ -6,10 +6,11 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from analyses.kit.dose import method_of, other_concepts
+from analyses.kit.dose import method_of, other_concepts, vectors_cache
 from analyses.kit.record import sparing_threads
 
 if TYPE_CHECKING:
@@ -19,9 +20,19 @@ if TYPE_CHECKING:
     from mechint.chat.conversations import Conversation
     from mechint.interventions.specifications import Intervention
     from mechint.models.model import Model
+    from mechint.vectors.extraction_inputs import Inputs
 
 _TIMES = 7  # that the pace is measured
 BLOCK_STEP = 0.02  # seconds of one block in one step of decoding, whose rows are few: the embedded organism, SmolLM2
+
+
+@dataclasses.dataclass(frozen=True)
+class Unread:
+    """A prompt that is to be read for vectors: of which model (its identity), and how."""
+
+    model: str
+    reading: str
+    conversation: Conversation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +45,8 @@ class Counts:
     model: Model
     pace: float
     _tokens: dict[Conversation, tuple[int, ...]] = dataclasses.field(default_factory=dict, repr=False)
+    _inputs: dict[str, Inputs] = dataclasses.field(default_factory=dict, repr=False)
+    _unread: dict[tuple[str, str], list[Unread]] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     def timed(cls, model: Model, config: Common) -> Counts:
@@ -50,6 +63,11 @@ class Counts:
         with sparing_threads(model):
             tokens = model.tokenizer.encode(text)
             return cls(model, statistics.median(pace(model, tokens, options) for _ in range(_TIMES)))
+
+    @cached_property
+    def identity(self) -> str:
+        """The model's identity, for which all of its weights are hashed."""
+        return self.model.identity
 
     def tokens(self, chat: Conversation) -> tuple[int, ...]:
         """Return the token ids of a conversation."""
@@ -98,19 +116,44 @@ class Counts:
                 work += self.steered(chats, 1, _first_layer(intervention), layers_read)
         return work
 
-    def extraction(self, subject: Subject, way: str | None = None) -> float:
-        """Return the work of making the concept vectors of a run (None: in its usual way), unless they are files."""
+    def unread(self, subject: Subject, way: str | None = None) -> list[Unread]:
+        """Return what is yet to be read of the model for the concept vectors of a run (None: in its usual way).
+
+        Nothing for vectors that are files, or that are kept of earlier runs.
+        """
+        if subject.config.vectors is not None:
+            return []
+        extraction = way or method_of(subject.config, self.model, subject.dose)
+        prompts = [prompt for name in subject.concepts for prompt in self._unread_of(name, extraction)]
+        return list(dict.fromkeys(prompts))
+
+    def _unread_of(self, concept: str, way: str) -> list[Unread]:
+        """Return what is yet to be read for the vector of one concept, as it was when this was asked first."""
+        if (concept, way) not in self._unread:
+            inputs = self._inputs_of(way)
+            rows = [prompts for prompts in inputs.prompts_of_rows(concept) if not inputs.is_kept(prompts)]
+            reading = f"{inputs.extraction.method}/{inputs.extraction.read}"
+            self._unread[concept, way] = [
+                Unread(self.identity, reading, prompt.conversation) for prompts in rows for prompt in prompts
+            ]
+        return self._unread[concept, way]
+
+    def _inputs_of(self, way: str) -> Inputs:
         from mechint.prompts.design import PromptDesign
         from mechint.vectors.extraction import Extraction
         from mechint.vectors.extraction_inputs import Inputs
+        from mechint.vectors.kept_rows import KeptRows
 
-        if subject.config.vectors is not None:
-            return 0.0
-        extraction = Extraction.parse(way or method_of(subject.config, self.model, subject.dose))
-        others = other_concepts(self.model) if extraction.against == "others" else ()
-        inputs = Inputs(self.model, PromptDesign.load(self.model.prompts), extraction, others)
-        prompts = {prompt.conversation for name in subject.concepts for prompt in inputs.prompts(name)}
-        return self.length(list(prompts)) * self.model.n_layers
+        if way not in self._inputs:
+            extraction, cache = Extraction.parse(way), vectors_cache()
+            others = other_concepts(self.model) if extraction.against == "others" else ()
+            kept = None if cache is None else KeptRows(cache)
+            self._inputs[way] = Inputs(self.model, PromptDesign.load(self.model.prompts), extraction, others, kept)
+        return self._inputs[way]
+
+    def extraction(self, unread: Sequence[Unread]) -> float:
+        """Return the work of reading that."""
+        return self.length([prompt.conversation for prompt in unread]) * self.model.n_layers
 
 
 def _n_shared(first: Sequence[int], second: Sequence[int]) -> int:

@@ -58,8 +58,15 @@ def _dose(counts: Counts, config: dose.Config, _inputs: Inputs, subject: Subject
     calls = len(ways) * _EDGES
     units = counts.passes(readings * tried.n_texts * _TEXT_TOKENS)
     units += counts.passes(calls * len(subject.concepts) * tried.n_requests * tried.n_tokens)
-    units += calls * tried.n_tokens * counts.model.n_layers * BLOCK_STEP / counts.pace
-    return units + sum(counts.extraction(subject, str(way)) for way in ways)
+    return units + calls * tried.n_tokens * counts.model.n_layers * BLOCK_STEP / counts.pace
+
+
+def ways(config: Common) -> list[str | None]:
+    """Return the ways in which a run extracts vectors (None: its usual one)."""
+    if not isinstance(config, dose.Config):
+        return [None]
+    listed = EXTRACTIONS if config.extractions is None else config.extractions
+    return [None, *map(str, listed)]
 
 
 def _logit_lens(counts: Counts, config: logit_lens.Config, inputs: logit_lens.LensInputs, subject: Subject) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from analyses.kit.checks import check_layers
@@ -11,6 +12,7 @@ from analyses.kit.dose_proposal import Proposal
 from analyses.kit.option_types import format_layers
 from analyses.kit.options import Common
 from mechint import organisms
+from mechint.base.cache_folder import cache_folder
 from mechint.base.errors import LayerRangeError
 from mechint.vectors import presets
 
@@ -157,7 +159,8 @@ def extracted_vectors(
 ) -> dict[str, ConceptVector]:
     """Return vectors of concepts (None: `--concepts`) from the model; kept with results, reused if all is equal.
 
-    Where a method takes concepts against others, these are the same whichever concepts a run asks about.
+    What was read of the model is kept in the cache folder, for all analyses and runs. Where a method takes concepts
+    against others, these are the same whichever concepts a run asks about.
     """
     from mechint.vectors.extract import Extraction, extract
 
@@ -165,7 +168,15 @@ def extracted_vectors(
     names = default_concepts(model) if requested is None else requested
     others = other_concepts(model) if Extraction.parse(method).against == "others" else None
     directory = config.out / analysis / "vectors" if analysis else None
-    return extract(model, names, method, directory=directory, others=others, progress=True)
+    return extract(model, names, method, directory=directory, others=others, cache=vectors_cache(), progress=True)
+
+
+def vectors_cache() -> Path | None:
+    """Return the folder of what was read of models for vectors; None for a user without a home folder."""
+    try:
+        return cache_folder() / "vectors"
+    except RuntimeError:
+        return None
 
 
 def default_concepts(model: Model) -> tuple[str, ...]:

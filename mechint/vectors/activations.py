@@ -129,8 +129,12 @@ def chat(text: str, beginning: str = "") -> Conversation:
 
 def about_model(model: Model) -> dict[str, JSON]:
     """Return the provenance of all that is read from a model: its name and identity, and the software's versions."""
-    versions: dict[str, JSON] = {name: _version(name) for name in _PACKAGES}
-    return {"model": model.name, "revision": model.revision, "identity": model.identity, "versions": versions}
+    return {"model": model.name, "revision": model.revision, "identity": model.identity, "versions": versions()}
+
+
+def versions() -> dict[str, JSON]:
+    """Return the versions of the software that reads activations."""
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def _templated(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence[int]]:

@@ -30,6 +30,7 @@ from mechint.vectors.concept_vectors import ConceptVector, load_cached
 from mechint.vectors.contrast import contrast_of, model_contrast, paired_direction
 from mechint.vectors.extraction import EXTRACTIONS, METHODS, Extraction
 from mechint.vectors.extraction_inputs import Inputs, checked_names, other_concepts
+from mechint.vectors.kept_rows import KeptRows
 
 # Gives what a method finds for one concept, at every layer.
 Method = Callable[[str], Float[Tensor, "layer d_model"]]
@@ -115,6 +116,7 @@ def extract(
     directory: str | Path | None = None,
     *,
     others: Sequence[str] | None = None,
+    cache: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, ConceptVector]:
     """Return vectors by concept, taking those stored in `directory` that were made from exactly the same inputs.
@@ -125,12 +127,15 @@ def extract(
     cosine is near -1/(K-1), however much of them is their own.
 
     Weights, prompts as tokens, and method must match by hash; anything else is extracted again and stored in its place,
-    each as soon as it is known. `progress=True` shows a bar. Raises UsageError for an unknown method, for fewer than
-    two others or others that play no part, and for paired prompts that have no word in the concept's place.
+    each as soon as it is known. `cache` is a folder in which what was read of the prompts about each concept is kept,
+    for calls with other concepts, and against others, too. `progress=True` shows a bar. Raises UsageError for an
+    unknown method, for fewer than two others or others that play no part, and for paired prompts that have no word in
+    the concept's place.
     """
     names = checked_names(concepts)
     extraction = method if isinstance(method, Extraction) else Extraction.parse(method)
-    inputs = Inputs(model, _design(model, design), extraction, other_concepts(extraction, names, others))
+    kept = None if cache is None else KeptRows(Path(cache))
+    inputs = Inputs(model, _design(model, design), extraction, other_concepts(extraction, names, others), kept)
     if directory is None:
         return {vector.name: vector for vector in _each(inputs, names, progress=progress)}
     paths = {concept: Path(directory) / f"{concept}.{inputs.label}.safetensors" for concept in names}
@@ -165,17 +170,23 @@ def _each(inputs: Inputs, concepts: Sequence[str], *, progress: bool) -> Iterato
 
 
 def _by_pairs(inputs: Inputs) -> Method:
-    baseline = inputs.read(inputs.paired_prompts())
+    baseline = inputs.paired_prompts()
+
+    @functools.cache
+    def read_baseline() -> Float[Tensor, "layer pair d_model"]:
+        return inputs.read(baseline)
 
     def rows(concept: str) -> Float[Tensor, "layer d_model"]:
-        return paired_direction(inputs.read(inputs.concept_prompts([concept])) - baseline)
+        prompts = inputs.concept_prompts([concept])
+        return inputs.rows([*prompts, *baseline], lambda: paired_direction(inputs.read(prompts) - read_baseline()))
 
     return rows
 
 
 def _by_difference(inputs: Inputs) -> Method:
     def mean(words: Sequence[str]) -> Float[Tensor, "layer d_model"]:
-        return inputs.read(inputs.concept_prompts(words)).mean(1)
+        prompts = inputs.concept_prompts(words)
+        return inputs.rows(prompts, lambda: inputs.read(prompts).mean(1))
 
     if inputs.others:  # the baseline would be subtracted from a concept and from the others
         return lambda concept: mean([concept])

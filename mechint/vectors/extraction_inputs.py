@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,16 +24,21 @@ from mechint.vectors.extraction_prompts import (
     paired_prompts,
     reading,
 )
+from mechint.vectors.kept_rows import KeptRows, rows_key, surroundings
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What the vectors of a call are made from; `others` are empty against the baseline."""
+    """What the vectors of a call are made from; `others` are empty against the baseline.
+
+    `kept` holds rows that were made before (None: they are made in any case).
+    """
 
     model: Model
     design: PromptDesign
     extraction: Extraction
     others: tuple[str, ...]
+    kept: KeptRows | None = None
     _readings: dict[Prompt, Reading] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +70,24 @@ class Inputs:
             return self.concept_prompts(words if self.others else [*words, *self.design.extraction.baseline_words])
         return [prompt for word in words for prompt in self.concept_prompts([word])] + self.paired_prompts()
 
+    def prompts_of_rows(self, concept: str) -> list[list[Prompt]]:
+        """Return the prompts of all rows that a vector is made of: the concept's own, and those of its others."""
+        words = [concept, *self.others_of(concept)]
+        if self.extraction.method == "paired_pca":
+            return [[*self.concept_prompts([word]), *self.paired_prompts()] for word in words]
+        baseline = [] if self.others else [self.concept_prompts(self.design.extraction.baseline_words)]
+        return [self.concept_prompts([word]) for word in words] + baseline
+
+    def is_kept(self, prompts: Sequence[Prompt]) -> bool:
+        """Whether the rows that are made of some prompts need not be made again."""
+        return self.kept is not None and self.kept.holds(self.model, self._rows_key(prompts))
+
+    def rows(
+        self, prompts: Sequence[Prompt], make: Callable[[], Float[Tensor, "layer d_model"]]
+    ) -> Float[Tensor, "layer d_model"]:
+        """Return the rows that are made of some prompts, or were before."""
+        return make() if self.kept is None else self.kept.rows(self.model, self._rows_key(prompts), make)
+
     def read(self, prompts: Sequence[Prompt]) -> Float[Tensor, "layer prompt d_model"]:
         """Return `resid_post` of each prompt where the extraction reads it, at every layer, in float32."""
         readings = [self._reading(prompt) for prompt in prompts]
@@ -72,7 +96,7 @@ class Inputs:
     def key(self, concept: str) -> str:
         """Hash of all that a vector depends on: weights, method, others, and the prompts as tokens."""
         readings = [self._reading(prompt) for prompt in self.prompts(concept)]
-        parts = [self.model.identity, self.label, json.dumps([r.tokens for r in readings])]
+        parts = [str(self._origin["identity"]), self.label, json.dumps([r.tokens for r in readings])]
         if self.extraction != Extraction(self.extraction.method):
             parts.append(json.dumps([self.others_of(concept), [r.positions for r in readings]]))
         return sha256(*(dependency.encode() for dependency in parts))
@@ -88,7 +112,19 @@ class Inputs:
             "prompts": self.design.name,
             "prompts_sha256": sha256(texts.encode()),
         }
-        return {**about_model(self.model), **recipe, "key": self.key(concept)}
+        return {**self._origin, **recipe, "key": self.key(concept)}
+
+    @cached_property
+    def _origin(self) -> dict[str, JSON]:
+        """Of which model and software; taken once, since all weights are hashed for it."""
+        return about_model(self.model)
+
+    @cached_property
+    def _around(self) -> str:
+        return surroundings(self.model, str(self._origin["identity"]))
+
+    def _rows_key(self, prompts: Sequence[Prompt]) -> str:
+        return rows_key(self._around, self.extraction.method, [self._reading(prompt) for prompt in prompts])
 
     def _beginnings(self) -> Sequence[str]:
         """Return the beginnings of the reply: only in pairs, and what is read before the reply does not see them."""

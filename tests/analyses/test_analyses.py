@@ -20,6 +20,7 @@ from analyses import logit_lens
 from analyses.kit import dose as doses
 from analyses.kit import option_types, questions
 from analyses.kit.dose import Placement, sweep_placements
+from analyses.kit.options import Common
 from mechint.base.errors import LayerRangeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,6 +130,24 @@ def test_vectors_come_from_the_model_and_are_kept_where_none_are_given(
     assert record["conversations"] == ["question"]
     doses = [receipt["layers"]["1"][3] for receipt in record["receipts"] if receipt["kind"] == "injected"]
     assert doses == pytest.approx([2.0] * len(doses), rel=1e-3)
+
+
+def test_a_second_analysis_reads_nothing_of_the_model_for_its_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECHINT_CACHE", str(tmp_path / "cache"))
+    model, method = mi.load("organism"), "mean_difference/concept/others"
+    first = Common(out=tmp_path / "first", concepts=("cats", "bread"))
+    second = dataclasses.replace(first, out=tmp_path / "second")
+    fewer = dataclasses.replace(first, concepts=("bread",))
+    vectors = doses.extracted_vectors(first, model, "detection", method=method)
+    monkeypatch.setattr("mechint.vectors.extraction_inputs.residuals_over", lambda *_: pytest.fail("it was read again"))
+    again = doses.extracted_vectors(second, model, "controls", method=method)
+    for concept, vector in vectors.items():
+        assert again[concept].fingerprint() == vector.fingerprint()
+        assert again[concept].provenance == vector.provenance
+    alone = doses.extracted_vectors(fewer, model, "", method=method)
+    assert alone["bread"].fingerprint() == vectors["bread"].fingerprint()
 
 
 def test_the_gallery_shows_every_figure_with_its_command(

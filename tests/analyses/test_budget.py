@@ -13,19 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from whole_runs import refusal
 
+import mechint as mi
 from analyses import ANALYSES, WITHOUT_MODEL, controls, detection
 from analyses import all as gallery
 from analyses.gallery import budget, cuts, page, planning
 from analyses.gallery.budget import Entry, Plan, Rung
 from analyses.gallery.costs import Costs
+from analyses.gallery.counts import Counts
 from analyses.kit import declarations
-from analyses.kit.dose import Dose
+from analyses.kit.dose import Dose, extracted_vectors
 from analyses.kit.options import Common
 from mechint.base.errors import UsageError
 
 NAMES = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "money")
 SCOPE = cuts.Scope(NAMES, Dose((10, 11), None, 0.3, "default"), 30)
 RUNGS = st.lists(st.floats(1, 5000), min_size=1, max_size=6, unique=True).map(lambda costs: sorted(costs, reverse=True))
+METHOD = "mean_difference"  # that of the embedded models
 COSTS = st.lists(RUNGS, min_size=1, max_size=5)
 
 
@@ -148,6 +151,29 @@ def test_expected_times_shrink_with_every_step_and_count_all_analyses(tmp_path: 
         if name not in WITHOUT_MODEL and name not in ("calibration", "model_swap"):
             narrow = costs.seconds(name, [*argv, "--concepts=cats,bread,rain,forests", "--n-random=3"])
             assert narrow < wide, name
+
+
+@pytest.mark.usefixtures("quick_analyses")
+def test_the_first_analysis_that_needs_vectors_pays_for_them_and_kept_ones_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MECHINT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Counts, "timed", classmethod(lambda cls, model, _: cls(model, 1.0)))
+    concepts = ("cats", "bread", "rain", "forests")
+    wide = [f"--out={tmp_path}", "--concepts=cats,bread,rain,forests"]
+    narrow, wider = [wide[0], "--concepts=cats,bread"], [wide[0], f"{wide[1]},money"]
+    first, second, third = Costs(Common()), Costs(Common()), Costs(Common())
+    detection_first, controls_second = first.seconds("detection", wide), first.seconds("controls", wide)
+    controls_first, detection_second = second.seconds("controls", wide), second.seconds("detection", wide)
+    extraction = pytest.approx(detection_first - detection_second, rel=0.01)
+    assert controls_first - controls_second == extraction
+    assert detection_first - detection_second > 1000
+    cut = first.seconds("detection", narrow) - second.seconds("detection", narrow)
+    assert cut == extraction, "those after it may need all of them"
+    new = first.seconds("controls", wider) - first.seconds("controls", wide)
+    extracted_vectors(Common(concepts=concepts), mi.load("organism"), "", method=METHOD)
+    assert third.seconds("detection", wide) == pytest.approx(detection_second, rel=0.01), "kept ones cost nothing"
+    assert third.seconds("controls", wider) - third.seconds("controls", wide) == pytest.approx(new, rel=0.01)
 
 
 class Planted:
