@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from mechint.chat.templates import TemplateOptions
     from mechint.chat.tokens import Answers
     from mechint.engine.explain import Explanation, explain
+    from mechint.engine.explain_replies import ReplyExplanation
     from mechint.engine.job import Request
+    from mechint.engine.replies import ReplyRequest
     from mechint.engine.shards import Shard
     from mechint.engine.store import CellStore
     from mechint.figures import explorer
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     from mechint.interventions.prefill import prefill
     from mechint.interventions.receipts import Receipt
     from mechint.interventions.specifications import CLEAN, Filled, Injection, Swap
+    from mechint.interventions.steering_modes import From
     from mechint.models.cache import KVCache
     from mechint.models.model import Model, load, wrap
-    from mechint.readouts.generate import generate
+    from mechint.readouts.generate import generate, replies
     from mechint.readouts.lens import logit_lens
     from mechint.readouts.naming import name_log_probs
     from mechint.readouts.score import score
@@ -67,11 +70,14 @@ _NAMES = {
     "interventions.prefill": "prefill",
     "interventions.receipts": "Receipt",
     "interventions.specifications": "CLEAN Filled Injection Swap",
+    "interventions.steering_modes": "From",
     "engine.explain": "Explanation explain",
+    "engine.explain_replies": "ReplyExplanation",
     "engine.job": "Request",
+    "engine.replies": "ReplyRequest",
     "engine.shards": "Shard",
     "engine.store": "CellStore",
-    "readouts.generate": "generate",
+    "readouts.generate": "generate replies",
     "readouts.lens": "logit_lens",
     "readouts.naming": "name_log_probs",
     "readouts.score": "score",
@@ -90,6 +96,7 @@ __all__ = [
     "Conversation",
     "Explanation",
     "Filled",
+    "From",
     "Injection",
     "KVCache",
     "MechintError",
@@ -97,6 +104,8 @@ __all__ = [
     "Model",
     "Reading",
     "Receipt",
+    "ReplyExplanation",
+    "ReplyRequest",
     "Request",
     "Shard",
     "Swap",
@@ -120,6 +129,7 @@ __all__ = [
     "presets",
     "prompts",
     "render",
+    "replies",
     "sae",
     "save_conversations",
     "score",

@@ -171,7 +171,7 @@ def _read(
         steered += _steered(trial.subject, "random", step, "", list(places))
     clean = {"step": step, **CLEAN}
     rows = plain_text.rows(trial.subject, trial.name, texts, steered, clean=clean, words=trial.words)
-    return rows.drop(columns=["asked", "reference"]).assign(text="", said="", prompt="", stopped=True)
+    return rows.drop(columns=["asked", "reference"]).assign(text="", said="", prompt="", stopped="", steer="")
 
 
 def _conditions(trial: Trial, step: str, where: Mapping[str, Sequence[Place]]) -> Iterator[Condition]:
@@ -229,7 +229,7 @@ def _chunk(trial: Trial, chats: Sequence[Conversation], conditions: Sequence[Con
             chats,
             interventions,
             max_new_tokens=trial.plan.n_tokens,
-            steer_reply=True,
+            steer="everything",
             batch_size=_BATCH if config.batch_size is None else config.batch_size,
             max_memory=config.max_memory,
         )

@@ -102,6 +102,8 @@ def with_ratio(rows: pd.DataFrame) -> pd.DataFrame:
 
     ratios_of: dict[str, list[float]] = {}
     for receipt in rows.attrs["receipts"]:
+        if receipt["layers"] and not receipt["positions"]:
+            continue  # a reply of one token: it was chosen, and none of it was read
         measured = [np.nan if layer[3] is None else layer[3] for layer in receipt["layers"].values()]
         ratios_of.setdefault(receipt["intervention"], []).extend(measured or [0.0])
     means = {name: float(np.mean(ratios)) for name, ratios in ratios_of.items()}

@@ -100,7 +100,7 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     spoken = replies(config, subject, chats, steered)
     words = {name: f" {name}" for name in subject.concepts}
     read = plain_text.rows(subject, NAME, texts, steered, clean=CLEAN, words=words)
-    read = read.assign(text="", said="", mode="", prompt="", prefix="", sample=-1, stopped=True)
+    read = read.assign(text="", said="", mode="", prompt="", prefix="", sample=-1, stopped="", steer="")
     facts = Facts(**vars(subject.facts(chats)), replies=texts.replies, vectors_are=sanity(subject))
     return resume.joined(spoken.assign(request=0), read, 1), facts
 
@@ -165,7 +165,7 @@ def _generated(
                 temperature=temperature,
                 n=n,
                 seed=config.seed,
-                steer_reply=True,
+                steer="everything",
                 batch_size=_BATCH if config.batch_size is None else config.batch_size,
                 max_memory=config.max_memory,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mechint.base.errors import UsageError
-from mechint.base.signatures import checked
+from mechint.base.signatures import Index, checked
 from mechint.chat.offsets import Span, anchors, token_spans
 from mechint.chat.render import Rendered, Segment
 
@@ -50,6 +50,33 @@ def positions_of(
     if not positions:
         raise UsageError(f"{text!r} begins no token", "texts with a token of their own", "take a longer piece")
     return positions
+
+
+@checked
+def beginning_of(
+    tokenizer: PreTrainedTokenizerBase, rendered: Rendered, text: str, *, occurrence: Index | None = None
+) -> int:
+    """Return the position of the token with which `text` begins in a rendered conversation, template and all.
+
+    `occurrence` counts the places where it stands, from 0; without it there may be one only. A token across the edge
+    belongs to the side of its first character that is no white space. Raises UsageError if the text does not stand
+    there, stands there several times, or begins no token, and for tokenizers that `positions_of` refuses.
+    """
+    spans, whole = _checked_spans(tokenizer, rendered), rendered.text
+    places = [at for at in range(len(whole)) if text and whole.startswith(text, at)]
+    chosen = 0 if occurrence is None else occurrence
+    if chosen >= len(places) or (occurrence is None and len(places) > 1):
+        which = "" if occurrence is None else f"occurrence {occurrence} of "
+        raise UsageError(
+            given=f"{which}{text!r}, which stands at {len(places)} places of conversation {rendered.label!r}",
+            allowed="a text that stands in the rendered conversation, once, or with occurrence= counted from 0",
+            advice="copy it to the letter from print(mi.render(model, conversation)); lengthen it, or pass occurrence=",
+        )
+    start = places[chosen]
+    inside = [at for at, anchor in enumerate(anchors(whole, spans)) if start <= anchor < start + len(text)]
+    if not inside:
+        raise UsageError(f"{text!r} begins no token", "texts with a token of their own", "take a longer piece")
+    return inside[0]
 
 
 def _checked_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[Span]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from mechint.base import html
 from mechint.base.signatures import Count, checked
@@ -13,9 +14,11 @@ from mechint.chat.conversations import Conversation
 from mechint.chat.render import Rendered
 from mechint.engine.division import Division, Visit
 from mechint.engine.engine import depth_of, make_budget
+from mechint.engine.explain_replies import ReplyExplanation, cost_of_replies
 from mechint.engine.footprint import Footprint
 from mechint.engine.job import Job, Options, Request
 from mechint.engine.plan import Plan, make_plans
+from mechint.engine.replies import ReplyRequest
 from mechint.engine.shards import Shard
 from mechint.interventions.specifications import Intervention
 from mechint.models.model import Model
@@ -78,7 +81,15 @@ class Explanation:
         )
 
 
-@checked
+@overload
+def explain(
+    model: Model,
+    conversations: ReplyRequest | Sequence[ReplyRequest],
+    *,
+    batch_size: Count | None = None,
+    max_memory: int | str | None = None,
+) -> ReplyExplanation: ...
+@overload
 def explain(
     model: Model,
     conversations: Conversation | Sequence[Conversation] | Sequence[Request],
@@ -91,13 +102,36 @@ def explain(
     max_memory: int | str | None = None,
     store: str | Path | None = None,
     shard: Shard | None = None,
-) -> Explanation:
+) -> Explanation: ...
+@checked
+def explain(
+    model: Model,
+    conversations: Conversation | Sequence[Conversation] | Sequence[Request] | ReplyRequest | Sequence[ReplyRequest],
+    interventions: Intervention | Sequence[Intervention] = (),
+    *,
+    layers: Sequence[int] | None = None,
+    batch_size: Count | None = None,
+    batch_tokens: Count | None = None,
+    offload: bool = False,
+    max_memory: int | str | None = None,
+    store: str | Path | None = None,
+    shard: Shard | None = None,
+) -> Explanation | ReplyExplanation:
     """Return the cost of `score` (or, with `layers`, `logit_lens`) with these arguments; nothing is run.
 
     Requests, as `tables` takes them, may stand in place of conversations and interventions. What a `store` has needs no
-    pass. Raises what `score` raises for input that it refuses.
+    pass. Of `mi.ReplyRequest`s it is the cost of `mi.replies` (and `mi.generate`): prefills, tokens and memory, for
+    which only `batch_size` and `max_memory` count. Raises what `score` and `replies` raise for input that they refuse.
     """
-    job = Job.of(model, _requests(conversations, interventions, layers))
+    listed: list[Conversation | Request | ReplyRequest] = []
+    if isinstance(conversations, Conversation | ReplyRequest):
+        listed.append(conversations)
+    else:
+        listed.extend(conversations)
+    replies = [item for item in listed if isinstance(item, ReplyRequest)]
+    if replies:
+        return cost_of_replies(model, replies, batch_size, max_memory)
+    job = Job.of(model, _requests(listed, interventions, layers))
     options = Options(batch_size, batch_tokens, None, store, shard, offload, max_memory)
     return cost_of(job, options)
 
@@ -139,11 +173,10 @@ def _alone(rendered: Rendered, intervention: Intervention) -> int:
 
 
 def _requests(
-    conversations: Conversation | Sequence[Conversation] | Sequence[Request],
+    listed: Sequence[Conversation | Request | ReplyRequest],
     interventions: Intervention | Sequence[Intervention],
     layers: Sequence[int] | None,
 ) -> list[Request]:
-    listed = [conversations] if isinstance(conversations, Conversation) else conversations
     requests = [item for item in listed if isinstance(item, Request)]
     if requests:
         return requests

@@ -1,135 +1,110 @@
-"""Decoding: token after token from filled caches, rows of different lengths in one batch."""
+"""Choosing the tokens of replies, each with random numbers of its own, and knowing when a reply has ended."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mechint.base.errors import ChatTemplateError, UsageError
-from mechint.base.files import sha256
-from mechint.base.progress import Progress
+from mechint.base.errors import ChatTemplateError
 from mechint.chat.conversations import Conversation, Message
 from mechint.chat.render import render
-from mechint.interventions.listing import check_at_least
-from mechint.interventions.steered_reading import ActiveSteering
-from mechint.models.cache import KVCache, concatenate
+from mechint.engine.replies import Sampling
 from mechint.models.model import Model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# A reply loops if its last so many tokens are an n-gram over and over, three times or more.
+LOOP, _LONGEST_NGRAM = 40, 13
+# Probabilities that are worked on at once, in float64 and with their sums.
+_ENTRIES = 1 << 21
 
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen: at temperature 0 the likeliest, else drawn. Raises UsageError for impossible numbers."""
-
-    max_new_tokens: int = 40
-    temperature: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_at_least("max_new_tokens", self.max_new_tokens)
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError(f"temperature={self.temperature}", "0 or more", "choose 0 for the likeliest token")
-
-    def generator(self, *name: str | int) -> torch.Generator:
-        """Return the generator of the row that is called `name`; it depends on nothing else but the seed."""
-        digest = sha256(repr((self.seed, *name)).encode())
-        return torch.Generator().manual_seed(int(digest[:15], 16))
+Stopped = Literal["", "end", "loop", "length"]
 
 
 @dataclass
 class Reply:
-    """The tokens of one row's reply so far, its end token included; `log_prob` is in nats, at temperature 1."""
+    """The tokens of a reply so far, its end token included; `log_prob` is in nats, at temperature 1.
+
+    `stopped` is empty while it goes on; then `end` (it said an end token), `loop` or `length`.
+    """
 
     generator: torch.Generator
+    sampling: Sampling
     tokens: list[int] = field(default_factory=list)
     log_prob: float = 0.0
-    stopped: bool = False
+    stopped: Stopped = ""
+
+    def say(self, token: int, log_prob: float, ends: frozenset[int]) -> None:
+        """Add a token, and see whether the reply has ended."""
+        self.tokens.append(token)
+        self.log_prob += log_prob
+        if token in ends:
+            self.stopped = "end"
+        elif self.sampling.end_loops and loops(self.tokens):
+            self.stopped = "loop"
+        elif len(self.tokens) == self.sampling.max_new_tokens:
+            self.stopped = "length"
 
 
-@dataclass(frozen=True)
-class Start:
-    """Rows that have been read to the end of their prompt: caches, and the last block's `resid_post` there."""
-
-    cache: KVCache
-    resid: Float[Tensor, "batch d_model"]
-    steering: ActiveSteering
-
-    @classmethod
-    def joined(cls, starts: Sequence[Start], rows: Sequence[int]) -> Start:
-        """Return `rows` of all starts together, which may be of different lengths; a row may be taken repeatedly."""
-        index, steered = torch.tensor(rows), [row for start in starts for row in start.steering.rows]
-        resid = torch.cat([start.resid for start in starts])
-        return cls(
-            cache=left_padded([start.cache for start in starts]).select(index),
-            resid=resid[index.to(resid.device)],
-            steering=ActiveSteering([steered[row].copy() for row in rows]),
-        )
+def loops(tokens: Sequence[int]) -> bool:
+    """Whether the last 40 tokens are an n-gram of at most 13 tokens over and over."""
+    tail = list(tokens[-LOOP:])
+    return len(tail) == LOOP and any(tail[size:] == tail[:-size] for size in range(1, _LONGEST_NGRAM + 1))
 
 
-def decode(
-    model: Model,
-    start: Start,
-    replies: Sequence[Reply],
-    sampling: Sampling,
-    ends: frozenset[int],
-    tell: Progress | None = None,
-) -> None:
-    """Let each reply go on until it says a token of `ends` or is as long as allowed; rows that have ended drop out.
-
-    The last token of a reply is never read. `tell` is told how many replies have just ended, and how many tokens they
-    have.
-    """
-    cache, resid, steering, speaking = start.cache, start.resid, start.steering, list(replies)
-    for left in reversed(range(sampling.max_new_tokens)):
-        logits = model.readout.logits(resid)
-        chosen = choose(logits, sampling.temperature, [reply.generator for reply in speaking])
-        _say(speaking, chosen, logits, ends)
-        going = [row for row, reply in enumerate(speaking) if not reply.stopped]
-        ended = [reply for reply in speaking if reply.stopped or not left]
-        if tell is not None and ended:
-            tell(len(ended), sum(len(reply.tokens) for reply in ended))
-        if not going or not left:
-            return
-        if len(going) < len(speaking):
-            rows = torch.tensor(going)
-            cache, chosen, steering = cache.select(rows), chosen[rows], steering.select(going)
-            speaking = [speaking[row] for row in going]
-        cache, stream = steering.read(model, chosen[:, None], cache)
-        resid = stream[:, -1]
+def say(replies: Sequence[Reply], logits: Float[Tensor, "batch d_vocab"], ends: frozenset[int]) -> None:
+    """Let each reply say its next token, chosen from its row of the logits."""
+    temperatures = [reply.sampling.temperature for reply in replies]
+    chosen = choose(logits, temperatures, [reply.generator for reply in replies])
+    at = chosen.to(logits.device)[:, None]
+    log_probs = logits.gather(1, at)[:, 0] - logits.logsumexp(-1)
+    for reply, token, log_prob in zip(replies, chosen.tolist(), log_probs.tolist(), strict=True):
+        reply.say(token, log_prob, ends)
 
 
 def choose(
-    logits: Float[Tensor, "batch d_vocab"], temperature: float, generators: Sequence[torch.Generator]
+    logits: Float[Tensor, "batch d_vocab"], temperatures: Sequence[float], generators: Sequence[torch.Generator]
 ) -> Int[Tensor, " batch"]:
     """Return the likeliest token of each row at temperature 0, else one drawn with the row's own generator.
 
-    A draw inverts the cumulative distribution at one uniform number, so a row takes as many numbers as it has tokens,
-    whatever else is in the batch.
+    The vocabulary is halved again and again, each half being taken with its share of the probability and by a number of
+    its own. So a row takes as many numbers for each token, whatever else is in the batch, and rounding, which depends
+    on the batch, changes the choice only where it moves one of some twenty shares across such a number. (Inverting the
+    cumulative distribution at one number, it would where it moves any of all its steps: in a large vocabulary there are
+    thousands of them within the rounding.)
     """
-    if temperature == 0:
-        return logits.argmax(-1).cpu()
-    cumulative = (logits.cpu().double() / temperature).softmax(-1).cumsum(-1)
-    drawn = torch.cat([torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators])
-    # Scaled to the last sum, which rounding may leave below one: a token without probability is never chosen.
-    place = torch.searchsorted(cumulative, drawn[:, None] * cumulative[:, -1:], right=True)[:, 0]
-    return place.clamp_max(logits.shape[-1] - 1)
+    chosen = logits.argmax(-1).cpu()
+    drawn = [row for row, temperature in enumerate(temperatures) if temperature > 0]
+    at_once = max(1, _ENTRIES // logits.shape[-1])
+    for start in range(0, len(drawn), at_once):
+        rows = drawn[start : start + at_once]
+        heat = torch.tensor([temperatures[row] for row in rows], dtype=torch.float64)
+        chosen[rows] = _drawn(logits[rows].cpu(), heat, [generators[row] for row in rows])
+    return chosen
 
 
-def left_padded(caches: Sequence[KVCache]) -> KVCache:
-    """Return one cache with the rows of all, shorter ones padded on the left and masked there."""
-    longest = max(cache.n_pos for cache in caches)
-    if all(cache.n_pos == longest for cache in caches):
-        return concatenate(caches)
-    return concatenate([_padded(cache, longest) for cache in caches])
+def _drawn(
+    logits: Float[Tensor, "batch d_vocab"], heat: Float[Tensor, " batch"], generators: Sequence[torch.Generator]
+) -> Int[Tensor, " batch"]:
+    depth = max(1, (logits.shape[-1] - 1).bit_length())
+    weights = ((logits - logits.amax(-1, keepdim=True)).double() / heat[:, None]).exp()
+    sums = [pad(weights, (0, (1 << depth) - logits.shape[-1]))]
+    for _ in range(depth - 1):
+        sums.append(sums[-1].view(len(logits), -1, 2).sum(-1))
+    numbers = torch.stack([torch.rand(depth, generator=generator, dtype=torch.float64) for generator in generators])
+    place = torch.zeros(len(logits), dtype=torch.long)
+    for halves, number in zip(reversed(sums), numbers.T, strict=True):
+        left, right = halves.gather(1, torch.stack([2 * place, 2 * place + 1], dim=1)).unbind(1)
+        # A half without probability is never taken, whatever rounding makes of the product.
+        place = 2 * place + ((number * (left + right) >= left) & (right > 0)).long()
+    return place
 
 
 def end_tokens(model: Model) -> frozenset[int]:
@@ -167,26 +142,3 @@ def _closing_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     ids = tokenizer(rest, add_special_tokens=False)["input_ids"] if after.startswith(before) else []
     special = tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
     return ids[0] if special is not None and special.special else None
-
-
-def _say(
-    replies: Sequence[Reply],
-    chosen: Int[Tensor, " batch"],
-    logits: Float[Tensor, "batch d_vocab"],
-    ends: frozenset[int],
-) -> None:
-    at = chosen.to(logits.device)[:, None]
-    log_probs = logits.gather(1, at)[:, 0] - logits.logsumexp(-1)
-    for reply, token, log_prob in zip(replies, chosen.tolist(), log_probs.tolist(), strict=True):
-        reply.tokens.append(token)
-        reply.log_prob += log_prob
-        reply.stopped = token in ends
-
-
-def _padded(cache: KVCache, n_pos: int) -> KVCache:
-    """Return a cache of `n_pos` positions, the first of them empty and masked."""
-    empty = n_pos - cache.n_pos
-    keys = tuple(pad(tensor, (0, 0, empty, 0)) for tensor in cache.keys)
-    values = tuple(pad(tensor, (0, 0, empty, 0)) for tensor in cache.values)
-    mask = cache.keys[0].new_ones((cache.batch, cache.n_pos), dtype=torch.bool) if cache.mask is None else cache.mask
-    return KVCache(keys, values, pad(mask, (empty, 0), value=False))

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mechint.base.errors import UsageError
 from mechint.base.progress import Progress, counted
-from mechint.base.signatures import Count, Seed, checked
+from mechint.base.signatures import Count, Index, Seed, checked
 from mechint.chat.conversations import Conversation
-from mechint.chat.render import Rendered, render_all
+from mechint.chat.tokens import Answers
+from mechint.engine.explain_replies import AT_ONCE, ReplyMemory
 from mechint.engine.reach import warn_unreached
-from mechint.interventions.listing import check_at_least, listed_conversations, listed_interventions
-from mechint.interventions.prefill import check_fits, check_readable, prefill
+from mechint.engine.replies import ReplyPlan, ReplyRequest, ReplyRow
 from mechint.interventions.receipts import Measured, Receipt
-from mechint.interventions.specifications import Intervention, terms_among
-from mechint.interventions.steered_reading import ActiveSteering, SteeredRow, added_vectors, check_everywhere, reader_of
+from mechint.interventions.specifications import CLEAN, Intervention, terms_among
+from mechint.interventions.steering_modes import Steer
 from mechint.models.model import Model
 from mechint.models.residual_scale import unit_record
-from mechint.models.row_memory import fitting_rows
-from mechint.readouts.decode import Reply, Sampling, Start, decode, end_tokens
+from mechint.readouts.decode import Reply
+from mechint.readouts.prompt_states import prompt_receipt
+from mechint.readouts.sampler import Said, Sampler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,200 +38,177 @@ def generate(
     conversations: Conversation | Sequence[Conversation],
     interventions: Intervention | Sequence[Intervention],
     *,
+    steer: Steer = "prefill",
     max_new_tokens: Count = 40,
     temperature: float = 0.0,
-    n: Count = 1,
+    n: Count | Sequence[Index] = 1,
     seed: Seed = 0,
-    steer_reply: bool = False,
-    batch_size: Count = 64,
+    answers: Answers | None = None,
+    end_loops: bool = True,
+    batch_size: Count = AT_ONCE,
     max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
+    steer_reply: bool | None = None,
 ) -> pd.DataFrame:
     """Return one row per (conversation, intervention, sample): what the model says next.
 
-    The cache is filled up to the end of the last marked message under the intervention, as `prefill` does it; the rest
-    of the conversation is read, and the reply generated, without it. With `steer_reply` (active steering) an injection
-    goes on over the rest of the prompt and over the reply, in the same amounts. The rest and the reply to a swap are
-    then the other model's.
+    `steer` says where interventions act:
+
+    - `"prefill"`: in the marked turns alone; the rest of the prompt, and the reply, are read without them.
+    - `"reply"`: from the first token of the reply on. That token is drawn from clean logits; steering begins when it
+      is read.
+    - `mi.From("text")`: from the token with which this text begins in the rendered conversation, and in the reply.
+    - `"everything"`: at all positions of the prompt and of the reply.
+    - `"onward"`: in the marked turns, in everything after the last of them, and in the reply (once `steer_reply=True`,
+      which still works and warns).
+
+    What a swap does not fill is read, and said, by the model itself. A prompt is read once for all rows that are the
+    same there: with `reply` once for all interventions.
 
     At temperature 0 the likeliest token is taken; else tokens are drawn, by a generator of its own for every (seed,
-    conversation label, intervention name, sample), so that a row does not depend on what else is asked for. A reply
-    ends with one of `decode.end_tokens`. At most `batch_size` replies are generated at once, fewer where `max_memory`
-    (that of `score`) has no room for more; `progress` is told, whenever some have ended, how many these are and how
-    many tokens they have; True shows a bar.
+    conversation label, intervention name, sample), so that a row does not depend on what else is asked for. `n` is the
+    number of samples, or a list of their numbers: n=20 gives what twenty calls give, n=[0] to n=[19]. A reply ends
+    with one of `decode.end_tokens`, or, unless `end_loops` is False, when its last 40 tokens are an n-gram over and
+    over. At most `batch_size` replies are said at once, fewer where `max_memory` (that of `score`) has no room for
+    more; when one ends the next takes its place. `progress` is told, whenever some have ended, how many these are and
+    how many tokens they have; True shows a bar.
 
-    Columns: `conversation`, `intervention`, `sample`, `text` (without the end token), `n_tokens` (with it), `stopped`
-    (it ended by itself), `log_prob` (nats, sum over these tokens, at temperature 1, under the model that spoke, steered
-    if it was). `table.attrs["receipts"]` holds the receipt of every prefill and, with `steer_reply`, of every reply
-    that was not clean (its `row` is the sample).
+    Columns: `conversation`, `intervention`, `sample`, `steer`, `text` (without the end token), `n_tokens` (with it),
+    `stopped` (`end`, `loop`, or `length`: it was cut off), `log_prob` (nats, sum over these tokens, at temperature 1,
+    under the model that spoke, steered if it was). With `answers`, `first_p_yes`, `first_logit_diff` and so on are the
+    columns of `score` where the first token is said. `table.attrs["receipts"]` holds the receipt of every prompt and,
+    where interventions go on, of every reply that was not clean, with the positions that were read (its `row` is the
+    sample); `table.attrs["prefills"]` every prompt that was filled, with how many replies it served.
 
     Raises UsageError for numbers that make no sense, labels or names that occur twice, a prompt too long for the model,
-    and with `steer_reply` for a narrowed injection or a `Filled`; and what `render` and `prefill` raise.
+    a text of `From` that is not there, and, where interventions go on, for a narrowed injection or a `Filled`;
+    ConversationError where `prefill` and `onward` find no marked turn; ReceiptError if a row was steered that should
+    not be; and what `render` and `prefill` raise.
     """
-    listed, requested = listed_conversations(conversations), listed_interventions(interventions)
-    sampling = Sampling(max_new_tokens, temperature, seed)
-    _check_samples(n, temperature)
-    check_at_least("batch_size", batch_size)
-    rendered = render_all(model, listed)
-    _check_cells(model, rendered, requested, sampling, steer_reply=steer_reply)
-    if not steer_reply:
-        warn_unreached(model, product(rendered, requested))
-    rows = [_Row(*cell) for cell in product(rendered, requested, range(n))]
-    longest = max(len(item.tokens) for item in rendered) + max_new_tokens
-    at_once = fitting_rows(model, max_memory, longest, batch_size, "replies")
-    spoken: dict[int, _Spoken] = {}
-    with counted(progress, "replies", len(rows), "reply") as tell:
-        for reader, places in _batches(model, rows, at_once, steer_reply=steer_reply):
-            batch = [rows[place] for place in places]
-            replies = _spoken(model, reader, batch, sampling, tell, steer_reply=steer_reply)
-            spoken |= dict(zip(places, replies, strict=True))
-    table = _table(model, [spoken[place] for place in range(len(rows))])
-    table.attrs["renderings"] = {item.label: str(item) for item in rendered}
-    if terms_among(requested):
-        table.attrs["unit"] = unit_record(model)
-    return table
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One reply that is asked for."""
-
-    rendered: Rendered
-    intervention: Intervention
-    sample: int
-
-    @property
-    def cell(self) -> tuple[str, str]:
-        """The conversation's label and the intervention's name, which samples of one cell share."""
-        return self.rendered.label, self.intervention.name
-
-
-@dataclass(frozen=True)
-class _Spoken:
-    """A reply with the receipts of its prefill (the first sample has it) and of itself."""
-
-    row: _Row
-    reply: Reply
-    receipts: tuple[Receipt, ...]
-
-
-def _batches(
-    model: Model, rows: Sequence[_Row], batch_size: int, *, steer_reply: bool
-) -> Iterator[tuple[Model, list[int]]]:
-    """Yield rows that are generated together, with the model that speaks: the swapped one only where that goes on."""
-    places: dict[Model, list[int]] = {}
-    for place, row in enumerate(rows):
-        reader = reader_of(model, row.intervention) if steer_reply else model
-        places.setdefault(reader, []).append(place)
-    for reader, of_reader in places.items():
-        for start in range(0, len(of_reader), batch_size):
-            yield reader, of_reader[start : start + batch_size]
-
-
-def _spoken(
-    model: Model, reader: Model, rows: Sequence[_Row], sampling: Sampling, tell: Progress | None, *, steer_reply: bool
-) -> list[_Spoken]:
-    """Return the replies of some rows; a conversation is prefilled and read once for all of its samples."""
-    starts: list[Start] = []
-    receipts: dict[tuple[str, str], Receipt] = {}
-    for rendered, interventions in _prompts(rows):
-        start, filled = _start(model, reader, rendered, interventions, steer_reply=steer_reply)
-        starts.append(start)
-        receipts |= {(receipt.conversation, receipt.intervention): receipt for receipt in filled}
-    order = {cell: index for index, cell in enumerate(receipts)}
-    together = Start.joined(starts, [order[row.cell] for row in rows])
-    replies = [Reply(sampling.generator(*row.cell, row.sample)) for row in rows]
-    decode(reader, together, replies, sampling, end_tokens(reader), tell)
-    spoken = []
-    for row, reply, steered in zip(rows, replies, together.steering.rows, strict=True):
-        of_prefill = receipts[row.cell]
-        goes_on = steer_reply and row.intervention.kind != "clean"
-        of_reply = (_reply_receipt(reader, row, reply, steered, of_prefill),) if goes_on else ()
-        spoken.append(_Spoken(row, reply, of_reply if row.sample else (of_prefill, *of_reply)))
-    return spoken
-
-
-def _prompts(rows: Sequence[_Row]) -> list[tuple[Rendered, list[Intervention]]]:
-    """Return each conversation among the rows with its interventions, each once."""
-    prompts: dict[str, tuple[Rendered, dict[str, Intervention]]] = {}
-    for row in rows:
-        prompts.setdefault(row.rendered.label, (row.rendered, {}))[1][row.intervention.name] = row.intervention
-    return [(rendered, list(interventions.values())) for rendered, interventions in prompts.values()]
-
-
-def _start(
-    model: Model, reader: Model, rendered: Rendered, interventions: Sequence[Intervention], *, steer_reply: bool
-) -> tuple[Start, list[Receipt]]:
-    """Prefill a conversation and read the rest of it, one row for each intervention."""
-    filled = prefill(model, rendered, interventions)
-    rows = [SteeredRow(added_vectors(model, item) if steer_reply else {}) for item in interventions]
-    rest = rendered.token_tensor()[:, rendered.prefix_length :].expand(len(rows), -1)
-    steering = ActiveSteering(rows)
-    # Left where it is unless it has to move: a large model has its layers on several devices.
-    cache = filled.cache if reader is model else filled.cache.to(reader.device)
-    cache, stream = steering.read(reader, rest, cache)
-    # The row of a prefill's batch says nothing here, and depends on how the replies are batched.
-    return Start(cache, stream[:, -1], steering), [replace(receipt, row=0) for receipt in filled.receipts]
-
-
-def _reply_receipt(reader: Model, row: _Row, reply: Reply, steered: SteeredRow, of_prefill: Receipt) -> Receipt:
-    """Return the receipt of all positions after the prefill: the rest of the prompt, the reply but its last token."""
-    tokens, start = [*row.rendered.tokens, *reply.tokens[:-1]], row.rendered.prefix_length
-    changes = {layer: [of_pass.moved(start) for of_pass in passes] for layer, passes in steered.changes.items()}
-    kind, positions = f"{of_prefill.kind} reply", range(start, len(tokens))
-    return Measured(reader, tokens).receipt(row.cell, kind, len(tokens), positions, changes, row.sample)
-
-
-def _table(model: Model, replies: Sequence[_Spoken]) -> pd.DataFrame:
-    table = pd.DataFrame(
-        {
-            "conversation": spoken.row.rendered.label,
-            "intervention": spoken.row.intervention.name,
-            "sample": spoken.row.sample,
-            "text": _text(model.tokenizer, spoken),
-            "n_tokens": len(spoken.reply.tokens),
-            "stopped": spoken.reply.stopped,
-            "log_prob": spoken.reply.log_prob,
-        }
-        for spoken in replies
+    request = ReplyRequest(
+        conversations=conversations,
+        interventions=interventions,
+        n=n,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        steer=_renamed(steer, steer_reply),
+        answers=answers,
+        end_loops=end_loops,
     )
-    table.attrs["receipts"] = [receipt.to_dict() for spoken in replies for receipt in spoken.receipts]
-    table.attrs["dtype"] = model.dtype_name
-    return table
+    return replies(model, [request], batch_size=batch_size, max_memory=max_memory, progress=progress)
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, spoken: _Spoken) -> str:
+@checked
+def replies(
+    model: Model,
+    requests: ReplyRequest | Sequence[ReplyRequest],
+    *,
+    batch_size: Count = AT_ONCE,
+    max_memory: int | str | None = None,
+    progress: Progress | bool | None = None,
+) -> pd.DataFrame:
+    """Return the rows of several requests in one table: prompts that they share are read once, batches are common.
+
+    Requests may differ in everything: vectors, strengths, modes, lengths, numbers of samples. The other arguments, and
+    the columns, are those of `generate`. Raises what `generate` raises, and UsageError for a row asked for twice.
+    """
+    plan = ReplyPlan.of(model, (requests,) if isinstance(requests, ReplyRequest) else requests)
+    memory = ReplyMemory.of(plan, batch_size, max_memory)
+    quiet = {row.cell: (row.rendered, row.intervention) for row in plan.rows if row.request.steer == "prefill"}
+    warn_unreached(model, quiet.values())
+    sampler, table = Sampler(plan, memory), _Table(model, plan)
+    with counted(progress, "replies", len(plan.rows), "reply") as tell:
+        for ended in sampler.run():
+            for said in ended:
+                table.add(said)
+            if tell is not None:
+                tell(len(ended), sum(len(said.reply.tokens) for said in ended))
+    finished = table.finished()
+    finished.attrs["prefills"] = sampler.prefills
+    return finished
+
+
+class _Table:
+    """The rows of a table as they come, with the receipt of each prompt and of each steered reply."""
+
+    def __init__(self, model: Model, plan: ReplyPlan) -> None:
+        self.model, self.plan = model, plan
+        self._columns: dict[int, dict[str, str | int | float]] = {}
+        self._prompts: dict[tuple[str, ...], Receipt] = {}
+        self._replies: dict[int, Receipt] = {}
+
+    def add(self, said: Said) -> None:
+        """Add a reply that has ended."""
+        row, reply = said.row, said.reply
+        self._columns[said.place] = {
+            "conversation": row.rendered.label,
+            "intervention": row.intervention.name,
+            "sample": row.sample,
+            "steer": str(row.request.steer),
+            "text": _text(self.model.tokenizer, row, reply),
+            "n_tokens": len(reply.tokens),
+            "stopped": reply.stopped,
+            "log_prob": reply.log_prob,
+            **{f"first_{name}": value for name, value in said.first.items()},
+        }
+        if _prompt_name(row) not in self._prompts:
+            self._prompts[_prompt_name(row)] = prompt_receipt(self.model, row, said.prompt_changes)
+        if row.steers:
+            self._replies[said.place] = _reply_receipt(said)
+
+    def finished(self) -> pd.DataFrame:
+        """Return the table, in the plan's order."""
+        places = range(len(self.plan.rows))
+        table = pd.DataFrame([self._columns[place] for place in places])
+        table.attrs["receipts"] = [receipt.to_dict() for receipt in self._receipts()]
+        table.attrs["renderings"] = {row.rendered.label: str(row.rendered) for row in self.plan.rows}
+        table.attrs["dtype"] = self.model.dtype_name
+        if terms_among(row.intervention for row in self.plan.rows):
+            table.attrs["unit"] = unit_record(self.model)
+        return table
+
+    def _receipts(self) -> Iterator[Receipt]:
+        """Yield the receipt of each prompt before that of the first reply to it."""
+        prompts = dict(self._prompts)
+        for place, row in enumerate(self.plan.rows):
+            if _prompt_name(row) in prompts:
+                yield prompts.pop(_prompt_name(row))
+            if place in self._replies:
+                yield self._replies[place]
+
+
+def _prompt_name(row: ReplyRow) -> tuple[str, ...]:
+    """Return what receipts of prompts are told apart by: where only replies are steered, all prompts are clean."""
+    name = CLEAN.name if row.request.steer == "reply" else row.intervention.name
+    return row.rendered.label, name, str(row.request.steer)
+
+
+def _reply_receipt(said: Said) -> Receipt:
+    """Return the receipt of the positions of a reply that were read: all but its last token."""
+    row, start = said.row, len(said.row.prompt.tokens)
+    tokens = [*row.prompt.tokens, *said.reply.tokens[:-1]]
+    layers = {layer for term in row.intervention.terms for layer in term.layers or ()}
+    changes = {layer: said.reply_changes.get(layer, ()) for layer in layers}
+    kind, positions = f"{row.intervention.kind} reply", range(start, len(tokens))
+    return Measured(row.reader, tokens).receipt(row.cell, kind, len(tokens), positions, changes, row.sample)
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, row: ReplyRow, reply: Reply) -> str:
     """Return a reply as text, without its end token; other special tokens are shown."""
-    context = list(spoken.row.rendered.tokens[-_CONTEXT:])
-    tokens = spoken.reply.tokens[:-1] if spoken.reply.stopped else spoken.reply.tokens
+    context = list(row.prompt.tokens[-_CONTEXT:])
+    tokens = reply.tokens[:-1] if reply.stopped == "end" else reply.tokens
     before = str(tokenizer.decode(context, clean_up_tokenization_spaces=False))
     whole = str(tokenizer.decode([*context, *tokens], clean_up_tokenization_spaces=False))
     return whole.removeprefix(before)
 
 
-def _check_samples(n: int, temperature: float) -> None:
-    check_at_least("n", n)
-    if n > 1 and temperature == 0:
-        raise UsageError(
-            given=f"n={n} samples at temperature 0, which are all the same",
-            allowed="n=1 at temperature 0, or a higher temperature",
-            advice="set temperature=1.0 for samples",
-        )
-
-
-def _check_cells(
-    model: Model,
-    rendered: Sequence[Rendered],
-    interventions: Sequence[Intervention],
-    sampling: Sampling,
-    *,
-    steer_reply: bool,
-) -> None:
-    """Raise, before the first pass, the errors of cells that cannot be generated from."""
-    for intervention in interventions:
-        check_fits(model, intervention)
-    if steer_reply:
-        check_everywhere(interventions)
-    for item in rendered:
-        check_readable(item, interventions)
-        model.backend.context.check(len(item.tokens) + sampling.max_new_tokens - 1, f"conversation {item.label!r}")
+def _renamed(steer: Steer, steer_reply: bool | None) -> Steer:
+    """Return the mode that the option `steer_reply` stands for, if it is used."""
+    if steer_reply is None:
+        return steer
+    if steer != "prefill":
+        raise UsageError(f"steer={steer!s} and steer_reply={steer_reply}", "one of the two", "leave out steer_reply")
+    mode: Steer = "onward" if steer_reply else "prefill"
+    warnings.warn(f"steer_reply={steer_reply} is now steer={mode!r}", DeprecationWarning, stacklevel=4)
+    return mode

@@ -191,7 +191,7 @@ def test_a_run_equals_direct_calls(whole: Path, inputs: list[str]) -> None:
     steers = [CLEAN, Injection(cats, (1, 2), strength=-2.0, name="cats -2")]
     chats = top_of_mind(design)[:2]
     for mode, temperature in (("greedy", 0.0), ("sampled", 1.0)):
-        direct = mi.generate(model, chats, steers, max_new_tokens=4, temperature=temperature, steer_reply=True)
+        direct = mi.generate(model, chats, steers, max_new_tokens=4, temperature=temperature, steer="everything")
         ours = replies[replies["mode"] == mode].set_index(["conversation", "intervention"])
         for row in direct.itertuples():
             mine = ours.loc[row.conversation, row.intervention]

@@ -72,8 +72,8 @@ def test_replies_have_outliers_and_medians_too(outlier: mi.Model) -> None:
     first = chat(1)
     bare = replace(first, messages=tuple(replace(m, add_injection=False) for m in first.messages))
     with pytest.raises(mi.MechintError, match="add_injection"):
-        mi.generate(outlier, bare, steer(outlier), max_new_tokens=2, steer_reply=True)
-    reply = mi.generate(outlier, first, steer(outlier), max_new_tokens=3, steer_reply=True).attrs["receipts"][-1]
+        mi.generate(outlier, bare, steer(outlier), max_new_tokens=2, steer="onward")
+    reply = mi.generate(outlier, first, steer(outlier), max_new_tokens=3, steer="onward").attrs["receipts"][-1]
     assert reply["kind"] == "injected reply"
     assert reply["outliers"] == []
     for layer in reply["layers"]:

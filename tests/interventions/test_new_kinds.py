@@ -74,7 +74,7 @@ def test_a_new_kind_is_prefilled_planned_read_and_generated_from(model: mi.Model
         assert filled[0].receipts == filled[1].receipts
         assert filled[0].cache.fingerprint() == filled[1].cache.fingerprint()
         assert mi.explain(model, chats, steers[0]) == mi.explain(model, chats, steers[1])
-        replies = [mi.generate(model, chats, listed, max_new_tokens=3, steer_reply=True) for listed in steers]
+        replies = [mi.generate(model, chats, listed, max_new_tokens=3, steer="onward") for listed in steers]
         pd.testing.assert_frame_equal(*replies)
         pd.testing.assert_frame_equal(*[mi.text_loss(model, "Four words of text.", listed) for listed in steers])
 

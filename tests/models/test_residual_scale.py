@@ -84,7 +84,7 @@ def test_everything_that_adds_a_dose_adds_the_same(outlier: mi.Model) -> None:
     for table in (
         mi.score(outlier, chat(3), [relative, absolute])[["logit_diff"]],
         mi.text_loss(outlier, "Tell me about cats.", [relative, absolute])[["loss"]],
-        mi.generate(outlier, chat(3), [relative, absolute], max_new_tokens=3, steer_reply=True)[["log_prob"]],
+        mi.generate(outlier, chat(3), [relative, absolute], max_new_tokens=3, steer="onward")[["log_prob"]],
     ):
         first, second = table.to_numpy()
         assert first == pytest.approx(second, abs=1e-4)

@@ -20,9 +20,10 @@ TEXTS = ["the sea is a cat", "yes", "a thought about cats and the sea"]
 
 @pytest.fixture
 def rows_at_once(model: mi.Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows each pass of a model has had."""
-    real, sizes = model.backend.forward, []
+    """How many rows each pass of a model has had, whole or block by block."""
+    real, begin, sizes = model.backend.forward, model.blocks.begin, []
     monkeypatch.setattr(model.backend, "forward", lambda t, c, m, h: (sizes.append(len(t)), real(t, c, m, h))[1])
+    monkeypatch.setattr(model.blocks, "begin", lambda t, past: (sizes.append(len(t)), begin(t, past))[1])
     return sizes
 
 
@@ -61,6 +62,7 @@ def test_what_cannot_fit_is_one_error_before_any_pass(
 ) -> None:
     _ = model.cache_widths
     monkeypatch.setattr(model.backend, "forward", lambda *_: pytest.fail("a pass was made"))
+    monkeypatch.setattr(model.blocks, "begin", lambda *_: pytest.fail("a pass was made"))
     allow(monkeypatch, 100)
     for run in (
         lambda: replies(model, max_memory="2GB"),

@@ -34,14 +34,14 @@ def chats() -> list[mi.Conversation]:
 
 
 def naive(
-    plain: nn.Module, model: mi.Model, item: mi.Conversation, steer: Injection | None, *, steer_reply: bool
+    plain: nn.Module, model: mi.Model, item: mi.Conversation, steer: Injection | None, *, mode: str
 ) -> tuple[list[int], float]:
     """Greedy tokens and their log-probability, all of the text run again for each token, without a cache."""
     rendered = render(model.tokenizer, item)
     tokens, total = list(rendered.tokens), 0.0
     marked = rendered.marked().nonzero()[:, 0].tolist()
     for _ in range(NEW):
-        reply = range(rendered.prefix_length, len(tokens)) if steer_reply else ()
+        reply = range(rendered.prefix_length, len(tokens)) if mode == "onward" else ()
         layers = steer.layers if steer else ()
         additions = [
             reference.Addition(layer, steer.vector.vectors[layer] * steer.strength, [*marked, *reply])
@@ -55,44 +55,44 @@ def naive(
     return tokens[len(rendered.tokens) :], total
 
 
-@pytest.mark.parametrize("steer_reply", [False, True])
+@pytest.mark.parametrize("mode", ["prefill", "onward"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("arch", ["qwen2", "llama", "gemma2", "gemma3", "gpt2", "gpt_neox"])
 def test_greedy_replies_equal_a_loop_without_a_cache(
-    arch: str, backend: str, steer_reply: bool, tiny_model: Load, plain_hf: Plain
+    arch: str, backend: str, mode: str, tiny_model: Load, plain_hf: Plain
 ):
     """Conversations of different lengths share a batch; the last block is steered too."""
     model, plain = tiny_model(arch, backend), plain_hf(arch)
     steer = Injection(vector(model), layers=[1, 3], strength=1.5, name="v")
-    table = mi.generate(model, chats(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=steer_reply)
+    table = mi.generate(model, chats(), [CLEAN, steer], max_new_tokens=NEW, steer=mode)
     assert len(table) == 4
     for item, (name, injection) in itertools.product(chats(), [("clean", None), ("v", steer)]):
         row = table[(table["conversation"] == item.label) & (table["intervention"] == name)].iloc[0]
-        tokens, log_prob = naive(plain, model, item, injection, steer_reply=steer_reply)
+        tokens, log_prob = naive(plain, model, item, injection, mode=mode)
         stopped = tokens[-1] in end_tokens(model)
         context = list(render(model.tokenizer, item).tokens)
         whole = model.tokenizer.decode([*context, *(tokens[:-1] if stopped else tokens)])
         assert row["text"] == whole.removeprefix(model.tokenizer.decode(context))
-        assert (row["n_tokens"], row["stopped"]) == (len(tokens), stopped)
+        assert (row["n_tokens"], row["stopped"]) == (len(tokens), "end" if stopped else "length")
         assert row["log_prob"] == pytest.approx(log_prob, abs=1e-3)
 
 
 def test_steering_the_reply_changes_it(model: mi.Model):
     """The equality above is not between three replies that are the same."""
     steer = Injection(vector(model), layers=[1, 3], strength=1.5, name="v")
-    off = mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=False)["text"].tolist()
-    on = mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer_reply=True)["text"].tolist()
+    off = mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer="prefill")["text"].tolist()
+    on = mi.generate(model, conversation(), [CLEAN, steer], max_new_tokens=NEW, steer="onward")["text"].tolist()
     assert off[0] == on[0]
     assert len({*off, *on}) == 3
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("steer_reply", [False, True])
-def test_samples_do_not_depend_on_batch_or_order(backend: str, steer_reply: bool, tiny_model: Load):
+@pytest.mark.parametrize("mode", ["prefill", "onward"])
+def test_samples_do_not_depend_on_batch_or_order(backend: str, mode: str, tiny_model: Load):
     model, other = tiny_model("qwen2", backend), tiny_model("qwen2", backend, seed=1)
     steer = Injection(vector(model), layers=[1, 2], relative_strength=0.4, name="v")
     interventions = [CLEAN, steer, Swap(other, "other")]
-    options = {"temperature": 1.0, "n": 2, "max_new_tokens": NEW, "steer_reply": steer_reply}
+    options = {"temperature": 1.0, "n": 2, "max_new_tokens": NEW, "steer": mode}
     whole = mi.generate(model, chats(), interventions, **options)
     turned = mi.generate(model, chats()[::-1], interventions[::-1], batch_size=5, **options)
     alone = mi.generate(model, chats()[1], steer, batch_size=1, **options)
@@ -138,38 +138,38 @@ def test_a_low_temperature_is_greedy(model: mi.Model):
 def test_draws_follow_the_probabilities():
     logits = torch.tensor([0.5, -torch.inf, 1.5, 0.0]).log_softmax(-1)
     n = 4000
-    drawn = choose(logits.expand(n, 4), 2.0, [Sampling(seed=1).generator("draw", i) for i in range(n)])
+    drawn = choose(logits.expand(n, 4), [2.0] * n, [Sampling(seed=1).generator("draw", i) for i in range(n)])
     expected = (logits / 2.0).softmax(-1)
     shares = torch.bincount(drawn, minlength=4) / n
     assert shares[1] == 0
     torch.testing.assert_close(shares, expected, atol=0.03, rtol=0.0)
 
 
-@pytest.mark.parametrize("steer_reply", [False, True])
-def test_identities(steer_reply: bool, model: mi.Model):
+@pytest.mark.parametrize("mode", ["prefill", "onward"])
+def test_identities(mode: str, model: mi.Model):
     """Zero strength, a vector with its negative, and a swap with the model itself say what clean says."""
     v = vector(model)
     zero = Injection(v, layers=[1, 2], strength=0.0, name="zero")
     none = (Injection(v, layers=[1], strength=2.0) + Injection(-v, layers=[1], strength=2.0)).renamed("none")
     interventions = [CLEAN, zero, none, Swap(model, "self")]
-    table = mi.generate(model, chats(), interventions, max_new_tokens=NEW, steer_reply=steer_reply)
+    table = mi.generate(model, chats(), interventions, max_new_tokens=NEW, steer=mode)
     for _, rows in table.groupby("conversation"):
         assert rows["text"].nunique() == 1
         assert rows["log_prob"].max() - rows["log_prob"].min() < 1e-3
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("steer_reply", [False, True])
+@pytest.mark.parametrize("mode", ["prefill", "onward"])
 def test_a_swap_fills_the_cache_and_speaks_only_if_it_goes_on(
-    backend: str, steer_reply: bool, tiny_model: Load, plain_hf: Plain
+    backend: str, mode: str, tiny_model: Load, plain_hf: Plain
 ):
     from transformers import DynamicCache
 
     model, other = tiny_model("qwen2", backend), tiny_model("qwen2", backend, seed=1)
-    reply = mi.generate(model, conversation(), Swap(other, "s"), max_new_tokens=NEW, steer_reply=steer_reply).iloc[0]
+    reply = mi.generate(model, conversation(), Swap(other, "s"), max_new_tokens=NEW, steer=mode).iloc[0]
     rendered = render(model.tokenizer, conversation())
     cache = DynamicCache()
-    fills, speaks = plain_hf("qwen2", seed=1), plain_hf("qwen2", seed=1 if steer_reply else 0)
+    fills, speaks = plain_hf("qwen2", seed=1), plain_hf("qwen2", seed=1 if mode == "onward" else 0)
     fills(rendered.token_tensor()[:, : rendered.prefix_length], past_key_values=cache)
     tokens, new = [], rendered.token_tensor()[:, rendered.prefix_length :]
     while len(tokens) < NEW and not (tokens and tokens[-1] in end_tokens(model)):
@@ -186,7 +186,7 @@ def test_relative_strength_keeps_the_amounts_of_the_prefill(model: mi.Model):
     steer = Injection(vector(model) * 3.0, layers=[1, 2], relative_strength=0.4, name="v")
     scaled = vector(model).rescaled({layer: 0.4 * norm for layer, norm in enumerate(model.residual_norms)})
     same = Injection(scaled, layers=[1, 2], strength=1.0, name="same")
-    table = mi.generate(model, conversation(), [steer, same], max_new_tokens=NEW, steer_reply=True)
+    table = mi.generate(model, conversation(), [steer, same], max_new_tokens=NEW, steer="onward")
     plain, other = table.itertuples()
     assert plain.text == other.text
     assert plain.log_prob == pytest.approx(other.log_prob, abs=1e-3)
@@ -198,24 +198,24 @@ def test_receipts_of_prefills_and_replies(model: mi.Model):
     options = {"temperature": 1.0, "n": 2, "max_new_tokens": 5}
     quiet = mi.generate(model, conversation(), interventions, **options).attrs["receipts"]
     assert [receipt["kind"] for receipt in quiet] == ["clean", "injected", "swapped"]
-    table = mi.generate(model, conversation(), interventions, steer_reply=True, **options)
+    table = mi.generate(model, conversation(), interventions, steer="onward", **options)
     receipts = table.attrs["receipts"]
     kinds = ["clean", "injected", "injected reply", "injected reply", "swapped", "swapped reply", "swapped reply"]
     assert [receipt["kind"] for receipt in receipts] == kinds
     assert [receipt["row"] for receipt in receipts] == [0, 0, 0, 1, 0, 0, 1]
-    rendered = render(model.tokenizer, conversation())
+    prompt = len(render(model.tokenizer, conversation()).tokens)
+    assert (receipts[1]["n_pos"], receipts[1]["positions"]) == (prompt, [f"0:{prompt}"])
     for receipt, n_tokens in zip(receipts[2:4], table["n_tokens"][2:4], strict=True):
-        read = len(rendered.tokens) + n_tokens - 1
-        assert (receipt["n_pos"], receipt["positions"]) == (read, [f"{rendered.prefix_length}:{read}"])
+        read = prompt + n_tokens - 1
+        assert (receipt["n_pos"], receipt["positions"]) == (read, [f"{prompt}:{read}"])
         assert [layer["layer"] for layer in receipt["layers"]] == [0, 2]
         for layer in receipt["layers"]:
-            assert (layer["firings"], layer["positions"]) == (1, read - rendered.prefix_length)
+            assert (layer["firings"], layer["positions"]) == (1, n_tokens - 1)
             assert layer["vector_norm"] == pytest.approx(2.0 * steer.vector.norms[layer["layer"]], rel=1e-4)
             assert layer["ratio"] == pytest.approx(layer["vector_norm"] / layer["residual_norm"])
     zero = Injection(vector(model), layers=[0], strength=0.0, name="zero")
-    touched = mi.generate(model, conversation(), zero, max_new_tokens=3, steer_reply=True).attrs["receipts"][1][
-        "layers"
-    ]
+    (_, of_reply) = mi.generate(model, conversation(), zero, max_new_tokens=3, steer="onward").attrs["receipts"]
+    touched = of_reply["layers"]
     assert [layer["positions"] for layer in touched] == [0]
 
 
@@ -236,11 +236,11 @@ def test_a_reply_ends_with_an_end_token(model: mi.Model, monkeypatch: pytest.Mon
     for limit in (3, 9):
         scripted(monkeypatch, [yes, yes, end, yes], model.backend.d_vocab)
         (row,) = mi.generate(model, conversation(), CLEAN, max_new_tokens=limit).itertuples()
-        assert (row.text, row.n_tokens, row.stopped) == (" yes yes", 3, True)
+        assert (row.text, row.n_tokens, row.stopped) == (" yes yes", 3, "end")
         assert row.log_prob == pytest.approx(0.0, abs=1e-3)
     scripted(monkeypatch, [yes, yes], model.backend.d_vocab)
     (row,) = mi.generate(model, conversation(), CLEAN, max_new_tokens=2).itertuples()
-    assert (row.text, row.n_tokens, row.stopped) == (" yes yes", 2, False)
+    assert (row.text, row.n_tokens, row.stopped) == (" yes yes", 2, "length")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -268,7 +268,7 @@ def test_a_template_without_a_closing_token_adds_none(model: mi.Model, monkeypat
 def test_no_marked_message_is_plain_generation(model: mi.Model, plain_hf: Plain):
     item = mi.Conversation("plain", (Message("user", "Tell me about bread."),))
     (row,) = mi.generate(model, item, CLEAN, max_new_tokens=NEW).itertuples()
-    tokens, log_prob = naive(plain_hf("qwen2"), model, item, None, steer_reply=False)
+    tokens, log_prob = naive(plain_hf("qwen2"), model, item, None, mode="prefill")
     assert row.n_tokens == len(tokens)
     assert row.log_prob == pytest.approx(log_prob, abs=1e-3)
 
@@ -290,15 +290,16 @@ def test_an_exception_leaves_no_hook(backend: str, tiny_model: Load):
     calls = itertools.count()
 
     def fail(_module: nn.Module, _args: object, _out: object) -> None:
-        if next(calls) == 2:  # the prefill and the rest of the prompt are read, the first token is not
+        if next(calls) == 2:  # the prompt and one token are read, the next is not
             raise ZeroDivisionError
 
-    handle = model.backend.handle.blocks[-1].register_forward_hook(fail)
+    blocks = model.blocks.blocks if backend == "bridge" else model.backend.handle.blocks
+    handle = blocks[-1].register_forward_hook(fail)
     with pytest.raises(ZeroDivisionError):
-        mi.generate(model, conversation(), steer, steer_reply=True)
+        mi.generate(model, conversation(), steer, steer="onward")
     handle.remove()
     assert model.backend.live_hooks() == []
-    mi.generate(model, conversation(), steer, max_new_tokens=3, steer_reply=True)
+    mi.generate(model, conversation(), steer, max_new_tokens=3, steer="onward")
     assert model.backend.live_hooks() == []
     assert mi.generate(model, conversation(), CLEAN, max_new_tokens=3)["log_prob"].tolist() == clean
 
@@ -361,7 +362,7 @@ def test_a_narrowed_injection_cannot_go_on(model: mi.Model):
     narrow = Injection(vector(model), layers=[1], strength=1.0, segments=[0], name="v")
     assert len(mi.generate(model, conversation(), narrow, max_new_tokens=2)) == 1
     with pytest.raises(UsageError, match="narrowed to segments"):
-        mi.generate(model, conversation(), narrow, steer_reply=True)
+        mi.generate(model, conversation(), narrow, steer="onward")
 
 
 def test_a_stored_fill_says_what_the_swap_says(model: mi.Model, tiny_model: Load, tmp_path: Path):
@@ -373,7 +374,7 @@ def test_a_stored_fill_says_what_the_swap_says(model: mi.Model, tiny_model: Load
     assert (read.text, read.n_tokens) == (swapped.text, swapped.n_tokens)
     assert read.log_prob == pytest.approx(swapped.log_prob, abs=1e-4)
     with pytest.raises(UsageError, match="filled before"):
-        mi.generate(model, conversation(), filled, steer_reply=True)
+        mi.generate(model, conversation(), filled, steer="onward")
     with pytest.raises(UsageError, match="filled before"):
         mi.text_loss(model, "The sea is a cat.", filled)
 
