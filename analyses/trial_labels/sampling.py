@@ -1,8 +1,8 @@
 """`python -m analyses.trial_labels.sampling MODEL OUT`: the replies of the bundled labelled set, sampled again.
 
 Writes `OUT/MODEL.trials.jsonl`, a table of trials, and `OUT/prompts.json`, the prompts by hash. Everything is drawn
-from the seed. Some replies are begun for the model ("Yes,", "No,"): small models claim and refuse too seldom by themselves,
-and a judge has to be measured on both.
+from the seed. Some replies are begun for the model ("Yes,", "No,"): small models claim and refuse too seldom by
+themselves, and a judge has to be measured on both.
 """
 
 from __future__ import annotations
