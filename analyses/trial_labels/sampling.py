@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,9 +78,17 @@ def sampled(name: str, sweep: Sweep) -> tuple[pd.DataFrame, dict[str, str]]:
     model, draw = mi.load(name), random.Random(SEED)
     conversations = _conversations(sweep)
     injections = _injections(model, sweep, draw)
-    settings = {"temperature": 1.0, "max_new_tokens": sweep.max_new_tokens, "seed": SEED, "steer_reply": True}
-    steered = mi.generate(model, conversations, injections, **settings)
-    clean = mi.generate(model, conversations, mi.CLEAN, n=sweep.clean_samples, **settings)
+    generate = partial(
+        mi.generate,
+        model,
+        conversations,
+        max_new_tokens=sweep.max_new_tokens,
+        temperature=1.0,
+        seed=SEED,
+        steer_reply=True,
+    )
+    steered = generate(injections)
+    clean = generate(mi.CLEAN, n=sweep.clean_samples)
     by_label = {conversation.label: conversation for conversation in conversations}
     by_name = {injection.name: injection for injection in injections}
     rows = [
