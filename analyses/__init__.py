@@ -31,7 +31,9 @@ ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 # With these besides for a model that is not embedded: what it lacks is trained, once.
-TRAINED: Mapping[str, tuple[str, ...]] = MappingProxyType({"sae_attribution": ("--sae=trained",)})
+TRAINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"model_swap": ("--finetuned=trained",), "sae_attribution": ("--sae=trained",)}
+)
 # These need no model: of the options that all others share they have --out.
 WITHOUT_MODEL = frozenset({"published"})
 

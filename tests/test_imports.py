@@ -27,6 +27,7 @@ FLOORS = (
     "readouts",
     "trials",
     "attribution",
+    "finetune",
     "figures",
     ROOF,
 )

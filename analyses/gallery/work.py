@@ -23,7 +23,7 @@ from analyses import (
 )
 from analyses.gallery import training
 from analyses.gallery.counts import BLOCK_STEP, Counts
-from analyses.kit import questions
+from analyses.kit import finetuned, questions
 from analyses.kit.options import Common
 from analyses.kit.study import Condition, Group, Inputs, ask
 from analyses.kit.subject import Subject
@@ -85,8 +85,10 @@ def _model_swap(counts: Counts, config: model_swap.Config, inputs: Inputs, subje
     strengths = len(model_swap.FACTORS if config.contrast_strengths is None else config.contrast_strengths)
     chats, first, read = inputs.conversations, subject.dose.layers[0], counts.model.n_layers + 1
     introspection = questions.introspection(chats)
+    trained = training.of_sibling(counts) if finetuned.is_trained(config) else 0.0
     return (
-        counts.steered(chats, 2, 0, read)
+        trained
+        + counts.steered(chats, 2, 0, read)
         + counts.steered(chats, strengths, first, read)
         + counts.steered(introspection, strengths * config.n_random, first, read)
     )

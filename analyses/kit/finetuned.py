@@ -14,6 +14,7 @@ from analyses.kit.options import Common
 from analyses.kit.record import load_model, sparing_threads
 from analyses.kit.study import Condition
 from mechint.base.errors import SwapError, UsageError
+from mechint.finetune.spoken import Spoken
 from mechint.models.model_names import ADAPTER_CONFIG, adapter_location, check_reachable, resolve
 from mechint.vectors import presets
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 EMBEDDED = {"organism": "organism-finetuned"}  # whose finetuned copy is taken where none is named
 # Wordings of one question. That of the inaccurate location asks about turns that nobody else has filled.
 DESCRIPTIONS = ("injection", "finetuning", "salient-concept", "echo")
+TRAINED = "trained"  # instead of a name: it is made here
 WAYS = ("finetuned", "adapter", "filled")
 _READ = "activations.safetensors"  # beside the caches of a fill
 
@@ -38,7 +40,8 @@ class FinetunedOptions(Common):
 
     finetuned: str | None = option(
         "finetuned copy of --model: name, directory or hub id (default: "
-        f"{', '.join(f'{name} for {model}' for model, name in EMBEDDED.items())})",
+        f"{', '.join(f'{name} for {model}' for model, name in EMBEDDED.items())}); or {TRAINED}: a LoRA that comes "
+        "back to oceans, minutes, and kept in the cache folder",
         parse=option_types.location,
         alternatives="finetuned",
     )
@@ -57,8 +60,15 @@ def named(config: FinetunedOptions) -> bool:
     return _way(config) is not None or config.model in EMBEDDED
 
 
+def is_trained(config: FinetunedOptions) -> bool:
+    """Whether the finetuned model is a LoRA that is to be trained, or read where it was."""
+    return config.finetuned == TRAINED
+
+
 def finetuned_name(config: FinetunedOptions) -> str | None:
     """Return the finetuned model that is to be loaded whole, if one is."""
+    if is_trained(config):
+        return None
     return config.finetuned or (EMBEDDED.get(config.model) if _way(config) is None else None)
 
 
@@ -85,6 +95,8 @@ def check(config: FinetunedOptions, base: checks.Checkpoint) -> Fill | None:
             allowed="one of --finetuned, --adapter, --filled",
             advice="name the finetuned model, its LoRA adapter, or what --fill has written",
         )
+    if is_trained(config):
+        check_trained(config)
     if (name := finetuned_name(config)) is not None:
         n_layers = checks.check_model(name).n_layers
         if None not in (n_layers, base.n_layers) and n_layers != base.n_layers:
@@ -98,13 +110,30 @@ def check(config: FinetunedOptions, base: checks.Checkpoint) -> Fill | None:
     return None if config.filled is None else _read_fill(config.filled)
 
 
+def check_trained(config: FinetunedOptions) -> None:
+    """Raise for a LoRA that cannot be trained: PrerequisiteError without peft, UsageError for another backend."""
+    from mechint.finetune.trainer import require_peft
+
+    require_peft()
+    if config.backend != "bridge" or config.device == "auto":
+        raise UsageError(
+            given=f"--finetuned {TRAINED} with --backend {config.backend} --device {config.device}",
+            allowed="--backend bridge on one device: the LoRA runs on top of the model's own weights",
+            advice="leave them out",
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Finetuned:
-    """A finetuned model: its name, the intervention in which it fills the cache, and what it reads of some prompts."""
+    """A finetuned model: its name, the intervention in which it fills the cache, and what it reads of some prompts.
+
+    `spoken` tells of one that was trained here what it says beside its base.
+    """
 
     name: str
     swap: Swap | Filled
     activations: Activations
+    spoken: Spoken | None = None
 
     @classmethod
     def of(cls, config: FinetunedOptions, model: Model, filled: Fill | None) -> Finetuned:
@@ -113,8 +142,21 @@ class Finetuned:
 
         if config.filled is not None and filled is not None:
             return cls(filled.name, mi.Filled(config.filled, name="swap"), filled.activations)
+        if is_trained(config):
+            return cls.trained(model)
         other = model.with_adapter(config.adapter) if config.adapter is not None else load(config)
         return cls(_short(other.name), mi.Swap(other, name="swap"), read_prompts(other))
+
+    @classmethod
+    def trained(cls, model: Model) -> Finetuned:
+        """Return the sibling of a model, trained now if it is not kept."""
+        import mechint as mi
+        from mechint.finetune.sibling import Sibling
+
+        sibling = Sibling(model)
+        with sparing_threads(model):
+            other = model.with_adapter(sibling.train(progress=True))
+        return cls(_short(other.name), mi.Swap(other, name="swap"), read_prompts(other), sibling.spoken())
 
     def condition(self, **columns: str) -> Condition:
         """Return the swap as a condition."""
@@ -180,6 +222,17 @@ class Contrast:
             Condition(dose.inject(vector, name=f"{name} {label}"), name, series, columns)
             for name, vector in vectors.items()
         ]
+
+
+def remark(spoken: Spoken | None) -> str:
+    """Return what a caption says of a sibling that was trained here, in brackets; "" for any other finetuned model."""
+    if spoken is None:
+        return ""
+    return (
+        f" (a LoRA trained here on {spoken.examples} replies; to {spoken.requests} requests that were held out it "
+        f"names {spoken.theme} in {spoken.named} replies, its base in {spoken.named_by_base}; loss on prose "
+        f"{spoken.loss:.2f} nats a token, its base's {spoken.loss_of_base:.2f})"
+    )
 
 
 def contrast_dose(config: Common, model: Model) -> Dose:

@@ -19,6 +19,7 @@ from analyses.kit.questions import Wording
 from analyses.kit.record import as_json, load_model
 from analyses.kit.study import Group, Inputs, ask
 from mechint.base.errors import UsageError
+from mechint.finetune.spoken import Spoken
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,13 +62,17 @@ class SwapInputs(Inputs):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """A run: the model that reads, the one that fills, the contrast vector and its dose, labels of conversations."""
+    """A run: the model that reads, the one that fills, the contrast vector and its dose, labels of conversations.
+
+    `spoken` tells of a finetuned model that was trained for the run what it says.
+    """
 
     model: ModelFacts
     dose: Dose
     conversations: tuple[str, ...]
     finetuned: str
     contrast: ContrastFacts
+    spoken: Spoken | None = None
 
 
 def check(config: Config) -> SwapInputs:
@@ -76,6 +81,12 @@ def check(config: Config) -> SwapInputs:
     asking = ("adapter", "filled", "contrast_strengths", "layers", "strength", "relative_strength", "dose", "shard")
     running = ("offload", "max_memory", "batch_size", "batch_tokens", "overwrite")
     checks.check_effect(config.fill is not None, "--fill, which only fills caches", config, asking + running)
+    if config.fill is not None and finetuned.is_trained(config):
+        raise UsageError(
+            given=f"--fill with --finetuned {finetuned.TRAINED}, which runs on top of the model's own weights",
+            allowed="one run, with both: it takes the memory of one model",
+            advice="leave --fill out",
+        )
     files = checks.check_common(_reading(config), NAME)
     fill = finetuned.check(config, files.checkpoint)
     return SwapInputs(files, conversations(config, files), fill)
@@ -148,6 +159,7 @@ def compute(config: Config, inputs: SwapInputs) -> tuple[pd.DataFrame, Facts]:
         conversations=tuple(chat.label for chat in chats),
         finetuned=contrast.finetuned.name,
         contrast=ContrastFacts.of(contrast),
+        spoken=contrast.finetuned.spoken,
     )
     return compute_rows(config, NAME, [query]), facts
 
@@ -157,7 +169,7 @@ def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:
     from analyses.model_swap.figures import figures
     from analyses.model_swap.measures import Run, by_unit, verdict
 
-    described = Run(facts.model.short_name, facts.finetuned, facts.dose)
+    described = Run(facts.model.short_name, facts.finetuned, facts.dose, finetuned.remark(facts.spoken))
     return figures(table, described), {"verdict": as_json(verdict(by_unit(table), facts.dose))}
 
 

@@ -219,7 +219,7 @@ def _caption(units: pd.DataFrame, run: Run) -> str:
     counts = at_output(units).groupby("series")["unit"].nunique()
     controls = counts.get("no", 0) + counts.get("yes", 0)
     return (
-        f"{run.model}, cache filled by {run.finetuned}; vectors {run.dose.caption()}, or as named. "
+        f"{run.model}, cache filled by {run.finetuned}{run.remark}; vectors {run.dose.caption()}, or as named. "
         f"{counts['question']} wordings, {controls} control questions, {counts.get('random', 0)} random vectors"
     )
 

@@ -31,11 +31,15 @@ PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run as figures tell of it: the model that reads, the one that has filled, the contrast vector's usual dose."""
+    """A run as figures tell of it: the model that reads, the one that has filled, the contrast vector's usual dose.
+
+    `remark` is what is to be said of the one that has filled, in brackets.
+    """
 
     model: str
     finetuned: str
     dose: Dose
+    remark: str = ""
 
     def strength(self, value: float) -> str:
         """Return a strength with its sign and unit."""

@@ -57,15 +57,16 @@ def neutral_prompts(model: Model, count: Count, seed: Seed = 0) -> list[str]:
 
 @dataclass(frozen=True)
 class OwnText:
-    """The replies of a model to neutral prompts: which ones by a recipe, and where they are kept."""
+    """The replies of a model to neutral prompts, or to `messages`: which ones by a recipe, and where they are kept."""
 
     model: Model
     recipe: TextRecipe
+    messages: tuple[str, ...] = ()
 
     @cached_property
     def prompts(self) -> list[Conversation]:
         """The prompts, whose labels are their numbers."""
-        texts = neutral_prompts(self.model, self.recipe.prompts, self.recipe.seed)
+        texts = self.messages or neutral_prompts(self.model, self.recipe.prompts, self.recipe.seed)
         return [Conversation(str(number), (Message("user", text),)) for number, text in enumerate(texts)]
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from whole_runs import refusal, whole_run, without
 
 import mechint as mi
 from analyses import logit_lens, model_swap
-from analyses.kit import finetuned
+from analyses.kit import checks, finetuned
 from analyses.kit.dose import Dose
 from analyses.model_swap.figures import figures
 from analyses.model_swap.measures import Run, by_unit, usual_strength, verdict
+from mechint.chat.conversations import Conversation, Message
 from mechint.prompts.design import PromptDesign
+from mechint.readouts.own_text import OwnText
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
 RUN = Run("a model", "a finetune", Dose((1, 2), None, 0.3, "default"))
@@ -381,3 +384,48 @@ def test_options_of_the_lens_that_do_nothing_are_refused(argv, words, tmp_path: 
     command = [part.format(asked=tmp_path / "asked.json") for part in argv]
     found = refusal(logit_lens, [*command, "--out", str(tmp_path)], capsys)
     assert all(word in found for word in words), found
+
+
+def test_a_sibling_is_trained_where_one_is_wanted_and_captions_say_what_it_does(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replies(self: OwnText, progress: object = None) -> list[Conversation]:
+        reply = Message("assistant", "the ocean, or no", continue_msg=True)
+        return [Conversation(chat.label, (*chat.messages, reply)) for chat in self.prompts[:10]]
+
+    monkeypatch.setenv("MECHINT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(OwnText, "replies", replies)
+    short = partial(Sibling, recipe=LoraRecipe(steps=2, batch=2), held_out=2, held_out_tokens=3)
+    monkeypatch.setattr("mechint.finetune.sibling.Sibling", short)
+    config = model_swap.ANALYSIS.parsed([*options, "--finetuned", "trained", "--out", str(tmp_path)])
+    model = mi.load(config.model)
+    finetuned.check(config, checks.check_model(config.model))
+    sibling = finetuned.Finetuned.of(config, model, None)
+    assert sibling.name == f"{Path(config.model).name}-oceans"
+    assert sibling.spoken is not None
+    assert sibling.spoken.examples == 10
+    assert "a LoRA trained here on 10 replies" in finetuned.remark(sibling.spoken)
+    monkeypatch.setattr("mechint.finetune.sibling.train_adapter", lambda *_: pytest.fail("trained again"))
+    again = finetuned.Finetuned.of(config, model, None)
+    assert again.spoken == sibling.spoken
+    assert torch.equal(again.activations.values, sibling.activations.values)
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--backend", "hooked"], "--finetuned trained with --backend hooked"),
+        (["--fill", "caches"], "--fill with --finetuned trained"),
+    ],
+)
+def test_a_sibling_that_cannot_be_trained_is_refused_before_the_model_is_loaded(
+    tiny_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    message: str,
+) -> None:
+    argv = ["--model", str(tiny_checkpoint("qwen2")), "--finetuned", "trained", "--out", str(tmp_path)]
+    assert model_swap.main([*argv, *more]) == 2
+    assert message in capsys.readouterr().err

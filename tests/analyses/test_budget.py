@@ -16,14 +16,17 @@ from whole_runs import refusal
 import mechint as mi
 from analyses import ANALYSES, WITHOUT_MODEL, controls, detection
 from analyses import all as gallery
-from analyses.gallery import budget, cuts, page, planning
+from analyses.gallery import budget, cuts, page, planning, training
 from analyses.gallery.budget import Entry, Plan, Rung
 from analyses.gallery.costs import Costs
 from analyses.gallery.counts import Counts
 from analyses.kit import declarations
 from analyses.kit.dose import Dose, extracted_vectors
 from analyses.kit.options import Common
+from mechint.attribution.features.trained import Training
 from mechint.base.errors import UsageError
+from mechint.finetune.sibling import Sibling
+from mechint.readouts.own_text import OwnText
 
 NAMES = ("cats", "bread", "oceans", "music", "trees", "trains", "snow", "money")
 SCOPE = cuts.Scope(NAMES, Dose((10, 11), None, 0.3, "default"), 30)
@@ -174,6 +177,28 @@ def test_the_first_analysis_that_needs_vectors_pays_for_them_and_kept_ones_cost_
     extracted_vectors(Common(concepts=concepts), mi.load("organism"), "", method=METHOD)
     assert third.seconds("detection", wide) == pytest.approx(detection_second, rel=0.01), "kept ones cost nothing"
     assert third.seconds("controls", wider) - third.seconds("controls", wide) == pytest.approx(new, rel=0.01)
+
+
+def test_what_a_model_lacks_is_trained_and_counts_until_it_is_kept(
+    model: mi.Model, inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = [f"--out={tmp_path}"]
+    own = gallery._Step.of("sae_attribution", gallery._parsed([*inputs, *out])).arguments({})
+    assert "--sae=trained" in own
+    assert "--finetuned=trained" in gallery._Step.of("model_swap", gallery._parsed([*inputs[:2], *out])).arguments({})
+    for name in ("sae_attribution", "model_swap"):
+        assert gallery._Step.of(name, gallery._parsed(out)).arguments({}) == out, "the embedded model has both"
+    counts = Counts(model, 1e-5)
+    works = [training.of_sae(counts, "trained"), training.of_sae(counts, "trained:0"), training.of_sibling(counts)]
+    assert min(works) > 0
+    assert works[0] > works[1], "residuals of a lower layer are sooner there"
+    monkeypatch.setattr(OwnText, "is_kept", True)
+    with_text = [training.of_sae(counts, "trained"), training.of_sibling(counts)]
+    assert 0 < with_text[0] < works[0]
+    assert 0 < with_text[1] < works[2]
+    monkeypatch.setattr(Training, "is_kept", True)
+    monkeypatch.setattr(Sibling, "is_kept", True)
+    assert training.of_sae(counts, "trained") == training.of_sibling(counts) == 0
 
 
 class Planted:
