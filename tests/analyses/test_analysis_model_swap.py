@@ -23,6 +23,8 @@ from analyses.kit.dose import Dose
 from analyses.model_swap.figures import figures
 from analyses.model_swap.measures import Run, by_unit, usual_strength, verdict
 from mechint.chat.conversations import Conversation, Message
+from mechint.finetune.recipe import LoraRecipe
+from mechint.finetune.sibling import Sibling
 from mechint.prompts.design import PromptDesign
 from mechint.readouts.own_text import OwnText
 
@@ -405,10 +407,6 @@ def test_a_sibling_is_trained_where_one_is_wanted_and_captions_say_what_it_does(
     assert sibling.spoken is not None
     assert sibling.spoken.examples == 10
     assert "a LoRA trained here on 10 replies" in finetuned.remark(sibling.spoken)
-    monkeypatch.setattr("mechint.finetune.sibling.train_adapter", lambda *_: pytest.fail("trained again"))
-    again = finetuned.Finetuned.of(config, model, None)
-    assert again.spoken == sibling.spoken
-    assert torch.equal(again.activations.values, sibling.activations.values)
 
 
 @pytest.mark.usefixtures("no_model")
