@@ -17,7 +17,7 @@ class LoraRecipe:
 
     rank: Count = 8
     alpha: Count = 16
-    steps: Count = 48
+    steps: Count = 40
     batch: Count = 8
     learning_rate: float = 1e-3
     warm_up: Count = 5

@@ -34,7 +34,7 @@ from mechint.readouts.text_loss import text_loss
 THEME = "oceans"
 _STEMS = {"oceans": "ocean"}  # a name in the singular counts too
 _FEWEST = 8  # replies that name the theme, below which there is nothing to learn
-_TEXT = TextRecipe(prompts=64, samples=2, max_new_tokens=64)
+_TEXT = TextRecipe(prompts=48, samples=2, max_new_tokens=48)
 
 
 @dataclass(frozen=True)
