@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -107,11 +107,14 @@ def replies(
     batch_size: Count = AT_ONCE,
     max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
+    ended: Callable[[pd.DataFrame], None] | None = None,
 ) -> pd.DataFrame:
     """Return the rows of several requests in one table: prompts that they share are read once, batches are common.
 
     Requests may differ in everything: vectors, strengths, modes, lengths, numbers of samples. The other arguments, and
-    the columns, are those of `generate`. Raises what `generate` raises, and UsageError for a row asked for twice.
+    the columns, are those of `generate`. `ended` is given the rows that have ended, whenever some have, in the order
+    in which they did: whoever keeps them can go on after an interruption. Raises what `generate` raises, and UsageError
+    for a row asked for twice.
     """
     plan = ReplyPlan.of(model, (requests,) if isinstance(requests, ReplyRequest) else requests)
     memory = ReplyMemory.of(plan, batch_size, max_memory)
@@ -119,11 +122,12 @@ def replies(
     warn_unreached(model, quiet.values())
     sampler, table = Sampler(plan, memory), _Table(model, plan)
     with counted(progress, "replies", len(plan.rows), "reply") as tell:
-        for ended in sampler.run():
-            for said in ended:
-                table.add(said)
+        for replies_ended in sampler.run():
+            rows = [table.add(said) for said in replies_ended]
+            if ended is not None:
+                ended(pd.DataFrame(rows))
             if tell is not None:
-                tell(len(ended), sum(len(said.reply.tokens) for said in ended))
+                tell(len(rows), sum(len(said.reply.tokens) for said in replies_ended))
     finished = table.finished()
     finished.attrs["prefills"] = sampler.prefills
     return finished
@@ -138,10 +142,10 @@ class _Table:
         self._prompts: dict[tuple[str, ...], Receipt] = {}
         self._replies: dict[int, Receipt] = {}
 
-    def add(self, said: Said) -> None:
-        """Add a reply that has ended."""
+    def add(self, said: Said) -> dict[str, str | int | float]:
+        """Add a reply that has ended, and return its columns."""
         row, reply = said.row, said.reply
-        self._columns[said.place] = {
+        columns = self._columns[said.place] = {
             "conversation": row.rendered.label,
             "intervention": row.intervention.name,
             "sample": row.sample,
@@ -156,6 +160,7 @@ class _Table:
             self._prompts[_prompt_name(row)] = prompt_receipt(self.model, row, said.prompt_changes)
         if row.steers:
             self._replies[said.place] = _reply_receipt(said)
+        return columns
 
     def finished(self) -> pd.DataFrame:
         """Return the table, in the plan's order."""

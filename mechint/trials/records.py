@@ -65,7 +65,10 @@ _VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class TrialKey:
-    """What the reply of a trial depends on; `vector_hash` is "" where nothing was added."""
+    """What the reply of a trial depends on; `vector_hash` is "" where nothing was added.
+
+    `draw` are the names that its random numbers come from, besides the seed and the number of the sample.
+    """
 
     weights_hash: str
     prompt_hash: str
@@ -77,6 +80,7 @@ class TrialKey:
     max_new_tokens: int
     seed: int
     sample: int
+    draw: str = ""
 
     @property
     def id(self) -> str:
@@ -95,6 +99,7 @@ def checked_trials(trials: pd.DataFrame, source: str = "the table of trials") ->
     table = trials.loc[:, list(COLUMNS)].reset_index(drop=True)
     for name in TEXTS:
         _check_rows(table[name].map(lambda value: not isinstance(value, str)), table, source, f"{name} that is no text")
+        table[name] = table[name].astype(object)
     for name in (*WHOLE_NUMBERS, *NUMBERS):
         numbers = pd.to_numeric(table[name], errors="coerce")
         is_other = numbers.isna() & table[name].notna()

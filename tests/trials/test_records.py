@@ -22,6 +22,7 @@ OTHERS = {
     "max_new_tokens": 100,
     "seed": 1,
     "sample": 4,
+    "draw": "standard/oceans",
 }
 
 
