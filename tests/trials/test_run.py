@@ -112,9 +112,9 @@ def test_a_larger_design_has_the_rows_of_a_smaller_one(
 @pytest.mark.parametrize("change", [{"seed": 1}, {"strengths": (0.3,)}, {"steer": ("everything",)}])
 def test_another_setting_is_another_trial(organism: mi.Model, vectors: Vectors, change: dict[str, object]) -> None:
     design = replace(DESIGN, controls=Controls(clean=0, random=0, no=0, yes=0, none=0, mention=0))
-    designs = (design, replace(design, **change))
-    before, after = (set(run.Sweep.of(organism, chosen, vectors).ids) for chosen in designs)
-    assert not before & after
+    before = run.Sweep.of(organism, design, vectors).ids
+    after = run.Sweep.of(organism, replace(design, **change), vectors).ids
+    assert not set(before) & set(after)
 
 
 def test_raw_strengths_multiply_vectors_and_random_ones_have_their_norms(organism: mi.Model, vectors: Vectors) -> None:
