@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mechint import figures, prompts, stats
+    from mechint import figures, prompts, stats, trials
     from mechint.attribution import components, kv, sae
     from mechint.attribution.reading import Reading
     from mechint.base.errors import MechintError
@@ -55,6 +55,7 @@ _MODULES = {
     "sae": "attribution.sae",
     "specificity": "vectors.specificity",
     "stats": "stats",
+    "trials": "trials",
 }
 _NAMES = {
     "base.errors": "MechintError",
@@ -137,6 +138,7 @@ __all__ = [
     "stats",
     "tables",
     "text_loss",
+    "trials",
     "wrap",
 ]
 

@@ -1,6 +1,40 @@
 """Trials: sampled replies of models that were steered or not, what judges read in them, and rates that carry errors.
 
 A trial is one sampled reply with all that says what it is (`records`). A judge reads prompt and reply and nothing else
-(`verdicts`); what a reply counts as is computed from its verdict and from what was done (`outcomes`). The floor imports
-`readouts` and what lies below it.
+(`verdicts`); what a reply counts as is computed from its verdict and from what was done (`outcomes`). Rates and
+declared contrasts of outcomes have intervals over concepts, with the judge's errors in them where those were counted.
+
+`mi.trials` is this package. It imports `readouts` and what lies below it.
 """
+
+from mechint.trials.correction import Confusion, confusions, corrected_rates
+from mechint.trials.labelled import prediction_powered
+from mechint.trials.outcomes import CLASSES, outcome_table
+from mechint.trials.plans import Contrast, read_plan
+from mechint.trials.rates import matches_of_others, rate_table
+from mechint.trials.records import TrialKey, checked_trials
+from mechint.trials.scorecard import contrast_table
+from mechint.trials.splitting import BestCell, best_cell
+from mechint.trials.verdicts import Item, Judge, Verdict, verdict_table
+
+__all__ = [
+    "CLASSES",
+    "BestCell",
+    "Confusion",
+    "Contrast",
+    "Item",
+    "Judge",
+    "TrialKey",
+    "Verdict",
+    "best_cell",
+    "checked_trials",
+    "confusions",
+    "contrast_table",
+    "corrected_rates",
+    "matches_of_others",
+    "outcome_table",
+    "prediction_powered",
+    "rate_table",
+    "read_plan",
+    "verdict_table",
+]
