@@ -48,6 +48,7 @@ BENCHMARKS := published_suite layer_ranges scaling memory precision batches cove
 
 bench: $(READY)  ## time and memory, side by side with the naive way; writes benchmarks/results and docs/benchmarks.md
 	for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name || exit $$?; done
+	$(PY) -m benchmarks.real_model --if-possible
 	$(PY) -m benchmarks.gpu_32b --if-possible
 	$(PY) -m benchmarks.report
 

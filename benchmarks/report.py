@@ -33,6 +33,7 @@ def page(by_benchmark: dict[str, Result]) -> str:
         "sample of cells and scaled to all of them by its tokens.\n",
     ]
     for name, section in (
+        ("real_model", _real_model),
         ("published_suite", _suite),
         ("layer_ranges", _ranges),
         ("scaling", _scaling),
@@ -86,6 +87,41 @@ def _suite(result: Result) -> str:
         "Hugging Face forward passes in the fastest of several batch shapes.\n\n"
     )
     return heading + _table(["", "tokens", "seconds", "of the engine's time"], rows)
+
+
+def _real_model(result: Result) -> str:
+    rows = []
+    for name, table in _mapping(result["tables"]).items():
+        row = _mapping(table)
+        engine = _number(row["engine_seconds"])
+        for label, tokens, key in (
+            ("naive loop", "naive_tokens", "naive_seconds"),
+            ("engine", "passed_tokens", "engine_seconds"),
+            (f"plain passes, batches of {_shape(row)}", "distinct_tokens", "floor_seconds"),
+            ("plain passes, rows as long as the conversations", "distinct_tokens", "long_floor_seconds"),
+        ):
+            seconds = _number(row[key])
+            rows.append(
+                [f"{name}: {label}", f"{_number(row[tokens]):,.0f}", f"{seconds:.0f}", f"{seconds / engine:.2f}"]
+            )
+    tables = {name: _mapping(table) for name, table in _mapping(result["tables"]).items()}
+    sizes = " and ".join(
+        f"{row['prompts']:,} {name} prompts x {row['vectors']} vectors and clean" for name, row in tables.items()
+    )
+    controls = tables["controls"]
+    heading = (
+        f"## A real chat model\n\nSmolLM2-135M-Instruct: {sizes}. Naive loop and plain passes take turns between "
+        f"the engine's passes; the controls are measured on {controls['measured_prompts']:,} prompts "
+        f"({result['sample']} of 20 first turns) and scaled by their distinct work. Tokens are (token x block) work by the number of blocks; "
+        "padding counts for the engine alone. The floor is plain Hugging Face over the distinct work, in the fastest "
+        "batch shape and in rows as long as the conversations, where attention costs what it costs in the table.\n\n"
+    )
+    return heading + _table(["", "tokens", "seconds", "of the engine's time"], rows)
+
+
+def _shape(row: dict[str, JSON]) -> str:
+    shape = row["floor_shape"]
+    return " x ".join(str(size) for size in shape) if isinstance(shape, list) else ""
 
 
 def _ranges(result: Result) -> str:

@@ -30,10 +30,11 @@ class Explanation:
 
     `alone_tokens` are passed if every cell is run by itself, `distinct_tokens` differ in what precedes them or was done
     to them, `passed_tokens` are those that the engine passes, padding included. Positions that a `Filled` provides are
-    none of these: nothing is computed there. `blocks` is the work in units of (token x block), `alone_blocks` what it
-    is if every cell is run by itself; `work` counts the readouts too, in the same units. `peak_bytes` is the most that
-    is taken at any time besides what was there before: KV caches, of which there are at most `cache_bytes`, and what a
-    pass takes besides, at most `pass_bytes`.
+    none of these: nothing is computed there. `blocks` is the work in units of (token x block), padding included;
+    `distinct_blocks` is that of distinct tokens without padding, and `alone_blocks` what it is if every cell is run by
+    itself; `work` is `blocks` with the readouts, in the same units. `peak_bytes` is the most that is taken at any time
+    besides what was there before: KV caches, of which there are at most `cache_bytes`, and what a pass takes besides,
+    at most `pass_bytes`.
     """
 
     cells: int
@@ -42,6 +43,7 @@ class Explanation:
     distinct_tokens: int
     passed_tokens: int
     alone_blocks: int
+    distinct_blocks: int
     blocks: int
     work: int
     passes: int
@@ -157,6 +159,7 @@ def cost_of(job: Job, options: Options) -> Explanation:
         distinct_tokens=sum(_distinct(plan) for plan in finest),
         passed_tokens=sum(cost.tokens for cost in costs),
         alone_blocks=alone * job.model.n_layers,
+        distinct_blocks=sum(_distinct_blocks(plan) for plan in finest),
         blocks=(blocks := sum(cost.blocks for cost in costs)),
         work=blocks + job.reading_work(read),
         passes=sum(cost.tokens > 0 for cost in costs),
@@ -204,3 +207,7 @@ def _pass(footprint: Footprint, visit: Visit) -> _Pass:
 
 def _distinct(plan: Plan) -> int:
     return sum(step.n_tokens * max(step.computed) for step in plan.steps())
+
+
+def _distinct_blocks(plan: Plan) -> int:
+    return sum(step.n_tokens * sum(step.computed[:-1]) for step in plan.steps())

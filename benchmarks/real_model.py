@@ -1,0 +1,188 @@
+"""A real chat model: `mi.score` beside the naive loop and beside plain Hugging Face passes, by turns in one run.
+
+Two tables on SmolLM2-135M-Instruct: the 40 yes/no prompts under 9 vectors, and the 1,360 control questions under 3,
+which are measured on some of their 20 first turns and scaled to all. After each pass of the engine its clock is
+stopped, and the others are timed until each has had its share of the time: other programs slow all of them alike.
+
+The naive loop fills and reads every cell by itself. The floor are plain passes with fused attention over as many tokens
+as the distinct (token x block) work comes to, padding not counted: in the fastest of several batch shapes, and, since
+attention to a long conversation costs more than to a short row, also over single rows as long as the conversations are.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+
+import torch
+
+import mechint as mi
+from benchmarks.common import Naive, Timer, command, injections
+from mechint.base.errors import PrerequisiteError
+from mechint.base.files import JSON
+from mechint.chat.conversations import Conversation
+from mechint.chat.render import Rendered, render_all
+from mechint.interventions.specifications import Injection
+from mechint.models.backends.bridge import BridgeBackend
+from mechint.models.backends.twin import plain_copy
+from mechint.models.packaged_models import packaged_path
+from mechint.prompts.design import PromptDesign
+from mechint.prompts.sets import controls, introspection
+
+MODEL, LAYERS = "smollm2", range(10, 20)
+TABLES = {"yes/no": 9, "controls": 3}  # with the number of vectors
+SHAPES, TRIALS = ((1, 128), (1, 256), (1, 512), (2, 256), (4, 128), (4, 256), (8, 128), (8, 256)), 3
+SHARE = 0.4  # of the engine's time, for each of the others
+Shape = tuple[int, int]
+
+
+@dataclass
+class Pace:
+    """How long something takes a token, from as many runs of it as there is time for."""
+
+    run: Callable[[], int]
+    seconds: float = 0.0
+    tokens: int = 0
+
+    def sample(self) -> None:
+        """Run it once more; it returns how many tokens it has passed."""
+        with (timer := Timer()):
+            passed = self.run()
+        self.seconds, self.tokens = self.seconds + timer.seconds, self.tokens + passed
+
+    @property
+    def per_token(self) -> float:
+        """Seconds of one token."""
+        return self.seconds / self.tokens
+
+
+@dataclass
+class Turns:
+    """A progress of the engine that lets others have their turns between its passes."""
+
+    others: Sequence[Pace]
+    engine: Timer = field(default_factory=Timer)
+
+    def __call__(self, _cells: int, _tokens: int) -> None:
+        """Stop the engine's clock, give each of the others its share of the time so far, and start the clock again."""
+        self.engine.__exit__()
+        for pace in self.others:
+            while pace.seconds < SHARE * self.engine.seconds:
+                pace.sample()
+        self.engine.__enter__()
+
+
+def plain_passes(model: torch.nn.Module, d_vocab: int, shapes: Iterator[Shape]) -> Pace:
+    """Return the pace of plain passes over random tokens in some batch shapes, one after another."""
+
+    def run() -> int:
+        batch = torch.randint(0, d_vocab, next(shapes))
+        with torch.no_grad():
+            model(batch, use_cache=True, logits_to_keep=1)
+        return batch.numel()
+
+    return Pace(run)
+
+
+def fastest(model: torch.nn.Module, d_vocab: int) -> Shape:
+    """Return the fastest batch shape, tried by turns."""
+    paces: dict[Shape, list[float]] = {shape: [] for shape in SHAPES}
+    plain_passes(model, d_vocab, repeat(SHAPES[0])).sample()  # the first call is slower
+    for _ in range(TRIALS):
+        for shape, measured in paces.items():
+            pace = plain_passes(model, d_vocab, repeat(shape))
+            pace.sample()
+            measured.append(pace.per_token)
+    return min(paces, key=lambda shape: statistics.median(paces[shape]))
+
+
+def naive_loop(model: torch.nn.Module, rendered: Sequence[Rendered], steers: Sequence[Injection]) -> Pace:
+    """Return the pace of the naive way over cells of a table, clean ones among them, in random order."""
+    naive, rng = Naive(model), random.Random(0)
+
+    def run() -> int:
+        item, steer = rng.choice(rendered), rng.choice([None, *steers])
+        naive.cell(item, {} if steer is None else {layer: steer.vector.vectors[layer] for layer in LAYERS})
+        return len(item.tokens)
+
+    return Pace(run)
+
+
+def questions(design: PromptDesign, first_turns: int) -> list[Conversation]:
+    """Return the control questions after some of the first turns, of every description and info document by turns."""
+    infos, descriptions = list(design.infos), list(design.descriptions)
+    pairs = [(description, info) for info in range(len(infos)) for description in range(len(descriptions))]
+    ordered = sorted(pairs, key=lambda pair: ((pair[0] + pair[1]) % len(infos), pair[0]))
+    chosen = {(descriptions[description], infos[info]) for description, info in ordered[:first_turns]}
+    return [chat for chat in controls(design) if (chat.extra["description"], chat.extra["info"]) in chosen]
+
+
+def table(
+    model: mi.Model, chats: Sequence[Conversation], whole: Sequence[Conversation], vectors: int
+) -> dict[str, JSON]:
+    """Return what the cells of `whole` take, from a run over `chats`, which are all of them or some."""
+    backend = model.backend
+    assert isinstance(backend, BridgeBackend)
+    plain = plain_copy(backend.hf_model, "sdpa")
+    steers, rendered = injections(model.d_model, model.n_layers, LAYERS, vectors), render_all(model, chats)
+    shape, rng = fastest(plain, backend.d_vocab), random.Random(1)
+    lengths = ((1, len(rng.choice(rendered).tokens)) for _ in repeat(None))
+    naive = naive_loop(plain, rendered, steers)
+    floor, long_floor = (plain_passes(plain, backend.d_vocab, shapes) for shapes in (repeat(shape), lengths))
+    mi.score(model, chats[:1], steers[:1])  # the first call is slower
+    turns = Turns([floor, long_floor, naive])
+    with turns.engine:
+        measured = mi.score(model, chats, [mi.CLEAN, *steers], progress=turns)
+    cost, full = (mi.explain(model, of, [mi.CLEAN, *steers]) for of in (chats, whole))
+    distinct = full.distinct_blocks / model.n_layers
+    return {
+        "prompts": len(whole),
+        "measured_prompts": len(chats),
+        "vectors": vectors,
+        "cells": full.cells,
+        "measured_cells": len(measured),
+        "measured_seconds": turns.engine.seconds,
+        "naive_tokens": full.alone_tokens,
+        "passed_tokens": full.blocks / model.n_layers,
+        "distinct_tokens": distinct,
+        "naive_seconds": naive.per_token * full.alone_tokens,
+        "engine_seconds": turns.engine.seconds * full.distinct_blocks / cost.distinct_blocks,
+        "floor_seconds": floor.per_token * distinct,
+        "long_floor_seconds": long_floor.per_token * distinct,
+        "floor_shape": list(shape),
+    }
+
+
+def ratios(row: dict[str, JSON]) -> str:
+    """Return how many times faster than the naive loop the engine is, and how much of the floor it takes."""
+    naive, engine, floor, long_floor = (
+        float(str(row[f"{name}_seconds"])) for name in ("naive", "engine", "floor", "long_floor")
+    )
+    return f"{naive / engine:.1f}x naive, {engine / floor:.2f} of the floor ({engine / long_floor:.2f} in long rows)"
+
+
+def measure(_folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
+    """Return the measurements of both tables."""
+    model, design = mi.load(MODEL), PromptDesign.load("full")
+    chats = {"yes/no": (introspection(design),) * 2, "controls": (questions(design, sample), controls(design))}
+    rows = {name: table(model, *chats[name], vectors) for name, vectors in TABLES.items()}
+    result: dict[str, JSON] = {"model": model.name, "layers": model.n_layers, "tables": dict(rows)}
+    return result, "; ".join(f"{name}: {ratios(row)}" for name, row in rows.items())
+
+
+if __name__ == "__main__":
+    if_possible = "--if-possible" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--if-possible"]
+    try:
+        packaged_path(MODEL)
+    except PrerequisiteError as error:
+        sys.stderr.write(f"real_model: {error}\n")
+        sys.exit(0 if if_possible else 2)
+    command(
+        "real_model", __doc__, measure, sample=5, sampled="first turns, of 20, whose control questions are measured"
+    )
