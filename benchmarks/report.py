@@ -112,8 +112,9 @@ def _real_model(result: Result) -> str:
     heading = (
         f"## A real chat model\n\nSmolLM2-135M-Instruct: {sizes}. Naive loop and plain passes take turns between "
         f"the engine's passes; the controls are measured on {controls['measured_prompts']:,} prompts "
-        f"({result['sample']} of 20 first turns) and scaled by their distinct work. Tokens are (token x block) work by the number of blocks; "
-        "padding counts for the engine alone. The floor is plain Hugging Face over the distinct work, in the fastest "
+        f"({result['sample']} of 20 first turns) and scaled by their distinct work. Tokens are (token x block) work by "
+        "the number of blocks; padding counts for the engine alone. "
+        "The floor is plain Hugging Face over the distinct work, in the fastest "
         "batch shape and in rows as long as the conversations, where attention costs what it costs in the table.\n\n"
     )
     return heading + _table(["", "tokens", "seconds", "of the engine's time"], rows)

@@ -17,6 +17,7 @@ import numpy as np
 
 from mechint.engine.branching import Indices
 from mechint.engine.footprint import Footprint, Load
+from mechint.engine.packing import packs_of
 from mechint.engine.plan import Cell, Step
 from mechint.models.memory import Room
 
@@ -28,13 +29,21 @@ _ENOUGH = 32
 class Visit:
     """Steps that are run together; `kept` are the bytes of all caches that stand while they run, their own included.
 
-    `begins`: they are to be run; else everything that continues them has been read, and their caches can go.
+    `begins`: they are to be run; else everything that continues them has been read, and their caches can go. `packed`:
+    in the rows of the first (see `packing`).
     """
 
     steps: Sequence[Step]
     load: Load
     kept: int
     begins: bool
+    packed: bool = False
+
+    @property
+    def computed(self) -> list[int]:
+        """How many rows of each level are computed."""
+        owners = self.steps[:1] if self.packed else self.steps
+        return [sum(counts) for counts in zip(*(step.computed for step in owners), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,29 @@ class Division:
 
     def visits(self, steps: Sequence[Step], kept: int = 0) -> Iterator[Visit]:
         """Yield visits depth first: all that continue a pass come before the next pass of its level."""
-        for chunk, load in self._chunks(steps, kept):
-            if all_finished(chunk, self.finished):
-                continue
-            within = kept + self.footprint.kept(load)
-            yield Visit(chunk, load, within, begins=True)
-            yield from self.visits([child for step in chunk for child in step.children], within)
-            yield Visit(chunk, load, within, begins=False)
+        packs, rest = self._packs(steps, kept)
+        for packed, chunks in ((True, packs), (False, self._chunks(rest, kept))):
+            for chunk, load in chunks:
+                if all_finished(chunk, self.finished):
+                    continue
+                within = kept + self.footprint.kept(load)
+                yield Visit(chunk, load, within, begins=True, packed=packed)
+                yield from self.visits([child for step in chunk for child in step.children], within)
+                yield Visit(chunk, load, within, begins=False, packed=packed)
+
+    def _packs(self, steps: Sequence[Step], kept: int) -> tuple[list[tuple[list[Step], Load]], Sequence[Step]]:
+        """Return the packs of steps that there is room for, and the steps that are in none."""
+        if not self.footprint.packs:
+            return [], steps
+        packs, rest = packs_of(steps, self.footprint.budget.tokens)
+        room, fitting = self.room(kept), list[tuple[list[Step], Load]]()
+        for pack in packs:
+            load = Load.packed(pack)
+            if self._fits(load, room):
+                fitting.append((pack, load))
+            else:
+                rest += pack
+        return fitting, rest
 
     def _chunks(self, steps: Sequence[Step], kept: int) -> Iterator[tuple[list[Step], Load]]:
         """Yield steps that are run together: similar in length, and no more than there is room for."""

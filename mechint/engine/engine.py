@@ -18,7 +18,7 @@ from mechint.base.errors import UsageError
 from mechint.base.progress import Progress, meter_of
 from mechint.chat.render import Rendered
 from mechint.engine.branching import Indices
-from mechint.engine.division import Division
+from mechint.engine.division import Division, Visit
 from mechint.engine.footprint import Footprint
 from mechint.engine.passes import Budget, Pass, StepResult
 from mechint.engine.plan import Cell, Plan, Step, make_plans
@@ -96,16 +96,16 @@ class _Run:
         receipts: dict[Cell, Receipt] = {}
         for visit in self.division.visits(self.plan.roots):
             if visit.begins:
-                yield from self._pass(visit.steps, done, receipts)
+                yield from self._pass(visit, done, receipts)
             else:
                 for step in visit.steps:
                     del done[step]
 
-    def _pass(
-        self, steps: Sequence[Step], done: dict[Step, StepResult], receipts: dict[Cell, Receipt]
-    ) -> Iterator[CellBatch]:
+    def _pass(self, visit: Visit, done: dict[Step, StepResult], receipts: dict[Cell, Receipt]) -> Iterator[CellBatch]:
         self.model.check_no_hooks("before a forward pass")
-        results = Pass(self.model, steps, done, self.budget, meter_of(self.progress)).run(self.plan.depth, self.layers)
+        steps, meter = visit.steps, meter_of(self.progress)
+        forward = Pass(self.model, steps, done, self.budget, meter, packed=visit.packed)
+        results = forward.run(self.plan.depth, self.layers)
         done.update(zip(steps, results, strict=True))
         for step in steps:
             receipts |= receipts_of(self.model, step, done, self.rendered, self.interventions)
@@ -113,13 +113,12 @@ class _Run:
         if batch is not None:
             yield batch
             receipts.clear()
-        self._report(steps, batch)
+        self._report(visit, batch)
 
-    def _report(self, chunk: Sequence[Step], batch: CellBatch | None) -> None:
+    def _report(self, visit: Visit, batch: CellBatch | None) -> None:
         if self.progress is not None:
             fresh = [cell for cell in (batch.cells if batch else ()) if cell not in self.division.finished]
-            n_pos = max(step.n_tokens for step in chunk)
-            self.progress(len(fresh), n_pos * sum(max(step.computed) for step in chunk))
+            self.progress(len(fresh), visit.load.n_pos * visit.load.computed)
 
     def _batch(
         self, chunk: Sequence[Step], results: Sequence[StepResult], receipts: Mapping[Cell, Receipt]

@@ -198,7 +198,7 @@ class _Pass:
 
 
 def _pass(footprint: Footprint, visit: Visit) -> _Pass:
-    computed = [sum(counts) for counts in zip(*(step.computed for step in visit.steps), strict=True)]
+    computed = visit.computed
     n_pos, before = visit.load.n_pos, visit.kept - footprint.kept(visit.load)
     peak = footprint.peak(visit.load)
     working = peak - footprint.kept(visit.load)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +29,17 @@ class Load:
     reads: int
 
     @classmethod
+    def packed(cls, steps: Sequence[Step]) -> Load:
+        """Return the load of steps that are packed in the rows of one: see `packing`."""
+        loads = [cls.of(step) for step in steps]
+        return replace(
+            loads[0],
+            n_pos=sum(load.n_pos for load in loads),
+            height=max(load.height for load in loads),
+            reads=sum(load.reads for load in loads),
+        )
+
+    @classmethod
     def of(cls, step: Step) -> Load:
         """Return the load of one step."""
         counts = np.array(step.rows.counts, dtype=np.int64)
@@ -50,6 +62,8 @@ class Footprint:
 
     def __init__(self, model: Model, budget: Budget, n_read: int) -> None:
         self.budget, self.n_read, self._readout = budget, n_read, model.readout
+        # A GPU is given many more tokens at once, whatever they continue.
+        self.packs = model.device.type == "cpu" and model.blocks.packs
         size = model.backend.dtype.itemsize
         self._cached = np.array([size * width for width in model.cache_widths], dtype=np.int64)
         self._widest = int(self._cached.max())

@@ -9,6 +9,7 @@ The example in `plan` takes two passes. The first runs the tokens 0:40: block 0 
 
 After block 0 of the second pass, rows 0, 0, 1, 1 go on as rows 0 to 3. Nothing is added to them: the vector acts
 through the cached row 1. Steps with pasts of different lengths would have the shorter padded on the left and masked.
+Packed steps (see `packing`) continue one past and stand in one row, one after another, with nothing padded.
 """
 
 from __future__ import annotations
@@ -84,13 +85,18 @@ class Pass:
         done: Mapping[Step, StepResult],
         budget: Budget,
         meter: Meter | None = None,
+        *,
+        packed: bool = False,
     ) -> None:
         self.model, self.steps, self.done, self.budget, self.meter = model, steps, done, budget, meter
-        self.n_pos = max(step.n_tokens for step in steps)
-        self.past = torch.tensor([step.node.start for step in steps])
+        self.packed = packed
+        # The steps that have rows of their own: packed ones stand in those of the first, one after another.
+        self.owners = steps[:1] if packed else steps
+        stops = list(accumulate(step.n_tokens for step in steps))
+        self.starts = [0, *stops[:-1]] if packed else [0] * len(steps)
+        self.n_pos = stops[-1] if packed else max(step.n_tokens for step in steps)
+        self.past = torch.tensor([step.node.start for step in self.owners])
         self.longest = int(self.past.max())
-        rows = [torch.tensor(step.node.tokens) for step in steps]
-        self.tokens: Int[Tensor, "step pos"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         self.passes: dict[Model | StoredPrefix, BlockPass] = {}
 
     def run(self, depth: int, layers: Sequence[int]) -> list[StepResult]:
@@ -101,9 +107,9 @@ class Pass:
         for layer in range(depth):
             ahead = layer + 1 < depth or any(step.rows.steered[layer] or step.node.ends for step in self.steps)
             out, cached = self._block(layer, resid, keys_only=not ahead)
-            for result, (start, stop), step in zip(results, self._spans(layer), self.steps, strict=True):
+            for result, (rows, positions), step in zip(results, self._places(layer), self.steps, strict=True):
                 if step.children and cached is not None:
-                    kept = (cached[0][start:stop, :, : step.n_tokens], cached[1][start:stop, :, : step.n_tokens])
+                    kept = (cached[0][rows, :, positions], cached[1][rows, :, positions])
                     result.stored[layer] = moved(kept, torch.device("cpu")) if self.budget.offload else kept
             if out is None:
                 break
@@ -114,9 +120,17 @@ class Pass:
         return results
 
     def _spans(self, level: int) -> list[tuple[int, int]]:
-        """Return where the rows of each step lie at a level."""
-        stops = list(accumulate(step.rows.counts[level] for step in self.steps))
+        """Return where the rows of each of the owners lie at a level."""
+        stops = list(accumulate(step.rows.counts[level] for step in self.owners))
         return list(zip([0, *stops[:-1]], stops, strict=True))
+
+    def _places(self, level: int) -> list[tuple[slice, slice]]:
+        """Return the rows and the positions in them of each step at a level."""
+        spans = self._spans(level) * (len(self.steps) if self.packed else 1)
+        return [
+            (slice(*span), slice(start, start + step.n_tokens))
+            for span, start, step in zip(spans, self.starts, self.steps, strict=True)
+        ]
 
     def _filler(self, step: Step, state: Effect) -> Model | StoredPrefix:
         """Return the model or the file that fills a step's positions in a state."""
@@ -126,7 +140,7 @@ class Pass:
 
     def _fillers(self, level: int) -> list[Model | StoredPrefix]:
         """Return the model or the file that fills each row of a level."""
-        return [self._filler(step, step.states[state]) for step in self.steps for state in step.rows.example(level)]
+        return [self._filler(step, step.states[state]) for step in self.owners for state in step.rows.example(level)]
 
     def _embedded(self) -> Float[Tensor, "row pos d_model"]:
         fillers = self._fillers(0)
@@ -143,13 +157,17 @@ class Pass:
     def _begun(self, filler: Model | StoredPrefix) -> BlockPass:
         if isinstance(filler, Model):
             filler.backend.context.check(max(step.node.stop for step in self.steps))
-            return filler.blocks.begin(self.tokens, self.past)
+            tokens = [step.node.tokens for step in self.steps]
+            if self.packed:
+                return filler.blocks.packed(tokens, self.longest)
+            rows = [torch.tensor(row) for row in tokens]
+            return filler.blocks.begin(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), self.past)
         return StoredPass(filler, self.past, self.n_pos, self.model)
 
     def _sources(self, level: int) -> Int[Tensor, " row"]:
-        """Return the step that each row of a level belongs to."""
-        return torch.arange(len(self.steps)).repeat_interleave(
-            torch.tensor([step.rows.counts[level] for step in self.steps])
+        """Return the owner that each row of a level belongs to."""
+        return torch.arange(len(self.owners)).repeat_interleave(
+            torch.tensor([step.rows.counts[level] for step in self.owners])
         )
 
     def _block(
@@ -162,7 +180,7 @@ class Pass:
             rows_of_filler = [row for row, its in enumerate(fillers) if its == filler] if fillers else range(len(resid))
             at = 0
             while at < len(rows_of_filler):
-                rows = rows_of_filler[at : at + self.budget.rows(self.n_pos, self.longest)]
+                rows = rows_of_filler[at : at + self._at_once(len(rows_of_filler) - at)]
                 chosen = take(resid, rows)
                 try:
                     out, cached = prepared.block(
@@ -179,6 +197,11 @@ class Pass:
                 at += len(rows)
         return gathered.out, gathered.cached
 
+    def _at_once(self, n_rows: int) -> int:
+        """Return how many of some rows a block is given at once: as many as the budget allows, in even batches."""
+        most = self.budget.rows(self.n_pos, self.longest)
+        return -(-n_rows // -(-n_rows // most))
+
     def _past_of(self, layer: int, rows: Sequence[int]) -> Past | None:
         """Return the keys and values of some rows before this pass, shorter pasts padded on the left."""
         if not self.longest:
@@ -186,7 +209,7 @@ class Pass:
         pieces: list[Piece] = []
         padding: list[tuple[slice, int]] = []
         chosen, at = np.asarray(rows), 0
-        for step, (start, stop) in zip(self.steps, self._spans(layer), strict=True):
+        for step, (start, stop) in zip(self.owners, self._spans(layer), strict=True):
             rows_of_step = chosen[(chosen >= start) & (chosen < stop)] - start
             if len(rows_of_step):
                 places = slice(at, at + len(rows_of_step))
@@ -204,14 +227,14 @@ class Pass:
 
     def _keep(self, results: Sequence[StepResult], layer: int, resid: Tensor, layers: Sequence[int]) -> None:
         if layer in layers:
-            for result, step, (start, stop) in zip(results, self.steps, self._spans(max(layer, 0)), strict=True):
+            for result, step, (rows, positions) in zip(results, self.steps, self._places(max(layer, 0)), strict=True):
                 if step.node.ends:
-                    result.resid[layer] = resid[start:stop, step.n_tokens - 1].clone()
+                    result.resid[layer] = resid[rows, positions.stop - 1].clone()
 
     def _parted(self, results: Sequence[StepResult], layer: int, out: Tensor) -> Tensor:
         """Return the rows of the next level: those that go on as they are, and those to which something is added."""
         origin = np.concatenate(
-            [step.rows.origin[layer] + start for step, (start, _) in zip(self.steps, self._spans(layer), strict=True)]
+            [step.rows.origin[layer] + start for step, (start, _) in zip(self.owners, self._spans(layer), strict=True)]
         )
         if not any(step.rows.steered[layer] for step in self.steps):
             return take(out, origin.tolist())

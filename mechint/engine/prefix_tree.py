@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 # A shared beginning shorter than this is computed once for each branch: a pass of its own would cost more.
 MIN_SHARED = 8
+# Unless that would be so many tokens more, all branches together.
+_SAVED = 16
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,14 @@ def _boundary(path: Path, start: int) -> int:
 
 def _without_short(node: Node, min_shared: int) -> list[Node]:
     """Return the node, or its branches with its tokens put before theirs if it is too short to be worth a pass."""
-    if len(node.tokens) < min_shared and not (node.fixed or node.ends):
+    if len(node.tokens) < min_shared and not (node.fixed or node.ends or _saved(node) >= _SAVED):
         for child in node.children:
             child.start, child.tokens, child.parent = node.start, node.tokens + child.tokens, node.parent
         return [kept for child in node.children for kept in _without_short(child, min_shared)]
     node.children = [kept for child in node.children for kept in _without_short(child, min_shared)]
     return [node]
+
+
+def _saved(node: Node) -> int:
+    """Return how many tokens more would be computed if each branch of a node computed its tokens."""
+    return len(node.tokens) * (len(node.children) - 1)

@@ -78,6 +78,9 @@ class Steering:
             terms = [term for term in self._at(layer) if term.row == row]
             if not terms:
                 continue
+            if len(terms) == 1:  # as in most tables; telling patterns of positions apart takes time
+                expected[row] = terms[0].positions & bool(terms[0].vectors[layer].ne(0).any())
+                continue
             masks = torch.stack([term.positions for term in terms])
             patterns, which = torch.unique(masks, dim=1, return_inverse=True)
             sums = [torch.stack([term.vectors[layer] for term in terms])[on].sum(0) for on in patterns.T]

@@ -70,6 +70,11 @@ def test_short_beginnings_are_not_worth_a_pass():
     assert [node.tokens for node in build_tree(paths, 3)] == [(1, 2, 3, 4), (1, 2, 5, 6)]
 
 
+def test_short_beginnings_of_many_are_worth_a_pass():
+    paths = {number: Path((1, 2, number + 3, 9)) for number in range(20)}
+    assert [node.tokens for node in build_tree(paths, 3)] == [(1, 2)]
+
+
 # Rows.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -44,10 +45,22 @@ class Blocks(Protocol):
         """How far attention of each block looks back."""
         ...
 
+    @property
+    def packs(self) -> bool:
+        """Whether several continuations of one past can be run as one row, with `packed`."""
+        ...
+
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> BlockPass:
         """Prepare a pass over `tokens`, each row after `past` positions of its own.
 
         Pasts that are shorter than the longest are padded on the left, tokens on the right.
+        """
+        ...
+
+    def packed(self, continuations: Sequence[Sequence[int]], past: int) -> BlockPass:
+        """Prepare a pass over one row of tokens: several continuations of one past, that do not see each other.
+
+        The past is then joined once for all of them, and none is padded.
         """
         ...
 
@@ -75,6 +88,23 @@ def attended(tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> Bool[
         return None
     visible = torch.arange(longest)[None, :] >= (longest - past)[:, None]
     return torch.cat([visible, torch.ones_like(tokens, dtype=torch.bool, device=visible.device)], dim=1)
+
+
+def packed_positions(lengths: Sequence[int], past: int) -> Int[Tensor, "1 pos"]:
+    """Return the positions of continuations of these lengths that stand one after another in a row."""
+    return torch.cat([torch.arange(past, past + length) for length in lengths])[None]
+
+
+def packed_mask(lengths: Sequence[int], past: int, dtype: torch.dtype) -> Float[Tensor, "1 1 pos all_pos"]:
+    """Return what attention adds to its scores so that each continuation sees the past and itself, up to a position."""
+    mask = torch.full((sum(lengths), past + sum(lengths)), torch.finfo(dtype).min, dtype=dtype)
+    mask[:, :past] = 0
+    start = 0
+    for length in lengths:
+        itself = mask[start : start + length, past + start : past + start + length]
+        itself.copy_(itself.triu(1))
+        start += length
+    return mask[None, None]
 
 
 def tracked(resid: Tensor, past: Past | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,15 @@ class HookedBlocks:
         kinds = (cfg.attn_types or []) if cfg.use_local_attn else []
         sizes = [cfg.window_size if kind == "local" else None for kind in kinds]
         return Windows(tuple(sizes) or (None,) * cfg.n_layers)
+
+    @property
+    def packs(self) -> bool:
+        """False: TransformerLens makes the positions and the mask of a row itself."""
+        return False
+
+    def packed(self, continuations: Sequence[Sequence[int]], past: int) -> HookedPass:
+        """Refuse; see `packs`."""
+        raise NotImplementedError
 
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> HookedPass:
         """Embed the tokens at their positions."""

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mechint.base.errors import ModelValidationError
-from mechint.models.backends.blocks import KeysFound, attended, moved, taken, tracked
+from mechint.models.backends.blocks import KeysFound, attended, moved, packed_mask, packed_positions, taken, tracked
 from mechint.models.backends.context import context_limit
-from mechint.models.backends.past import KeyValues, Past
+from mechint.models.backends.past import KeyValues, Past, Piece
 from mechint.models.backends.windows import Windows
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Positions that attention looks back over while its masks are looked at.
 _SHORT = 4
+# Blocks that are tried with several continuations in a row.
+_TRIED = 2
 _WRAPPER = "_original_component."
 Call = tuple[tuple[object, ...], dict[str, object]]
 
@@ -122,22 +124,77 @@ class TwinBlocks:
             prepared = self.begin(torch.zeros((1, 2 * _SHORT), dtype=torch.long), torch.zeros(1, dtype=torch.long))
         return Windows(tuple(None if _sees_first(call) else size for call in prepared.calls))
 
+    @cached_property
+    def packs(self) -> bool:
+        """Whether the model takes positions and masks as they are given, tried on a few tokens.
+
+        Windows have masks of their own. Where positions are no input, or the model makes its masks or biases itself,
+        continuations in one row would come out otherwise than each by itself.
+        """
+        return not self.windows.is_limited and not _chunked(self.model) and packs_exactly(self)
+
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> TwinPass:
         """Let the model's own forward prepare a pass, with blocks that only record how they are called."""
+        mask = attended(tokens, past)
+        positions = self.context.within(past[:, None] + torch.arange(tokens.shape[1])[None, :])
+        return self._prepared(tokens, positions, None if mask is None else mask.long(), int(past.max()))
+
+    def packed(self, continuations: Sequence[Sequence[int]], past: int) -> TwinPass:
+        """Prepare a pass over one row of several continuations of one past."""
+        lengths = [len(tokens) for tokens in continuations]
+        tokens = torch.tensor([[token for continuation in continuations for token in continuation]])
+        mask = packed_mask(lengths, past, self.model.dtype)
+        return self._prepared(tokens, packed_positions(lengths, past), mask, past)
+
+    def _prepared(
+        self, tokens: Int[Tensor, "row pos"], positions: Int[Tensor, "row pos"], mask: Tensor | None, n_past: int
+    ) -> TwinPass:
         from mechint.models.backends.hf_cache import pretended
 
         device = self.model.get_input_embeddings().weight.device
-        mask = attended(tokens, past)
-        positions = self.context.within(past[:, None] + torch.arange(tokens.shape[1])[None, :])
         with torch.no_grad(), _recorded(self.blocks, self._tuples) as calls:
             self.model.base_model(
                 input_ids=tokens.to(device),
-                attention_mask=None if mask is None else mask.long().to(device),
+                attention_mask=None if mask is None else mask.to(device),
                 position_ids=positions.to(device),
-                past_key_values=pretended(int(past.max()), len(self.blocks)),
+                past_key_values=pretended(n_past, len(self.blocks)),
                 use_cache=True,
             )
         return TwinPass(_split(calls[0])[0], self.blocks, [_split(call)[1] for call in calls])
+
+
+def packs_exactly(blocks: TwinBlocks) -> bool:
+    """Whether two continuations of a past, packed in a row, come out of the first blocks as each by itself."""
+    past, continuations = [3, 5, 4], [[6, 7], [8, 3, 9]]
+    try:
+        before = _run(blocks.begin(torch.tensor([past]), torch.tensor([0])), None)
+        pasts = [Past(len(past), [Piece(cached, [0], slice(1), 0)]) for _, cached in before]
+        alone = [
+            _run(blocks.begin(torch.tensor([tokens]), torch.tensor([len(past)])), pasts)[-1][0]
+            for tokens in continuations
+        ]
+        together = _run(blocks.packed(continuations, len(past)), pasts)[-1][0]
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # masks of four axes are not for all
+        return False
+    expected = torch.cat(alone, dim=1)
+    worst = (together - expected).abs().max() / expected.abs().max()
+    return bool(worst <= 16 * torch.finfo(expected.dtype).eps)
+
+
+def _run(prepared: TwinPass, pasts: Sequence[Past] | None) -> list[tuple[Tensor, KeyValues]]:
+    """Return the stream after each of the first blocks, with its keys and values."""
+    resid, results = prepared.resid, []
+    for layer in range(min(_TRIED, len(prepared.blocks))):
+        out, cached = prepared.block(layer, resid, torch.tensor([0]), None if pasts is None else pasts[layer])
+        assert out is not None  # a block gives none only if it is asked for keys alone
+        resid = out
+        results.append((out, cached))
+    return results
+
+
+def _chunked(model: PreTrainedModel) -> bool:
+    """Whether attention of some blocks sees only its own stretch of the text."""
+    return getattr(model.config.get_text_config(decoder=True), "attention_chunk_size", None) is not None
 
 
 @contextmanager
