@@ -133,12 +133,14 @@ def table(
     shape, rng = fastest(plain, backend.d_vocab), random.Random(1)
     lengths = ((1, len(rng.choice(rendered).tokens)) for _ in repeat(None))
     naive = naive_loop(plain, rendered, steers)
-    floor, long_floor = (plain_passes(plain, backend.d_vocab, shapes) for shapes in (repeat(shape), lengths))
+    floor = plain_passes(plain, backend.d_vocab, repeat(shape))
+    long_floor = plain_passes(plain, backend.d_vocab, lengths)
     mi.score(model, chats[:1], steers[:1])  # the first call is slower
     turns = Turns([floor, long_floor, naive])
     with turns.engine:
         measured = mi.score(model, chats, [mi.CLEAN, *steers], progress=turns)
-    cost, full = (mi.explain(model, of, [mi.CLEAN, *steers]) for of in (chats, whole))
+    cost = mi.explain(model, chats, [mi.CLEAN, *steers])
+    full = mi.explain(model, whole, [mi.CLEAN, *steers])
     distinct = full.distinct_blocks / model.n_layers
     return {
         "prompts": len(whole),
@@ -160,10 +162,10 @@ def table(
 
 def ratios(row: dict[str, JSON]) -> str:
     """Return how many times faster than the naive loop the engine is, and how much of the floor it takes."""
-    naive, engine, floor, long_floor = (
-        float(str(row[f"{name}_seconds"])) for name in ("naive", "engine", "floor", "long_floor")
-    )
-    return f"{naive / engine:.1f}x naive, {engine / floor:.2f} of the floor ({engine / long_floor:.2f} in long rows)"
+    seconds = {name: float(str(row[f"{name}_seconds"])) for name in ("naive", "engine", "floor", "long_floor")}
+    engine = seconds["engine"]
+    of_floor = f"{engine / seconds['floor']:.2f} of the floor ({engine / seconds['long_floor']:.2f} in long rows)"
+    return f"{seconds['naive'] / engine:.1f}x naive, {of_floor}"
 
 
 def measure(_folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
