@@ -18,6 +18,7 @@ from analyses.kit.options import TEMPLATE, Common
 from analyses.kit.record import as_json, load_model, sparing_threads
 from analyses.kit.study import Condition, Group, ask
 from mechint import organisms
+from mechint.base.errors import UsageError
 from mechint.organisms.truth.wording import WORDINGS, Wording
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def check(config: Config) -> Mapping[str, list[Conversation]]:
     checks.check_effect(True, always, config, ("conversations", "vectors", *TEMPLATE))
     checks.check_common(config, NAME)
     count = QUESTIONS if config.limit is None else config.limit
+    if count < 2:
+        raise UsageError(f"--limit {count}", "2 or more: intervals are over questions", "ask more of each group")
     documents = dict.fromkeys(reader.document for reader in config.readers)
     return {document: questions(document, count) for document in documents}
 

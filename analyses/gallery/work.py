@@ -97,7 +97,8 @@ def _model_swap(counts: Counts, config: model_swap.Config, inputs: Inputs, subje
 def _identification(
     counts: Counts, _config: identification.Config, inputs: identification.Inputs, subject: Subject
 ) -> float:
-    return counts.of_query(identification.query(subject, inputs))
+    read = len(identification.conditions(subject)) * counts.passes(_prose(counts))
+    return counts.of_query(identification.query(subject, inputs)) + read
 
 
 def _location(counts: Counts, _config: location.Config, inputs: location.Inputs, subject: Subject) -> float:
@@ -127,9 +128,13 @@ def _steering(counts: Counts, config: steering.Config, inputs: Inputs, subject: 
 
 def _texts(counts: Counts, conditions: Sequence[Condition]) -> float:
     """Return the work of plain prose and spoken texts that are read under some conditions."""
+    return len(conditions) * counts.passes(_prose(counts) + _SPOKEN)
+
+
+def _prose(counts: Counts) -> int:
+    """Return the tokens of the plain prose of the prompt set."""
     design = PromptDesign.load(counts.model.prompts)
-    prose = sum(len(counts.model.tokenizer.encode(text)) for text in design.tasks.plain)
-    return len(conditions) * counts.passes(prose + _SPOKEN)
+    return sum(len(counts.model.tokenizer.encode(text)) for text in design.tasks.plain)
 
 
 def _kv_attribution(counts: Counts, config: kv_attribution.Config, inputs: Inputs, subject: Subject) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from analyses.kit import checks, option_types, study
+from analyses.kit import checks, option_types, plain_text, resume, study
 from analyses.kit.analysis import Analysis, Drawn
 from analyses.kit.choices import Choice, Listing, orders, with_extra
 from analyses.kit.compute import Query, compute_rows
@@ -17,6 +17,7 @@ from analyses.kit.dose import CONCEPTS
 from analyses.kit.facts import RunFacts
 from analyses.kit.options import Common, Marked
 from analyses.kit.record import as_json
+from analyses.kit.specificity import VectorSpecificity, mean_cosine
 from analyses.kit.study import Condition, Group
 from analyses.kit.subject import Subject
 from mechint import organisms
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 NAME = "identification"
 INFOS = ("none", "introspection")
+PROSE = "prose"  # the task and the question of rows that ask nothing
 NONE = "none"  # what tables and figures call the option for no injection
 MOST_CONCEPTS = 9  # with the option for none they fill the ten digits
 CONTROLS = 2  # control questions after which concepts are named too
@@ -63,9 +65,10 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(RunFacts):
-    """A run, and the concepts that are options."""
+    """A run, the concepts that are options, and the mean cosine of their vectors with each other."""
 
     concepts: tuple[str, ...]
+    mean_cosine: float | None
 
 
 def check(config: Config) -> Inputs:
@@ -191,21 +194,32 @@ def _columns(request: Request) -> dict[int, str]:
 
 
 def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
-    """Return the rows of every choice and name, clean and under every concept and random vector."""
+    """Return the rows of every choice and name, clean and under every concept and random vector, and of steered prose.
+
+    Prose is read under active steering: what vectors do to names by themselves is what answers are held against.
+    """
     subject = Subject.of(replace(config, concepts=inputs.concepts), inputs.files, NAME)
-    rows = compute_rows(config, NAME, [query(subject, inputs)])
-    return rows, Facts(**vars(subject.facts(inputs.conversations)), concepts=inputs.concepts)
+    asked = query(subject, inputs)
+    cells = compute_rows(config, NAME, [asked])
+    steered = [condition for condition in conditions(subject) if condition.series != "clean"]
+    texts, names = plain_text.Texts.prose(subject.model), {name: f" {name}" for name in inputs.concepts}
+    prose = plain_text.rows(subject, NAME, texts, steered, clean={"target": NONE}, words=names).assign(task=PROSE)
+    cosine = mean_cosine(subject.concepts, subject.dose.layers)
+    facts = Facts(**vars(subject.facts(inputs.conversations)), concepts=inputs.concepts, mean_cosine=cosine)
+    return resume.joined(cells, prose, len(asked.requests)), facts
 
 
 def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:
-    """Return the figures of a finished table, and accuracy and information for the record."""
+    """Return the figures of a finished table, and accuracy, information and specificity for the record."""
     from analyses.identification.figures import figures
     from analyses.identification.measures import Measures
     from mechint.stats.bands import Marks
 
     measures = Measures.of(table, facts.concepts, config.seed)
-    drawn = figures(measures, facts.caption, facts.dose.layers, Marks(config.uncorrected))
-    return drawn, {"verdict": as_json(measures.verdict())}
+    specific = VectorSpecificity.of(table[table["task"] == PROSE], facts.mean_cosine)
+    caption = f"{facts.caption}; {specific.caption}"
+    drawn = figures(measures, caption, facts.dose.layers, Marks(config.uncorrected))
+    return drawn, {"verdict": as_json({**measures.verdict(), "specificity": specific})}
 
 
 ANALYSIS = Analysis(NAME, __doc__ or "", Config, Facts, check, compute, draw)

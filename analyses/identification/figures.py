@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analyses.identification import INFOS
+from analyses.identification import INFOS, PROSE
 from analyses.identification.measures import Measures
 from mechint import figures as draw
 from mechint import stats
@@ -184,7 +184,7 @@ def naming(measures: Measures, caption: str, marks: Marks = BANDS) -> go.Figure:
         f"{question} {info}": f"{text},<br>{DOCUMENTS[info]}"
         for question, text in (("injected", "asked what was injected"), ("control", "asked something else"))
         for info in INFOS
-    }
+    } | {f"{PROSE} {INFOS[0]}": "prose, read<br>under steering"}
     rows = measures.naming.assign(column=measures.naming["question"] + " " + measures.naming["info"])
     wide = stats.unit_means(rows, ["series", "unit"], "own", "column")[list(columns)]
     cubes = {name: wide.loc[name] for name in ("injected", "random") if name in wide.index.get_level_values(0)}
@@ -203,7 +203,8 @@ def naming(measures: Measures, caption: str, marks: Marks = BANDS) -> go.Figure:
         column_label="question, and what the first message begins with",
         title=_names_finding(measures),
         subtitle=f'{caption}. Shift against clean of the log-probability of names after "The concept is". Dots mark '
-        f"means whose {marks.caption}. Random vectors have the name of the concept whose norms they have.",
+        f"means whose {marks.caption}. Prose: what the vectors do by themselves, mean over positions. Random vectors "
+        "have the name of the concept whose norms they have.",
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from analyses.identification import INFOS, NONE
+from analyses.identification import INFOS, NONE, PROSE
 from analyses.kit import choices
 from mechint import stats
 from mechint.figures.names import check_names
@@ -36,7 +36,8 @@ class Measures:
 
     Both have `info, series, unit, target, right`; `choice` the probabilities among options, by their names, and
     with the option for none left out, so that detection does not count, `p_among` of the target and `right_among` (NaN
-    for clean); `naming` the shifts of the names' log-probabilities, `own` less the others, and `question`.
+    for clean); `naming` the shifts of the names' log-probabilities, `own` less the others, and `question`: injected
+    (asked for it), control (asked something else), prose (nothing is asked, and text is read under active steering).
     """
 
     choice: pd.DataFrame
@@ -48,7 +49,8 @@ class Measures:
     def of(cls, table: pd.DataFrame, concepts: Sequence[str], seed: int) -> Measures:
         """Return the measures of a finished table."""
         options = (*concepts, NONE)
-        return cls(choice_trials(table, options), named(table, concepts), options, seed)
+        naming = pd.concat([named(table, concepts), in_prose(table, concepts)], ignore_index=True)
+        return cls(choice_trials(table, options), naming, options, seed)
 
     @property
     def concepts(self) -> tuple[str, ...]:
@@ -196,7 +198,17 @@ def named(table: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
     check_names(rows["series"], SERIES, "series")
     keys = ["info", "question", "conversation", "series", "unit", "target"]
     log_p = rows.groupby([*keys, "name"], sort=False)["log_p"].sum(min_count=1).unstack("name")[list(concepts)]
-    log_p = log_p.reset_index()
+    return _shifts(log_p.reset_index(), concepts)
+
+
+def in_prose(table: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
+    """Return the same shifts in prose that is read under active steering: one row for each vector and text."""
+    rows = table[table["task"] == PROSE].assign(info=INFOS[0], question=PROSE)
+    return _shifts(rows.rename(columns={f"log_p_{concept}": concept for concept in concepts}), concepts)
+
+
+def _shifts(log_p: pd.DataFrame, concepts: Sequence[str]) -> pd.DataFrame:
+    """Return shifts against the clean row of the same conversation, from log-probabilities by concept."""
     clean = log_p[log_p["series"] == "clean"].set_index("conversation")[list(concepts)]
     moved = log_p[log_p["series"] != "clean"].reset_index(drop=True)
     shift = moved[list(concepts)].to_numpy() - clean.loc[moved["conversation"]].to_numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -110,16 +110,38 @@ class Placement:
 
 
 def usual_dose(
-    config: Common, model: Model, analysis: str = "", vectors: Mapping[str, ConceptVector] | None = None
+    config: Common,
+    model: Model,
+    analysis: str = "",
+    vectors: Mapping[str, ConceptVector] | None = None,
+    before: Callable[[], object] | None = None,
 ) -> Dose:
     """Return layers and strength: those of the options, else a preset's, an embedded model's, or calibrated ones.
 
     `--dose` says which of these where no strength is given. A preset's strength is for vectors like those it was
-    published with, so not for mean differences. `vectors` are those of files, of an `analysis`, to calibrate.
+    published with, so not for mean differences. `vectors` are those of files, of an `analysis`, to calibrate. `before`
+    is called before a calibration, which takes minutes: it raises for what would be refused after it.
     """
     preset = presets.preset_for(config.model)
     layers = _usual_layers(preset, model) if config.layers is None else config.layers
     check_layers(layers, model.n_layers)
+    if config.layers is not None:
+        for vector in (vectors or {}).values():
+            vector.at(layers)  # raises for layers that it lacks
+    if (fixed := _fixed_dose(config, model, layers)) is not None:
+        return fixed
+    if before is not None:
+        before()
+    from analyses.kit.calibrated_dose import calibrated_dose
+
+    published = preset is not None and config.dose is None
+    tried = layers if config.layers is not None or published else None
+    return calibrated_dose(config, model, analysis, tried, vectors or {})
+
+
+def _fixed_dose(config: Common, model: Model, layers: tuple[int, ...]) -> Dose | None:
+    """Return the dose at some layers that needs no calibration, if there is one."""
+    preset = presets.preset_for(config.model)
     if config.strength is not None:
         return Dose(layers, config.strength, None, "--strength")
     if config.relative_strength is not None:
@@ -131,11 +153,7 @@ def usual_dose(
         return Dose(layers, None, EMBEDDED_RELATIVE_STRENGTH, EMBEDDED)
     if config.dose == "default":
         return Dose(layers, None, presets.DEFAULT_RELATIVE_STRENGTH, "default, not calibrated on this model")
-    from analyses.kit.calibrated_dose import calibrated_dose
-
-    published = preset is not None and config.dose is None
-    fixed = layers if config.layers is not None or published else None
-    return calibrated_dose(config, model, analysis, fixed, vectors or {})
+    return None
 
 
 def method_of(config: Common, model: Model, dose: Dose | None = None) -> str:

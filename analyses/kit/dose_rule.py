@@ -99,14 +99,18 @@ def choose(places: Mapping[str, Places]) -> Choice:
     """
     first = next(iter(places.values()))
     for row in from_the_middle(first.layers):
-        largest = {name: of.largest(of.works & of.coherent, row) for name, of in places.items()}
-        rises = {name: places[name].specific.mean[row, at] for name, at in largest.items() if at is not None}
-        if rises:
-            name = max(rises, key=rises.__getitem__)
-            return Choice(name, (row, largest[name] or 0), works=True, coherent=True)
+        candidates: dict[str, int] = {}
+        for name, of in places.items():
+            column = of.largest(of.works & of.coherent, row)
+            if column is not None:
+                candidates[name] = column
+        if candidates:
+            name = max(candidates, key=lambda way: places[way].specific.mean[row, candidates[way]])
+            return Choice(name, (row, candidates[name]), works=True, coherent=True)
     usual = next(iter(places))
     for row in from_the_middle(first.layers):
-        if (column := first.largest(first.coherent, row)) is not None:
+        column = first.largest(first.coherent, row)
+        if column is not None:
             return Choice(usual, (row, column), works=False, coherent=True)
     return Choice(usual, (from_the_middle(first.layers)[0], 0), works=False, coherent=False)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mechint.base.files import JSON
+    from mechint.models.model import Model
 
 KIND, PROSE, REPLY = "text", "prose", "reply"
 COHERENT = 2.0  # text counts as coherent while its perplexity is less than this many times the clean one
@@ -57,10 +58,16 @@ class Texts:
         Replies are drawn at temperature 1; those of less than two tokens, or with special tokens, are left out.
         """
         design = PromptDesign.load(subject.model.prompts)
-        texts: dict[str, str | Conversation] = {f"{PROSE}-{at}": text for at, text in enumerate(design.tasks.plain)}
+        texts = dict(cls.prose(subject.model).texts)
         with sparing_threads(subject.model):
             texts |= {chat.label: chat for chat in _replies(subject, design)}
         return cls(texts, {label: label.partition("-")[0] for label in texts})
+
+    @classmethod
+    def prose(cls, model: Model) -> Texts:
+        """Return the plain prose of the model's prompt set alone."""
+        texts = {f"{PROSE}-{at}": text for at, text in enumerate(PromptDesign.load(model.prompts).tasks.plain)}
+        return cls(texts, dict.fromkeys(texts, PROSE))
 
     @property
     def replies(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,14 +35,25 @@ class Subject:
     analysis: str = ""
 
     @classmethod
-    def of(cls, config: Common, files: checks.Files, analysis: str) -> Subject:
-        """Load the model and find dose and vectors: those of files, else vectors that are made from the model."""
+    def of(
+        cls,
+        config: Common,
+        files: checks.Files,
+        analysis: str,
+        chats: Sequence[Conversation] = (),
+        check: Callable[[Model], object] | None = None,
+    ) -> Subject:
+        """Load the model and find dose and vectors: those of files, else vectors that are made from the model.
+
+        Before a dose is calibrated, which takes minutes, `chats` are looked at as the engine will, and `check` is
+        called with the model: both raise for what would be refused afterwards.
+        """
         model = load_model(config)
         files.check_prompts(model)
         with sparing_threads(model):
             for vector in files.vectors.values():
                 vector.check_fits(model.d_model, model.n_layers)
-            dose = usual_dose(config, model, analysis, files.vectors)
+            dose = usual_dose(config, model, analysis, files.vectors, lambda: _check(model, chats, check))
             if config.vectors is not None:
                 concepts = files.vectors
             else:
@@ -104,8 +115,18 @@ class Subject:
         )
 
 
+def _check(model: Model, chats: Sequence[Conversation], check: Callable[[Model], object] | None) -> None:
+    from mechint.engine.job import Job, Request
+    from mechint.interventions.specifications import CLEAN
+
+    if chats:
+        Job.of(model, [Request(chats, CLEAN)])
+    if check is not None:
+        check(model)
+
+
 def ask_all(config: Common, analysis: str, inputs: Inputs) -> tuple[pd.DataFrame, RunFacts]:
     """Return the rows of every conversation, clean and under every concept and random vector, and the run's facts."""
-    subject = Subject.of(config, inputs.files, analysis)
+    subject = Subject.of(config, inputs.files, analysis, inputs.conversations)
     rows = subject.rows([Group(inputs.conversations, subject.conditions())])
     return rows, subject.facts(inputs.conversations)

@@ -84,7 +84,7 @@ def conversations(config: Config, files: checks.Files) -> list[Conversation]:
 
 def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     """Return what every part that was replaced carries, and facts with the text of the conversation that is drawn."""
-    subject, chats = Subject.of(config, inputs.files, NAME), inputs.conversations
+    subject, chats = Subject.of(config, inputs.files, NAME, inputs.conversations), inputs.conversations
     check_depth(config, subject.dose.layers, subject.model.n_layers)
     cases, size = steps.cases(subject, chats), steps.Size(config.window_layers, config.window_positions)
     with sparing_threads(subject.model):

@@ -132,7 +132,7 @@ def text_conditions(dose: Dose, steered: Sequence[Condition]) -> list[Condition]
 
 def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     """Return the rows of every question and of plain text at every place, clean and under every vector."""
-    subject, chats = Subject.of(config, inputs.files, NAME), inputs.conversations
+    subject, chats = Subject.of(config, inputs.files, NAME, inputs.conversations), inputs.conversations
     steered = conditions(config, subject)
     query = ask(subject.model, groups(chats, steered), clean=CLEAN)
     cells = resume.with_ratio(compute_rows(config, NAME, [query]))

@@ -100,7 +100,7 @@ def _placements(config: Config, subject: Subject) -> list[Placement]:
 
 def compute(config: Config, inputs: LensInputs) -> tuple[pd.DataFrame, Facts]:
     """Return the rows of every cell at every layer, and what was injected where."""
-    subject = Subject.of(config, inputs.files, NAME)
+    subject = Subject.of(config, inputs.files, NAME, inputs.conversations)
     every_layer = range(-1, subject.model.n_layers)
     clean = {"sweep": "main", "injected_layers": ""}
     queries = [ask(subject.model, groups(config, subject, inputs.conversations), layers=every_layer, clean=clean)]

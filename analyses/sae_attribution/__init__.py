@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mechint.attribution.features.config import SAEConfig
     from mechint.attribution.features.dictionary import Dictionary
     from mechint.chat.conversations import Conversation
+    from mechint.models.model import Model
 
 NAME = "sae_attribution"
 TOP = 12  # with 8 concepts, the most of which an exact test can still tell a single cause
@@ -105,7 +106,9 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     from analyses.sae_attribution import measures
     from analyses.sae_attribution.cases import Study
 
-    subject = Subject.of(config, inputs.files, NAME)
+    subject = Subject.of(
+        config, inputs.files, NAME, inputs.conversations, lambda model: _check_sae(config, inputs, model)
+    )
     with sparing_threads(subject.model):
         dictionary = source.load(subject.model, config.sae, inputs.sae, any_model=config.any_model_sae)
     if config.features is not None:
@@ -124,6 +127,15 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
         text = _excerpt(measured, tested, parts["attribution"], plan.candidates)
     facts = Facts(**vars(subject.facts(inputs.conversations)), sae=sae, text=text)
     return resume.stacked(first, second), facts
+
+
+def _check_sae(config: Config, inputs: Inputs, model: Model) -> None:
+    """Raise for an SAE that does not fit, and for features it does not have; one that is to be trained fits."""
+    if source.is_trained(config.sae):
+        return
+    dictionary = source.load(model, config.sae, inputs.sae, any_model=config.any_model_sae)
+    if config.features is not None:
+        dictionary.check_features(config.features)
 
 
 def _sae_facts(dictionary: Dictionary, parts: Mapping[str, pd.DataFrame]) -> SAEFacts:

@@ -12,7 +12,8 @@ from analyses.kit.declarations import option
 from analyses.kit.naming import named
 from analyses.kit.option_types import format_layers
 from analyses.kit.options import Common
-from analyses.kit.record import short_receipt, sparing_threads
+from analyses.kit.record import as_json, short_receipt, sparing_threads
+from analyses.kit.specificity import VectorSpecificity
 from analyses.kit.study import Condition, Group, Inputs, described
 from analyses.kit.subject import Subject
 from analyses.steering.vectors import Sanity, sanity
@@ -21,6 +22,7 @@ from mechint.base.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mechint.base.files import JSON
     from mechint.chat.conversations import Conversation
 
 NAME = "steering"
@@ -94,7 +96,10 @@ def conditions(config: Config, subject: Subject) -> list[Condition]:
 
 def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
     """Return the rows of all replies and of texts read under the same steering, and what the vectors are like."""
-    subject, chats = Subject.of(config, inputs.files, NAME), inputs.conversations
+    from mechint.chat.render import render
+
+    chats = inputs.conversations
+    subject = Subject.of(config, inputs.files, NAME, check=lambda model: [render(model, chat) for chat in chats])
     steered = conditions(config, subject)
     texts = plain_text.Texts.of(subject)
     spoken = replies(config, subject, chats, steered)
@@ -183,8 +188,24 @@ def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:
 
     layers = format_layers(facts.dose.layers)
     caption = f"{facts.model.short_name}; vectors added at layers {layers} at every position"
-    perplexities = {"clean_perplexity": plain_text.clean_perplexities(table)}
-    return figures(table, facts.vectors_are, facts.dose, caption), perplexities
+    findings: dict[str, JSON] = {"clean_perplexity": plain_text.clean_perplexities(table)}
+    if (specific := specificity(table, facts)) is not None:
+        findings["specificity"] = as_json(specific)
+        caption += f"; {specific.caption}"
+    return figures(table, facts.vectors_are, facts.dose, caption), findings
+
+
+def specificity(table: pd.DataFrame, facts: Facts) -> VectorSpecificity | None:
+    """Return how specific vectors are at the dose itself; None where it is not among the strengths, and of one concept.
+
+    The cosine is the mean over all pairs of concepts.
+    """
+    at_dose = table["strength"].isin(["0", f"{facts.dose.amount:g}"])
+    prose = table[(table["kind"] == plain_text.KIND) & (table["group"] == plain_text.PROSE) & at_dose]
+    n_concepts = sum(vector.series == "injected" for vector in facts.vectors_are.vectors)
+    if n_concepts < 2 or prose[prose["series"] == "injected"].empty:
+        return None
+    return VectorSpecificity.of(prose, facts.vectors_are.mean_cosine(n_concepts))
 
 
 ANALYSIS = Analysis(NAME, __doc__ or "", Config, Facts, check, compute, draw)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 if TYPE_CHECKING:
     from analyses.kit.subject import Subject
@@ -37,6 +36,12 @@ class Sanity:
     vectors: tuple[Vector, ...]
     cosines: tuple[tuple[float, ...], ...]
 
+    def mean_cosine(self, count: int) -> float | None:
+        """Return the mean over pairs of the first vectors; None where one of them is zero."""
+        pairs = [row[column] for at, row in enumerate(self.cosines[:count]) for column in range(at + 1, count)]
+        mean = sum(pairs) / len(pairs)
+        return round(mean, 4) if math.isfinite(mean) else None
+
 
 def sanity(subject: Subject) -> Sanity:
     """Return what the vectors of a run are like."""
@@ -45,8 +50,15 @@ def sanity(subject: Subject) -> Sanity:
         _vector(subject, name, "injected" if name in subject.concepts else "random", vector)
         for name, vector in every.items()
     ]
-    rows = cosines(list(every.values()), subject.dose.layers)
-    return Sanity(tuple(vectors), tuple(tuple(_rounded(cosine) for cosine in row) for row in rows))
+    return Sanity(tuple(vectors), _cosines(every, subject.dose.layers))
+
+
+def _cosines(vectors: Mapping[str, ConceptVector], layers: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
+    from mechint.vectors.specificity import cosines
+
+    if len(vectors) < 2:  # one is like itself
+        return ((1.0,),)
+    return tuple(tuple(_rounded(cosine) for cosine in row) for row in cosines(vectors, layers).matrix)
 
 
 def _vector(subject: Subject, name: str, series: str, vector: ConceptVector) -> Vector:
@@ -64,17 +76,6 @@ def tokens(model: Model, vector: ConceptVector, layer: int) -> tuple[str, ...]:
         return ()
     logits = model.readout.logits(vector.vectors[layer][None].to(model.device))[0]
     return tuple(str(model.tokenizer.decode([token])) for token in logits.topk(_TOKENS).indices.tolist())
-
-
-def cosines(vectors: list[ConceptVector], layers: tuple[int, ...]) -> np.ndarray:
-    """Return the cosine of each pair, the mean over layers at which neither is zero; NaN where there is none."""
-    sums, counts = np.zeros((len(vectors),) * 2), np.zeros((len(vectors),) * 2)
-    for layer in layers:
-        stacked = np.stack([vector.vectors[layer].numpy() for vector in vectors]).astype(np.float64)
-        norms = np.linalg.norm(stacked, axis=1, keepdims=True)
-        unit = np.divide(stacked, norms, out=np.zeros_like(stacked), where=norms > 0)
-        sums, counts = sums + unit @ unit.T, counts + (norms > 0) @ (norms > 0).T
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def _rounded(value: float) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from conftest import vector
+from conftest import conversation, vector
 from test_dose_rule import proposal
 from whole_runs import refusal, whole_run, without
 
@@ -21,6 +21,7 @@ from analyses.kit import calibrated_dose as calibration
 from analyses.kit import dose_rule, dose_trial
 from analyses.kit.dose import CalibratedDose, method_of, usual_dose
 from analyses.kit.options import Common
+from mechint.chat.conversations import save_conversations
 from mechint.figures.markup import literal
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
@@ -210,6 +211,23 @@ def test_given_strengths_and_fixed_doses_need_no_trial(tiny: list[str], trials: 
     model = mi.load(tiny[1])
     for argv in (["--relative-strength", "0.1"], ["--strength", "3", "--layers", "1"], ["--dose", "default"]):
         assert not isinstance(usual_dose(detection.ANALYSIS.parsed([*tiny, *argv]), model), CalibratedDose)
+    assert not trials
+
+
+@pytest.mark.parametrize("problem", ["answers", "layers"])
+@pytest.mark.usefixtures("doses_folder")
+def test_what_would_be_refused_afterwards_is_refused_before_a_calibration(
+    problem: str, inputs: list[str], trials: list[dose_trial.Trial], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"answers": ["--strength", "--vectors"], "layers": ["--strength"]}[problem]
+    argv = without(inputs, *options)
+    if problem == "answers":
+        save_conversations([replace(conversation(), yes_token=" yes and no")], tmp_path / "asked.json")
+        argv[argv.index("--conversations") + 1] = str(tmp_path / "asked.json")
+    else:
+        argv += ["--layers", "0:2"]  # the vectors have no layer 0
+    message = refusal(detection, [*argv, "--dose", "auto", "--out", str(tmp_path)], capsys)
+    assert {"answers": "yes and no", "layers": "layers 0"}[problem] in message
     assert not trials
 
 

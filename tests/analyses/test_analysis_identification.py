@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import conversation
-from figure_reader import ticks
+from figure_reader import subtitle, ticks
 from whole_runs import DIGITS, model_and_cats, refusal, whole_run, without
 
 import mechint as mi
@@ -19,8 +19,10 @@ from analyses.identification.figures import accuracy, by_layer, confusion, namin
 from analyses.identification.measures import Measures
 from analyses.kit import choices
 from analyses.kit.checks import Checkpoint, Files
+from analyses.kit.specificity import VectorSpecificity
 from mechint.chat.conversations import Conversation, Message
 from mechint.engine.job import Job, Options
+from mechint.figures.words import plain
 from mechint.prompts import questions as prompt_questions
 from mechint.prompts.design import PromptDesign
 from mechint.readouts.naming import naming_requests
@@ -53,8 +55,8 @@ def lucky(target: int, order: Sequence[int], layer: str, number: int) -> np.ndar
     return 20.0 * np.eye(4)[target if layer == "2" and number % 2 == 0 else (target + 1) % 4]
 
 
-def planted(answer: Answer, gain: float = 0.0) -> pd.DataFrame:
-    """A table as a run leaves it; a concept's own name gains `gain` where it is asked for."""
+def planted(answer: Answer, gain: float = 0.0, in_prose: float = 0.0) -> pd.DataFrame:
+    """A table as a run leaves it; a concept's own name gains `gain` where it is asked for, and so much in prose."""
     vectors = [("", "clean", "none"), *((name, "injected", name) for name in CONCEPTS)]
     vectors += [(f"random-{at}", "random", CONCEPTS[at]) for at in range(2)]
     rows = []
@@ -75,6 +77,13 @@ def planted(answer: Answer, gain: float = 0.0) -> pd.DataFrame:
                         asked = {"task": "naming", "question": question, "conversation": f"{question}{info}"}
                         log_p = -3.0 - CONCEPTS.index(name) + is_own_name * gain / 2
                         rows.append({**columns, **asked, "layer": "3", "name": name, "token": token, "log_p": log_p})
+    for vector, kind, target in vectors:
+        log_p = {name: -5.0 + (in_prose if name == target and kind == "injected" else 0.0) for name in CONCEPTS}
+        columns = {"task": "prose", "unit": vector, "series": kind, "target": target, "intervention": vector or "clean"}
+        rows += [
+            {**columns, "conversation": text, **{f"log_p_{name}": value for name, value in log_p.items()}}
+            for text in ("prose-0", "prose-1")
+        ]
     return pd.DataFrame(rows)
 
 
@@ -184,7 +193,20 @@ def test_own_names_are_held_against_the_others() -> None:
     figure = naming(measures, "planted")
     (grid,) = figure.data
     assert next(iter(ticks(figure, "y"))) == "concepts (mean)"
-    assert grid.z[0].tolist() == pytest.approx([1.5, 1.5, 0, 0])
+    assert grid.z[0].tolist() == pytest.approx([1.5, 1.5, 0, 0, 0])
+    (grid,) = naming(Measures.of(planted(digit, in_prose=2.0), CONCEPTS, 0), "planted").data
+    assert grid.z[0].tolist() == pytest.approx([0, 0, 0, 0, 2.0])
+    assert grid.z[-1].tolist() == pytest.approx([0] * 5)
+
+
+@pytest.mark.parametrize(("in_prose", "first"), [(2.0, 3), (0.0, 1), (-1.0, 0)])
+def test_captions_say_whether_the_vectors_are_specific(in_prose: float, first: float) -> None:
+    table = planted(knows, in_prose=in_prose)
+    specific = VectorSpecificity.of(table[table["task"] == "prose"], 0.8123)
+    assert specific.own_minus_others.mean == in_prose
+    assert specific.is_specific == (in_prose > 0)
+    expected = f"mean cosine 0.81 with each other, own name first for {first} of 3 in steered prose"
+    assert specific.caption == f"vectors{'' if in_prose > 0 else ' NOT SPECIFIC'}: {expected}"
 
 
 def test_the_confusion_matrix_is_that_of_the_trials() -> None:
@@ -211,7 +233,9 @@ def test_a_run_leaves_every_figure_and_its_verdict(ran: Path) -> None:
     assert {path.stem for path in ran.glob("*.html")} == {f"identification_{name}" for name in names}
     record = json.loads((ran / "run.json").read_text())
     assert record["concepts"] == ["bread", "cats"]
-    assert set(record["verdict"]) == {"best_layer", "accuracy", "bits", "own_names"}
+    assert set(record["verdict"]) == {"best_layer", "accuracy", "bits", "own_names", "specificity"}
+    vectors = record["verdict"]["specificity"]
+    assert vectors["mean_cosine"] == record["mean_cosine"]
     table = pd.read_parquet(ran / "table.parquet")
     assert table["task"].value_counts().to_dict()["choice"] == 2 * 2 * 5 * 5  # infos, orders, interventions, layers
     assert set(table.loc[table["series"] == "random", "target"]) == {"cats", "bread"}
@@ -224,6 +248,8 @@ def test_a_call_from_python_gives_the_table_of_the_command_line(ran: Path, input
     table = results.table.astype({"order": float})  # as a file has it: names have no order
     pd.testing.assert_frame_equal(table, pd.read_parquet(ran / "table.parquet"))
     assert results.facts["concepts"] == ["bread", "cats"]
+    cosine = f"mean cosine {plain(results.facts['mean_cosine'])} with each other, own name first for"
+    assert all(cosine in subtitle(figure) for figure in results.figures.values())
 
 
 def test_cells_equal_direct_calls(ran: Path, inputs: list[str]) -> None:
@@ -246,6 +272,20 @@ def test_cells_equal_direct_calls(ran: Path, inputs: list[str]) -> None:
     found = rows.groupby("name")["log_p"].sum()
     assert found["cats"] == pytest.approx(names[" cats"], abs=1e-6)
     assert found["bread"] == pytest.approx(names[" bread"], abs=1e-6)
+
+
+def test_specificity_equals_a_direct_reading(ran: Path, inputs: list[str]) -> None:
+    (model, cats), record = model_and_cats(inputs), json.loads((ran / "run.json").read_text())
+    bread = mi.ConceptVector.load(Path(inputs[inputs.index("--vectors") + 1]) / "bread.safetensors")
+    vectors, layers = {"bread": bread, "cats": cats}, tuple(record["dose"]["layers"])
+    texts = list(PromptDesign.load("full").tasks.plain)
+    steers = [mi.Injection(vector, layers, strength=2.0, name=name) for name, vector in vectors.items()]
+    losses = mi.text_loss(model, texts, [mi.CLEAN, *steers], words={name: f" {name}" for name in vectors})
+    expected = mi.specificity.specificity(mi.specificity.name_rises(losses, {name: name for name in vectors}))
+    measured = record["verdict"]["specificity"]
+    assert measured["own_first"] == expected.by_concept["own_first"].sum()
+    assert measured["own_minus_others"]["mean"] == pytest.approx(float(expected.own_minus_others.mean), rel=1e-3)
+    assert measured["mean_cosine"] == pytest.approx(mi.specificity.cosines(vectors, layers).mean, abs=1e-4)
 
 
 def test_names_of_several_tokens_are_put_together(tiny_model: Callable[..., mi.Model]) -> None:

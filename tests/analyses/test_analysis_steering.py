@@ -21,7 +21,7 @@ from analyses.kit import cli
 from analyses.kit.dose import Dose
 from analyses.kit.naming import named
 from analyses.steering.figures import effects, figures
-from analyses.steering.vectors import Sanity, Vector, cosines, tokens
+from analyses.steering.vectors import Sanity, Vector, tokens
 from mechint.figures import TextCell, text_table
 from mechint.interventions.specifications import CLEAN, Injection
 from mechint.prompts.questions import top_of_mind
@@ -157,7 +157,7 @@ def test_texts_wrap_and_fit_whatever_their_letters() -> None:
 
 def test_cosines_and_tokens_of_vectors(model: mi.Model) -> None:
     one, other = vector(model, 0), vector(model, 1)
-    found = cosines([one, -2.0 * one, other], (1, 2))
+    found = mi.specificity.cosines({"one": one, "back": -2.0 * one, "other": other}, (1, 2)).matrix
     np.testing.assert_allclose(np.diag(found), 1.0)
     assert found[0, 1] == pytest.approx(-1.0)
     naive = np.mean([float(torch.cosine_similarity(one.vectors[at], other.vectors[at], dim=0)) for at in (1, 2)])
@@ -291,6 +291,6 @@ def test_a_layer_where_a_vector_is_zero_stands_for_no_word(model: mi.Model) -> N
     gap = mi.ConceptVector(rows | {2: torch.zeros(model.d_model)}, "gap", model.n_layers)
     assert tokens(model, gap, 2) == ()
     assert len(tokens(model, gap, 1)) > 3
-    between = cosines([vector(model), gap], (1, 2))
-    np.testing.assert_allclose(between, 1.0, atol=1e-6)
-    assert np.isnan(cosines([vector(model), gap], (2,))[0, 1])
+    pair = {"whole": vector(model), "gap": gap}
+    np.testing.assert_allclose(mi.specificity.cosines(pair, (1, 2)).matrix, 1.0, atol=1e-6)
+    assert np.isnan(mi.specificity.cosines(pair, (2,)).matrix[0, 1])

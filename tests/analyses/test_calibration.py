@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from whole_runs import refusal
 
 import mechint as mi
 from analyses import calibration
@@ -170,3 +171,12 @@ def test_a_call_from_python_judges_a_loaded_model_beside_the_organisms(
 
 def _no_browser(*_: object, **__: object) -> None:
     raise RuntimeError("no browser in this test")
+
+
+@pytest.mark.usefixtures("no_model")
+def test_too_few_questions_are_refused_before_anything_is_computed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    message = refusal(calibration, ["--limit", "1", "--out", str(tmp_path)], capsys)
+    assert "--limit 1" in message
+    assert "2 or more" in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from conftest import Load, conversation, vector
 from small_saes import dictionary
 
 import mechint as mi
+from mechint.attribution.features.config import SAEConfig
 from mechint.attribution.features.dictionary import Dictionary, ordinary, quality
 from mechint.base.errors import FeatureWarning, SAEMismatchError, UsageError
 
@@ -66,6 +68,37 @@ def test_an_sae_from_disk_is_the_one_that_was_saved(model: mi.Model, tmp_path: P
     assert again.link(3) is None
     named = mi.sae.load(model, saved(loaded, tmp_path / "named", neuronpedia_id="gemma-2-2b/6-res"))
     assert named.link(3) == "https://www.neuronpedia.org/gemma-2-2b/6-res/3"
+
+
+def as_older(path: Path, hook: str = "hook_name", **changes: object) -> Path:
+    """The folder as SAE Lens wrote it before version 6: what is now `metadata` stood beside the rest."""
+    content = json.loads((path / "cfg.json").read_text())
+    metadata = content.pop("metadata")
+    point = metadata.pop("hook_name")
+    older = {**content, "model_name": metadata["model_name"], hook: point, "hook_layer": 2, **changes}
+    (path / "cfg.json").write_text(json.dumps({name: value for name, value in older.items() if value is not None}))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["standard", "topk"])
+@pytest.mark.parametrize("hook", ["hook_name", "hook_point"])
+def test_an_older_folder_is_read_where_it_says_all_that_is_needed(
+    model: mi.Model, tmp_path: Path, kind: str, hook: str
+):
+    loaded = dictionary(model, layer=2, kind=kind)
+    path = as_older(saved(loaded, tmp_path / "sae", model_name=model.name), hook)
+    config = SAEConfig.read(path)
+    assert (config.layer, config.trained_on, config.d_in) == (2, model.name, model.d_model)
+    resid = residuals(model)
+    for source in (path, config):
+        again = mi.sae.load(model, source)
+        assert again.layer == 2
+        assert torch.equal(again.encode(resid), loaded.encode(resid))
+    with pytest.raises(SAEMismatchError, match="hook point"):
+        SAEConfig.read(as_older(saved(loaded, tmp_path / "less"), hook, **{hook: None}))
+    other = as_older(saved(loaded, tmp_path / "other"), hook, model_name="gemma-2-2b")
+    with pytest.raises(SAEMismatchError, match="was trained on gemma-2-2b"):
+        mi.sae.load(model, SAEConfig.read(other))
 
 
 @pytest.mark.parametrize(

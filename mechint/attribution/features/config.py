@@ -43,17 +43,19 @@ class SAEConfig:
     def read(cls, directory: Path, name: str | None = None) -> SAEConfig:
         """Read the configuration that SAE Lens has saved in a directory, by whose name it goes if it has no other.
 
-        Raises SAEMismatchError.
+        Older versions have written what is now the file's `metadata` beside the rest. Raises SAEMismatchError.
         """
         content = read_json(directory / _FILE, SAEMismatchError)
         fields = content if isinstance(content, dict) else {}
-        metadata = fields.get("metadata")
-        metadata = metadata if isinstance(metadata, dict) else {}
+        nested = fields.get("metadata")
+        metadata = nested if isinstance(nested, dict) else fields
         d_in, d_sae = fields.get("d_in"), fields.get("d_sae")
         if not isinstance(d_in, int) or not isinstance(d_sae, int):
             raise SAEMismatchError(f"SAE {str(directory)!r} without d_in or d_sae", HOW, "check the path")
+        hook_name = metadata.get("hook_name") or metadata.get("hf_hook_name") or fields.get("hook_point")
+        if not isinstance(hook_name, str):
+            raise SAEMismatchError(f"SAE {str(directory)!r} without the name of its hook point", HOW, "check the path")
         out, trained_on = _text(metadata.get("hook_name_out")), _text(metadata.get("model_name"))
-        hook_name = str(metadata.get("hook_name"))
         return cls(name or directory.name, directory, fields, d_in, d_sae, hook_name, out, trained_on)
 
     @property
