@@ -90,7 +90,7 @@ def outcome_table(trials: pd.DataFrame, verdicts: pd.DataFrame, lexicon: Lexicon
             advice="give the trials and verdicts of one run",
         )
     judged = verdicts[verdicts["error"] == ""].merge(trials[["id", "reply", "concept", "series"]], on="id")
-    classes = [outcome(_verdict(row), row["reply"], _concept(row), lexicon) for _, row in judged.iterrows()]
+    classes = [outcome(_verdict(row), row["reply"], concept_of(row), lexicon) for _, row in judged.iterrows()]
     return judged[["id", "judge", "pass_no"]].assign(outcome=np.array(classes, dtype=object))
 
 
@@ -110,6 +110,6 @@ def _verdict(row: pd.Series) -> Verdict:
     )
 
 
-def _concept(row: pd.Series) -> str:
+def concept_of(row: pd.Series) -> str:
     """Return the concept that a reply may name rightly: random vectors have none."""
     return "" if row["series"] == "random" else str(row["concept"])

@@ -52,8 +52,13 @@ class Verdict:
 class Judge(Protocol):
     """Whoever reads replies; `version` is a hash of all that its verdicts depend on besides the item."""
 
-    name: str
-    version: str
+    @property
+    def name(self) -> str:
+        """What tables call the judge."""
+
+    @property
+    def version(self) -> str:
+        """Hash of what its verdicts depend on."""
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         """Return a verdict for each item, in their order."""

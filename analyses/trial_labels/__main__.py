@@ -1,0 +1,64 @@
+"""`python -m analyses.trial_labels`: label replies of trials in a terminal.
+
+Blind to what was done and to every judge; resumes where it stopped; keeps every version of a label.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analyses.kit import cli, declarations, option_types
+from analyses.kit.declarations import option
+from analyses.trial_labels.session import Session, differences
+from mechint.base.errors import UsageError
+from mechint.trials.labelled_sets import LabelledSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line takes."""
+
+    set: Path | None = option("folder with trials.jsonl, prompts.json and the labels", parse=option_types.path)
+    labeller: str = option("who labels", default="A", parse=str)
+    reading: int = option("0, or the number of a further reading by the same person", default=0, parse=int)
+    count: int | None = option("label so many replies, drawn at random", parse=int)
+    freeze: bool = option("fix the labels that are there, and write their hash", default=False)
+    judge: str | None = option("show where this judge differs from frozen labels (rules)", parse=str)
+
+
+def run(options: Options) -> None:
+    """Label, freeze, or show what differs."""
+    if options.set is None:
+        raise UsageError("no folder", "--set DIR", "say where trials.jsonl and prompts.json are")
+    labelled = LabelledSet.load(options.set)
+    if options.freeze:
+        sys.stdout.write(f"frozen: {labelled.labels.freeze()}\n")
+    elif options.judge is not None:
+        from mechint.trials.judges import open_judge
+
+        items = labelled.items()
+        differences(labelled, {})  # before the judge is run
+        verdicts = open_judge(options.judge).judge(items)
+        by_id = {item.id: verdict for item, verdict in zip(items, verdicts, strict=True)}
+        sys.stdout.write("".join(f"{line}\n" for line in differences(labelled, by_id)))
+    else:
+        session = Session(labelled, options.labeller, options.reading, input, _tell)
+        sys.stdout.write(f"{session.run(options.count)} labelled\n")
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    command = declarations.parser(Options, "analyses.trial_labels", (__doc__ or "").split("\n\n")[1])
+    return cli.guarded(lambda: run(declarations.parse(Options, command, arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

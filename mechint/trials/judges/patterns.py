@@ -1,0 +1,105 @@
+"""The patterns of the rules judge: regular expressions in a JSON file, to be read and edited.
+
+`words` are alternatives by name, which stand in patterns as `{name}`; the other keys are lists of patterns (see
+`Patterns`). All are searched without regard to case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from mechint.base.errors import UsageError
+from mechint.base.files import JSON, read_json
+
+Expressions = tuple[re.Pattern[str], ...]
+_PLACE = re.compile(r"\{([a-z]+)\}")
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """What is looked for: in the prompt `asks` (whether something is noticed); the others in sentences of a reply.
+
+    `claims`: somebody notices something in himself; `hypothetical`, `hedged` and `examples`: what makes a sentence no
+    claim, or a doubtful one; `denials`; `refusals`; `naming`: what comes after has the group `name`; `answer_name`: a
+    bare answer that is a name; `generic`: words that name nothing; `small`: words that join others.
+    """
+
+    asks: Expressions
+    claims: Expressions
+    hypothetical: Expressions
+    hedged: Expressions
+    examples: Expressions
+    denials: Expressions
+    refusals: Expressions
+    naming: Expressions
+    answer_name: Expressions
+    generic: frozenset[str]
+    small: frozenset[str]
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Patterns:
+        """Return the packaged patterns, or those of a file; raises UsageError, naming the pattern that is wrong."""
+        source = Path(path) if path else packaged_path()
+        data = read_json(source)
+        names = {field.name for field in fields(cls)}
+        if not isinstance(data, dict) or set(data) != {*names, "words"}:
+            raise _malformed(str(source), f"an object with {', '.join(sorted(names))} and words")
+        alternatives = data.pop("words")
+        if not isinstance(alternatives, dict):
+            raise _malformed(f"{source}, words", "alternatives by name")
+        generic = frozenset(_texts(data.pop("generic"), f"{source}, generic"))
+        small = frozenset(_texts(data.pop("small"), f"{source}, small"))
+        compiled = {
+            name: _compiled(_texts(value, f"{source}, {name}"), alternatives, f"{source}, {name}")
+            for name, value in data.items()
+        }
+        return cls(generic=generic, small=small, **compiled)
+
+
+@lru_cache(maxsize=1)
+def packaged_patterns() -> Patterns:
+    """Return the packaged patterns, compiled once."""
+    return Patterns.load()
+
+
+def packaged_path() -> Path:
+    """Return the file of the packaged patterns."""
+    return Path(str(resources.files("mechint.trials.judges").joinpath("patterns.json")))
+
+
+def first_match(expressions: Expressions, text: str) -> re.Match[str] | None:
+    """Return the earliest match of any of these, the first of the list where several begin together."""
+    matches = [match for expression in expressions if (match := expression.search(text))]
+    return min(matches, key=lambda match: match.start(), default=None)
+
+
+def _compiled(texts: Sequence[str], alternatives: Mapping[str, JSON], where: str) -> Expressions:
+    def filled(match: re.Match[str]) -> str:
+        if match[1] not in alternatives:
+            raise _malformed(f"{where}: {match[0]} stands for nothing", f"one of {', '.join(alternatives)}")
+        return str(alternatives[match[1]])
+
+    compiled = []
+    for number, text in enumerate(texts):
+        try:
+            compiled.append(re.compile(_PLACE.sub(filled, text), re.IGNORECASE))
+        except re.error as error:
+            raise _malformed(f"{where}, pattern {number}: {error}", "a regular expression") from error
+    return tuple(compiled)
+
+
+def _texts(data: JSON, where: str) -> list[str]:
+    if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
+        raise _malformed(where, "a list of texts")
+    return [str(text) for text in data]
+
+
+def _malformed(given: str, allowed: str) -> UsageError:
+    return UsageError(
+        given=given, allowed=allowed, advice=f"correct the patterns; {packaged_path().name} is an example"
+    )
