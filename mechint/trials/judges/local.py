@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -27,7 +26,6 @@ from mechint.trials.labels import Label
 from mechint.trials.verdicts import Item, Verdict
 
 _NAME_TOKENS = 12
-NO_OFFSETS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class LocalJudge:
 
     model: Model
     questions: Questions = field(default_factory=packaged_questions)
-    offsets: Mapping[str, float] = NO_OFFSETS
+    offsets: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: str) -> LocalJudge:
@@ -112,7 +110,7 @@ def calibrated(judge: LocalJudge, items: Sequence[Item], labels: Mapping[str, La
         if truth.all() or not truth.any():
             raise UsageError(f"labels that all answer {name!r} alike", "both answers", "label more replies")
         offsets[name] = _best_offset(differences[name], truth)
-    return replace(judge, offsets=MappingProxyType(offsets))
+    return replace(judge, offsets=offsets)
 
 
 def _answer(label: Label, name: str) -> bool:
