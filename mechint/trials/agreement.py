@@ -80,11 +80,11 @@ def agreement(
     return pd.DataFrame(rows, columns=list(AGREEMENT_COLUMNS))
 
 
-def measures(counts: Float[np.ndarray, " 4"]) -> dict[str, float]:
+def measures(counts: Float[np.ndarray, " 4"]) -> dict[str, float | int]:
     """Return what `TP, FP, FN, TN` amount to, with 95% intervals; NaN where there is nothing to divide by."""
-    tp, fp, fn, tn = (int(count) for count in counts)
+    tp, fp, fn, tn = np.asarray(counts).astype(int).tolist()
     total = tp + fp + fn + tn
-    values: dict[str, float] = {"n": total, "TP": tp, "FP": fp, "FN": fn, "TN": tn}
+    values: dict[str, float | int] = {"n": total, "TP": tp, "FP": fp, "FN": fn, "TN": tn}
     rates = {"sensitivity": (tp, tp + fn), "specificity": (tn, tn + fp), "accuracy": (tp + tn, total)}
     for name, (right, of) in rates.items():
         interval = binomial_interval(right, of, level=_LEVEL) if of else None
