@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mechint.interventions.fill import fill
     from mechint.interventions.prefill import prefill
     from mechint.interventions.receipts import Receipt
-    from mechint.interventions.specifications import CLEAN, Filled, Injection, Swap
+    from mechint.interventions.specifications import CLEAN, Filled, Injection, Intervention, Swap
     from mechint.interventions.steering_modes import From
     from mechint.models.cache import KVCache
     from mechint.models.model import Model, load, wrap
@@ -70,7 +70,7 @@ _NAMES = {
     "interventions.fill": "fill",
     "interventions.prefill": "prefill",
     "interventions.receipts": "Receipt",
-    "interventions.specifications": "CLEAN Filled Injection Swap",
+    "interventions.specifications": "CLEAN Filled Injection Intervention Swap",
     "interventions.steering_modes": "From",
     "engine.explain": "Explanation explain",
     "engine.explain_replies": "ReplyExplanation",
@@ -99,6 +99,7 @@ __all__ = [
     "Filled",
     "From",
     "Injection",
+    "Intervention",
     "KVCache",
     "MechintError",
     "Message",
