@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from mechint.base import html
 from mechint.base.sizes import format_bytes
 from mechint.engine.replies import ReplyPlan, ReplyRequest
+from mechint.models.memory import Memory
 from mechint.models.model import Model
-from mechint.models.row_memory import fitting_rows, row_bytes
+from mechint.models.row_memory import no_room, row_bytes
 
 # Replies that are said at once, where nothing else is said.
 AT_ONCE = 64
@@ -17,31 +18,55 @@ AT_ONCE = 64
 SLACK = 32
 
 
+# Bytes of attention for each head and position that a token looks at; heads are about so wide, or wider.
+_SCORE_BYTES, _HEAD = 12, 64
+# Prompts are filled together up to this share of the memory.
+_OF_LIMIT = 1 / 4
+# Rows for each prompt from which on sharing its cache is of use: attention then goes from prompt to prompt.
+_WORTH_SHARING = 4
+
+
 @dataclass(frozen=True)
 class ReplyMemory:
-    """How many replies are said at once, and the caches that they take.
+    """How many replies are said at once, how many prompts are filled at once, and the bytes that all of it takes.
 
-    Each has a cache of `n_pos` positions, and as many prompts of at most `n_prompt` are kept filled for those to come.
+    Each row has a cache of `n_pos` positions, without its prompt where prompts are `shared`.
     """
 
     rows: int
+    fills: int
     n_pos: int
     n_prompt: int
-    prompts: int
+    shared: bool
     cache_bytes: int
     peak_bytes: int
 
     @classmethod
     def of(cls, plan: ReplyPlan, batch_size: int | None, max_memory: int | str | None) -> ReplyMemory:
         """Return what a plan is given. Raises MemoryLimitError if `max_memory` has no room for a single reply."""
-        model, n_pos = plan.model, plan.longest + SLACK
+        model, prompts = plan.model, plan.prompts
         most = min(AT_ONCE if batch_size is None else batch_size, len(plan.rows))
-        rows = fitting_rows(model, max_memory, n_pos, most, "replies")
-        n_prompt = max(len(row.prompt.tokens) for row in plan.rows)
-        prompts = min(rows, len(plan.prompts))
+        n_prompt = max(len(prompt.tokens) for _, prompt in prompts)
+        many = len(plan.rows) >= _WORTH_SHARING * len(prompts)
+        shared = many and all(reader.blocks.shares_prompts for reader, _ in prompts)
+        n_reply = max(row.request.max_new_tokens for row in plan.rows)
+        n_pos = (n_reply if shared else plan.longest) + SLACK
         token = sum(model.cache_widths) * model.backend.dtype.itemsize
-        caches = token * (rows * n_pos + prompts * n_prompt)
-        return cls(rows, n_pos, n_prompt, prompts, caches, max(caches, rows * row_bytes(model, n_pos)))
+        one_fill, one_prompt = row_bytes(model, n_prompt), token * n_prompt
+        # Rows hold the prompts that they share: all there are, or where these are many, one each at most.
+        few = 2 * len(prompts) <= most
+        held = one_prompt if shared and not few else 0
+        heads = max(1, model.d_model // _HEAD)
+        one_row = token * n_pos + held + row_bytes(model, 1) + heads * (n_prompt + n_pos) * _SCORE_BYTES
+        limit = Memory.of(model, max_memory).limit
+        if one_fill + one_row > limit and max_memory is not None:
+            raise no_room(f"replies: a row of {plan.longest} tokens", one_fill + one_row, limit)
+        fills = max(1, min(most, len(prompts), int(_OF_LIMIT * limit) // one_fill))
+        kept = one_prompt * max(0, len(prompts) - fills) if shared and few else 0
+        rows = max(1, min(most, (limit - fills * one_fill - kept) // one_row))
+        caches = rows * (token * n_pos + held) + fills * one_prompt + kept
+        peak = rows * one_row + fills * one_fill + kept
+        return cls(rows, fills, n_pos, n_prompt, shared, caches, peak)
 
 
 @dataclass(frozen=True)

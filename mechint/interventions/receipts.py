@@ -175,10 +175,14 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Measured:
-    """A model and the tokens that it read, which with the measured changes of a row make its receipt."""
+    """A model and the tokens that it read, which with the measured changes of a row make its receipt.
+
+    `units` are the model's by layer, where they were looked up before: it takes as long as a small pass.
+    """
 
     model: Model
     tokens: Sequence[int]
+    units: Sequence[float | None] | None = None
 
     def receipt(
         self,
@@ -190,7 +194,7 @@ class Measured:
         row: int = 0,
     ) -> Receipt:
         """Return the receipt of a row (by the names of its cell) from its measured changes at each layer."""
-        units = typical_norms(self.model) if changes else None
+        units = self.units if self.units is not None or not changes else typical_norms(self.model)
         touches = tuple(
             LayerTouch.of(layer, changes[layer], None if units is None else units[layer]) for layer in sorted(changes)
         )

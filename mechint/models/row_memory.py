@@ -26,12 +26,17 @@ def fitting_rows(
     """
     limit, row = Memory.of(model, max_memory).limit, row_bytes(model, n_pos, n_logits)
     if row > limit and max_memory is not None:
-        raise MemoryLimitError(
-            given=f"{subject}: a row of {n_pos} tokens takes about {format_bytes(row)}, {format_bytes(limit)} are left",
-            allowed="a limit that a single row fits into",
-            advice="allow more (max_memory=, --max-memory), shorten what is read, or load the model in bfloat16",
-        )
+        raise no_room(f"{subject}: a row of {n_pos} tokens", row, limit)
     return max(1, min(n_rows, limit // row))
+
+
+def no_room(subject: str, needed: int, limit: int) -> MemoryLimitError:
+    """Return the error for a single row that needs more bytes than a limit leaves."""
+    return MemoryLimitError(
+        given=f"{subject} takes about {format_bytes(needed)}, {format_bytes(limit)} are left",
+        allowed="a limit that a single row fits into",
+        advice="allow more (max_memory=, --max-memory), shorten what is read, or load the model in bfloat16",
+    )
 
 
 def row_bytes(model: Model, n_pos: int, n_logits: int = 1) -> int:

@@ -97,7 +97,7 @@ def _drawn(
     weights = ((logits - logits.amax(-1, keepdim=True)).double() / heat[:, None]).exp()
     sums = [pad(weights, (0, (1 << depth) - logits.shape[-1]))]
     for _ in range(depth - 1):
-        sums.append(sums[-1].view(len(logits), -1, 2).sum(-1))
+        sums.append(sums[-1][:, 0::2] + sums[-1][:, 1::2])
     numbers = torch.stack([torch.rand(depth, generator=generator, dtype=torch.float64) for generator in generators])
     place = torch.zeros(len(logits), dtype=torch.long)
     for halves, number in zip(reversed(sums), numbers.T, strict=True):

@@ -20,7 +20,7 @@ from mechint.interventions.receipts import Measured, Receipt
 from mechint.interventions.specifications import CLEAN, Intervention, terms_among
 from mechint.interventions.steering_modes import Steer
 from mechint.models.model import Model
-from mechint.models.residual_scale import unit_record
+from mechint.models.residual_scale import typical_norms, unit_record
 from mechint.readouts.decode import Reply
 from mechint.readouts.prompt_states import prompt_receipt
 from mechint.readouts.sampler import Said, Sampler
@@ -138,6 +138,8 @@ class _Table:
 
     def __init__(self, model: Model, plan: ReplyPlan) -> None:
         self.model, self.plan = model, plan
+        has_terms = bool(terms_among(row.intervention for row in plan.rows))
+        self._units = _units(model) if has_terms else None
         self._columns: dict[int, dict[str, str | int | float]] = {}
         self._prompts: dict[tuple[str, ...], Receipt] = {}
         self._replies: dict[int, Receipt] = {}
@@ -157,9 +159,9 @@ class _Table:
             **{f"first_{name}": value for name, value in said.first.items()},
         }
         if _prompt_name(row) not in self._prompts:
-            self._prompts[_prompt_name(row)] = prompt_receipt(self.model, row, said.prompt_changes)
+            self._prompts[_prompt_name(row)] = prompt_receipt(self.model, row, said.prompt_changes, self._units)
         if row.steers:
-            self._replies[said.place] = _reply_receipt(said)
+            self._replies[said.place] = _reply_receipt(said, self._units)
         return columns
 
     def finished(self) -> pd.DataFrame:
@@ -169,7 +171,7 @@ class _Table:
         table.attrs["receipts"] = [receipt.to_dict() for receipt in self._receipts()]
         table.attrs["renderings"] = {row.rendered.label: str(row.rendered) for row in self.plan.rows}
         table.attrs["dtype"] = self.model.dtype_name
-        if terms_among(row.intervention for row in self.plan.rows):
+        if self._units is not None:
             table.attrs["unit"] = unit_record(self.model)
         return table
 
@@ -183,20 +185,26 @@ class _Table:
                 yield self._replies[place]
 
 
+def _units(model: Model) -> Sequence[float | None]:
+    """Return the model's unit at each layer; None where it has none."""
+    norms = typical_norms(model)
+    return [None] * model.n_layers if norms is None else norms
+
+
 def _prompt_name(row: ReplyRow) -> tuple[str, ...]:
     """Return what receipts of prompts are told apart by: where only replies are steered, all prompts are clean."""
     name = CLEAN.name if row.request.steer == "reply" else row.intervention.name
     return row.rendered.label, name, str(row.request.steer)
 
 
-def _reply_receipt(said: Said) -> Receipt:
+def _reply_receipt(said: Said, units: Sequence[float | None] | None) -> Receipt:
     """Return the receipt of the positions of a reply that were read: all but its last token."""
     row, start = said.row, len(said.row.prompt.tokens)
     tokens = [*row.prompt.tokens, *said.reply.tokens[:-1]]
     layers = {layer for term in row.intervention.terms for layer in term.layers or ()}
     changes = {layer: said.reply_changes.get(layer, ()) for layer in layers}
     kind, positions = f"{row.intervention.kind} reply", range(start, len(tokens))
-    return Measured(row.reader, tokens).receipt(row.cell, kind, len(tokens), positions, changes, row.sample)
+    return Measured(row.reader, tokens, units).receipt(row.cell, kind, len(tokens), positions, changes, row.sample)
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, row: ReplyRow, reply: Reply) -> str:

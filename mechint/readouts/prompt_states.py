@@ -99,7 +99,9 @@ class PromptStates:
             self.prefills.append({"conversation": row.rendered.label, "intervention": name, **counts})
 
 
-def prompt_receipt(model: Model, row: ReplyRow, changes: Mapping[int, StreamChange]) -> Receipt:
+def prompt_receipt(
+    model: Model, row: ReplyRow, changes: Mapping[int, StreamChange], units: Sequence[float | None] | None
+) -> Receipt:
     """Return the receipt of a row's prompt, in which nothing else is changed than what was measured."""
     rendered, steer = row.rendered, row.request.steer
     intervention: Intervention = CLEAN if steer == "reply" else row.intervention
@@ -115,7 +117,7 @@ def prompt_receipt(model: Model, row: ReplyRow, changes: Mapping[int, StreamChan
     if steer == "prefill":
         n_pos, reach = rendered.prefix_length, reach_of(model, rendered, intervention)
     names = (rendered.label, intervention.name)
-    receipt = Measured(model, rendered.tokens).receipt(names, intervention.kind, n_pos, positions, passes)
+    receipt = Measured(model, rendered.tokens, units).receipt(names, intervention.kind, n_pos, positions, passes)
     return replace(receipt, reach=reach)
 
 

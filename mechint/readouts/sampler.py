@@ -84,8 +84,8 @@ class _Batch:
         self.reader, self.rows, self.n_places = reader, plan.rows, memory.rows
         rows = [plan.rows[place] for place in places]
         self.ends, self.waiting = end_tokens(reader), deque(places)
-        self.states = PromptStates(plan.model, reader, rows, memory.rows, prefills)
-        self.caches = ReplyCaches(memory.rows, memory.n_pos, memory.n_prompt)
+        self.states = PromptStates(plan.model, reader, rows, memory.fills, prefills)
+        self.caches = ReplyCaches(memory.rows, memory.n_pos, memory.n_prompt, shared=memory.shared)
         self.vectors = _Vectors(plan.model)
         layers = sorted({layer for row in rows if row.steers for layer in self.vectors.of(row)})
         n_steps = max(row.request.max_new_tokens for row in rows)
@@ -112,7 +112,6 @@ class _Batch:
             if reply.stopped:
                 ended.append(speaker.said({}))
                 continue
-            # The cache is copied to the place, and held no longer than other rows need it.
             self.caches.admit(state.cache)
             self.steering.admit(self._added(row))
             self.speakers.append(speaker)

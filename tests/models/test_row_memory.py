@@ -60,7 +60,7 @@ def test_less_memory_is_fewer_rows_and_the_same_numbers(
 def test_what_cannot_fit_is_one_error_before_any_pass(
     model: mi.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _ = model.cache_widths
+    _ = model.cache_widths, model.blocks.shares_prompts
     monkeypatch.setattr(model.backend, "forward", lambda *_: pytest.fail("a pass was made"))
     monkeypatch.setattr(model.blocks, "begin", lambda *_: pytest.fail("a pass was made"))
     allow(monkeypatch, 100)

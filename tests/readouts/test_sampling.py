@@ -155,6 +155,43 @@ def test_windows_and_learned_positions_stand_a_full_house(arch: str, tiny_model:
     assert together["text"].tolist() == alone["text"].tolist()
 
 
+@pytest.mark.parametrize("arch", ["qwen2", "llama", "gpt2", "gpt_neox"])
+def test_rows_that_share_a_prompt_say_what_they_say_with_copies(
+    arch: str, tiny_model: Load, monkeypatch: pytest.MonkeyPatch
+):
+    model, tables, costs = tiny_model(arch), [], []
+    assert model.blocks.shares_prompts
+    for worth in (1, 1000):
+        monkeypatch.setattr(explain_replies, "_WORTH_SHARING", worth)
+        request = mi.ReplyRequest(chats(), [CLEAN, *steers(model)], n=2, steer="reply", **SAMPLED)
+        tables.append(mi.replies(model, request, batch_size=5))
+        costs.append(mi.explain(model, request, batch_size=5).cache_bytes)
+    shared, copied = tables
+    assert shared["text"].tolist() == copied["text"].tolist()
+    assert shared["log_prob"].tolist() == pytest.approx(copied["log_prob"].tolist(), abs=1e-4)
+    assert costs[0] < costs[1]
+
+
+def test_blocks_are_tried_before_prompts_are_shared(tiny_model: Load, monkeypatch: pytest.MonkeyPatch):
+    """Windows, capped scores and the hooked backend have copies; so has what does not tell its attention of prompts."""
+    from mechint.models.backends import attention, shared_prompts
+
+    for arch, backend in (("gemma2", "bridge"), ("gemma3", "bridge"), ("qwen2", "hooked")):
+        assert not tiny_model(arch, backend).blocks.shares_prompts
+    blocks = tiny_model("qwen2").blocks
+    assert shared_prompts.shares_prompts(blocks, 4)
+    attend = shared_prompts.PromptAttention.attend
+    for wrong in (
+        lambda self, query, keys, values, scaling: attend(self, query, keys, values, scaling) * 0.5,
+        lambda self, query, keys, values, scaling: attend(self, query, keys, values * 0.0, scaling),
+        lambda self, query, keys, values, scaling: attention.sdpa_attention_forward(
+            blocks.blocks[0].self_attn, query, keys, values, None, scaling=scaling
+        )[0],
+    ):
+        monkeypatch.setattr(shared_prompts.PromptAttention, "attend", wrong)
+        assert not shared_prompts.shares_prompts(blocks, 4)
+
+
 def test_what_a_row_leaves_behind_cannot_reach_the_next(model: mi.Model):
     """Nothing of a row whose caches hold no numbers is in its place when the next row, which is shorter, takes it."""
     caches = reply_cache.ReplyCaches(1, 12, 6)
@@ -277,10 +314,13 @@ def test_explain_tells_prefills_tokens_and_memory(model: mi.Model, monkeypatch: 
     monkeypatch.setattr(reply_cache.ReplyCaches, "admit", admit)
     n_tokens = sum(len(said.reply.tokens) - 1 for ended in sampler.run() for said in ended)
     token = sum(model.cache_widths) * 4
-    assert 0 < cost.cache_bytes - most[0] == 6 * max(lengths) * token, "the buffers, and the prompts that wait"
+    assert most[0] == 6 * (NEW + explain_replies.SLACK) * token, "prompts are shared: rows keep what comes after them"
+    assert cost.cache_bytes == most[0] + 2 * 6 * max(lengths) * token, "and prompts wait, or are held by rows"
     assert cost.peak_bytes > cost.cache_bytes
     assert n_tokens <= cost.reply_tokens
     assert mi.explain(model, [request], batch_size=1).cache_bytes < cost.cache_bytes / 4
+    one_prompt = mi.explain(model, mi.ReplyRequest(chats()[0], steers(model), n=9, steer="reply", **SAMPLED))
+    assert one_prompt.cache_bytes == (27 * (NEW + explain_replies.SLACK) + lengths[0]) * token
 
 
 def test_rows_that_cannot_be_told_apart_are_refused(model: mi.Model):

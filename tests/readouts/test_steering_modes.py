@@ -14,6 +14,7 @@ import mechint as mi
 from mechint.base.errors import ConversationError, ReceiptError, UsageError
 from mechint.chat.conversations import Message
 from mechint.chat.render import render
+from mechint.engine import explain_replies
 from mechint.interventions.reply_steering import ReplySteering
 from mechint.interventions.specifications import CLEAN, Injection, Swap
 from mechint.readouts.decode import end_tokens
@@ -73,8 +74,15 @@ def chosen_from(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     [("qwen2", "bridge"), ("gemma3", "bridge"), ("gpt2", "bridge"), ("gpt_neox", "bridge"), ("llama", "hooked")],
 )
 def test_every_mode_equals_hooks_without_a_cache(
-    arch: str, backend: str, tiny_model: Load, plain_hf: Plain, chosen_from: list[torch.Tensor]
+    arch: str,
+    backend: str,
+    tiny_model: Load,
+    plain_hf: Plain,
+    chosen_from: list[torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    """Also where rows share the cache of their prompt, which is done as soon as it is worth it."""
+    monkeypatch.setattr(explain_replies, "_WORTH_SHARING", 1)
     model, plain = tiny_model(arch, backend), plain_hf(arch)
     steer = Injection(vector(model), layers=[1, 3], strength=1.5, name="v")
     said = []

@@ -12,6 +12,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mechint.models.backends.past import SharedPrompts
+
 NAME = "sdpa_grouped"
 
 
@@ -23,9 +25,15 @@ def grouped_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    shared_prompts: SharedPrompts | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """Return the output of transformers' fused attention, without copies of keys and values for each query head."""
+    """Return the output of transformers' fused attention, without copies of keys and values for each query head.
+
+    Prompts that rows share are attended to by themselves; the mask then is theirs who know them.
+    """
+    if shared_prompts is not None:
+        return shared_prompts.attend(query, key, value, scaling), None
     asks_more = any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     if attention_mask is None or dropout or asks_more or query.shape[1] == key.shape[1]:
         fused: tuple[Tensor, None] = sdpa_attention_forward(

@@ -50,6 +50,11 @@ class Blocks(Protocol):
         """Whether several continuations of one past can be run as one row, with `packed`."""
         ...
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether rows that go on from one prompt may share its keys and values (`Past.shared`)."""
+        ...
+
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> BlockPass:
         """Prepare a pass over `tokens`, each row after `past` positions of its own.
 

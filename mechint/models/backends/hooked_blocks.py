@@ -42,6 +42,11 @@ class HookedBlocks:
         """Refuse; see `packs`."""
         raise NotImplementedError
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether rows may share a prompt: its attention knows nothing of that."""
+        return False
+
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> HookedPass:
         """Embed the tokens at their positions."""
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache

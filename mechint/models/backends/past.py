@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,13 +26,26 @@ class Piece:
     start: int
 
 
+@runtime_checkable
+class SharedPrompts(Protocol):
+    """Attention to prompts that several rows have before their own past."""
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, scaling: float | None) -> Tensor:
+        """Return the output of attention to the prompts, and to the keys and values of the rows themselves."""
+        ...
+
+
 @dataclass(frozen=True)
 class Past:
-    """The first `n_pos` positions of some rows; `padding` says how many of them are empty, by slices of rows."""
+    """The first `n_pos` positions of some rows; `padding` says how many of them are empty, by slices of rows.
+
+    Where rows share prompts (`shared`, if the blocks can), these come before the past and are none of its positions.
+    """
 
     n_pos: int
     pieces: Sequence[Piece]
     padding: Sequence[tuple[slice, int]] = ()
+    shared: SharedPrompts | None = None
 
     def joined(self, new: KeyValues) -> KeyValues:
         """Return keys and values (`row heads pos d_head`) of the past and the new positions.

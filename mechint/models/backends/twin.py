@@ -17,6 +17,7 @@ from mechint.base.errors import ModelValidationError
 from mechint.models.backends.blocks import KeysFound, attended, moved, packed_mask, packed_positions, taken, tracked
 from mechint.models.backends.context import context_limit
 from mechint.models.backends.past import KeyValues, Past, Piece
+from mechint.models.backends.shared_prompts import shares_prompts
 from mechint.models.backends.windows import Windows
 
 if TYPE_CHECKING:
@@ -132,6 +133,15 @@ class TwinBlocks:
         continuations in one row would come out otherwise than each by itself.
         """
         return not self.windows.is_limited and not _chunked(self.model) and packs_exactly(self)
+
+    @cached_property
+    def shares_prompts(self) -> bool:
+        """Whether rows may share a prompt: not with windows, nor with attention of another kind."""
+        from mechint.models.backends.attention import NAME
+
+        if self.model.config._attn_implementation != NAME or self.windows.is_limited:
+            return False
+        return shares_prompts(self, len(self.blocks))
 
     def begin(self, tokens: Int[Tensor, "row pos"], past: Int[Tensor, " row"]) -> TwinPass:
         """Let the model's own forward prepare a pass, with blocks that only record how they are called."""
@@ -251,6 +261,8 @@ class TwinPass:
         named = {key: prepared(value) for key, value in kwargs.items()}
         if isinstance(biases := kwargs.get("alibi"), Tensor):
             named["alibi"] = _alibi(biases, rows, len(self.resid)).to(device)
+        if past is not None and past.shared is not None:
+            named["shared_prompts"] = past.shared
         out: Tensor | tuple[Tensor, ...] | None = None
         with torch.set_grad_enabled(tracked(resid, past)), suppress(KeysFound):
             out = self.blocks[layer](resid.to(device), *(prepared(value) for value in args), **named)
