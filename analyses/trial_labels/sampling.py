@@ -85,7 +85,7 @@ def sampled(name: str, sweep: Sweep) -> tuple[pd.DataFrame, dict[str, str]]:
         max_new_tokens=sweep.max_new_tokens,
         temperature=1.0,
         seed=SEED,
-        steer_reply=True,
+        steer="everything",
     )
     steered = generate(injections)
     clean = generate(mi.CLEAN, n=sweep.clean_samples)
@@ -172,7 +172,7 @@ def _trial(
         "layers": ",".join(map(str, key.layers)),
         "steer": "everything",
         "reply": begun + str(row["text"]),
-        "stopped": "end" if row["stopped"] else "length",
+        "stopped": row["stopped"],
         "seed": SEED,
         "sample": int(row["sample"]),
         "n_tokens": int(row["n_tokens"]),

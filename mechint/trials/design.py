@@ -79,7 +79,7 @@ class TrialDesign:
         if bool(self.layers) == bool(self.depths):
             given = "both layers and depths" if self.layers else "neither layers nor depths"
             raise UsageError(f"a design with {given}", "one of them", 'give layers=("10:20",) or depths=(0.6,)')
-        _check_list("places", self.layers or self.depths)
+        _check_list("places", (*self.layers, *self.depths))
         for depth in self.depths:
             if not 0 <= depth <= 1:
                 raise UsageError(f"depth {depth}", "0 (first block) to 1 (last block)", "give a fraction")
