@@ -37,6 +37,7 @@ def page(by_benchmark: dict[str, Result]) -> str:
         ("published_suite", _suite),
         ("layer_ranges", _ranges),
         ("scaling", _scaling),
+        ("sampling", _sampling),
         ("memory", _memory),
         ("precision", _precision),
         ("batches", _batches),
@@ -138,6 +139,24 @@ def _ranges(result: Result) -> str:
         f"{result['prompts']} prompts, steered from their first token on, so that only layers can be shared.\n\n"
     )
     return heading + _table(["", "naive", "engine", "engine / naive"], rows)
+
+
+def _sampling(result: Result) -> str:
+    rows = []
+    for name, value in _mapping(result["models"]).items():
+        times = _mapping(value)
+        naive, engine = _number(times["naive_seconds"]), _number(times["engine_seconds"])
+        counts = [f"{times[key]:,}" for key in ("trials", "prompt_tokens", "reply_tokens", "prefills")]
+        seconds = [f"{_number(times[key]):.0f}" for key in ("naive_prompt_seconds", "naive_reply_seconds")]
+        rows.append([name, *counts, *seconds, f"{engine:.0f}", f"{naive / engine:.1f}"])
+    head = ["", "trials", "tokens of the prompt", "tokens of replies", "prefills", "naive: prompts, s", "replies, s"]
+    heading = (
+        "## Sampled replies\n\nA sweep of vectors, layers and strengths with controls on one prompt, steered from the "
+        "first token of the reply on, temperature 1, up to 100 tokens. The naive loop reads the prompt again for "
+        f"each trial and says one reply after the other (timed on {result['sample']} trials); `mi.replies` reads it "
+        "once and says 64 at a time.\n\n"
+    )
+    return heading + _table([*head, "engine, s", "naive / engine"], rows)
 
 
 def _points(result: Result) -> list[dict[str, JSON]]:

@@ -26,7 +26,7 @@ from mechint.prompts.sets import introspection
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-N_VECTORS, N_SAMPLES, STRENGTHS = 3, 20, (0.2, 0.4)
+N_VECTORS, N_SAMPLES, STRENGTHS = 3, 8, (0.2, 0.4)
 MAX_NEW_TOKENS = 100
 
 
@@ -140,4 +140,4 @@ def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
 
 
 if __name__ == "__main__":
-    command("sampling", __doc__, measure, sample=12, sampled="trials for the naive loop")
+    command("sampling", __doc__, measure, sample=8, sampled="trials for the naive loop")

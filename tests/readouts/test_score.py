@@ -272,6 +272,7 @@ class Exhausted:
     def __init__(self, blocks: Blocks, rows: int, kind: type[Exception]) -> None:
         self.blocks, self.rows, self.kind, self.refused = blocks, rows, kind, 0
         self.model, self.windows, self.packs, self.packed = blocks.model, blocks.windows, False, blocks.packed
+        self.shares_prompts = False
 
     def begin(self, tokens, past):
         prepared = self.blocks.begin(tokens, past)
