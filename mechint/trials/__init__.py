@@ -8,6 +8,7 @@ declared contrasts of outcomes have intervals over concepts, with the judge's er
 """
 
 from mechint.trials.correction import Confusion, confusions, corrected_rates
+from mechint.trials.importers import Imported, import_trials, integrity_report, published_rates
 from mechint.trials.labelled import prediction_powered
 from mechint.trials.outcomes import CLASSES, outcome_table
 from mechint.trials.plans import Contrast, read_plan
@@ -15,6 +16,7 @@ from mechint.trials.rates import matches_of_others, rate_table
 from mechint.trials.records import TrialKey, checked_trials
 from mechint.trials.scorecard import contrast_table
 from mechint.trials.splitting import BestCell, best_cell
+from mechint.trials.storage import checked_verdicts, read_trials, read_verdicts, write_trials, write_verdicts
 from mechint.trials.verdicts import Item, Judge, Verdict, verdict_table
 
 __all__ = [
@@ -22,19 +24,28 @@ __all__ = [
     "BestCell",
     "Confusion",
     "Contrast",
+    "Imported",
     "Item",
     "Judge",
     "TrialKey",
     "Verdict",
     "best_cell",
     "checked_trials",
+    "checked_verdicts",
     "confusions",
     "contrast_table",
     "corrected_rates",
+    "import_trials",
+    "integrity_report",
     "matches_of_others",
     "outcome_table",
     "prediction_powered",
+    "published_rates",
     "rate_table",
     "read_plan",
+    "read_trials",
+    "read_verdicts",
     "verdict_table",
+    "write_trials",
+    "write_verdicts",
 ]

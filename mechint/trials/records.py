@@ -38,7 +38,8 @@ _ID_DIGITS = 24
 # those that were steered, "20" or "16:24"; `depth` is the middle of them over the number of blocks. `strength` is that
 # of the design, in units of the median norm of the stream where `relative`; `norm` is what was added, and `norm_ratio`
 # that over the median norm of the stream. `first_token_logit_diff` is logit(" yes") - logit(" no") where the reply
-# begins. Not every source has every number: NaN says so.
+# begins. Not every source has every number: NaN says so, and "" and -1 where a text (`stopped`) or a whole number
+# (`seed`, `n_tokens`) is not recorded.
 TEXTS = (
     "id",
     "model",
@@ -59,7 +60,7 @@ NUMBERS = ("depth", "strength", "norm", "norm_ratio", "log_prob", "first_token_l
 SWITCHES = ("relative",)
 COLUMNS = (*TEXTS, *WHOLE_NUMBERS, *NUMBERS, *SWITCHES)
 _VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"series": SERIES, "question": QUESTIONS, "stopped": STOPPED},
+    {"series": SERIES, "question": QUESTIONS, "stopped": (*STOPPED, "")},
 )
 
 
