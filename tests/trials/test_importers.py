@@ -172,7 +172,7 @@ def test_a_manifest_says_what_a_folder_should_hold(small: Path) -> None:
 
 
 def test_copies_are_seen_without_help_of_folders_and_short_replies_are_no_copies(tmp_path: Path) -> None:
-    first, second = (records("phase2/32b/ocean.jsonl", seed) for seed in (0, 1))
+    first, second = records("phase2/32b/ocean.jsonl", 0), records("phase2/32b/ocean.jsonl", 1)
     write(tmp_path, "a.jsonl", first)
     relabelled = [{**row, "config": {**row["config"], "model": "another"}} for row in first]  # type: ignore[dict-item]
     write(tmp_path, "b.jsonl", relabelled[::-1])
