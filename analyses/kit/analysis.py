@@ -16,6 +16,7 @@ from analyses.kit.record import (
     as_json,
     check_place,
     discard_store,
+    noted_threads,
     run_key,
     source_hash,
     units_in,
@@ -111,9 +112,10 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
         inputs = self.check(config)
         directory = config.out / self.name
         check_place(directory, config, None)
-        rows, run_facts = self.compute(config, inputs)
+        with noted_threads() as threads:
+            rows, run_facts = self.compute(config, inputs)
         if config.shard is None:
-            results = self.conclude(Run(config, argv, clock, keep), rows, run_facts)
+            results = self.conclude(Run(config, argv, clock, keep, threads), rows, run_facts)
         else:
             results = self._write_part(config, argv, rows, run_facts)
         discard_store(directory, config.shard)
@@ -146,7 +148,8 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
         complete = {**record, **plain_findings, "receipts": receipts}
         if run.keep:
             paths += mi.figures.save_all(figures, directory, script_in=run.config.out)
-            paths = write_record(directory, paths, config=run.config, argv=run.argv, clock=run.clock, record=complete)
+            written = {"threads": dict(run.threads), **complete}
+            paths = write_record(directory, paths, config=run.config, argv=run.argv, clock=run.clock, record=written)
         return Results(tables, {name: drawable_figure(figure) for name, figure in figures.items()}, complete, paths)
 
     def facts_of(self, record: JSON) -> Facts:
@@ -156,12 +159,16 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
 
 @dataclass(frozen=True)
 class Run(Generic[Options]):
-    """How a run was started: its options, the command line that stands for them, when, and if it is to be kept."""
+    """How a run was started: its options, the command line that stands for them, when, and if it is to be kept.
+
+    `threads` says by model how many threads were chosen, and what was measured for that.
+    """
 
     config: Options
     argv: Sequence[str]
     clock: Clock = field(default_factory=Clock)
     keep: bool = True
+    threads: Mapping[str, JSON] = field(default_factory=dict)
 
 
 def as_record(run_facts: object) -> dict[str, JSON]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -40,7 +41,7 @@ _PACKAGES = (
 )
 _PARTIAL = ".partial"
 _LOG = logging.getLogger(__name__)
-_SMALL_MODEL = 512  # d_model
+_CHOICES: ContextVar[dict[str, JSON] | None] = ContextVar("thread choices of a run", default=None)
 
 
 def store_directory(directory: Path, shard: Shard | None) -> Path:
@@ -84,16 +85,25 @@ def _without_norms(record: JSON | Mapping[str, JSON]) -> JSON:
 
 @contextmanager
 def sparing_threads(model: Model) -> Iterator[None]:
-    """Use one thread for a small model on a CPU: more gain little, and beside other programs lose much."""
-    import torch
+    """Run a model with as many threads as it was the fastest with, which the record of the run tells."""
+    from mechint.models.threads import using_threads
 
-    before = torch.get_num_threads()
-    if model.device.type == "cpu" and model.d_model <= _SMALL_MODEL:
-        torch.set_num_threads(1)
-    try:
+    choices = _CHOICES.get()
+    if choices is not None:
+        choices[model.name] = model.threads.to_dict()
+    with using_threads(model.threads.threads):
         yield
+
+
+@contextmanager
+def noted_threads() -> Iterator[dict[str, JSON]]:
+    """Collect what `sparing_threads` has chosen, by model, while a run is computed."""
+    choices: dict[str, JSON] = {}
+    token = _CHOICES.set(choices)
+    try:
+        yield choices
     finally:
-        torch.set_num_threads(before)
+        _CHOICES.reset(token)
 
 
 def write_table(table: pd.DataFrame, directory: Path, name: str = "table") -> list[Path]:

@@ -25,6 +25,7 @@ from mechint.models.cache import KVCache
 from mechint.models.device_memory import out_of_memory
 from mechint.models.model_names import Source, resolve
 from mechint.models.readout import Readout
+from mechint.models.threads import ThreadChoice, choose_threads
 from mechint.models.tokenizer_files import check_rows
 from mechint.models.tokenizer_identity import tokenizer_key
 from mechint.models.weights import Digests, Weights
@@ -157,6 +158,11 @@ class Model:
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
         """The unembedding, as a view of the model's weights."""
         return self.readout.weight.T
+
+    @cached_property
+    def threads(self) -> ThreadChoice:
+        """How many threads it runs fastest with, measured at the first look, in less than a second."""
+        return choose_threads(self)
 
     @cached_property
     def devices(self) -> frozenset[torch.device]:

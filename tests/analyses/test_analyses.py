@@ -42,6 +42,7 @@ def test_the_record_says_how_and_on_what(finished: Path, inputs: list[str]) -> N
     assert record["dose"]["layers"] == [1, 2]
     assert set(record["vectors"]) == {"cats", "bread", "random-0", "random-1"}
     assert record["versions"]["torch"]
+    assert record["threads"][record["model"]["name"]]["threads"] >= 1
     assert len(record["model"]["identity"]) == 64
     main = next(item for item in record["receipts"] if item["intervention"] == "cats main 1:3")
     assert list(main["layers"]) == ["1", "2"]

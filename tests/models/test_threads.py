@@ -1,0 +1,148 @@
+"""Choosing threads: the fastest of those that were tried by turns, within a limit, never against the user's wish."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from conftest import Load
+
+import mechint as mi
+from analyses.kit.record import noted_threads, sparing_threads
+from mechint.models import threads
+from mechint.models.threads import ThreadChoice, choose_threads, fastest, thread_counts, using_threads
+
+
+class FakePass:
+    """A pass that takes as long as it is said to, and remembers with how many threads it was run."""
+
+    def __init__(self, seconds: dict[int, float], first: float = 0.0) -> None:
+        self.seconds, self.first, self.counts = seconds, first, list[int]()
+
+    def __call__(self, count: int) -> float:
+        self.counts.append(count)
+        return self.seconds[count] + (self.first if self.counts.count(count) == 1 else 0.0)
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Two threads, as torch takes them by itself on two cores; nothing is timed."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    current = [2]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: current[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: current.__setitem__(0, count))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    return monkeypatch
+
+
+def test_each_number_has_its_turn_in_each_round_and_the_first_round_does_not_count() -> None:
+    run = FakePass({1: 0.02, 2: 0.01}, first=0.1)
+    assert fastest(run, [1, 2], 10.0) == pytest.approx({1: 0.02, 2: 0.01})
+    assert run.counts == [1, 2] * 6
+
+
+def test_the_median_is_taken_so_that_one_disturbance_chooses_nothing() -> None:
+    taken = iter([0.0, 0.0, 0.01, 0.02, 0.9, 0.02, 0.01, 0.02, 0.01, 0.02, 0.01, 0.02])
+    assert fastest(lambda _: next(taken), [1, 2], 10.0) == pytest.approx({1: 0.01, 2: 0.02})
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.05, 0.09, 0.3, 2.0])
+@pytest.mark.parametrize("counts", [[1, 2], [1, 2, 4, 8, 16]])
+def test_it_ends_within_its_limit_and_one_pass(seconds: float, counts: list[int]) -> None:
+    run = FakePass(dict.fromkeys(counts, seconds))
+    fastest(run, counts, 0.8)
+    assert len(run.counts) * seconds <= 0.8 + seconds
+
+
+def test_a_pass_that_takes_too_long_chooses_nothing() -> None:
+    assert fastest(FakePass({1: 0.5, 2: 0.5}), [1, 2], 0.8) == {}
+    assert fastest(FakePass({1: 0.5, 2: 0.5}), [1, 2], 3.0) == {1: 0.5, 2: 0.5}
+
+
+def test_numbers_that_are_tried() -> None:
+    assert [thread_counts(available) for available in (1, 2, 6, 8)] == [[1], [1, 2], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+@pytest.mark.parametrize(("taken", "chosen"), [({1: 0.01, 2: 0.06}, 1), ({1: 0.02, 2: 0.011}, 2)])
+def test_the_fastest_is_chosen_and_torch_left_as_it_was(
+    taken: dict[int, float], chosen: int, model: mi.Model, two_threads: pytest.MonkeyPatch
+) -> None:
+    two_threads.setattr(threads, "_timed_pass", lambda _: FakePass(taken))
+    choice = choose_threads(model)
+    assert (choice.threads, choice.available, choice.reason) == (chosen, 2, "measured")
+    assert choice.ratio == pytest.approx(taken[2] / taken[chosen])
+    assert torch.get_num_threads() == 2
+
+
+def test_a_pass_is_run_with_the_threads_that_it_is_timed_with(model: mi.Model, two_threads: pytest.MonkeyPatch) -> None:
+    """The real pass, on a clock that only counts how often it is looked at."""
+    used: list[int] = []
+    ticks = iter(range(10_000))
+    blocks = type(model.blocks.begin(torch.tensor([[1]]), torch.tensor([0])))
+    real = blocks.block
+
+    def block(self, *args, **options):
+        used.append(torch.get_num_threads())
+        return real(self, *args, **options)
+
+    two_threads.setattr(blocks, "block", block)
+    two_threads.setattr(threads.time, "perf_counter", lambda: next(ticks) / 100)
+    run = threads._timed_pass(model)
+    used.clear()
+    assert run(2) == pytest.approx(0.01)
+    assert set(used) == {2}
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_who_has_set_a_variable_is_respected(name: str, model: mi.Model, two_threads: pytest.MonkeyPatch) -> None:
+    two_threads.setattr(threads, "_timed_pass", lambda _: pytest.fail("nothing is to be measured"))
+    two_threads.setenv(name, "2")
+    assert choose_threads(model) == ThreadChoice(2, 2, f"{name} is set")
+
+
+def test_who_has_set_torch_is_respected(model: mi.Model, two_threads: pytest.MonkeyPatch) -> None:
+    two_threads.setattr(threads, "_timed_pass", lambda _: pytest.fail("nothing is to be measured"))
+    two_threads.setattr(os, "cpu_count", lambda: 16)
+    two_threads.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    torch.set_num_threads(3)
+    assert choose_threads(model) == ThreadChoice(3, 3, "set in torch")
+    torch.set_num_threads(1)
+    assert choose_threads(model).threads == 1
+
+
+def test_threads_are_restored_after_an_error() -> None:
+    before = torch.get_num_threads()
+    used = list[int]()
+
+    def fail() -> None:
+        with using_threads(before + 1):
+            used.append(torch.get_num_threads())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [*used, torch.get_num_threads()] == [before + 1, before]
+
+
+def test_a_model_is_measured_once(tiny_model: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("gpt2")
+    vars(model).pop("threads", None)
+    choice = model.threads
+    monkeypatch.setattr("mechint.models.model.choose_threads", lambda _: pytest.fail("measured again"))
+    assert model.threads is choice
+
+
+def test_a_run_notes_what_was_chosen_and_measured(tiny_model: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("qwen2")
+    choice = ThreadChoice(3, 8, "measured", {3: 0.02, 8: 0.05})
+    monkeypatch.setitem(vars(model), "threads", choice)
+    before = torch.get_num_threads()
+    with noted_threads() as choices, sparing_threads(model):
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
+    assert choices == {model.name: choice.to_dict()}
+    assert choice.to_dict()["all_threads_take"] == 2.5
