@@ -8,8 +8,10 @@ declared contrasts of outcomes have intervals over concepts, with the judge's er
 """
 
 from mechint.trials.correction import Confusion, confusions, corrected_rates
+from mechint.trials.detection import detection_table, roc_table
 from mechint.trials.importers import Imported, import_trials, integrity_report, published_rates
 from mechint.trials.labelled import prediction_powered
+from mechint.trials.language import language_table, load_phrases, phrase_table
 from mechint.trials.outcomes import CLASSES, outcome_table
 from mechint.trials.plans import Contrast, read_plan
 from mechint.trials.rates import matches_of_others, rate_table
@@ -35,16 +37,21 @@ __all__ = [
     "confusions",
     "contrast_table",
     "corrected_rates",
+    "detection_table",
     "import_trials",
     "integrity_report",
+    "language_table",
+    "load_phrases",
     "matches_of_others",
     "outcome_table",
+    "phrase_table",
     "prediction_powered",
     "published_rates",
     "rate_table",
     "read_plan",
     "read_trials",
     "read_verdicts",
+    "roc_table",
     "verdict_table",
     "write_trials",
     "write_verdicts",
