@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 from collections.abc import Generator, Sequence
 from typing import Generic, TypeVar
 
@@ -69,3 +70,9 @@ def _no_smollm2() -> str:
 
 
 needs_smollm2 = pytest.mark.skipif(bool(_no_smollm2()), reason=_no_smollm2() or "it is installed")
+
+
+def needs(module: str) -> pytest.MarkDecorator:
+    """Return the mark of a test that needs an optional module."""
+    missing = importlib.util.find_spec(module) is None
+    return pytest.mark.skipif(missing, reason=f"{module} is not installed")

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 SEED, RANDOM_VECTORS, MENTIONED = 0, 2, "music"
 BEGINNINGS = ("Yes,", "No,", "I notice", "I don't", "As a language model,", "There is")
+# Of a second sweep, drawn before any judge was run, as the first had two refusals.
+MORE_BEGINNINGS = (
+    "I'm sorry, but I",
+    "As an AI, I don't have",
+    "I cannot",
+    "I feel",
+    "Right now I sense",
+    "Something in my",
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,9 @@ class Sweep:
     kept: int
     max_new_tokens: int
     clean_samples: int
-    begun: bool
+    beginnings: tuple[str, ...] = ()
+    only_begun: bool = False
+    model: str = ""
 
 
 _ORGANISM = Sweep(
@@ -50,7 +61,6 @@ _ORGANISM = Sweep(
     kept=60,
     max_new_tokens=30,
     clean_samples=8,
-    begun=False,
 )
 SWEEPS = {
     "organism": replace(_ORGANISM, kept=70),
@@ -64,7 +74,18 @@ SWEEPS = {
         kept=230,
         max_new_tokens=45,
         clean_samples=5,
-        begun=True,
+        beginnings=BEGINNINGS,
+    ),
+    "smollm2-begun": Sweep(
+        concepts=(),
+        layers=(18,),
+        strengths=(0.12, 0.25, 0.5),
+        kept=60,
+        max_new_tokens=40,
+        clean_samples=7,
+        beginnings=MORE_BEGINNINGS,
+        only_begun=True,
+        model="smollm2",
     ),
 }
 
@@ -75,7 +96,7 @@ def sampled(name: str, sweep: Sweep) -> tuple[pd.DataFrame, dict[str, str]]:
 
     import mechint as mi
 
-    model, draw = mi.load(name), random.Random(SEED)
+    model, draw = mi.load(sweep.model or name), random.Random(SEED)
     conversations = _conversations(sweep)
     injections = _injections(model, sweep, draw)
     generate = partial(
@@ -111,9 +132,9 @@ def _conversations(sweep: Sweep) -> list[Conversation]:
     named = [prompts.named(name) for name in prompts.prompts]
     controls = [prompt for kind in ("no", "yes", "none") for prompt in prompts.controls(kind)[:1]]
     chats = [prompt.conversation() for prompt in (*named, *controls, prompts.mentioning("standard", MENTIONED))]
-    if not sweep.begun:
-        return chats
-    for number, beginning in enumerate(BEGINNINGS):
+    if sweep.only_begun:
+        chats = []
+    for number, beginning in enumerate(sweep.beginnings):
         prompt = named[number % len(named)]
         chat = prompt.conversation(f"{prompt.name}-begun")
         opened = (*chat.messages, Message("assistant", beginning, continue_msg=True))
@@ -124,7 +145,7 @@ def _conversations(sweep: Sweep) -> list[Conversation]:
 def _injections(model: Model, sweep: Sweep, draw: random.Random) -> list[Injection]:
     import mechint as mi
 
-    vectors = mi.extract.mean_difference(model, list(sweep.concepts))
+    vectors = mi.extract.mean_difference(model, list(sweep.concepts)) if sweep.concepts else {}
     controls = mi.extract.random_controls(model, RANDOM_VECTORS, SEED)
     named = {**vectors, **{f"random-{number}": vector for number, vector in enumerate(controls)}}
     # Two strengths for each vector are enough; which, is drawn.
