@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mechint.interventions.specifications import Injection
     from mechint.models.model import Model
 
+_MODE_IN_IDS = "everything"  # what the mode "onward" was called when the ids of the bundled replies were made
 SEED, RANDOM_VECTORS, MENTIONED = 0, 2, "music"
 BEGINNINGS = ("Yes,", "No,", "I notice", "I don't", "As a language model,", "There is")
 # Of a second sweep, drawn before any judge was run, as the first had two refusals.
@@ -106,7 +107,7 @@ def sampled(name: str, sweep: Sweep) -> tuple[pd.DataFrame, dict[str, str]]:
         max_new_tokens=sweep.max_new_tokens,
         temperature=1.0,
         seed=SEED,
-        steer="everything",
+        steer="onward",
     )
     steered = generate(injections)
     clean = generate(mi.CLEAN, n=sweep.clean_samples)
@@ -172,7 +173,7 @@ def _trial(
         vector_hash=injection.vector.fingerprint() if injection else "",
         layers=sweep.layers if injection else (),
         strength=strength,
-        steer="everything",
+        steer=_MODE_IN_IDS,
         temperature=1.0,
         max_new_tokens=sweep.max_new_tokens,
         seed=SEED,
@@ -191,7 +192,7 @@ def _trial(
         "concept": concept or mentioned,
         "category": concept_categories().get(concept or mentioned, ""),
         "layers": ",".join(map(str, key.layers)),
-        "steer": "everything",
+        "steer": "onward",
         "reply": begun + str(row["text"]),
         "stopped": row["stopped"],
         "seed": SEED,

@@ -42,7 +42,8 @@ class LabelledSet:
     def load(cls, folder: str | Path) -> LabelledSet:
         """Return the set of a folder: `trials.jsonl`, `prompts.json`, `labels.jsonl` (which need not exist yet)."""
         folder = Path(folder)
-        trials, prompts = folder / TRIALS_FILE, read_json(folder / PROMPTS_FILE)
+        trials, texts_file = folder / TRIALS_FILE, folder / PROMPTS_FILE
+        prompts = read_json(texts_file) if texts_file.is_file() else None
         if not trials.is_file() or not isinstance(prompts, dict):
             raise UsageError(
                 given=f"{folder} lacks {TRIALS_FILE} or a {PROMPTS_FILE} of texts by hash",

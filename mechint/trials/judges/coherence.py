@@ -15,8 +15,9 @@ from itertools import pairwise
 
 from mechint.trials.judges.texts import words
 
-_JOINED = re.compile(r"[a-z][A-Z]|[.!?,;][a-zA-Z]{2}|[a-zA-Z]\d|\d[a-zA-Z]{2}")
-_LONG_WORD, _NGRAM, _LONGEST_RUN, _ASCII = 17, 3, 3, 128
+_JOINED = re.compile(r"[a-z][A-Z]|[.!?,;][a-zA-Z]{2}|[a-zA-Z]\d|\d[a-zA-Z]{2}|[a-z]'[a-z]{3}")
+_CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
+_LONG_WORD, _LONGEST_WORD, _NGRAM, _LONGEST_RUN, _ASCII = 17, 40, 3, 3, 128
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Limits:
     top: float = 0.3
     different: float = 0.3
     small: float = 0.2
-    broken: float = 0.15
+    broken: float = 0.1
+    capitals: float = 0.5
     foreign: float = 0.1
     strange: float = 0.03
     enough: int = 10
@@ -48,12 +50,15 @@ def incoherence(reply: str, limits: Limits, small_words: Set[str]) -> str:
         "characters that are no text": _strange(reply) > limits.strange,
         "the script changes": _foreign(reply) > limits.foreign,
         "one word again and again": _run(listed) > _LONGEST_RUN,
+        "words without end": max(map(len, listed)) > _LONGEST_WORD,
+        "a special token": "<|" in reply,
     }
     in_long_ones = {
         "the same words again and again": _repeated(listed) > limits.repeated,
         "one word above all others": _top(listed, small_words) > limits.top,
         "few different words": len(set(listed)) / len(listed) < limits.different,
         "words without the small ones that join them": _lacks_small(reply, listed, small_words, limits),
+        "capitals": len(_CAPITALS.findall(reply)) / len(listed) > limits.capitals,
         "broken words": _broken(reply, listed) > limits.broken,
     }
     measured = {**at_once, **(in_long_ones if len(listed) >= limits.enough else {})}

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -26,6 +26,7 @@ QUESTION = "Does the writer of the reply say that it notices something unusual w
 _TASK, _TEXT = "mechint trials", ("prompt", "prompt_hash", "reply")
 
 
+@runtime_checkable
 class Score(Protocol):
     """What a scorer gives, as far as it is read."""
 

@@ -24,13 +24,15 @@ _PLACE = re.compile(r"\{([a-z]+)\}")
 class Patterns:
     """What is looked for: in the prompt `asks` (whether something is noticed); the others in sentences of a reply.
 
-    `claims`: somebody notices something in himself; `hypothetical`, `hedged` and `examples`: what makes a sentence no
-    claim, or a doubtful one; `denials`; `refusals`; `naming`: what comes after has the group `name`; `answer_name`: a
-    bare answer that is a name; `generic`: words that name nothing; `small`: words that join others.
+    `claims`: somebody notices something in himself; `elsewhere`: it is in somebody else; `hypothetical`, `hedged`,
+    `examples`: what makes a sentence no claim, or a doubtful one; `denials`; `refusals`; `naming`: what comes after
+    has the group `name`; `answer_name`: a bare answer that is a name; `generic`: words that name nothing; `small`:
+    words that join others.
     """
 
     asks: Expressions
     claims: Expressions
+    elsewhere: Expressions
     hypothetical: Expressions
     hedged: Expressions
     examples: Expressions

@@ -8,13 +8,13 @@ have patterns of their own. It is measured on replies that were labelled before 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mechint.base.files import sha256
 from mechint.trials.judges import coherence, naming, patterns, texts
 from mechint.trials.judges.coherence import Limits, incoherence
-from mechint.trials.judges.naming import Name, bare_answer, bare_name, name_after
+from mechint.trials.judges.naming import Name, bare_answer, bare_name, is_bare, name_after
 from mechint.trials.judges.patterns import Patterns, first_match, packaged_patterns
 from mechint.trials.judges.texts import Sentence, plain, sentences, without_quotations
 from mechint.trials.verdicts import Claim, Item, Verdict
@@ -70,14 +70,37 @@ class _Reading:
     name: Name | None = None
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """Where a reply claims, claims with a hedge, denies and refuses; and its bare answer, if it has one."""
+
+    claims: Sequence[int]
+    doubtful: Sequence[int]
+    denials: Sequence[int]
+    refusals: Sequence[int]
+    answer: str | None
+
+
 def _read(reply: str, prompt: str, patterns: Patterns) -> _Reading:
     is_question = first_match(patterns.asks, prompt) is not None
-    kept = [s for s in sentences(without_quotations(reply)) if not first_match(patterns.examples, s.text)]
+    name = bare_name(reply, patterns) if is_question else None
+    if name is not None:
+        return _Reading("yes", _SURE, "answers with a name", claim_at=name.first_at, name=name)
+    evidence = _evidence(reply, patterns, bare_answer(reply) if is_question else None)
+    reading = _weighed(reply, patterns, evidence)
+    if reading.claim_at is None:
+        return reading
+    return replace(reading, name=name_after(reply, prompt, reading.claim_at, patterns))
+
+
+def _evidence(reply: str, patterns: Patterns, answer: str | None) -> _Evidence:
     claims: list[int] = []
     doubtful: list[int] = []
     denials: list[int] = []
     refusals: list[int] = []
-    for sentence in kept:
+    for sentence in sentences(without_quotations(reply)):
+        if first_match(patterns.examples, sentence.text):
+            continue
         is_denial, claim = _parted(sentence, patterns)
         if is_denial:
             denials.append(sentence.start)
@@ -85,11 +108,7 @@ def _read(reply: str, prompt: str, patterns: Patterns) -> _Reading:
             refusals.append(sentence.start)
         if claim is not None:
             (doubtful if first_match(patterns.hedged, sentence.text) else claims).append(claim)
-    answer = bare_answer(reply) if is_question else None
-    name = bare_name(reply, patterns) if is_question else None
-    if name is not None:
-        return _Reading("yes", _SURE, "answers with a name", claim_at=name.first_at, name=name)
-    return _weighed(reply, prompt, patterns, claims, doubtful, denials, refusals, answer)
+    return _Evidence(claims, doubtful, denials, refusals, answer)
 
 
 def _parted(sentence: Sentence, patterns: Patterns) -> tuple[bool, int | None]:
@@ -100,36 +119,33 @@ def _parted(sentence: Sentence, patterns: Patterns) -> tuple[bool, int | None]:
             is_denial = True
             continue
         match = first_match(patterns.claims, clause)
-        if match and not first_match(patterns.hypothetical, clause[: match.start()]) and claim is None:
+        if match is None or claim is not None or first_match(patterns.hypothetical, clause[: match.start()]):
+            continue
+        if not first_match(patterns.elsewhere, clause[match.start() :]):
             claim = sentence.start + start + match.start()
     return is_denial, claim
 
 
-def _weighed(
-    reply: str,
-    prompt: str,
-    patterns: Patterns,
-    claims: Sequence[int],
-    doubtful: Sequence[int],
-    denials: Sequence[int],
-    refusals: Sequence[int],
-    answer: str | None,
-) -> _Reading:
+def _weighed(reply: str, patterns: Patterns, evidence: _Evidence) -> _Reading:
     """Return what outweighs what: a claim after a denial stands, one before it is open; a claim is no refusal."""
-    said_no = answer == "no" or bool(denials)
-    if claims and not (said_no and max(claims) < max(denials, default=0)):
-        at = 0 if answer == "yes" else min(claims)
-        return _Reading("yes", _SURE, "claims", claim_at=at, name=name_after(reply, prompt, at, patterns))
-    if answer == "yes":
-        name = name_after(reply, prompt, 0, patterns)
-        return _Reading("yes", _SURE, "answers yes", claim_at=0, name=name)
-    if claims:
-        return _Reading("unclear", _OPEN, "claims and then denies")
-    if refusals:
-        return _Reading("no", 1 - _SURE, "refuses", refused=True)
-    if doubtful and not said_no:
-        at = min(doubtful)
-        return _Reading(
-            "yes", _DOUBTFUL, "claims with a hedge", claim_at=at, name=name_after(reply, prompt, at, patterns)
-        )
-    return _Reading("no", 1 - _SURE, "denies" if said_no else "no claim")
+    claims, said_no = evidence.claims, evidence.answer == "no" or bool(evidence.denials)
+    if claims and not (said_no and max(claims) < max(evidence.denials, default=0)):
+        at = 0 if evidence.answer == "yes" else min(claims)
+        reading = _Reading("yes", _SURE, "claims", claim_at=at)
+    elif evidence.answer == "yes" and (is_bare(reply) or _names_something(reply, patterns)):
+        reading = _Reading("yes", _SURE, "answers yes", claim_at=0)
+    elif evidence.answer == "yes":
+        reading = _Reading("unclear", _OPEN, "says yes to something else")
+    elif claims:
+        reading = _Reading("unclear", _OPEN, "claims and then denies")
+    elif evidence.refusals:
+        reading = _Reading("no", 1 - _SURE, "refuses", refused=True)
+    elif evidence.doubtful and not said_no:
+        reading = _Reading("yes", _DOUBTFUL, "claims with a hedge", claim_at=min(evidence.doubtful))
+    else:
+        reading = _Reading("no", 1 - _SURE, "denies" if said_no else "no claim")
+    return reading
+
+
+def _names_something(reply: str, patterns: Patterns) -> bool:
+    return any(first_match(patterns.naming, sentence.text) for sentence in sentences(reply))
