@@ -26,7 +26,8 @@ class Options:
     reading: int = option("0, or the number of a further reading by the same person", default=0, parse=int)
     count: int | None = option("label so many replies, drawn at random", parse=int)
     freeze: bool = option("fix the labels that are there, and write their hash", default=False)
-    judge: str | None = option("show where this judge differs from frozen labels (rules)", parse=str)
+    judge: str | None = option("show where this judge differs from frozen labels: rules, local:MODEL", parse=str)
+    measure: bool = option("show how far --judge agrees with the held-out half instead", default=False)
 
 
 def run(options: Options) -> None:
@@ -36,6 +37,12 @@ def run(options: Options) -> None:
     labelled = LabelledSet.load(options.set)
     if options.freeze:
         sys.stdout.write(f"frozen: {labelled.labels.freeze()}\n")
+    elif options.judge is not None and options.measure:
+        from mechint.trials.judges import open_judge
+        from mechint.trials.measured import measure
+
+        table = measure(open_judge(options.judge), labelled).drop(columns=["judge", "version", "labels_version"])
+        sys.stdout.write(table.round(2).to_string(index=False) + "\n")
     elif options.judge is not None:
         from mechint.trials.judges import open_judge
 

@@ -26,6 +26,7 @@ from mechint.trials.labels import Label
 from mechint.trials.verdicts import Item, Verdict
 
 _NAME_TOKENS = 12
+FEWEST = 10  # labels of either answer: fewer have set a threshold that was worse than none
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,16 @@ class LocalJudge:
 def calibrated(judge: LocalJudge, items: Sequence[Item], labels: Mapping[str, Label]) -> LocalJudge:
     """Return the judge with offsets at which labels are told apart best (sensitivity + specificity).
 
-    Give it labels that it is not measured on. Raises UsageError where a question has only one answer among them.
+    Give it labels that it is not measured on. Raises UsageError for fewer than ten of either answer.
     """
     labelled = [item for item in items if item.id in labels]
     differences = judge.logit_differences(labelled)
     offsets = {}
     for name in ("coherent", "refused", "claims"):
         truth = np.array([_answer(labels[item.id], name) for item in labelled], dtype=bool)
-        if truth.all() or not truth.any():
-            raise UsageError(f"labels that all answer {name!r} alike", "both answers", "label more replies")
+        if min(truth.sum(), (~truth).sum()) < FEWEST:
+            given = f"labels of {name!r}: {truth.sum()} yes and {(~truth).sum()} no"
+            raise UsageError(given, f"{FEWEST} of both at least", "label more replies, or take the judge as it is")
         offsets[name] = _best_offset(differences[name], truth)
     return replace(judge, offsets=offsets)
 

@@ -65,8 +65,8 @@ def test_offsets_of_labels_tell_apart_what_can_be_told_apart() -> None:
     assert _best_offset(values, truth) == pytest.approx(-1.5)
 
 
-def test_labels_that_are_all_alike_calibrate_nothing(judge: LocalJudge) -> None:
-    with pytest.raises(UsageError, match="alike"):
+def test_too_few_labels_calibrate_nothing(judge: LocalJudge) -> None:
+    with pytest.raises(UsageError, match="10 of both"):
         calibrated(judge, ITEMS, {item.id: Label(item.id, "yes") for item in ITEMS})
 
 
