@@ -54,7 +54,7 @@ def curves(
     for frame in (table, across, behind):
         check_names(frame["series"], series, "series")
     for panel, place in zip(panels, where, strict=True):
-        for trace in _traces(panel.rows(table), panel.rows(across), panel.rows(behind), x, series):
+        for trace in _traces(panel.rows(table), panel.rows(across), panel.rows(behind), (x, x_label), series):
             figure.add_trace(trace, **place)
         for reference in panel.references:
             figure.add_hline(reference, line=DOTTED, **place)
@@ -68,8 +68,13 @@ def curves(
     return finish(figure, title, with_units(subtitle, [table]), height=height, bottom=60 + 24 * legend_lines)
 
 
-def curve(rows: pd.DataFrame, x: str, style: Series, *, marked: bool = True) -> list[go.Scatter]:
-    """Return band and line of `mean, low, high` over column `x`; no band where bounds are NaN, nothing without rows."""
+def curve(
+    rows: pd.DataFrame, x: str, style: Series, *, marked: bool = True, x_label: str = "layer"
+) -> list[go.Scatter]:
+    """Return band and line of `mean, low, high` over column `x`; no band where bounds are NaN, nothing without rows.
+
+    `x_label` names the column to whoever points at the line.
+    """
     if rows.empty:
         return []
     rows = rows.sort_values(x, key=lambda column: column.map(_position), kind="stable")
@@ -89,7 +94,7 @@ def curve(rows: pd.DataFrame, x: str, style: Series, *, marked: bool = True) -> 
             "maxdisplayed": _MARKERS,
         },
         customdata=np.column_stack([rows[x].astype(str), rows["low"], rows["high"]]),
-        hovertemplate=f"{style.label}, {x} %{{customdata[0]}}: %{{y:.3f}}{bounds}<extra></extra>",
+        hovertemplate=f"{style.label}, {x_label} %{{customdata[0]}}: %{{y:.3f}}{bounds}<extra></extra>",
     )
     return [line] if bounded.empty else [_band(bounded, x, style), line]
 
@@ -110,16 +115,23 @@ def _band(rows: pd.DataFrame, x: str, style: Series) -> go.Scatter:
 
 
 def _traces(
-    rows: pd.DataFrame, across: pd.DataFrame, behind: pd.DataFrame, x: str, series: Mapping[str, Series]
+    rows: pd.DataFrame,
+    across: pd.DataFrame,
+    behind: pd.DataFrame,
+    axis: tuple[str, str],
+    series: Mapping[str, Series],
 ) -> list[go.Scatter]:
-    traces = [_faint(unit, x, series[name]) for (name, _), unit in behind.groupby(["series", "unit"], sort=False)]
+    """Return the traces of a panel; `axis` is the column of x and its label."""
+    x, x_label = axis
+    traces = [_faint(unit, axis, series[name]) for (name, _), unit in behind.groupby(["series", "unit"], sort=False)]
     for name, style in series.items():
-        traces += curve(across[across["series"] == name], x, style, marked=False)
-        traces += curve(rows[rows["series"] == name], x, style)
+        traces += curve(across[across["series"] == name], x, style, marked=False, x_label=x_label)
+        traces += curve(rows[rows["series"] == name], x, style, x_label=x_label)
     return traces
 
 
-def _faint(rows: pd.DataFrame, x: str, style: Series) -> go.Scatter:
+def _faint(rows: pd.DataFrame, axis: tuple[str, str], style: Series) -> go.Scatter:
+    x, x_label = axis
     return go.Scatter(
         x=rows[x].map(_position),
         y=rows["value"],
@@ -128,7 +140,7 @@ def _faint(rows: pd.DataFrame, x: str, style: Series) -> go.Scatter:
         legendgroup=style.label,
         showlegend=False,
         customdata=rows[x],
-        hovertemplate=f"{rows['unit'].iloc[0]}, {x} %{{customdata}}: %{{y:.3f}}<extra></extra>",
+        hovertemplate=f"{rows['unit'].iloc[0]}, {x_label} %{{customdata}}: %{{y:.3f}}<extra></extra>",
     )
 
 

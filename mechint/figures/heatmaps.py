@@ -280,7 +280,8 @@ def _color(figure: go.Figure, scales: Mapping[str, Scale], axes: Mapping[str, st
         }
         ends = np.array([scale.low, scale.high], dtype=float)
         if scale.log:
-            ticks = [tick for tick in (1, 2, 5, 10, 100, 1000) if ends[0] <= tick <= ends[1]]
+            every = (1, 10, 100, 1000) if ends[1] > 10 * ends[0] else (1, 2, 5, 10)  # more have no room on a short bar
+            ticks = [tick for tick in every if ends[0] <= tick <= ends[1]]
             bar |= {"tickvals": list(np.log10(ticks)), "ticktext": [f"{tick:g}" for tick in ticks]}
             ends = np.log10(ends)
         figure.update_layout(

@@ -130,5 +130,5 @@ def spread(first: int, last: int, room: int = 17) -> list[int]:
     """Return positions for ticks: all of them, or every 2nd, 4th, ... with the first and last always there."""
     step = next(step for step in (1, 2, 4, 8, 16, 32, 64, 128) if (last - first) / step <= room)
     start = step if first < 0 and step > 1 else 0  # no 0 on top of `embed`
-    values = [value for value in range(start, last + 1, step) if last - value >= step / 2 or value == last]
+    values = [value for value in range(start, last + 1, step) if last - value > step / 2 or value == last]
     return sorted({*values, last} | ({first} if first < 0 else set()))

@@ -130,7 +130,8 @@ def _set_by_user(available: int) -> str | None:
 def _timed_pass(model: Model) -> Callable[[int], float]:
     """Return a function that runs a few blocks over a few tokens with some number of threads, and says how long."""
     work = 2 * model.d_model * (4 * model.d_model + 3 * model.backend.d_mlp)
-    n_tokens = max(1, min(_TOKENS, int(_OPERATIONS / work), model.backend.context.n_pos or _TOKENS))
+    n_pos = model.backend.context.n_pos
+    n_tokens = max(1, min(_TOKENS, int(_OPERATIONS / work), _TOKENS if n_pos is None else n_pos))
     tokens = torch.arange(n_tokens)[None] % model.backend.d_vocab
     prepared = model.blocks.begin(tokens, torch.zeros(1, dtype=torch.long))
     row, n_blocks = torch.zeros(1, dtype=torch.long), 1

@@ -66,7 +66,9 @@ class OwnText:
     @cached_property
     def prompts(self) -> list[Conversation]:
         """The prompts, whose labels are their numbers."""
-        texts = self.messages or neutral_prompts(self.model, self.recipe.prompts, self.recipe.seed)
+        texts = self.messages
+        if not texts:
+            texts = tuple(neutral_prompts(self.model, self.recipe.prompts, self.recipe.seed))
         return [Conversation(str(number), (Message("user", text),)) for number, text in enumerate(texts)]
 
     @cached_property

@@ -8,14 +8,17 @@ declared contrasts of outcomes have intervals over concepts, with the judge's er
 """
 
 from mechint.trials.correction import Confusion, confusions, corrected_rates
+from mechint.trials.design import Controls, TrialDesign
 from mechint.trials.detection import detection_table, roc_table
 from mechint.trials.importers import Imported, import_trials, integrity_report, published_rates
 from mechint.trials.labelled import prediction_powered
 from mechint.trials.language import language_table, load_phrases, phrase_table
 from mechint.trials.outcomes import CLASSES, outcome_table
 from mechint.trials.plans import Contrast, read_plan
+from mechint.trials.prompts import TrialPrompts
 from mechint.trials.rates import matches_of_others, rate_table
 from mechint.trials.records import TrialKey, checked_trials
+from mechint.trials.run import explain_trials, run_trials
 from mechint.trials.scorecard import contrast_table
 from mechint.trials.splitting import BestCell, best_cell
 from mechint.trials.storage import checked_verdicts, read_trials, read_verdicts, write_trials, write_verdicts
@@ -26,10 +29,13 @@ __all__ = [
     "BestCell",
     "Confusion",
     "Contrast",
+    "Controls",
     "Imported",
     "Item",
     "Judge",
+    "TrialDesign",
     "TrialKey",
+    "TrialPrompts",
     "Verdict",
     "best_cell",
     "checked_trials",
@@ -38,6 +44,7 @@ __all__ = [
     "contrast_table",
     "corrected_rates",
     "detection_table",
+    "explain_trials",
     "import_trials",
     "integrity_report",
     "language_table",
@@ -52,6 +59,7 @@ __all__ = [
     "read_trials",
     "read_verdicts",
     "roc_table",
+    "run_trials",
     "verdict_table",
     "write_trials",
     "write_verdicts",

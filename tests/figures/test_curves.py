@@ -79,7 +79,7 @@ def test_single_units_are_drawn_behind_their_mean() -> None:
     units = pd.DataFrame({"panel": "b", "series": "injected", "unit": ["cats"] * 4, "layer": LAYERS, "value": 7.0})
     behind, *_ = in_panel(drawn(units=units), 1)
     assert list(behind.y) == [7.0] * 4
-    assert behind.hovertemplate.startswith("cats, layer")
+    assert behind.hovertemplate.startswith("cats, readout layer")
 
 
 def test_levels_go_across_their_panel() -> None:
