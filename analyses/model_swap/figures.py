@@ -168,10 +168,10 @@ def _strength_finding(curves: pd.DataFrame, levels: pd.DataFrame, run: Run) -> s
     level = float(levels.loc[levels["panel"] == info, "mean"].iloc[0])
     contrast = curves[(curves["panel"] == info) & (curves["series"] == "question") & (curves["strength"] > 0)]
     nearest = contrast.loc[(contrast["mean"] - level).abs().idxmin()]
-    return (
-        f"The swap shifts by {signed(level)} ({_document(info)}); of the contrast vector, strength "
-        f"{run.strength(nearest['strength'])} comes nearest ({signed(nearest['mean'])})"
-    )
+    swap, at = f"The swap shifts by {signed(level)} ({_document(info)})", run.strength(nearest["strength"])
+    if abs(nearest["mean"] - level) > abs(level):  # no shift at all would be nearer
+        return f"{swap}; no strength of the contrast vector comes near it ({at}: {signed(nearest['mean'])})"
+    return f"{swap}; of the contrast vector, strength {at} comes nearest ({signed(nearest['mean'])})"
 
 
 def lens(units: pd.DataFrame, run: Run) -> go.Figure:
@@ -209,7 +209,7 @@ def _lens_finding(curves: pd.DataFrame, infos: Sequence[str]) -> str:
     for info in infos:
         swap = curves[(curves["panel"] == f"question {info}") & (curves["series"] == "swapped")]
         means = swap.set_index("layer")["mean"]
-        best, last = means.idxmax(), max(means.index, key=layer_position)
+        best, last = means.abs().idxmax(), max(means.index, key=layer_position)
         peaks.append(f"{_document(info)}, layer {best} ({signed(means[best])}, output {signed(means[last])})")
     return f"The swap shifts most at: {'; '.join(peaks)}"
 

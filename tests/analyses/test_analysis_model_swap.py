@@ -427,3 +427,15 @@ def test_a_sibling_that_cannot_be_trained_is_refused_before_the_model_is_loaded(
     argv = ["--model", str(tiny_checkpoint("qwen2")), "--finetuned", "trained", "--out", str(tmp_path)]
     assert model_swap.main([*argv, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_titles_name_the_largest_shift_of_either_sign_and_no_likeness_where_there_is_none() -> None:
+    table = _planted()
+    swapped = table["series"] == "swapped"
+    against = table.assign(logit_diff_shift=table["logit_diff_shift"].where(~swapped, -table["logit_diff_shift"]))
+    drawn = figures(against, RUN)
+    titles = {name: figure.layout.title.text.replace("<br>", " ") for name, figure in drawn.items()}
+    assert "no strength of the contrast vector comes near it" in titles["model_swap_strength"]
+    last = against[swapped & (against["kind"] == "introspection") & (against["info"] == "introspection")]
+    largest = last.groupby("layer")["logit_diff_shift"].mean().abs().idxmax()
+    assert f"info document, layer {largest} (" in titles["model_swap_lens"]

@@ -29,6 +29,7 @@ def test_layer_ticks_keep_the_ends_and_do_not_crowd() -> None:
     assert ticks["ticktext"][-1] == "63"
     assert len(ticks["ticktext"]) <= 19
     assert layer_ticks(range(-1, 6))["ticktext"] == ["embed", *map(str, range(6))]
+    assert layer_ticks(range(-1, 30))["tickvals"][-2:] == [26, 29], "not 28 and 29 on top of each other"
 
 
 def test_long_titles_are_wrapped_into_a_higher_margin() -> None:

@@ -30,7 +30,10 @@ _FEWEST_ACTIVE, _MOST_ACTIVE = 4, 64
 @checked
 @dataclass(frozen=True)
 class SAERecipe:
-    """Size and training of an SAE: `samples` residuals are drawn, each token as often as it takes."""
+    """Size and training of an SAE: `samples` residuals are drawn, each token as often as it takes.
+
+    Features that have been active in none of the last `dead_window` batches are given what the others miss.
+    """
 
     d_sae: Count
     k: Count
@@ -38,6 +41,7 @@ class SAERecipe:
     batch: Count = 2048
     learning_rate: float = 1e-3
     warm_up: Count = 100
+    dead_window: Count = 200
     seed: Seed = 0
 
     @classmethod
@@ -47,7 +51,8 @@ class SAERecipe:
         That is 2,048 features, 32 of them active, for a stream of 576.
         """
         d_sae = 1 << ((_WIDTHS * d_model).bit_length() - 1)
-        return cls(d_sae, max(_FEWEST_ACTIVE, min(_MOST_ACTIVE, d_sae // _PER_ACTIVE)))
+        k = max(_FEWEST_ACTIVE, min(_MOST_ACTIVE, d_sae // _PER_ACTIVE))
+        return cls(d_sae, k, batch=1024, warm_up=50, dead_window=30)
 
 
 class QualityRow(TypedDict):
@@ -107,7 +112,7 @@ def train_sae(
             lr_end=recipe.learning_rate / 10,
             lr_scheduler_name="cosineannealing",
             lr_warm_up_steps=recipe.warm_up,
-            dead_feature_window=200,
+            dead_feature_window=recipe.dead_window,
             n_batches_for_norm_estimate=20,
             device=str(tokens.device),
         ),
