@@ -107,7 +107,7 @@ class Study:
         """Return the text of a case, a long one's end, with activations of some features at every position."""
         states, tokenizer = self._states(case.reading()), self.subject.model.tokenizer
         rendered = states.reading.rendered
-        first = max(0, len(rendered.tokens) - TEXT_TOKENS)
+        first = max(1, len(rendered.tokens) - TEXT_TOKENS)  # the very first is a sink of attention, larger than all
         return Excerpt(
             conversation=rendered.label,
             concept=case.condition.unit,

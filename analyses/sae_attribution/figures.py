@@ -28,6 +28,7 @@ _FAITHFUL = 0.7  # rank correlation from which attribution is said to predict
 _NAMED = 3
 _LEAST_D = 0.05  # from which on sizes of d are told apart
 _OTHERS = {"error": "SAE's error", "cache": "cached prefix of later layers"}
+_SINK = " The first token is not shown: attention parks large values there, whatever the text."
 _WORTH_TELLING = 0.1  # share of the shift that passes the features by
 
 
@@ -210,7 +211,7 @@ def text(measured: Measured, facts: Facts) -> go.Figure:
         )
         for feature in excerpt.features
     ]
-    left_out = f" The first {excerpt.first} tokens are not shown." if excerpt.first else ""
+    left_out = f" The first {excerpt.first} tokens are not shown." if excerpt.first > 1 else _SINK
     return draw.feature_text(
         excerpt.tokens,
         [draw.Speaker(turn.name, turn.start, turn.stop) for turn in excerpt.speakers],
@@ -246,8 +247,8 @@ def by_component(measured: Measured, facts: Facts) -> go.Figure:
         heads=heads.rename("mean").reset_index() if len(heads) else None,
         injected_layers=facts.dose.layers,
         label="part of the shift, logits",
-        title=f"Directly, {writer} of layer {best['layer']} writes most into the shift: {signed(best['mean'])} of "
-        f"{signed(float(measured.shift.mean))} logits",
+        title=f"Directly, {writer} of layer {best['layer']} writes most into the answer: {signed(best['mean'])} "
+        f"logits, where all together shift it by {_with_bounds(measured.shift)}",
         subtitle=f"{facts.caption}. Direct logit attribution at the answer, injected {MINUS} clean; bars and line: "
         "means over concepts with 95% intervals. Shaded: injected layers.",
     )

@@ -374,6 +374,7 @@ def test_an_sae_is_trained_where_one_is_wanted_and_its_quality_is_recorded(
     rows, run_facts = sae_attribution.compute(config, sae_attribution.check(config))
     assert read(Facts, as_json(run_facts)) == run_facts, "as a record has it"
     assert run_facts.sae.name == "trained resid_post.2"
+    assert run_facts.text.first == 1, "the very first token, a sink of attention, is left out"
     caption = text(Measured.of(rows), run_facts).layout.title.subtitle.text
     assert "tokens of the model's own text" in caption.replace("<br>", " ")
     monkeypatch.setattr(trained, "train_sae", lambda *_: pytest.fail("trained again"))
