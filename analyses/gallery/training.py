@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mechint.chat.conversations import Conversation
 
 _AT_ONCE = 128  # replies
-_FORWARD_AND_BACK = 3  # passes
+_FORWARD_AND_BACK = 3  # passes; where the model's own weights get no gradient, as under a LoRA, it is one less
 _SAE_OVERHEAD = 1.5  # of a step beside its products: choosing features, the optimiser, the auxiliary loss
 
 
@@ -43,7 +43,7 @@ def of_sibling(counts: Counts) -> float:
     text, recipe, prompts = sibling.text, sibling.recipe, sibling.own_text.prompts
     spoken = 0.0 if sibling.own_text.is_kept else _spoken(counts, prompts, text.samples, text.max_new_tokens)
     length = counts.length(prompts) / len(prompts) + text.max_new_tokens
-    steps = recipe.steps * recipe.batch * counts.passes(length) * _FORWARD_AND_BACK
+    steps = recipe.steps * recipe.batch * counts.passes(length) * (_FORWARD_AND_BACK - 1)
     return spoken + steps + 2 * _spoken(counts, prompts[: sibling.held_out], 1, sibling.held_out_tokens)
 
 
