@@ -1,8 +1,11 @@
-"""`python -m analyses.trial_labels.sampling MODEL OUT`: the replies of the bundled labelled set, sampled again.
+"""`python -m analyses.trial_labels.sampling MODEL OUT`: replies of the design of the bundled labelled set.
 
 Writes `OUT/MODEL.trials.jsonl`, a table of trials, and `OUT/prompts.json`, the prompts by hash. Everything is drawn
 from the seed. Some replies are begun for the model ("Yes,", "No,"): small models claim and refuse too seldom by
 themselves, and a judge has to be measured on both.
+
+The bundled replies were drawn before the numbers of `mi.generate` came to be seeded as they are now: the same design
+gives other replies today. Those that are labelled stay.
 """
 
 from __future__ import annotations
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from mechint.interventions.specifications import Injection
     from mechint.models.model import Model
 
-_MODE_IN_IDS = "everything"  # what the mode "onward" was called when the ids of the bundled replies were made
 SEED, RANDOM_VECTORS, MENTIONED = 0, 2, "music"
 BEGINNINGS = ("Yes,", "No,", "I notice", "I don't", "As a language model,", "There is")
 # Of a second sweep, drawn before any judge was run, as the first had two refusals.
@@ -173,7 +175,7 @@ def _trial(
         vector_hash=injection.vector.fingerprint() if injection else "",
         layers=sweep.layers if injection else (),
         strength=strength,
-        steer=_MODE_IN_IDS,
+        steer="onward",
         temperature=1.0,
         max_new_tokens=sweep.max_new_tokens,
         seed=SEED,
