@@ -22,9 +22,11 @@ _FIRST = re.compile(
 )
 _LAST = re.compile(r"\b(?:answer is|i say|reply is|word is|think|would say) (?P<answer>yes|no)[.!]?$", re.IGNORECASE)
 # What a claim goes on to say of other matters; and a sentence that speaks to somebody.
-_ASIDE = re.compile(r",? \b(?:whether|although|because|when|while|which|since|but)\b|, as\b", re.IGNORECASE)
+_ASIDE = re.compile(
+    r",? \b(?:whether|although|because|when|while|which|since|but)\b|, as\b(?! (?:if|though))", re.IGNORECASE
+)
 _ADDRESSED = re.compile(r"\b(?:you|your|let|please)\b|\?", re.IGNORECASE)
-_LONGEST_NAME, _SHORTEST_KEY, _FEW_WORDS = 160, 4, 5
+_LONGEST_NAME, _SHORTEST_KEY, _FEW_WORDS = 160, 3, 5
 _YES = ("yes", "yeah", "yep", "indeed")
 
 
@@ -91,7 +93,7 @@ def name_after(reply: str, prompt: str, claim_at: int, patterns: Patterns) -> Na
 
 def _keys(text: str, prompt: str, patterns: Patterns) -> list[str]:
     """Return the words of a text that name something: no generic ones, none of the prompt."""
-    ignored = patterns.generic.union(words(prompt))
+    ignored = patterns.generic.union(patterns.small, words(prompt))
     return [word for word in words(text) if word not in ignored and len(word) >= _SHORTEST_KEY]
 
 
