@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from mechint.models.model import Model
 
 # Rounds of the measurement, the first of which only warms up; and the seconds that all may take.
-_ROUNDS, _LIMIT = 6, 0.8
+_ROUNDS, _LIMIT = 6, 0.6
 # A pass: its tokens and blocks at most, and the seconds that it should take, since shorter ones are lost in what
 # machines waver. Of a large model fewer tokens, of about so many operations in a block.
 _TOKENS, _BLOCKS, _SECONDS, _OPERATIONS = 256, 32, 0.03, 4e9
+# One that takes longer than this is ended after a block, and its time is worked out from those that were run.
+_LONG = 0.15
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -73,7 +75,7 @@ def choose_threads(model: Model) -> ThreadChoice:
         return ThreadChoice(available, available, "one is available" if available == 1 else str(reason))
     begin = time.perf_counter()
     seconds = fastest(_timed_pass(model), thread_counts(available), _LIMIT - (time.perf_counter() - begin))
-    if not seconds:
+    if len(seconds) < 2:
         return ThreadChoice(available, available, "a pass takes too long to be measured")
     return ThreadChoice(min(seconds, key=lambda count: seconds[count]), available, "measured", seconds)
 
@@ -87,23 +89,22 @@ def thread_counts(available: int) -> list[int]:
 def fastest(run: Callable[[int], float], counts: Sequence[int], limit: float) -> dict[int, float]:
     """Return the median of the seconds that `run` says it took with each number of threads.
 
-    All numbers have their turn in each round, so that what else the machine does falls on all. There is no round more
-    where it might end after `limit` seconds; nothing is returned where not one could be measured after the first.
+    All numbers have their turn in each round, so that what else the machine does falls on all. The first round warms up
+    and does not count, unless it is the only one. There is no round more where it might end after `limit` seconds;
+    numbers that are not reached in the first are left out.
     """
-    spent, rounds = 0.0, list[dict[int, float]]()
-    while len(rounds) < _ROUNDS:
-        longest = max((sum(taken.values()) for taken in rounds), default=0.0)
-        if spent + longest > limit:
+    taken: dict[int, list[float]] = {count: [] for count in counts}
+    clock = time.perf_counter
+    begin, longest = clock(), 0.0
+    for _ in range(_ROUNDS):
+        begin_of_round = clock()
+        if begin_of_round - begin + longest > limit:
             break
-        taken: dict[int, float] = {}
-        for count in counts:
-            if spent > limit:
-                return {}
-            taken[count] = run(count)
-            spent += taken[count]
-        rounds.append(taken)
-    measured = rounds[1:]
-    return {count: statistics.median(taken[count] for taken in measured) for count in counts} if measured else {}
+        for count, seconds in taken.items():
+            if clock() - begin <= limit:
+                seconds.append(run(count))
+        longest = max(longest, clock() - begin_of_round)
+    return {count: statistics.median(seconds[1:] or seconds) for count, seconds in taken.items() if seconds}
 
 
 @contextmanager
@@ -142,7 +143,9 @@ def _timed_pass(model: Model) -> Callable[[int], float]:
             begin = time.perf_counter()
             for layer in range(n_blocks):
                 prepared.block(layer % model.n_layers, prepared.resid, row, None)
-            return time.perf_counter() - begin
+                if (taken := time.perf_counter() - begin) > _LONG:
+                    break
+            return taken * n_blocks / (layer + 1)
 
     # One block warms up, another says how many make a pass.
     run(1)
