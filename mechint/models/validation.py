@@ -95,25 +95,29 @@ def _check_readout(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) ->
 
 
 def _check_blocks(model: Model, tokens: Int[Tensor, "1 pos"], whole: Tensor) -> None:
-    """Block by block, in two steps and after a past that is padded, the model must give the logits of one pass."""
+    """Block by block, in two steps and after a past, padded or not, the model must give the logits of one pass."""
     row, past = torch.zeros(1, dtype=torch.long), torch.tensor([_SPLIT])
     first, second = tokens[:, :_SPLIT], tokens[:, _SPLIT:]
     filling = model.blocks.begin(first, torch.zeros_like(past))
     # A second row with a longer past makes the first one's be padded, as in a batch of conversations.
     reading = model.blocks.begin(second.expand(2, -1), torch.cat([past, past + 1]))
-    before, after = filling.resid, reading.resid[row]
+    alone = model.blocks.begin(second, past)
+    before, after, after_alone = filling.resid, reading.resid[row], alone.resid
     for layer in range(model.n_layers):
         filled, cached = filling.block(layer, before, row, None)
         padded = Past(_SPLIT + 1, [Piece(cached, [0], slice(1), start=1)], [(slice(1), 1)])
         read, _ = reading.block(layer, after, row, padded)
-        if filled is None or read is None:
+        unpadded = Past(_SPLIT, [Piece(cached, [0], slice(1), start=0)])
+        read_alone, _ = alone.block(layer, after_alone, row, unpadded)
+        if filled is None or read is None or read_alone is None:
             _refuse(model.name, f"block {layer} gives no output by itself", "blocks that can be run one by one")
         else:
-            before, after = filled, read
-    logits = model.readout.logits(after[:, -1])[0]
+            before, after, after_alone = filled, read, read_alone
     bridge = f"transformer-lens {installed('transformer-lens')}"
     ways = f"running block by block as transformers does and running whole as {bridge} does"
-    _check_close(logits, whole, model.backend.dtype, ways, model.name)
+    for stream in (after, after_alone):
+        logits = model.readout.logits(stream[:, -1])[0]
+        _check_close(logits, whole, model.backend.dtype, ways, model.name)
 
 
 def _check_edit(model: Model, tokens: Int[Tensor, "1 pos"]) -> None:
