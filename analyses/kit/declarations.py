@@ -125,7 +125,8 @@ def parser(options: type, module: str, description: str, kind: type[Parser] = Pa
                     alternatives[several] = group.add_mutually_exclusive_group()
                 target = alternatives[several]
             default = getattr(options, name, None)
-            target.add_argument(flag(name), **_argument(declared[name], _hint(options, name), default))
+            argument = _argument(declared[name], _hint(options, name), default)
+            target.add_argument(flag(name), dest=name, **argument)
     return command
 
 
@@ -137,8 +138,11 @@ def parse(options: type[Options], command: Parser, argv: Sequence[str]) -> Optio
 
 
 def flag(name: str, value: object = None) -> str:
-    """Return an option as it is given on a command line; `value` False is what switches it off."""
-    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+    """Return an option as it is given on a command line; `value` False is what switches it off.
+
+    A word of Python's (import) is the name of an option only with an underscore behind it, which users do not type.
+    """
+    return f"--{'no-' if value is False else ''}{name.rstrip('_').replace('_', '-')}"
 
 
 def command_line(options: type, python_values: Mapping[str, object]) -> list[str]:

@@ -10,11 +10,13 @@ from mechint.figures.feature_bars import feature_bars
 from mechint.figures.feature_text import Speaker, TextFeature, feature_text
 from mechint.figures.files import save, save_all
 from mechint.figures.heatmaps import HeatPanel, Scale, frame, hatch, heatmap, sign_words
+from mechint.figures.hits import hits_and_alarms
 from mechint.figures.markup import literal
 from mechint.figures.panels import Panel
 from mechint.figures.plane import plane
 from mechint.figures.saes import sae_quality
 from mechint.figures.scatter import scatter
+from mechint.figures.stacks import Hatch, stacks
 from mechint.figures.texts import TextCell, text_table
 from mechint.figures.tiles import Lattice, Line, TilePanel, tiles
 from mechint.figures.verdicts import VERDICTS, sae_notice
@@ -22,6 +24,7 @@ from mechint.figures.waterfall import waterfall
 
 __all__ = [
     "VERDICTS",
+    "Hatch",
     "HeatPanel",
     "Lattice",
     "Line",
@@ -39,6 +42,7 @@ __all__ = [
     "frame",
     "hatch",
     "heatmap",
+    "hits_and_alarms",
     "literal",
     "mark_rows",
     "plane",
@@ -48,6 +52,7 @@ __all__ = [
     "save_all",
     "scatter",
     "sign_words",
+    "stacks",
     "text_table",
     "tiles",
     "waterfall",

@@ -1,0 +1,145 @@
+"""What does the model say when it is sampled? Replies to prompts that ask it, clean and steered, judged and counted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analyses.kit import cli
+from analyses.kit.analysis import Analysis, Drawn, unchanged
+from analyses.kit.command import Results
+from analyses.kit.record import sparing_threads
+from analyses.kit.subject import Subject
+from analyses.trials.designs import design_for
+from analyses.trials.judging import PUBLISHED, RULES, JudgeFacts, read_replies, with_outcomes
+from analyses.trials.options import NAME, Config, Facts, TrialInputs, check, of_design
+from analyses.trials.tables import all_tables, noted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechint.trials.design import TrialDesign
+    from mechint.trials.importers import Imported
+
+
+def prepared(config: Config, inputs: TrialInputs) -> tuple[Subject, TrialDesign]:
+    """Return the model with its vectors, and the design: that of a file, or a preset's on this model."""
+    assert inputs.files is not None
+    subject = Subject.of(of_design(config, inputs.design), inputs.files, NAME)
+    if inputs.design is not None:
+        return subject, inputs.design
+    embedded = subject.model.prompts == "small"
+    return subject, design_for(config, subject.dose, list(subject.concepts), is_embedded=embedded)
+
+
+def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
+    """Return a row for each reply with its verdict and class, sampled or imported, and the facts of the run."""
+    if inputs.imported is not None:
+        return _of_others(config, inputs.imported)
+    from analyses.kit.facts import ModelFacts
+    from mechint.engine.explain_replies import AT_ONCE
+    from mechint.trials.run import Sweep, run_trials
+
+    subject, design = prepared(config, inputs)
+    folder = config.out / NAME
+    with sparing_threads(subject.model):
+        trials = run_trials(
+            subject.model,
+            design,
+            subject.concepts,
+            store=folder / "replies",
+            batch_size=AT_ONCE if config.batch_size is None else config.batch_size,
+            max_memory=config.max_memory,
+            progress=True,
+        )
+    rows = Sweep.of(subject.model, design, subject.concepts).rows
+    texts = {row.cell.prompt.name: row.cell.prompt.text for row in rows}
+    verdicts, judge = read_replies(trials, texts, config.judge or RULES, folder / "verdicts")
+    facts = Facts(
+        judge=judge,
+        model=ModelFacts.of(subject.model),
+        design=design.to_dict(),
+        design_key=design.key,
+        vectors={name: vector.fingerprint() for name, vector in subject.concepts.items()},
+    )
+    return _joined(trials, verdicts, facts), facts
+
+
+def _of_others(config: Config, imported: Imported) -> tuple[pd.DataFrame, Facts]:
+    has_verdicts = len(imported.verdicts) > 0
+    name = config.judge or (PUBLISHED if has_verdicts else RULES)
+    if name == PUBLISHED:
+        verdicts, judge = imported.verdicts, JudgeFacts(name=PUBLISHED, version=PUBLISHED)
+    else:
+        verdicts, judge = read_replies(imported.trials, {}, name, config.out / NAME / "verdicts")
+    facts = Facts(
+        judge=judge,
+        source=Path(str(config.import_)).name,
+        integrity=imported.report.text,
+        marked_files=tuple(imported.report.files) if config.as_published else (),
+        unmatched=config.unmatched,
+    )
+    return _joined(imported.trials, verdicts, facts), facts
+
+
+def _joined(trials: pd.DataFrame, verdicts: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+    table = noted(with_outcomes(trials, verdicts), facts.judge, unmatched=facts.unmatched)
+    table.attrs["receipts"] = []
+    return table
+
+
+def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:
+    """Return the figures of a finished table, and the rates that their titles speak of."""
+    from analyses.trials.figures import figures
+
+    return figures(table, all_tables(table)["rates"], facts)
+
+
+def explained(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, str]:
+    """Return how many replies there are of each kind, and what the design takes and can find, as text."""
+    from mechint.trials.power import Power
+    from mechint.trials.run import Sweep, explain_trials
+
+    subject, design = prepared(config, inputs)
+    rows = Sweep.of(subject.model, design, subject.concepts).rows
+    cost = explain_trials(subject.model, design, subject.concepts, max_memory=config.max_memory)
+    power = Power.of(design, len(design.places(subject.model.n_layers)), config.spread)
+    table = _kinds([(row.cell.prompt.question, row.cell.series, row.place[:3]) for row in rows])
+    return table, f"{table.to_string(index=False)}\n{cost}\n{power}\n"
+
+
+def _kinds(rows: Sequence[tuple[str, str, tuple[str, str, str]]]) -> pd.DataFrame:
+    """Return the numbers of cells and replies by question and series."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows, columns=["question", "series", "cell"])
+    counts = table.groupby(["question", "series"], sort=False)["cell"].agg(cells="nunique", replies="size")
+    return counts.reset_index()
+
+
+class Trials(Analysis[Config, TrialInputs, Facts]):
+    """The analysis; with `explain` it samples nothing."""
+
+    def execute(self, config: Config, argv: Sequence[str], *, keep: bool = True) -> Results:
+        """Run, or say what a run would take and could find."""
+        if not config.explain:
+            return super().execute(config, argv, keep=keep)
+        table, text = explained(config, self.check(config))
+        return Results({"table": table}, {}, {"explained": text}, [])
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command line; returns its exit code."""
+
+        def execute(arguments: Sequence[str]) -> Sequence[Path]:
+            results = self.execute(self.parsed(arguments), arguments)
+            sys.stdout.write(str(results.facts.get("explained", "")))
+            return results.paths
+
+        return cli.run(argv, execute)
+
+
+ANALYSIS = Trials(NAME, __doc__ or "", Config, Facts, check, compute, draw, finish=unchanged, tables=all_tables)
+main = ANALYSIS.main
+run = ANALYSIS.run

@@ -1,0 +1,113 @@
+"""Who reads the replies of a run, how wrong it is known to be, and what each reply counts as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechint.base.errors import UnknownNameError, UsageError
+from mechint.base.files import sha256
+from mechint.trials.correction import Confusion
+from mechint.trials.verdicts import VERDICT_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RULES, PUBLISHED = "rules", "published"
+_KINDS = (RULES, "local", "openai", PUBLISHED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeFacts:
+    """A judge: name, version, and the counts by series of its errors on labels; none where nobody has measured it.
+
+    `errors` are those of claims, `naming` of steered replies that name rightly; `reads_prompts` is whether it
+    was given the prompts beside the replies.
+    """
+
+    name: str
+    version: str
+    labels_version: str | None = None
+    errors: Mapping[str, Confusion] = field(default_factory=dict)
+    naming: Confusion | None = None
+    agreement: tuple[Mapping[str, object], ...] = ()
+    reads_prompts: bool = True
+
+    @property
+    def caption(self) -> str:
+        """What stands beside every number: sensitivity and specificity by arm."""
+        name = f"judge {self.name}" if self.reads_prompts else f"judge {self.name}, which had replies without prompts"
+        if not self.errors:
+            return f"{name}: sensitivity and specificity not measured"
+        n = sum(counts.tp + counts.fp + counts.fn + counts.tn for counts in self.errors.values())
+        arms = [f"{arm} {of.sensitivity:.2f}, {of.specificity:.2f}" for arm, of in self.errors.items()]
+        return f"{name}: sensitivity, specificity on {n} labels: {'; '.join(arms)}"
+
+
+def check_judge(name: str | None, *, is_import: bool) -> None:
+    """Raise UnknownNameError for a judge that there is not; verdicts that are published come with imported trials."""
+    kinds = _KINDS if is_import else _KINDS[:-1]
+    kind, colon, rest = (name or RULES).partition(":")
+    if kind not in kinds or bool(colon and rest) != (kind in ("local", "openai")):
+        raise UnknownNameError(
+            given=f"--judge {name}",
+            allowed=f"rules, local:MODEL, openai:URL{', published' if is_import else ''}",
+            advice="choose one of these",
+        )
+
+
+def read_replies(
+    trials: pd.DataFrame, texts: Mapping[str, str], name: str, folder: Path
+) -> tuple[pd.DataFrame, JudgeFacts]:
+    """Return the verdicts of a judge on all replies, kept in `folder`, and the facts of it.
+
+    `texts` are prompts by name; a judge of trials whose prompts are not to be had reads replies alone.
+    """
+    from mechint.trials.judges import open_judge
+    from mechint.trials.judges.store import VerdictStore, judge_all
+    from mechint.trials.verdicts import Item
+
+    judge = open_judge(name)
+    columns = trials[["id", "prompt", "reply"]].itertuples(index=False, name=None)
+    items = [Item(key, texts.get(prompt, ""), reply) for key, prompt, reply in columns]
+    # An id of imported trials says where a reply was, not what it is.
+    replies = sha256(*(f"{item.id} {item.prompt} {item.reply}\n".encode() for item in items))[:16]
+    verdicts = judge_all(judge, items, VerdictStore(folder / replies if not texts else folder))
+    return verdicts, facts_of(judge.name, judge.version, reads_prompts=bool(texts))
+
+
+def facts_of(name: str, version: str, *, reads_prompts: bool) -> JudgeFacts:
+    """Return the facts of a judge, with its errors where this version of it was measured."""
+    from mechint.trials.measured import error_counts, measured
+
+    alone = JudgeFacts(name=name, version=version, reads_prompts=reads_prompts)
+    try:
+        table = measured(name)
+    except UsageError:  # nobody has measured it
+        return alone
+    if set(table["version"]) != {version}:
+        return alone
+    naming = error_counts(table, "names rightly").get("injected")
+    records = table.astype(object).where(table.notna(), None).to_dict("records")
+    return JudgeFacts(
+        name=name,
+        version=version,
+        labels_version=str(table["labels_version"].iloc[0]),
+        errors=error_counts(table),
+        naming=naming,
+        agreement=tuple({str(key): value for key, value in record.items()} for record in records),
+        reads_prompts=reads_prompts,
+    )
+
+
+def with_outcomes(trials: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials with the columns of their verdicts, and the class of each as `outcome`."""
+    from mechint.trials.outcomes import outcome_table
+    from mechint.trials.prompts import concept_lexicon
+
+    outcomes = outcome_table(trials, verdicts, concept_lexicon())
+    first = verdicts[verdicts["pass_no"] == 0][list(VERDICT_COLUMNS)]
+    table = trials.merge(first, on="id", how="left", validate="one_to_one")
+    return table.merge(outcomes[outcomes["pass_no"] == 0][["id", "outcome"]], on="id", how="left")
