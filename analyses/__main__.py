@@ -6,7 +6,7 @@ import ast
 import sys
 from pathlib import Path
 
-from analyses import ANALYSES
+from analyses import ANALYSES, BESIDE
 
 # What shows a text before a run, and works on results: run all, join shards, look at pages, compare two galleries.
 TOOLS = ("rendering", "all", "merge", "gallery.browser", "gallery.changes")
@@ -22,7 +22,7 @@ def summary(name: str) -> str:
 
 def main() -> int:
     """Write the list."""
-    names = (*ANALYSES, *TOOLS)
+    names = (*ANALYSES, *BESIDE, *TOOLS)
     width = max(map(len, names))
     lines = [f"  python -m analyses.{name:<{width}}  {summary(name)}" for name in names]
     sys.stdout.write("\n".join(["Analyses (--help tells each one's options):", *lines, ""]))

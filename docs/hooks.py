@@ -19,7 +19,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from analyses import ANALYSES
+from analyses import ANALYSES, BESIDE
 from analyses.__main__ import TOOLS, summary
 from analyses.kit import declarations
 from analyses.kit.options import Common
@@ -89,7 +89,7 @@ def _gallery() -> Iterator[str]:
 
 
 def _command(name: str) -> str:
-    return " ".join([f"python -m analyses.{name}", *ANALYSES[name]])
+    return " ".join([f"python -m analyses.{name}", *ANALYSES.get(name, ())])
 
 
 def _caption(picture: Path) -> tuple[str, str]:
@@ -111,7 +111,7 @@ def _common() -> Iterator[str]:
 def _own() -> Iterator[str]:
     """Yield each analysis with the options that it alone has."""
     shared = {group.title for group in _groups(declarations.parser(Common, "analyses", ""))}
-    for name in ANALYSES:
+    for name in (*ANALYSES, *BESIDE):
         parser = importlib.import_module(f"analyses.{name}").ANALYSIS.parser()
         yield f"### {name}\n\n{summary(name)}\n\n    {_command(name)}\n"
         for group in _groups(parser):

@@ -20,7 +20,7 @@ import pytest
 from whole_runs import parser_of
 
 import mechint as mi
-from analyses import ANALYSES
+from analyses import ANALYSES, BESIDE
 from analyses.kit import declarations
 from analyses.kit.options import Common
 from benchmarks.common import RESULTS
@@ -75,7 +75,7 @@ def test_every_public_name_is_documented(site: Path) -> None:
 
 def test_every_analysis_has_its_options(site: Path) -> None:
     page = (site / "command-line.html").read_text()
-    assert all(f'id="{name}"' in page for name in ANALYSES)
+    assert all(f'id="{name}"' in page for name in (*ANALYSES, *BESIDE))
     options = [action.option_strings[-1] for action in declarations.parser(Common, "x", "")._actions]
     assert all(f"<code>{name}" in page for name in options if name != "--help")
     assert "--layer-sweep" in page
@@ -141,7 +141,7 @@ def test_code_of_pages_runs_and_prints_what_they_say(page: Path, quick: None) ->
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_of_texts_are_understood(page: Path) -> None:
     for name, options in COMMAND.findall(page.read_text().replace("\\\n", "").replace("$SLURM_ARRAY_TASK_ID", "0")):
-        if name in ANALYSES and "--help" not in options:
+        if name in (*ANALYSES, *BESIDE) and "--help" not in options:
             parser_of(name).parse_args(shlex.split(options, comments=True))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROMPTS = ("plain", "standard")
 # Of open-introspection: fractions of the depth, factors on vectors as they are, 20 replies of 200 tokens.
 _DEPTHS, _STRENGTHS, _TOKENS = (0.60, 0.65, 0.70, 0.75), (1.5, 2.0, 2.5, 3.0, 4.0), 200
-_FEW_RANDOM = 4
+_FEW_RANDOM = 6  # below which intervals are not to be trusted
 _SHORT, _LONG = 24, 60  # tokens of replies of an embedded model, of another
 
 

@@ -209,6 +209,11 @@ class Sweep:
         return {name: norms(self.model, intervention) for name, intervention in interventions.items()}
 
     @cached_property
+    def _identity(self) -> str:
+        """Hash of the model's weights, which is not looked up anew for each cell."""
+        return self.model.identity
+
+    @cached_property
     def _prompt_hashes(self) -> dict[str, str]:
         """Hashes of the tokens that a model is given, by the name of a prompt; filled as they are needed."""
         return {}
@@ -216,7 +221,7 @@ class Sweep:
     def _keys(self, cell: Cell) -> list[TrialKey]:
         place = cell.place
         first = TrialKey(
-            weights_hash=self.model.identity,
+            weights_hash=self._identity,
             prompt_hash=self._prompt_hash(cell),
             vector_hash="" if place is None else key_for(self.model, cell.intervention),
             layers=() if place is None else place.layers,
