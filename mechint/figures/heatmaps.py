@@ -278,6 +278,8 @@ def _color(figure: go.Figure, scales: Mapping[str, Scale], axes: Mapping[str, st
             "x": 1.01,
             "xanchor": "left",
         }
+        if len(scales) > 1:
+            bar["nticks"] = 3  # more have no room
         ends = np.array([scale.low, scale.high], dtype=float)
         if scale.log:
             every = (1, 10, 100, 1000) if ends[1] > 10 * ends[0] else (1, 2, 5, 10)  # more have no room on a short bar
