@@ -15,6 +15,7 @@ from mechint.trials.outcomes import CLAIMING
 if TYPE_CHECKING:
     from analyses.trials.options import Facts
 
+_MANY = 3  # groups, whose names would fill a title
 IN = "refusals count as denials"
 _QUESTIONS = {"no": "questions with answer no", "yes": "with answer yes", "none": "no question"}
 
@@ -65,7 +66,7 @@ def net_title(rates: pd.DataFrame) -> str:
     if above:
         random = _above(rates, "random")
         also = ", and so are random vectors" if random is not None and random[0] else ""
-        texts.append(f"Injected concepts are noticed under {_listed(above)}{also}")
+        texts.append(f"Injected concepts are noticed under {_listed(above) if below or others else _all(above)}{also}")
     if below:
         texts.append(
             f"injected concepts are claimed less often than clean replies claim anything under {_listed(below)}"
@@ -99,7 +100,10 @@ def d_prime_title(detection: pd.DataFrame, rates: pd.DataFrame) -> str:
     names = [group_name(rates, model, prompt) for model, prompt in zip(clear["model"], clear["prompt"], strict=True)]
     if not names:
         return "Hits are not clearly more frequent than false alarms: no d' can be told from zero"
-    return f"Hits are more frequent than false alarms under {_listed(names)}: d' is above zero"
+    is_all = len(names) == (detection["measure"] == "d_prime").sum()
+    return (
+        f"Hits are more frequent than false alarms under {_all(names) if is_all else _listed(names)}: d' is above zero"
+    )
 
 
 def strengths_title(rates: pd.DataFrame) -> str:
@@ -134,7 +138,12 @@ def concepts_title(table: pd.DataFrame) -> str:
 
 def group_name(table: pd.DataFrame, model: str, prompt: str) -> str:
     """Return the name of a prompt's group, with its model where a table has several."""
-    return prompt if table["model"].nunique() == 1 else f"{model}, {prompt}"
+    return prompt if table["model"].nunique() == 1 else f"{prompt} ({model})"
+
+
+def _all(names: Sequence[str]) -> str:
+    """Return all groups that there are, in short where they are many."""
+    return _listed(names) if len(names) < _MANY else "every prompt"
 
 
 def _listed(names: Sequence[str]) -> str:

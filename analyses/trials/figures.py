@@ -61,7 +61,7 @@ def figures(table: pd.DataFrame, rates: pd.DataFrame, facts: Facts) -> Drawn:
         drawn["trials_net"] = net(table, rates, caption)
         drawn["trials_hits"] = hits(table, rates, caption)
     if rates["strength"].notna().any():
-        drawn["trials_strengths"] = strengths(rates, facts, caption)
+        drawn["trials_strengths"] = strengths(table, rates, caption)
     if len(difficulty(table)):
         drawn["trials_concepts"] = concepts(table, caption)
     titles = {name: figure.layout.title.text for name, figure in drawn.items()}
@@ -188,7 +188,7 @@ def hits(table: pd.DataFrame, rates: pd.DataFrame, caption: str) -> go.Figure:
     )
 
 
-def strengths(rates: pd.DataFrame, facts: Facts, caption: str) -> go.Figure:
+def strengths(table: pd.DataFrame, rates: pd.DataFrame, caption: str) -> go.Figure:
     """Return refusals, coherence and claims by strength; those of clean replies across."""
     rows = rates[rates["strength"].notna() & (rates["refusals"] == "in")]
     models = list(dict.fromkeys(rows["model"]))
@@ -202,7 +202,7 @@ def strengths(rates: pd.DataFrame, facts: Facts, caption: str) -> go.Figure:
             of_model = rows[rows["model"] == model].assign(panel=key, mean=rows["value"], n=rows["n_concepts"])
             curves.append(of_model[of_model["measure"] == measure])
             levels.append(of_model[of_model["measure"] == clean].head(1).assign(series="clean", n=np.nan))
-    is_relative = facts.design is not None and facts.design["relative"]
+    is_relative = bool(table.loc[table["series"] != "clean", "relative"].all())
     figure = draw.curves(
         pd.concat(curves, ignore_index=True),
         panels,

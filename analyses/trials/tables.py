@@ -85,8 +85,9 @@ def rates(
     for name in ("prompt", "concept"):
         table[name] = table[name].fillna("") if name in table else ""
     # As the trials come, not as they were grouped: in the order of a design.
-    order = {name: place for place, name in enumerate(dict.fromkeys(["", *trials["prompt"]]))}
-    table = table.sort_values("prompt", key=lambda prompt: prompt.map(order), kind="stable", ignore_index=True)
+    order = {name: place for place, name in enumerate(dict.fromkeys(["", *trials["model"], *trials["prompt"]]))}
+    places = {"key": lambda names: names.map(order), "kind": "stable", "ignore_index": True}
+    table = table.sort_values(["model", "prompt"], **places)
     return table[[*RATE_COLUMNS, *(name for name in table.columns if name not in RATE_COLUMNS)]]
 
 
