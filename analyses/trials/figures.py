@@ -119,7 +119,7 @@ def net(table: pd.DataFrame, rates: pd.DataFrame, caption: str) -> go.Figure:
         f"{caption}. Large: means over concepts or random vectors with 95% intervals; small: single ones, refusals as "
         "denials. Net detection: claims less those of clean replies. The bounds have no interval of their own."
     )
-    return draw.dots(
+    figure = draw.dots(
         summary[["panel", "row", "series", "mean", "low", "high", "n"]],
         _single_nets(table, rates),
         panels,
@@ -128,6 +128,7 @@ def net(table: pd.DataFrame, rates: pd.DataFrame, caption: str) -> go.Figure:
         subtitle=subtitle,
         legend_lines=2,
     )
+    return figure.update_xaxes(matches="x")  # raw and corrected are to be compared
 
 
 def _single_nets(table: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
