@@ -101,9 +101,7 @@ def _real_model(result: Result) -> str:
         f"between the engine's passes; controls are measured on {tables['controls']['measured_prompts']:,} prompts "
         f"({result['sample']} of 20 first turns) and scaled by their distinct work. Tokens are (token x block) work by "
         "the number of blocks; padding counts for the engine alone. The floor is plain Hugging Face over the distinct "
-        "work: in the fastest batch shape, whose rows are short, and in rows as long as the conversations. Linear layers "
-        "take the engine the same time per token as plain passes; what it takes more is attention from questions to long "
-        "first turns, which short rows have not.\n\n"
+        "work, in the fastest batch shape and in rows as long as the conversations.\n\n"
     )
     return heading + _table(["", "tokens", "seconds", "of the engine's time"], rows)
 
