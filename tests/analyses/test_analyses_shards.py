@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.usefixtures("quick_analyses", "undrawn"), DIGITS]
 TINY: dict[str, tuple[tuple[str, ...], str]] = {
     "calibration": (
         ("--conversations", "--vectors", "--model", "--n-random"),
-        "--model organism --limit 1 --concepts cats --n-random 1",
+        "--model organism --limit 2 --concepts cats --n-random 1",
     ),
     "detection": ((), ""),
     "controls": ((), ""),

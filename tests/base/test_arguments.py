@@ -27,7 +27,7 @@ from mechint.base import arguments
 from mechint.base.errors import MechintError, UsageError
 from mechint.base.signatures import Count, Seed, Within, checked, converter
 
-MODULES = ("extract", "sae", "kv", "components", "prompts", "presets", "stats", "figures")
+MODULES = ("extract", "sae", "kv", "components", "prompts", "presets", "stats", "trials", "figures")
 # What the library makes and hands out; nobody calls these.
 BY_LIBRARY = {
     "Model",
@@ -35,6 +35,8 @@ BY_LIBRARY = {
     "Reading",
     "Receipt",
     "Explanation",
+    "ReplyExplanation",
+    "Intervention",
     "MechintError",
     "Dictionary",
     "States",
