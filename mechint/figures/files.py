@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 _SCRIPT = "plotly.min.js"
 _PNG_SCALE = 2
 _COLORS, _EXACT_COLORS, _AT_ONCE = 256, 200, 1000
+_CODES = 2**24  # colours that there are
 _UNSEEN_EDGE, _UNSEEN_FLAT = 24, 8  # of 255, in one colour of one pixel
 _NO_BROWSER = (RuntimeError, OSError, ValueError, ImportError, TimeoutError)  # how its absence is told, by version
 _HOW = 'pip install "kaleido>=1" and install Chrome or Chromium (or run plotly_get_chrome)'
@@ -124,35 +125,51 @@ def _compact(picture: bytes) -> bytes:
         return picture
     with Image.open(io.BytesIO(picture)) as image:
         pixels = np.asarray(image.convert("RGB"))
-    flat = _is_flat(pixels)
-    colors, places = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
-    palette = _palette(pixels, flat)
+    codes = _codes(pixels)
+    flat = _is_flat(codes)
+    palette = _palette(pixels, codes[flat])
+    present = np.flatnonzero(np.bincount(codes.ravel(), minlength=_CODES))
+    colors = _of_codes(present)
     nearest = _nearest(colors, palette)
     change = np.abs(palette[nearest].astype(np.int16) - colors.astype(np.int16)).max(axis=-1)
-    change = change[places.ravel()].reshape(flat.shape)
-    if change.max() > _UNSEEN_EDGE or change[flat].max(initial=0) > _UNSEEN_FLAT:
+    # What holds of each colour is looked up by its code: sorting millions of pixels takes seconds.
+    change_of, entry_of = np.zeros(_CODES, dtype=np.uint8), np.zeros(_CODES, dtype=np.uint8)
+    change_of[present], entry_of[present] = change, nearest
+    if change.max() > _UNSEEN_EDGE or change_of[codes[flat]].max(initial=0) > _UNSEEN_FLAT:
         return picture
-    few = Image.fromarray(nearest[places.ravel()].reshape(flat.shape).astype(np.uint8))
+    few = Image.fromarray(entry_of[codes])
     few.putpalette(palette.ravel().tolist())
     packed = io.BytesIO()
     few.save(packed, "PNG", optimize=True)
     return packed.getvalue()
 
 
-def _is_flat(pixels: UInt8[np.ndarray, "y x 3"]) -> Bool[np.ndarray, "y x"]:
+def _codes(pixels: UInt8[np.ndarray, "y x 3"]) -> Int[np.ndarray, "y x"]:
+    """Return each pixel's colour as one number below `_CODES`."""
+    wide = pixels.astype(np.int32)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+
+
+def _of_codes(codes: Int[np.ndarray, " colors"]) -> UInt8[np.ndarray, "colors 3"]:
+    """Return the colours of some numbers."""
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)
+
+
+def _is_flat(codes: Int[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
     """Return which pixels have the colour of their right and lower neighbours."""
-    flat = np.zeros(pixels.shape[:2], dtype=bool)
-    across = (pixels[:-1, :-1] == pixels[:-1, 1:]).all(axis=-1)
-    flat[:-1, :-1] = across & (pixels[:-1, :-1] == pixels[1:, :-1]).all(axis=-1)
+    flat = np.zeros(codes.shape, dtype=bool)
+    corner = codes[:-1, :-1]
+    flat[:-1, :-1] = (corner == codes[:-1, 1:]) & (corner == codes[1:, :-1])
     return flat
 
 
-def _palette(pixels: UInt8[np.ndarray, "y x 3"], flat: Bool[np.ndarray, "y x"]) -> UInt8[np.ndarray, "colors 3"]:
-    """Return the commonest colours of flat areas, and the fewest that come near to all others of a picture."""
+def _palette(pixels: UInt8[np.ndarray, "y x 3"], flat: Int[np.ndarray, " pixels"]) -> UInt8[np.ndarray, "colors 3"]:
+    """Return the commonest colours of flat areas (codes), and the fewest that come near to all others of a picture."""
     from PIL import Image
 
-    colors, counts = np.unique(pixels[flat], axis=0, return_counts=True)
-    exact = colors[np.argsort(-counts, kind="stable")][:_EXACT_COLORS]
+    counts = np.bincount(flat, minlength=_CODES)
+    colors = np.flatnonzero(counts)
+    exact = _of_codes(colors[np.argsort(-counts[colors], kind="stable")][:_EXACT_COLORS])
     # Maximum coverage keeps the steps of colour scales.
     few = Image.fromarray(pixels).quantize(_COLORS - len(exact), Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     others = np.asarray(few.getpalette(), dtype=np.uint8).reshape(-1, 3)[: _COLORS - len(exact)]
