@@ -15,6 +15,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
+from mechint.models.backends.past import SharedPrompts
+
 NAME = "sdpa_grouped"
 
 
@@ -26,12 +28,16 @@ def grouped_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    shared_prompts: SharedPrompts | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Return the output of transformers' fused attention, without copies of keys and values for each query head.
 
-    Without a mask, each position sees all before it and itself, the past among them.
+    Without a mask, each position sees all before it and itself, the past among them. Prompts that rows share are
+    attended to by themselves; the mask then is theirs who know them.
     """
+    if shared_prompts is not None:
+        return shared_prompts.attend(query, key, value, scaling), None
     asks_more = any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     n_new, n_past, grouped = query.shape[2], key.shape[2] - query.shape[2], query.shape[1] != key.shape[1]
     if attention_mask is None and n_past > 0 and n_new > 1:
