@@ -69,6 +69,7 @@ class TrialKey:
     """What the reply of a trial depends on; `vector_hash` is "" where nothing was added.
 
     `draw` are the names that its random numbers come from, besides the seed and the number of the sample.
+    `surroundings` is the hash of the software that samples (`mechint.models.surroundings`).
     """
 
     weights_hash: str
@@ -82,6 +83,7 @@ class TrialKey:
     seed: int
     sample: int
     draw: str = ""
+    surroundings: str = ""
 
     @property
     def id(self) -> str:

@@ -26,6 +26,7 @@ from mechint.engine.explain_replies import AT_ONCE, ReplyExplanation
 from mechint.engine.replies import ReplyRequest
 from mechint.interventions.specifications import key_for
 from mechint.models.model import Model
+from mechint.models.surroundings import surroundings
 from mechint.readouts.generate import replies
 from mechint.trials.cells import BEGUN, Cell, TrialVectors, cells, conversation, norms
 from mechint.trials.design import TrialDesign
@@ -37,6 +38,8 @@ from mechint.vectors.concept_vectors import ConceptVector
 
 # Read at the first token of a reply: the model's yes against its no, however it writes them.
 _ANSWERS = Answers.variants()
+# The floors whose code a reply depends on: kept replies of other code are sampled again.
+FLOORS = ("models", "interventions", "engine", "readouts")
 
 
 @checked
@@ -214,6 +217,10 @@ class Sweep:
         return self.model.identity
 
     @cached_property
+    def _surroundings(self) -> str:
+        return surroundings(self.model, self._identity, FLOORS)
+
+    @cached_property
     def _prompt_hashes(self) -> dict[str, str]:
         """Hashes of the tokens that a model is given, by the name of a prompt; filled as they are needed."""
         return {}
@@ -232,6 +239,7 @@ class Sweep:
             seed=self.design.seed,
             sample=0,
             draw=f"{cell.prompt.name}/{cell.intervention.name}",
+            surroundings=self._surroundings,
         )
         return [replace(first, sample=sample) for sample in range(cell.samples)]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +24,7 @@ from mechint.chat.conversations import Conversation, Message
 from mechint.chat.render import render
 from mechint.models.capture import residuals
 from mechint.models.model import Model
+from mechint.models.surroundings import versions
 
 _FORMAT = "mechint activations 2"
 _KIND = FileKind(
@@ -33,7 +33,6 @@ _KIND = FileKind(
     advice="check the path, or read the model again",
 )
 _BATCH = 32
-_PACKAGES = ("mechint", "torch", "transformers", "transformer-lens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +131,6 @@ def about_model(model: Model) -> dict[str, JSON]:
     return {"model": model.name, "revision": model.revision, "identity": model.identity, "versions": versions()}
 
 
-def versions() -> dict[str, JSON]:
-    """Return the versions of the software that reads activations."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
 def _templated(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence[int]]:
     conversation = chat(prompt) if isinstance(prompt, str) else prompt
     return conversation.to_dict(), render(model, conversation).tokens
@@ -148,10 +142,3 @@ def _raw(model: Model, prompt: str | Conversation) -> tuple[JSON, Sequence[int]]
         subject = "a text without a token" if isinstance(prompt, str) else f"conversation {prompt.label!r}"
         raise UsageError(f"{subject}, to be read raw", "texts of one token or more", "give texts, or leave raw out")
     return prompt, tokens
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"

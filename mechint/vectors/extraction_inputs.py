@@ -13,6 +13,7 @@ from torch import Tensor
 from mechint.base.errors import UnknownConceptError, UsageError
 from mechint.base.files import JSON, sha256
 from mechint.models.model import Model
+from mechint.models.surroundings import surroundings
 from mechint.prompts.design import PromptDesign
 from mechint.vectors.activations import about_model, residuals_over
 from mechint.vectors.extraction import Extraction
@@ -24,7 +25,7 @@ from mechint.vectors.extraction_prompts import (
     paired_prompts,
     reading,
 )
-from mechint.vectors.kept_rows import KeptRows, rows_key, surroundings
+from mechint.vectors.kept_rows import FLOORS, KeptRows, rows_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +122,7 @@ class Inputs:
 
     @cached_property
     def _around(self) -> str:
-        return surroundings(self.model, str(self._origin["identity"]))
+        return surroundings(self.model, str(self._origin["identity"]), FLOORS)
 
     def _rows_key(self, prompts: Sequence[Prompt]) -> str:
         return rows_key(self._around, self.extraction.method, [self._reading(prompt) for prompt in prompts])

@@ -22,11 +22,11 @@ from mechint.base.errors import OutputError, StaleArtefactError
 from mechint.base.files import sha256
 from mechint.base.tensor_files import load_tensors, save_tensors
 from mechint.models.model import Model
-from mechint.vectors.activations import versions
 from mechint.vectors.extraction_prompts import Reading
 
 _KIND = FileKind("rows of a concept vector", "a file as it was written", "remove the file", StaleArtefactError)
-_CODE = ("models", "vectors")  # the floors whose code the rows depend on, beside the tokens that are read
+# The floors whose code the rows depend on, beside the tokens that are read.
+FLOORS = ("models", "vectors")
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,6 @@ class KeptRows:
         shape = (model.n_layers, model.d_model)
         fits = tuple(rows.shape) == shape and rows.dtype == torch.float32 and bool(rows.isfinite().all())
         return rows if fits and content.sealed and content.metadata.get("key") == key else None
-
-
-def surroundings(model: Model, identity: str) -> str:
-    """Return the hash of all that rows depend on beside prompts: the weights, how they are run, and the software."""
-    run = [identity, model.backend.kind, model.dtype_name, model.device.type]
-    folder = Path(__file__).resolve().parents[1]
-    sources = [source for floor in _CODE for source in sorted((folder / floor).rglob("*.py"))]
-    return sha256(json.dumps([run, versions()]).encode(), *(source.read_bytes() for source in sources))
 
 
 def rows_key(around: str, method: str, readings: Sequence[Reading]) -> str:

@@ -23,6 +23,7 @@ OTHERS = {
     "seed": 1,
     "sample": 4,
     "draw": "standard/oceans",
+    "surroundings": "other code",
 }
 
 

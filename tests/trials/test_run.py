@@ -101,6 +101,15 @@ def test_an_interrupted_sweep_goes_on(
     pd.testing.assert_frame_equal(run_trials(organism, DESIGN, vectors, store=tmp_path), resumed)
 
 
+def test_replies_of_other_code_are_sampled_again(
+    organism: mi.Model, vectors: Vectors, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store of a version whose sampling was wrong must not answer for one in which it is right."""
+    assert run.Sweep.of(organism, DESIGN, vectors).ids == trials["id"].tolist()
+    monkeypatch.setattr(run, "FLOORS", ("models", "interventions", "engine"))
+    assert not set(run.Sweep.of(organism, DESIGN, vectors).ids) & set(trials["id"])
+
+
 def test_a_larger_design_has_the_rows_of_a_smaller_one(
     organism: mi.Model, vectors: Vectors, trials: pd.DataFrame
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mechint.base.tensor_files import save_tensors
+from mechint.models import surroundings
 from mechint.prompts.design import PromptDesign
 from mechint.vectors import extract, extraction_inputs, kept_rows
 from mechint.vectors.extraction import EXTRACTIONS, Extraction
@@ -99,10 +100,10 @@ def test_whatever_rows_depend_on_is_in_their_key(model, tiny_model, design, monk
         "backend": keys(tiny_model("qwen2", backend="hooked"), design),
     }
     with monkeypatch.context() as patch:
-        patch.setattr(kept_rows, "_CODE", ("vectors",))
+        patch.setattr(extraction_inputs, "FLOORS", ("vectors",))
         others["code"] = keys(model, design)
     with monkeypatch.context() as patch:
-        patch.setattr(kept_rows, "versions", lambda: {"torch": "0"})
+        patch.setattr(surroundings, "versions", lambda: {"torch": "0"})
         others["versions"] = keys(model, design)
     for name, of_other in others.items():
         assert not usual & of_other, name
