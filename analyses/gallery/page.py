@@ -110,16 +110,24 @@ def _command(name: str, record: Mapping[str, Sequence[str]]) -> str:
 def _section(out: Path, name: str) -> str:
     record = _record(out, name)
     files = [out / name / file for file in record["files"]]
-    figures = "".join(_figure(out, file) for file in files if file.suffix == ".html")
+    html_files = [file for file in files if file.suffix == ".html"]
+    figures = "".join(_figure(out, file) for file in html_files if file.with_suffix(".json") in files)
+    pages = "".join(f"<p>{_page(out, file)}</p>\n" for file in html_files if file.with_suffix(".json") not in files)
     data = ", ".join(_link(out, file) for file in (*_tables(files), out / name / "run.json"))
     return (
         f'<section id="{name}">\n<h2>{html.escape(summary(name))}</h2>\n'
-        f"<pre>{html.escape(_command(name, record))}</pre>\n{figures}<p>Data: {data}</p>\n</section>\n"
+        f"<pre>{html.escape(_command(name, record))}</pre>\n{figures}{pages}<p>Data: {data}</p>\n</section>\n"
     )
 
 
 def _tables(files: Sequence[Path]) -> list[Path]:
     return [file for file in files if file.suffix in (".csv", ".parquet")]
+
+
+def _page(out: Path, file: Path) -> str:
+    """Return a link to a page that is no figure, by its own title."""
+    title = re.search(r"<title>(.*?)</title>", file.read_text(encoding="utf-8"), re.DOTALL)
+    return f'<a href="{_address(out, file)}">{title[1].strip() if title else html.escape(file.name)}</a>'
 
 
 def _figure(out: Path, file: Path) -> str:

@@ -25,6 +25,7 @@ from analyses.kit.record import (
 )
 from analyses.kit.shard_files import PartRecord, write_part
 from mechint.base.errors import UsageError
+from mechint.base.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,11 @@ def unchanged(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def no_pages(table: pd.DataFrame, config: Common, run_facts: object) -> Mapping[str, str]:
+    """Return no page: figures and tables are all that a run leaves."""
+    return {}
+
+
 def one_table(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
     """Return a table under the name of its file."""
     return {"table": table}
@@ -57,7 +63,7 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
     `check` raises for all bad input that can be known without a model, and returns what it has read; `compute` returns
     rows and facts; `draw` returns figures of a finished table by file name, and what they say, for `run.json`.
     `finish` makes the table of the rows (those that are no engine's cells are `unchanged`), `tables` the files of it,
-    one of which is named "table".
+    one of which is named "table". `pages` returns further pages of HTML by file name.
     """
 
     facts: type[Facts]
@@ -66,6 +72,7 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
     draw: Callable[[pd.DataFrame, Options, Facts], Drawn]
     finish: Callable[[pd.DataFrame], pd.DataFrame] = finished
     tables: Callable[[pd.DataFrame], Mapping[str, pd.DataFrame]] = one_table
+    pages: Callable[[pd.DataFrame, Options, Facts], Mapping[str, str]] = no_pages
 
     def run(self, *, model: str | Path | Model = "organism", **options: object) -> Results:
         """Run the analysis from Python; options have the names of the command line's, with underscores.
@@ -142,6 +149,8 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
         paths: list[Path] = []
         if run.keep:
             paths += [path for name, frame in tables.items() for path in write_table(frame, directory, name)]
+            pages = self.pages(table, run.config, run_facts)
+            paths += [write_atomically(directory / f"{name}.html", page) for name, page in pages.items()]
         # What users and models have written may not be read as markup.
         figures, findings = self.draw(literal(table), literal(run.config), literal(run_facts))
         plain_findings = {name: as_json(plain(value)) for name, value in findings.items()}

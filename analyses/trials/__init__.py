@@ -12,6 +12,7 @@ from analyses.kit.analysis import Analysis, Drawn, unchanged
 from analyses.kit.command import Results
 from analyses.kit.record import sparing_threads
 from analyses.kit.subject import Subject
+from analyses.trials.browsing import pages
 from analyses.trials.designs import design_for
 from analyses.trials.judging import PUBLISHED, RULES, JudgeFacts, read_replies, with_outcomes
 from analyses.trials.options import NAME, Config, Facts, TrialInputs, check, of_design
@@ -63,6 +64,7 @@ def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
         design=design.to_dict(),
         design_key=design.key,
         vectors={name: vector.fingerprint() for name, vector in subject.concepts.items()},
+        prompts=texts,
     )
     return _joined(trials, verdicts, facts), facts
 
@@ -140,6 +142,8 @@ class Trials(Analysis[Config, TrialInputs, Facts]):
         return cli.run(argv, execute)
 
 
-ANALYSIS = Trials(NAME, __doc__ or "", Config, Facts, check, compute, draw, finish=unchanged, tables=all_tables)
+ANALYSIS = Trials(
+    NAME, __doc__ or "", Config, Facts, check, compute, draw, finish=unchanged, tables=all_tables, pages=pages
+)
 main = ANALYSIS.main
 run = ANALYSIS.run

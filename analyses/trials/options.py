@@ -91,13 +91,14 @@ class TrialInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """A run: its model and design, or where its trials are from; and the judge with its errors."""
+    """A run: its model, design and prompts, or where its trials are from; and the judge with its errors."""
 
     judge: JudgeFacts
     model: ModelFacts | None = None
     design: Mapping[str, object] | None = None
     design_key: str | None = None
     vectors: Mapping[str, str] | None = None
+    prompts: Mapping[str, str] | None = None
     source: str | None = None
     integrity: str | None = None
     marked_files: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ declared contrasts of outcomes have intervals over concepts, with the judge's er
 `mi.trials` is this package. It imports `readouts` and what lies below it.
 """
 
+from mechint.trials.browser import browser_page, write_browser
 from mechint.trials.correction import Confusion, confusions, corrected_rates
 from mechint.trials.design import Controls, TrialDesign
 from mechint.trials.detection import detection_table, roc_table
@@ -38,6 +39,7 @@ __all__ = [
     "TrialPrompts",
     "Verdict",
     "best_cell",
+    "browser_page",
     "checked_trials",
     "checked_verdicts",
     "confusions",
@@ -61,6 +63,7 @@ __all__ = [
     "roc_table",
     "run_trials",
     "verdict_table",
+    "write_browser",
     "write_trials",
     "write_verdicts",
 ]
