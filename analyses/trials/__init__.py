@@ -55,6 +55,7 @@ def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
             max_memory=config.max_memory,
             progress=True,
         )
+        shifts = _read_shifts(config, subject, design)
     rows = Sweep.of(subject.model, design, subject.concepts).rows
     texts = {row.cell.prompt.name: row.cell.prompt.text for row in rows}
     verdicts, judge = read_replies(trials, texts, config.judge or RULES, folder / "verdicts")
@@ -66,7 +67,17 @@ def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
         vectors={name: vector.fingerprint() for name, vector in subject.concepts.items()},
         prompts=texts,
     )
-    return _joined(trials, verdicts, facts), facts
+    return _joined(trials, verdicts, facts, shifts), facts
+
+
+def _read_shifts(config: Config, subject: Subject, design: TrialDesign) -> pd.DataFrame | None:
+    """Return how far vectors in the prompt move the readout, where replies do not say it by their first tokens."""
+    from mechint.trials.shifts import readout_shifts
+
+    if "reply" not in design.steer:
+        return None
+    store = config.out / NAME / "readouts"
+    return readout_shifts(subject.model, design, subject.concepts, store=store, max_memory=config.max_memory)
 
 
 def _of_others(config: Config, imported: Imported) -> tuple[pd.DataFrame, Facts]:
@@ -86,8 +97,13 @@ def _of_others(config: Config, imported: Imported) -> tuple[pd.DataFrame, Facts]
     return _joined(imported.trials, verdicts, facts), facts
 
 
-def _joined(trials: pd.DataFrame, verdicts: pd.DataFrame, facts: Facts) -> pd.DataFrame:
-    table = noted(with_outcomes(trials, verdicts), facts.judge, unmatched=facts.unmatched)
+def _joined(
+    trials: pd.DataFrame, verdicts: pd.DataFrame, facts: Facts, shifts: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    from mechint.trials.shifts import logit_shifts
+
+    table = with_outcomes(trials, verdicts).merge(logit_shifts(trials, shifts), on="id", validate="one_to_one")
+    table = noted(table, facts.judge, unmatched=facts.unmatched)
     table.attrs["receipts"] = []
     return table
 
@@ -96,7 +112,7 @@ def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:
     """Return the figures of a finished table, and the rates that their titles speak of."""
     from analyses.trials.figures import figures
 
-    return figures(table, all_tables(table)["rates"], facts)
+    return figures(all_tables(table), facts)
 
 
 def explained(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, str]:

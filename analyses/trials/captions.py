@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analyses.trials.tables import difficulty
+from analyses.trials.summaries import difficulty
 from mechint.figures.words import counted, percent
 from mechint.stats.intervals import binomial_interval
 from mechint.trials.outcomes import CLAIMING

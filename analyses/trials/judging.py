@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RULES, PUBLISHED = "rules", "published"
+ENGAGES = "detects or refuses"  # the question of `mechint.trials.agreement` that bounds need
 _KINDS = (RULES, "local", "openai", PUBLISHED)
 
 
@@ -23,14 +24,15 @@ _KINDS = (RULES, "local", "openai", PUBLISHED)
 class JudgeFacts:
     """A judge: name, version, and the counts by series of its errors on labels; none where nobody has measured it.
 
-    `errors` are those of claims, `naming` of steered replies that name rightly; `reads_prompts` is whether it
-    was given the prompts beside the replies.
+    `errors` are those of claims, `bounds` of replies that claim or refuse, `naming` of steered replies that name
+    rightly; `reads_prompts` is whether it was given the prompts beside the replies.
     """
 
     name: str
     version: str
     labels_version: str | None = None
     errors: Mapping[str, Confusion] = field(default_factory=dict)
+    bounds: Mapping[str, Confusion] = field(default_factory=dict)
     naming: Confusion | None = None
     agreement: tuple[Mapping[str, object], ...] = ()
     reads_prompts: bool = True
@@ -80,25 +82,29 @@ def read_replies(
 
 def facts_of(name: str, version: str, *, reads_prompts: bool) -> JudgeFacts:
     """Return the facts of a judge, with its errors where this version of it was measured."""
-    from mechint.trials.measured import error_counts, measured
+    from mechint.trials.measured import measured
 
     alone = JudgeFacts(name=name, version=version, reads_prompts=reads_prompts)
     try:
         table = measured(name)
     except UsageError:  # nobody has measured it
         return alone
-    if set(table["version"]) != {version}:
-        return alone
-    naming = error_counts(table, "names rightly").get("injected")
+    return measured_facts(alone, table) if set(table["version"]) == {version} else alone
+
+
+def measured_facts(judge: JudgeFacts, table: pd.DataFrame) -> JudgeFacts:
+    """Return the facts of a judge with its errors, which a table of `mechint.trials.measured` has."""
+    from mechint.trials.measured import error_counts
+
+    counted = set(table["question"])
     records = table.astype(object).where(table.notna(), None).to_dict("records")
-    return JudgeFacts(
-        name=name,
-        version=version,
+    return replace(
+        judge,
         labels_version=str(table["labels_version"].iloc[0]),
         errors=error_counts(table),
-        naming=naming,
+        bounds=error_counts(table, ENGAGES) if ENGAGES in counted else {},
+        naming=error_counts(table, "names rightly").get("injected") if "names rightly" in counted else None,
         agreement=tuple({str(key): value for key, value in record.items()} for record in records),
-        reads_prompts=reads_prompts,
     )
 
 

@@ -66,13 +66,14 @@ def scatter(
     diagonal: str = "",
     smallest: float | None = None,
     named: Collection[str] = (),
+    enlarged: bool = True,
 ) -> go.Figure:
     """Return the figure of `series, unit, x, y`, with bars where there are bounds (`x_low`, `x_high`, `y_low`, ...).
 
     With a `diagonal` (its name in the legend) both axes have one scale. With `smallest`, x is drawn by its size, on a
     logarithmic axis that begins there. Units in `named` have their name where there is room for it. Where a few points
-    are far from most, a second panel shows most. Points without one of the values are left out; raises UsageError where
-    none has both.
+    are far from most, a second panel shows most, if `enlarged`. Points without one of the values are left out; raises
+    UsageError where none has both.
     """
     check_names(points["series"], series, "series")
     both = points[points[["x", "y"]].notna().all(axis=1)]
@@ -82,7 +83,7 @@ def scatter(
     if smallest is not None:
         both = both.assign(x=np.log10(both["x"].abs().clip(lower=smallest)))
     axes = _Axes(diagonal, smallest)
-    limits = _limits(both, axes)
+    limits = _limits(both, axes)[: None if enlarged else 1]
     titles = ["<b>All</b>", "<b>Enlarged: the dashed box</b>"] if len(limits) > 1 else []
     figure = make_subplots(cols=len(limits), horizontal_spacing=0.09, subplot_titles=titles)
     for column, box in enumerate(limits, start=1):

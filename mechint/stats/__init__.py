@@ -4,6 +4,7 @@
 """
 
 from mechint.stats.bands import BANDS, Marks, difference_bands, mean_bands
+from mechint.stats.correlations import clustered_rank_correlation
 from mechint.stats.intervals import (
     PROBABILITY,
     Interval,
@@ -23,6 +24,7 @@ __all__ = [
     "Interval",
     "Marks",
     "binomial_interval",
+    "clustered_rank_correlation",
     "correlation_interval",
     "crossed_interval",
     "difference_bands",

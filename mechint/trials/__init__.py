@@ -11,9 +11,10 @@ from mechint.trials.browser import browser_page, write_browser
 from mechint.trials.correction import Confusion, confusions, corrected_rates
 from mechint.trials.design import Controls, TrialDesign
 from mechint.trials.detection import detection_table, roc_table
+from mechint.trials.grids import grid_table
 from mechint.trials.importers import Imported, import_trials, integrity_report, published_rates
 from mechint.trials.labelled import prediction_powered
-from mechint.trials.language import language_table, load_phrases, phrase_table
+from mechint.trials.language import language_table, load_phrases, phrase_rates, phrase_table
 from mechint.trials.outcomes import CLASSES, outcome_table
 from mechint.trials.plans import Contrast, read_plan
 from mechint.trials.prompts import TrialPrompts
@@ -21,6 +22,7 @@ from mechint.trials.rates import matches_of_others, rate_table
 from mechint.trials.records import TrialKey, checked_trials
 from mechint.trials.run import explain_trials, run_trials
 from mechint.trials.scorecard import contrast_table
+from mechint.trials.shifts import logit_shifts, readout_shifts
 from mechint.trials.splitting import BestCell, best_cell
 from mechint.trials.storage import checked_verdicts, read_trials, read_verdicts, write_trials, write_verdicts
 from mechint.trials.verdicts import Item, Judge, Verdict, verdict_table
@@ -47,12 +49,15 @@ __all__ = [
     "corrected_rates",
     "detection_table",
     "explain_trials",
+    "grid_table",
     "import_trials",
     "integrity_report",
     "language_table",
     "load_phrases",
+    "logit_shifts",
     "matches_of_others",
     "outcome_table",
+    "phrase_rates",
     "phrase_table",
     "prediction_powered",
     "published_rates",
@@ -60,6 +65,7 @@ __all__ = [
     "read_plan",
     "read_trials",
     "read_verdicts",
+    "readout_shifts",
     "roc_table",
     "run_trials",
     "verdict_table",

@@ -57,6 +57,8 @@ QUESTIONS: tuple[Question, ...] = (
     Question("named", lambda r: r.verdict.named is not None, _is_claim),
     Question("claim_first", lambda r: r.verdict.claim_first, lambda r: r.verdict.claim_first is not None),
     Question("detects", lambda r: r.outcome in CLAIMING, lambda r: True),
+    # What a claim is at most: bounds count a refusal as the answer that it may hide.
+    Question("detects or refuses", lambda r: r.outcome in (*CLAIMING, "refuses"), lambda r: True),
     Question("names rightly", lambda r: r.outcome == "names rightly", lambda r: True),
 )
 

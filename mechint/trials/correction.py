@@ -24,8 +24,8 @@ from mechint.base.errors import UsageError
 from mechint.base.signatures import Seed, checked
 from mechint.stats.estimates import Estimate, mean_estimate
 from mechint.trials.arms import MISSING, Arms, arms_of, check_grid, flagged, judged_trials, selected
-from mechint.trials.rates import COLUMNS, warnings_of
-from mechint.trials.shares import CleanShare, Counted, Refusals, Share, clean_share, concept_share
+from mechint.trials.rates import COLUMNS, OPPOSITE, warnings_of
+from mechint.trials.shares import REFUSALS, CleanShare, Counted, Refusals, Share, clean_share, concept_share
 
 LEAST_INFORMATION = 0.2  # sensitivity + specificity - 1 below which a judge says too little to be corrected
 _DRAWS = 4000
@@ -100,6 +100,7 @@ def corrected_rates(
     *,
     judge: str,
     naming: Confusion | None = None,
+    bounds: Mapping[str, Confusion] | None = None,
     series: str = "injected",
     question: str = "introspection",
     unmatched: bool = False,
@@ -110,10 +111,13 @@ def corrected_rates(
     """Return hits, false alarms and net detection by group as `rate_table` does, corrected for the errors of a judge.
 
     `errors` are counts of labelled replies by series (`confusions`), of claims; `naming` those of claims that name
-    rightly, for introspection. Raises UsageError for an arm without counts. Where a judge's sensitivity + specificity
-    - 1 is below 0.2 in an arm, what needs that arm is not identified: NaN, and the warning says so.
+    rightly, for introspection; `bounds` those of replies that claim or refuse, by series too: with them there are the
+    lowest and the highest rates, of which the highest is no less than that of claims. Raises UsageError for an arm
+    without counts. Where a judge's sensitivity + specificity - 1 is below 0.2 in an arm, what needs that arm is not
+    identified: NaN, and the warning says so.
     """
-    if missing := [arm for arm in (series, "clean") if arm not in errors]:
+    counted = [errors] if bounds is None else [errors, bounds]
+    if missing := [arm for arm in (series, "clean") if any(arm not in counts for counts in counted)]:
         raise UsageError(
             given=f"no labelled replies of the series {', '.join(missing)}",
             allowed="counts for the steered and for the clean arm: a judge may err differently in both",
@@ -124,13 +128,9 @@ def corrected_rates(
     for group in arms_of(table, by):
         if not unmatched:
             check_grid(group.steered, group.description)
-        for refusals in ("in", "out"):
+        for refusals in ("in", "out") if bounds is None else REFUSALS:
             rng = np.random.default_rng(seed)
-            hits = _steered(group, _CLAIMS, errors[series], refusals, rng)
-            alarms = _clean(group, errors["clean"], refusals, rng)
-            arms = {"hits": hits, "false alarms": alarms, "net": hits.minus(alarms)}
-            if naming is not None:
-                arms["introspection"] = _steered(group, _RIGHTLY, naming, refusals, rng)
+            arms = _arms(group, _Errors(errors, bounds or {}, naming), series, refusals, rng)
             for name, corrected in arms.items():
                 rows.append(_row(name, group, judge, refusals, corrected, level, unmatched))
     return pd.DataFrame(rows, columns=[*by, *COLUMNS])
@@ -145,8 +145,48 @@ class _Corrected:
     problem: str = ""
 
     def minus(self, other: _Corrected) -> _Corrected:
-        problem = "; ".join(dict.fromkeys(text for text in (self.problem, other.problem) if text))
-        return _Corrected(self.value - other.value, self.draws - other.draws, problem)
+        return _Corrected(self.value - other.value, self.draws - other.draws, self._problem(other))
+
+    def at_least(self, other: _Corrected) -> _Corrected:
+        value, draws = np.maximum(self.value, other.value), np.maximum(self.draws, other.draws)
+        return _Corrected(float(value), draws, self._problem(other))
+
+    def _problem(self, other: _Corrected) -> str:
+        return "; ".join(dict.fromkeys(text for text in (self.problem, other.problem) if text))
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Counts of a judge's errors: of claims, and of claims or refusals, by series; of claims that name rightly."""
+
+    claims: Mapping[str, Confusion]
+    bounds: Mapping[str, Confusion]
+    naming: Confusion | None
+
+    def of(self, arm: str, refusals: Refusals) -> Confusion:
+        """Return those of what is counted in an arm: with refusals at their highest, of claims or refusals."""
+        return self.bounds[arm] if refusals == "highest" else self.claims[arm]
+
+
+def _arms(
+    group: Arms, errors: _Errors, series: str, refusals: Refusals, rng: np.random.Generator
+) -> dict[str, _Corrected]:
+    """Return the corrected rates of a group by measure; the lowest net detection is less the highest false alarms."""
+
+    def steered(convention: Refusals) -> _Corrected:
+        share = _steered(group, _CLAIMS, errors.of(series, convention), convention, rng)
+        return share.at_least(steered("in")) if convention == "highest" else share
+
+    def clean(convention: Refusals) -> _Corrected:
+        share = _clean(group, errors.of("clean", convention), convention, rng)
+        return share.at_least(clean("in")) if convention == "highest" else share
+
+    other = OPPOSITE[refusals]
+    hits, alarms = steered(refusals), clean(refusals)
+    arms = {"hits": hits, "false alarms": alarms, "net": hits.minus(alarms if other == refusals else clean(other))}
+    if errors.naming is not None and other == refusals:
+        arms["introspection"] = _steered(group, _RIGHTLY, errors.naming, refusals, rng)
+    return arms
 
 
 def _steered(

@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mechint.base.errors import UnknownNameError, UsageError
 from mechint.base.files import read_json
 from mechint.base.signatures import checked
+from mechint.stats.intervals import ratio_interval
 from mechint.stats.units import group_means
 from mechint.trials.outcomes import Lexicon, mentions
 
@@ -118,3 +120,47 @@ def language_table(
         means = group_means(table.assign(**{measure: table[measure].astype(float)}), keys, measure)
         each.append(means.assign(measure=measure).merge(sizes, on=keys))
     return pd.concat(each, ignore_index=True)[[*keys, "measure", "mean", "low", "high", "n", "n_trials"]]
+
+
+@checked
+def phrase_rates(
+    trials: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    by: Sequence[str] = ("model", "outcome", "series"),
+    *,
+    phrases: Phrases | None = None,
+    words: int = 100,
+) -> pd.DataFrame:
+    """Return phrases of each kind in so many words, by group: `*by, judge, measure, value, low, high, n, n_trials`.
+
+    A rate is a ratio of means (phrases over words), its interval Fieller's over `n` concepts; clean replies, which have
+    none, are units of their own. The measure "words" is the mean length of a reply. NaN where a group has no words.
+    """
+    counts = phrase_table(trials, phrases)
+    chosen = outcomes[outcomes["pass_no"] == outcomes["pass_no"].min()]
+    table = trials.merge(counts, on="id").merge(chosen[["id", "judge", "outcome"]], on="id")
+    if missing := [name for name in by if name not in table.columns]:
+        raise UnknownNameError(
+            given=f"the columns {', '.join(missing)}", allowed=", ".join(table.columns), advice="name these"
+        )
+    unit = table["concept"].where(table["series"] != "clean", table["id"])
+    kinds = [name for name in counts.columns if name not in ("id", "words", "names_concept")]
+    rows = []
+    for key, group in table.assign(unit=unit).groupby([*by, "judge"], sort=False, dropna=False):
+        means = group.groupby("unit", sort=False)[[*kinds, "words"]].mean()
+        shared = {**dict(zip([*by, "judge"], key, strict=True)), "n": len(means), "n_trials": len(group)}
+        for kind in [*kinds, "words"]:
+            under = np.full(len(means), 1.0) if kind == "words" else means["words"].to_numpy(float)
+            scale = 1.0 if kind == "words" else float(words)
+            rows.append({**shared, "measure": kind, **_ratio(scale * means[kind].to_numpy(float), under)})
+    return pd.DataFrame(rows, columns=[*by, "judge", "measure", "value", "low", "high", "n", "n_trials"])
+
+
+def _ratio(over: np.ndarray, under: np.ndarray) -> dict[str, float]:
+    """Return a ratio of means with its interval: none of a single unit, and no bound below 0."""
+    whole = float(under.mean())
+    if whole <= 0:
+        return dict.fromkeys(("value", "low", "high"), float("nan"))
+    interval = ratio_interval(over, under)
+    low, high = float(np.clip(interval.low, 0.0, None)), float(interval.high)  # clip leaves NaN as it is
+    return {"value": float(over.mean()) / whole, "low": low, "high": high}

@@ -37,7 +37,7 @@ from mechint.trials.records import TrialKey, checked_trials
 from mechint.vectors.concept_vectors import ConceptVector
 
 # Read at the first token of a reply: the model's yes against its no, however it writes them.
-_ANSWERS = Answers.variants()
+ANSWERS = Answers.variants()
 # The floors whose code a reply depends on: kept replies of other code are sampled again.
 FLOORS = ("models", "interventions", "engine", "readouts")
 
@@ -170,7 +170,7 @@ class Sweep:
                 temperature=self.design.temperature,
                 seed=self.design.seed,
                 steer=cell.steer,
-                answers=_ANSWERS,
+                answers=ANSWERS,
             )
 
     def table(self, said: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_analyses")
 
 DESIGN = {
     "concepts": ["cats", "bread", "rain"],
-    "layers": ["2:5"],
+    "layers": ["1:3", "2:5"],
     "strengths": [0.1, 0.4],
     "prompts": ["plain", "standard"],
     "samples": 1,
@@ -27,7 +27,9 @@ DESIGN = {
     "controls": {"clean": 6, "random": 2, "no": 1, "yes": 0, "none": 0, "mention": 1},
     "max_new_tokens": 6,
 }
-FIGURES = {"trials_classes", "trials_net", "trials_hits", "trials_strengths", "trials_concepts"}
+FIGURES = {
+    f"trials_{name}" for name in ("classes", "net", "hits", "strengths", "concepts", "grid", "wording", "logits")
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +50,15 @@ def test_tables_are_of_every_reply(run: tuple[Path, list[str]]) -> None:
     folder, _ = run
     trials, verdicts = read_trials(folder / "trials.parquet"), read_verdicts(folder / "verdicts.parquet")
     outcomes = pd.read_parquet(folder / "outcomes.parquet")
-    # Two strengths and prompts, 3 concepts and 2 random vectors; a control question; clean ones; concepts mentioned.
-    assert len(trials) == 2 * 2 * 5 + (2 * 5 + 1) + 2 * 6 + 2 * 3
+    # Two strengths, layers and prompts, 3 concepts and 2 random vectors; a control question; clean ones; mentioned.
+    assert len(trials) == 2 * 4 * 5 + (4 * 5 + 1) + 2 * 6 + 2 * 3
     assert set(trials["id"]) == set(verdicts["id"]) == set(outcomes["id"])
     assert set(outcomes["outcome"]) <= set(CLASSES)
     rates = pd.read_parquet(folder / "rates.parquet")
     net = rates[(rates["measure"] == "net") & (rates["series"] == "injected") & (rates["prompt"] == "plain")]
     assert set(zip(net["estimate"], net["refusals"], strict=True)) == {
         *(("raw", refusals) for refusals in ("in", "out", "lowest", "highest")),
-        *(("corrected", refusals) for refusals in ("in", "out")),
+        *(("corrected", refusals) for refusals in ("in", "out", "lowest", "highest")),
     }
     plain = trials.merge(outcomes, on="id")
     plain = plain[(plain["prompt"] == "plain") & (plain["question"] == "introspection")]
@@ -69,7 +71,7 @@ def test_every_figure_has_judge_and_controls(run: tuple[Path, list[str]]) -> Non
     of_figures = subtitles(run[0])
     assert set(of_figures) == FIGURES
     for text in of_figures.values():
-        assert "3 concepts injected, 12 replies" in text
+        assert "3 concepts injected, 24 replies" in text
         assert "12 clean replies" in text
         assert "2 random vectors" in text
         assert "judge rules: sensitivity, specificity on 215 labels: clean 1.00, 1.00" in text

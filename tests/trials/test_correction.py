@@ -131,3 +131,25 @@ def test_errors_that_differ_by_arm_make_a_difference_where_there_is_none() -> No
     errors = {"injected": Confusion(30, 30, 0, 70), "clean": Confusion(30, 0, 0, 70)}
     corrected = net(corrected_rates(sweep.trials, outcomes, errors, judge="planted"))
     assert corrected["low"] <= nothing.net <= corrected["high"]
+
+
+def test_bounds_hold_what_refusals_may_hide() -> None:
+    sweep = draw(Population(refusals=0.3, clean_refusals=0.2), concepts=12, samples=10, controls=300, seed=5)
+    errors = {"injected": PERFECT, "clean": PERFECT}
+    corrected = corrected_rates(sweep.trials, sweep.truth, errors, judge="truth", bounds=errors)
+    raw = rate_table(sweep.trials, sweep.truth)
+    for refusals in ("in", "out", "lowest", "highest"):
+        assert net(corrected, refusals)["value"] == pytest.approx(net(raw, refusals)["value"], abs=1e-6)
+    assert "introspection" not in set(corrected["measure"])
+    with pytest.raises(UsageError, match="clean"):
+        corrected_rates(sweep.trials, sweep.truth, errors, judge="truth", bounds={"injected": PERFECT})
+
+
+def test_without_refusals_bounds_are_never_within_each_other() -> None:
+    """Errors of claims and of claims or refusals are counted apart: neither may put the highest below the lowest."""
+    sweep = draw(Population(refusals=0.0, clean_refusals=0.0), concepts=8, samples=5, controls=100, seed=1)
+    errors = {"injected": Confusion(18, 5, 2, 75), "clean": Confusion(11, 1, 1, 55)}
+    bounds = {"injected": Confusion(21, 9, 2, 70), "clean": Confusion(14, 3, 1, 50)}
+    table = corrected_rates(sweep.trials, sweep.truth, errors, judge="truth", bounds=bounds)
+    for end in ("value", "low", "high"):
+        assert net(table, "lowest")[end] <= net(table)[end] <= net(table, "highest")[end]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mechint.base.errors import UnknownNameError, UsageError
-from mechint.trials.language import count_phrases, language_table, load_phrases, phrase_table
+from mechint.trials.language import count_phrases, language_table, load_phrases, phrase_rates, phrase_table
 from mechint.trials.synthetic import Population, draw
 from tests.trials.sweeps import sweep_of
+from tests.trials.trial_tables import trial, trials
 
 PHRASES = load_phrases()
 
@@ -77,3 +79,34 @@ def test_own_lists_replace_ours(tmp_path: Path) -> None:
             load_phrases(path=path)
     with pytest.raises(UnknownNameError, match="language 'xx'"):
         load_phrases("xx")
+
+
+def test_rates_are_phrases_over_words_and_of_concepts() -> None:
+    lists = {"hedges": ["perhaps"], "claims": ["I notice"]}
+    table = trials(
+        trial(0, concept="cats", reply="perhaps perhaps no no"),
+        trial(1, concept="cats", reply="no no no no"),
+        trial(2, concept="bread", reply="no no perhaps no no no no no"),
+        trial(3, steered=False, layers="", reply="I notice it perhaps"),
+        trial(4, steered=False, layers="", reply="no"),
+    )
+    outcomes = pd.DataFrame({"id": table["id"], "judge": "hand", "pass_no": 0, "outcome": "denies"})
+    rates = phrase_rates(table, outcomes, ("series",), phrases=lists).set_index(["series", "measure"])
+    # Means over concepts: 1 and 1 phrases, 4 and 8 words.
+    assert rates.loc[("injected", "hedges"), "value"] == pytest.approx(100 * 1 / 6)
+    assert rates.loc[("injected", "words"), "value"] == pytest.approx(6)
+    assert rates.loc[("injected", "claims"), "value"] == 0
+    assert rates.loc[("clean", "claims"), "value"] == pytest.approx(100 * 1 / 5)
+    assert rates.loc[("injected", "hedges"), ["n", "n_trials"]].tolist() == [2, 3]
+    assert rates.loc[("clean", "hedges"), "n"] == 2  # replies
+    half = phrase_rates(table, outcomes, ("series",), phrases=lists, words=50).set_index(["series", "measure"])
+    assert half.loc[("injected", "hedges"), "value"] == pytest.approx(50 * 1 / 6)
+    with pytest.raises(UnknownNameError, match="nowhere"):
+        phrase_rates(table, outcomes, ("nowhere",))
+
+
+def test_replies_without_words_have_no_rate() -> None:
+    table = trials(trial(0, reply=""), trial(1, reply="", concept="bread"))
+    outcomes = pd.DataFrame({"id": table["id"], "judge": "hand", "pass_no": 0, "outcome": "incoherent"})
+    rates = phrase_rates(table, outcomes).set_index("measure")
+    assert rates.loc["hedges", ["value", "low", "high"]].isna().all()
