@@ -32,7 +32,8 @@ def grids(trials: pd.DataFrame, verdicts: pd.DataFrame, outcomes: pd.DataFrame) 
         steered = asking[asking["series"].isin(STEERED)]
         is_sweep = min(steered[name].nunique() for name in PLACE) > 1
         if is_sweep and (asking["series"] == "clean").any() and (asking["series"] == "injected").any():
-            of_replies, classes = (frame[frame["id"].isin(of_model["id"])] for frame in (verdicts, outcomes))
+            of_replies = verdicts[verdicts["id"].isin(of_model["id"])]
+            classes = outcomes[outcomes["id"].isin(of_model["id"])]
             judge = str(outcomes["judge"].iloc[0])
             table = grid_table(of_model, of_replies, classes, concept_lexicon(), PLACE, judge=judge)
             parts.append(table.assign(model=model, layers=table["layers"].astype(str)))

@@ -32,7 +32,8 @@ def all_tables(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
     trials, verdicts = table[list(COLUMNS)], table[list(VERDICT_COLUMNS)].dropna(subset=["judge"])
     outcomes = table.loc[table["outcome"].notna(), ["id", "judge", "pass_no", "outcome"]]
     extra = table.attrs[_ERRORS]
-    claims, bounds = ({arm: Confusion(*of) for arm, of in extra[name].items()} for name in ("errors", "bounds"))
+    claims = {arm: Confusion(*counts) for arm, counts in extra["errors"].items()}
+    bounds = {arm: Confusion(*counts) for arm, counts in extra["bounds"].items()}
     errors = Errors(claims, bounds, None if extra["naming"] is None else Confusion(*extra["naming"]))
     made = {
         "rates": rates(trials, verdicts, errors, unmatched=extra["unmatched"]),

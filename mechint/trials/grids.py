@@ -81,7 +81,7 @@ class _Cells:
         """Return the rows of a measure."""
         units = sorted({name for cell in self.cells for name in cell.steered["concept"]})
         pairs = [self._pair(cell, measure, units) for cell in self.cells]
-        steered, clean = (np.stack(side) for side in zip(*pairs, strict=True))
+        steered, clean = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
         bands = mean_bands(steered - clean, level=level)
         few = (steered != clean).sum(axis=1) < FEWEST
         values = {"value": np.nanmean(steered, axis=1), "clean": np.nanmean(clean, axis=1)}

@@ -77,12 +77,10 @@ def _by_depth(steered: pd.DataFrame) -> list[str]:
 
 
 def _panel(rows: pd.DataFrame, title: str, layers: Sequence[str], strengths: Sequence[float]) -> HeatPanel:
-    mean, low, high = (
-        rows.pivot(index="layers", columns="strength", values=name).reindex(layers)[list(strengths)].to_numpy(float)
-        for name in ("value", "low", "high")
-    )
-    units = int(rows["n_concepts"].max())
-    return HeatPanel(f"{title} ({percent(float(rows['clean'].mean()))})", Interval(mean, low, high, units))
+    wide = rows.pivot(index="layers", columns="strength", values=["value", "low", "high"]).reindex(layers)
+    values = {name: wide[name][list(strengths)].to_numpy(float) for name in ("value", "low", "high")}
+    interval = Interval(values["value"], values["low"], values["high"], int(rows["n_concepts"].max()))
+    return HeatPanel(f"{title} ({percent(float(rows['clean'].mean()))})", interval)
 
 
 def _title(cells: pd.DataFrame) -> str:

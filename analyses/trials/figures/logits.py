@@ -54,7 +54,7 @@ def logits(cells: pd.DataFrame, table: pd.DataFrame, caption: str) -> go.Figure:
 def correlation(cells: pd.DataFrame, series: str) -> Interval:
     """Return the rank correlation of net detection and logit shift over the cells of a series, over its vectors."""
     rows = cells[cells["series"] == series]
-    shift, net = (rows[name].to_numpy(np.float64) for name in ("logit_shift", "net"))
+    shift, net = rows["logit_shift"].to_numpy(np.float64), rows["net"].to_numpy(np.float64)
     return clustered_rank_correlation(shift, net, rows["concept"].to_numpy(dtype=str))
 
 
