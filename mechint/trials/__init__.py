@@ -16,7 +16,7 @@ from mechint.trials.importers import Imported, import_trials, integrity_report, 
 from mechint.trials.labelled import prediction_powered
 from mechint.trials.language import language_table, load_phrases, phrase_rates, phrase_table
 from mechint.trials.outcomes import CLASSES, outcome_table
-from mechint.trials.plans import Contrast, read_plan
+from mechint.trials.plans import Contrast, read_plan, write_plan
 from mechint.trials.prompts import TrialPrompts
 from mechint.trials.rates import matches_of_others, rate_table
 from mechint.trials.records import TrialKey, checked_trials
@@ -70,6 +70,7 @@ __all__ = [
     "run_trials",
     "verdict_table",
     "write_browser",
+    "write_plan",
     "write_trials",
     "write_verdicts",
 ]

@@ -45,7 +45,10 @@ _EXCLUDES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Difference:
-    """A contrast as measured: its value by unit (of both sides, where they have units of their own), and its cells."""
+    """A contrast as measured: its value by unit (of both sides, where they have units of their own), and its cells.
+
+    `concepts` names the units, those of the left side first.
+    """
 
     contrast: Contrast
     left: Values
@@ -53,6 +56,7 @@ class Difference:
     cells_matched: int
     cells_dropped: int
     note: str
+    concepts: tuple[str, ...]
 
     @property
     def value(self) -> float:
@@ -106,7 +110,10 @@ def difference(contrast: Contrast, table: pd.DataFrame) -> Difference:
     note = "unmatched: groups differ in their cells" if contrast.unmatched and dropped else ""
     note = "; ".join(text for text in (note, _truncation(contrast, table, matched)) if text)
     if "concept" in matching(contrast):
-        return Difference(contrast, _paired(contrast, table, matched), None, cells, dropped, note)
+        shared = sorted(set.intersection(*(set(group["concept"]) for group in matched)))
+        return Difference(
+            contrast, _paired(contrast, table, matched, shared), None, cells, dropped, note, tuple(shared)
+        )
     if len(matched) > 2:
         raise UsageError(
             given=f"{contrast.name}: {len(matched)} groups that share no concepts",
@@ -114,7 +121,8 @@ def difference(contrast: Contrast, table: pd.DataFrame) -> Difference:
             advice="declare one contrast for each pair",
         )
     values = _sides(contrast, table, matched)
-    return Difference(contrast, values[0], values[1], cells, dropped, note)
+    names = tuple(str(name) for group in matched for name in group["concept"].unique())
+    return Difference(contrast, values[0], values[1], cells, dropped, note, names)
 
 
 def matching(contrast: Contrast) -> list[str]:
@@ -170,11 +178,10 @@ def _matched(contrast: Contrast, groups: Sequence[pd.DataFrame]) -> tuple[list[p
     return rows, len(common), len(everything) - len(common)
 
 
-def _paired(contrast: Contrast, table: pd.DataFrame, groups: Sequence[pd.DataFrame]) -> Values:
+def _paired(contrast: Contrast, table: pd.DataFrame, groups: Sequence[pd.DataFrame], concepts: Sequence[str]) -> Values:
     """Return the contrast by concept."""
     steered = MEASURES[contrast.measure].steered
     assert steered is not None
-    concepts = sorted(set.intersection(*(set(group["concept"]) for group in groups)))
     shares = [concept_share(group, steered, contrast.refusals, concepts).values() for group in groups]
     values = sum(sign * share for sign, share in zip(contrast.signs, shares, strict=True))
     return np.asarray(values - _clean_values(contrast, table, _clean_weights(contrast, groups), len(concepts)))

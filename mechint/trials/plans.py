@@ -6,15 +6,16 @@ of four concepts have no p below .03), and no result says so by itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from mechint.base.errors import UnknownNameError, UsageError
-from mechint.base.files import JSON, read_json
+from mechint.base.files import JSON, read_json, write_atomically
 from mechint.base.signatures import checked
 from mechint.trials.rates import MEASURES, NEED_FOILS
 from mechint.trials.shares import Refusals
@@ -88,6 +89,12 @@ def read_plan(path: str | Path) -> list[Contrast]:
     plan = [_contrast(entry, f"{path}, contrast {place}") for place, entry in enumerate(content)]
     check_names(plan)
     return plan
+
+
+def write_plan(plan: Sequence[Contrast], path: str | Path) -> Path:
+    """Write contrasts as `read_plan` reads them; returns the path. Raises UsageError for repeated names."""
+    check_names(plan)
+    return write_atomically(Path(path), json.dumps([asdict(contrast) for contrast in plan], indent=1) + "\n")
 
 
 def _contrast(entry: JSON, where: str) -> Contrast:
