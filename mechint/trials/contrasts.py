@@ -73,6 +73,8 @@ class Difference:
         """Return the two-sided p of no difference: of sign flips, or of exchanging units; exact where they are few."""
         if self.right is None:
             return sign_flip_test(self.left, max_flips=_FLIPS) if len(self.left) > 1 else 1.0
+        if min(len(self.left), len(self.right)) == 1:
+            return _p_of_a_single(self.left, self.right)
         result = stats.permutation_test(
             (self.left, self.right),
             _difference_of_means,
@@ -93,6 +95,17 @@ class Difference:
     def n_concepts(self) -> int:
         """How many units there are."""
         return len(self.left) + (len(self.right) if self.right is not None else 0)
+
+
+def _p_of_a_single(left: Values, right: Float[np.ndarray, " others"]) -> float:
+    """Return the two-sided p of exchanging the only unit of a side with each of the other side."""
+    units = np.concatenate([left, right])
+    n = len(units)
+    if n == 2:
+        return 1.0
+    single = units[:1] if len(left) == 1 else units[-1:]
+    ranks = [float((units >= single).mean()), float((units <= single).mean())]
+    return min(1.0, 2 * min(ranks))
 
 
 def _difference_of_means(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 
 from mechint import stats
 from mechint.base.errors import UnknownNameError, UsageError
+from mechint.trials.arms import judged_trials, selected
+from mechint.trials.contrasts import difference
 from mechint.trials.outcomes import CLAIMING
 from mechint.trials.plans import Contrast, Measured, holm, read_plan, verdict
 from mechint.trials.scorecard import contrast_table
@@ -112,6 +115,33 @@ def test_categories_are_compared_by_exchanging_concepts() -> None:
     assert row["smallest_p"] == 2 / 70
     with pytest.raises(UsageError, match="4 groups that share no concepts"):
         only(SWEEP, Contrast("four", left=contrast.left * 2, right=contrast.right * 2))
+
+
+def test_a_single_concept_is_ranked_among_all() -> None:
+    category = ["alone" if c == "concept00" else "rest" for c in SWEEP.trials["concept"]]
+    sweep = Sweep(SWEEP.trials.assign(category=category), SWEEP.truth)
+    shares = by_concept(SWEEP, prompt="a").to_numpy()
+    ranks = (shares >= shares[0]).mean(), (shares <= shares[0]).mean()
+    sides = {"category": "alone", "prompt": "a"}, {"category": "rest", "prompt": "a"}
+    for left, right in (sides, sides[::-1]):
+        row = only(sweep, Contrast("alone", left=[left], right=[right]))
+        assert row["p"] == pytest.approx(min(1.0, 2 * min(ranks)))
+        assert (row["smallest_p"], row["verdict"]) == (2 / 8, "not testable")
+
+
+def test_units_of_a_difference_have_names() -> None:
+    table = selected(SWEEP.trials, "injected", "introspection", ["category"])
+    judged = judged_trials(table, SWEEP.truth, "truth")
+    paired = difference(B_LESS_A, judged)
+    expected = by_concept(SWEEP, prompt="b") - by_concept(SWEEP, prompt="a")
+    hits = difference(replace(B_LESS_A, measure="hits"), judged)
+    np.testing.assert_allclose(hits.left, expected[list(hits.concepts)])
+    kinds = Contrast("kinds", left=[{"category": "objects"}], right=[{"category": "feelings"}], match=["prompt"])
+    sides = difference(kinds, judged)
+    assert set(sides.concepts) == set(paired.concepts)
+    assert {name: SWEEP.trials.set_index("concept")["category"][name].iloc[0] for name in sides.concepts[:4]} == (
+        dict.fromkeys(sides.concepts[:4], "objects")
+    )
 
 
 def test_two_of_eight_concepts_cannot_be_told_from_the_rest() -> None:

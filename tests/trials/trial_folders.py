@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -27,14 +28,14 @@ def swept(
     shares = claims or {}
     parts = []
     for model in models:
-        for number, prompt in enumerate(prompts):
+        for prompt in prompts:
             names = (f"{model} {prompt}", prompt, model)
             share = next((shares[name] for name in names if name in shares), 0.4)
             drawn = draw(
                 Population(claim=share),
                 model=model,
                 prompt=prompt,
-                seed=7 * number + len(model),
+                seed=zlib.crc32(f"{model} {prompt}".encode()),
                 shared_seed=1,
                 shared=0.9,
                 **{"concepts": 9, "samples": 6, "controls": 60, **options},  # type: ignore[arg-type]
