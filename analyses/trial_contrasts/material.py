@@ -130,11 +130,12 @@ class Material:
         ]
         if not all(map(len, claims)):
             return dict.fromkeys(("mean", "low", "high"), float("nan"))
-        left, right = (binomial_interval(int(of.sum()), len(of)) for of in claims)
+        intervals = [binomial_interval(int(of.sum()), len(of)) for of in claims]
         shares = [float(of.mean()) for of in claims]
+        to_low = [share - float(interval.low) for share, interval in zip(shares, intervals, strict=True)]
+        to_high = [float(interval.high) - share for share, interval in zip(shares, intervals, strict=True)]
         mean = shares[0] - shares[1]
-        below = np.hypot(shares[0] - float(left.low), float(right.high) - shares[1])
-        above = np.hypot(float(left.high) - shares[0], shares[1] - float(right.low))
+        below, above = np.hypot(to_low[0], to_high[1]), np.hypot(to_high[0], to_low[1])
         return {"mean": mean, "low": mean - float(below), "high": mean + float(above)}
 
 
