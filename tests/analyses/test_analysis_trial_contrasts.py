@@ -346,7 +346,8 @@ def test_bad_input_is_refused(argv: list[str], text: str, tmp_path: Path, capsys
 
 def _folders(root: Path, names: set[str]) -> None:
     """Make the folders and plans that a command line names."""
-    sweep, other = (swept(model, prompts=PROMPTS, concepts=3, samples=1, controls=4) for model in "ab")
+    small = {"prompts": PROMPTS, "concepts": 3, "samples": 1, "controls": 4}
+    sweep, other = swept("a", **small), swept("b", **small)  # type: ignore[arg-type]
     changed = {
         "a": (sweep, {}),
         "judge": (other, {"judge": {"name": "other"}}),
