@@ -55,12 +55,12 @@ def scorecard(material: Material) -> Drawing:
 
 
 def _line(row: dict[str, object]) -> list[str | TextCell]:
-    interval = [float(str(row[name])) for name in ("value", "low", "high")]
+    numbers = {name: float(str(row[name])) for name in ("value", "low", "high")}
     measure = _MEASURES.get(str(row["measure"]), str(row["measure"])) + _REFUSALS[str(row["refusals"])]
     reasons = "; ".join(text for text in (str(row["reason"]), str(row["note"])) if text)
     return [
         f"{row['name']}\n({measure})",
-        bounded(*interval, captions.points),
+        bounded(numbers["value"], numbers["low"], numbers["high"], captions.points),
         captions.p_words(float(str(row["p_holm"]))),
         captions.p_words(float(str(row["smallest_p"]))),
         f"{row['cells_matched']}, {row['cells_dropped']}",
