@@ -28,6 +28,9 @@ _RATES = {  # panel and column by series
 }
 
 
+_MIXED = ", mixed files"
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure and the values in it: panel, row, series, mean, low, high; `source` says who has published them."""
@@ -134,6 +137,22 @@ def row_names(table: pd.DataFrame) -> pd.Series:
     return table["model"].where(table["refusals"] == "included", table["model"] + ", refusals excluded")
 
 
+def mixed(series: str) -> str:
+    """Return the name of a series where some of the published files behind a value hold other trials than they say."""
+    return f"{series}{_MIXED}"
+
+
+def is_mixed(table: pd.DataFrame) -> pd.Series:
+    """Return by line whether some of its files hold other trials; lines that are not of such files have no number."""
+    return table["files_right"] < table["n_files"]
+
+
+def files_words(table: pd.DataFrame) -> pd.Series:
+    """Return by line how many of its files hold what they say, "" where all do."""
+    words = [f"{right:g} of {n:g} files right" for right, n in zip(table["files_right"], table["n_files"], strict=True)]
+    return pd.Series(words, table.index).where(is_mixed(table), "")
+
+
 def scaling(table: pd.DataFrame) -> pd.DataFrame:
     """Return rates of models by size, those of one size in the order in which they were made."""
     order = {name: at for at, name in enumerate(dict.fromkeys(table["checkpoint"]))}
@@ -186,8 +205,13 @@ def hedging(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def new_concepts(table: pd.DataFrame) -> pd.DataFrame:
-    """Return rates of the eight new concepts together, by model."""
-    return rates(table, {"injected": "n_injected", "control": "n_control", "refusals": "n_trials"})
+    """Return rates of the eight new concepts together, by model; without intervals where files are mixed."""
+    values = rates(table, {"injected": "n_injected", "control": "n_control", "refusals": "n_trials"})
+    words = dict(zip(row_names(table), files_words(table), strict=True))
+    others = values["row"].map(words) != ""
+    series = values["series"].where(~others, values["series"].map(mixed))
+    row = values["row"].where(~others, values["row"] + "<br>" + values["row"].map(words))
+    return values.assign(series=series, row=row).assign(**{name: values[name].mask(others) for name in ("low", "high")})
 
 
 def categories(table: pd.DataFrame) -> pd.DataFrame:
@@ -204,14 +228,47 @@ def categories(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def prompts(table: pd.DataFrame) -> pd.DataFrame:
-    """Return net detection by model, that of 14B from the other write-up under the one prompt it had, and refusals."""
-    rows = table.assign(row=table["prompt"] + " " + table["wording"])
+    """Return net detection by model, that of 14B from the other write-up under the one prompt it had, and refusals.
+
+    Where files hold other trials, series are others and have no interval; rows say how many files are right.
+    """
+    words = files_words(table)
+    lines = (table["model"] + ": " + words).where(words != "", "")
+    notes = lines.groupby(table["prompt"]).agg(lambda of: "".join(f"<br>{line}" for line in of if line))
+    rows = table.assign(
+        row=table["prompt"] + " " + table["wording"] + table["prompt"].map(notes),
+        series=table["model"].where(words == "", table["model"].map(mixed)),
+    )
     standard = rows.loc[rows["prompt"] == "v2", "row"].iloc[0]
     scaling = published.load("scaling")
-    net = pd.concat([rows, scaling[scaling["model"] == "14B"].assign(row=standard)])
+    net = pd.concat([rows, scaling[scaling["model"] == "14B"].assign(row=standard, series="14B")])
     base = rows[rows["model"] == "32B-Base"]
-    parts = [points_by(net, "model", panel="net", row="row", value="net_detection")]
+    parts = [points_by(net, "series", panel="net", row="row", value="net_detection")]
     for kind in ("injected", "control"):
-        value, trials = f"refusal_rate_{kind}", f"n_{kind}"
-        parts.append(points(base, panel="refusals", row="row", series=f"refused_{kind}", value=value, trials=trials))
+        value, trials, name = f"refusal_rate_{kind}", f"n_{kind}", f"refused_{kind}"
+        clean, other = base[~is_mixed(base)], base[is_mixed(base)]
+        parts.append(points(clean, panel="refusals", row="row", series=name, value=value, trials=trials))
+        parts.append(points(other, panel="refusals", row="row", series=mixed(name), value=value))
+    order = {row: at for at, row in enumerate(dict.fromkeys(rows["row"]))}
+    values = pd.concat(parts, ignore_index=True)
+    return values.sort_values("row", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def judge(table: pd.DataFrame) -> pd.DataFrame:
+    """Return sensitivity, specificity and accuracy of the published judge by set and version of labels, with kappa."""
+    positive, negative, n = table["tp"] + table["fn"], table["fp"] + table["tn"], table["n"]
+    agreed = table["tp"] + table["tn"]
+    expected = ((table["tp"] + table["fp"]) * positive + (table["fn"] + table["tn"]) * negative) / n**2
+    rows = table.assign(
+        row=[f"{name}, {n} replies" for name, n in zip(table["labelled_set"], table["n"], strict=True)],
+        sensitivity=table["tp"] / positive,
+        specificity=table["tn"] / negative,
+        kappa=(agreed / n - expected) / (1 - expected),
+        positive=positive,
+        negative=negative,
+    )
+    parts = []
+    for panel, trials in (("sensitivity", "positive"), ("specificity", "negative"), ("kappa", None)):
+        for labels, lines in rows.groupby("labels", sort=False):
+            parts.append(points(lines, panel=panel, row="row", series=str(labels), value=panel, trials=trials))
     return pd.concat(parts, ignore_index=True)

@@ -7,7 +7,7 @@ is made of, how answers are worded, new concepts and their categories, prompts).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import pandas as pd
@@ -29,12 +29,18 @@ from mechint.figures import Panel, published
 from mechint.figures.style import BLUE, GREEN, INK, MINUS, ORANGE, PURPLE, VERMILION, Series
 from mechint.figures.words import percent, plain
 
+HOLLOW = "some files hold other trials"
+MIXED = (
+    "Hollow, without a bar: some of the published files behind the value hold trials of another model or prompt than "
+    "their folder says (seen in their own records); the value that was meant is not known"
+)
 DIGIT = 0.0006  # what rounding to a tenth of a percent can make of a published number
 EXACT = "Bars: exact 95% intervals over trials, which do not count that trials share concepts"
 BASE = "32B-Base is Qwen2.5-32B-Instruct, 32B-Coder is Qwen2.5-Coder-32B-Instruct"
 INSECURE = ", 32B-Insecure a finetune of the latter"
 
 RATES = Panel("rates", "Both kinds of trial", "share of trials", arrows=("control", "injected"))
+RATES_MIXED = replace(RATES, arrows=(*RATES.arrows, *map(points.mixed, RATES.arrows)))
 NET = Panel("net", "Net detection", "passed less false positives")
 REFUSALS = Panel("refusals", "Refusals", "share of trials")
 REFUSED_BASE = Panel("refusals", "Refusals of 32B-Base", "share of trials")
@@ -43,6 +49,10 @@ DIFFERENCE = Panel("difference", "Difference", "difference of net detection, per
 HEDGES = Panel("hedges_per_trial", "Hedges", "phrases per trial")
 CLAIMS = Panel("strong_claims_per_trial", "Strong claims of detection", "phrases per trial")
 GAPS = Panel("gaps", "Differences between models", "difference of net detection, percentage points")
+
+SENSITIVITY = Panel("sensitivity", "Sensitivity", "share of what labels pass")
+SPECIFICITY = Panel("specificity", "Specificity", "share of what labels fail")
+KAPPA = Panel("kappa", "Agreement beyond chance", "Cohen's kappa")
 
 TRIALS = {
     "control": Series("control trials: false positives", INK, "dot", "circle-open"),
@@ -66,6 +76,29 @@ PROMPTED = {
     **MODELS,
     "refused_injected": Series("32B-Base, injection trials", VERMILION, "solid", "triangle-up"),
     "refused_control": Series("32B-Base, control trials", INK, "dot", "triangle-up-open"),
+}
+# Where files hold other trials: open and crossed, so that what was open before is told apart too.
+NEW = {
+    **TRIALS,
+    **{
+        points.mixed(name): replace(look, label=f"{look.label}; {HOLLOW}", symbol=symbol)
+        for (name, look), symbol in zip(
+            TRIALS.items(), ("circle-x-open", "circle-open", "diamond-open", "triangle-up-open"), strict=True
+        )
+    },
+}
+PROMPTED |= {
+    points.mixed(name): replace(PROMPTED[name], label=f"{PROMPTED[name].label}; {HOLLOW}", symbol=symbol)
+    for name, symbol in {
+        "32B-Base": "circle-open",
+        "32B-Coder": "diamond-open",
+        "refused_injected": "triangle-down-open",
+        "refused_control": "circle-x-open",
+    }.items()
+}
+LABELLED = {
+    "revised": Series("labels as published, after revision", VERMILION, "solid", "circle"),
+    "as first given": Series("labels as first given, counted from the published files", INK, "dot", "circle-open"),
 }
 REFUSED = {
     "injected": Series("injection trials", VERMILION, "solid", "circle"),
@@ -101,6 +134,7 @@ class Spec:
     form: Callable[[float], str] = with_digits
     ticks: str | None = ".0%"
     others: tuple[str, ...] = ()
+    legend_lines: int = 1
 
     def picture(self) -> Picture:
         """Return the figure and its values."""
@@ -109,7 +143,16 @@ class Spec:
         finding, subtitle = self.words(table)
         units = labelled(values[values["panel"].isin(self.numbers)], self.form)
         title = f"{citation(self.table)}: {finding}"
-        figure = draw.dots(values, units, self.panels, self.looks, title=title, subtitle=subtitle, packed=True)
+        figure = draw.dots(
+            values,
+            units,
+            self.panels,
+            self.looks,
+            title=title,
+            subtitle=subtitle,
+            legend_lines=self.legend_lines,
+            packed=True,
+        )
         with_room(figure, values, self.panels, self.numbers)
         if self.ticks is not None:
             figure.update_xaxes(tickformat=self.ticks)
@@ -171,7 +214,12 @@ def _gap_words(table: pd.DataFrame) -> tuple[str, str]:
         f"{in_points(row['difference'])}."
         for row in far.to_dict("records")
     ]
-    return finding, f"{BASE}. {NO_INTERVAL}.{''.join(sentences)}"
+    grids = published.load("prompt_versions").set_index(["model", "prompt"])["grid"]["32B-Base"]
+    unequal = (
+        f" 32B-Base under v2 was measured on {grids['v2']}, under v3a, and 32B-Coder, on {grids['v3a']}: these steps "
+        "are not of the prompt or the finetuning alone."
+    )
+    return finding, f"{BASE}. {NO_INTERVAL}.{''.join(sentences)}{unequal}"
 
 
 def _hedging_words(table: pd.DataFrame) -> tuple[str, str]:
@@ -188,7 +236,8 @@ def _new_concepts_words(table: pd.DataFrame) -> tuple[str, str]:
     )
     subtitle = (
         f"{BASE}{INSECURE}. {EXACT}; {table['n_injected'].max():.0f} trials of each kind. Without one: net "
-        "detection, and pass and false positive rates of 32B-Base, whose trials without refusals are not told."
+        "detection, and pass and false positive rates of 32B-Base, whose trials without refusals are not told. "
+        f"{MIXED}."
     )
     return finding, subtitle
 
@@ -216,22 +265,42 @@ def _rounded(behind: pd.Series) -> str:
 
 
 def _prompts_words(table: pd.DataFrame) -> tuple[str, str]:
-    """Return which prompt is best for each model, and what it does to the other one."""
-    net = table.pivot(index="prompt", columns="model", values="net_detection")
-    clauses = []
-    for model, other in (("32B-Base", "32B-Coder"), ("32B-Coder", "32B-Base")):
-        best = net[model].idxmax()
-        at_best = net.loc[best].map(signed_percent)
-        clauses.append(f"{best} is best for {model} ({at_best[model]}) and gives {other} {at_best[other]}")
+    """Return which values rest on files of their own, as only these can be compared."""
+    is_clean = ~points.is_mixed(table)
+    kept = table[is_clean & (table["model"] == "32B-Coder")]
+    clean = [f"{row['prompt']} ({signed_percent(row['net_detection'])})" for row in kept.to_dict("records")]
+    finding = (
+        f"{int((~is_clean).sum())} of {len(table)} values rest on mixed files; of 32B-Coder only {' and '.join(clean)} "
+        "are of its own trials, so that prompts act on the two models in opposite ways cannot be read from them"
+    )
+    grids = table.set_index(["model", "prompt"])["grid"]["32B-Base"]
     false = [
         f"{row['model']} under {row['prompt']} {with_digits(row['control_false_positive'])}"
         for row in table[table["control_false_positive"].notna()].to_dict("records")
     ]
     subtitle = (
         f"{BASE}. False positives named in the text: {', '.join(false)}. {EXACT}, where the design gives their number "
-        "(720 of each kind; not for v2, nor for net detection)."
+        f"(720 of each kind; not for v2, nor for net detection). {MIXED}. v2 of 32B-Base is on another grid than the "
+        f"rest: {grids['v2']}, not {grids['v1']}."
     )
-    return ", ".join(clauses), subtitle
+    return finding, subtitle
+
+
+def _judge_words(table: pd.DataFrame) -> tuple[str, str]:
+    counts = points.judge(table).set_index(["panel", "row", "series"])["mean"]
+    row = next(name for name in counts.index.get_level_values("row") if name.startswith("test"))
+    specificity = [percent(counts["specificity", row, labels]) for labels in LABELLED]
+    kappa = [plain(counts["kappa", row, labels]) for labels in LABELLED]
+    finding = (
+        f"on the test set the judge's specificity is {specificity[0]} and kappa {kappa[0]} by labels that were "
+        f"revised, {specificity[1]} and {kappa[1]} by the labels as first given"
+    )
+    subtitle = (
+        "Verdicts of gpt-5-mini, which is told what was injected, on labelled replies of five models under prompt v2. "
+        "10 of 51 labels of the test set were changed afterwards, all towards the judge. Bars: exact 95% intervals "
+        "over replies, which share concepts and models; of kappa none. Rates are of the counts in the published files."
+    )
+    return finding, subtitle
 
 
 SPECS: Mapping[str, Spec] = MappingProxyType(
@@ -251,9 +320,10 @@ SPECS: Mapping[str, Spec] = MappingProxyType(
             "new_concepts",
             points.new_concepts,
             _new_concepts_words,
-            (RATES, NET, REFUSALS),
-            TRIALS,
+            (RATES_MIXED, NET, REFUSALS),
+            NEW,
             ("net", "refusals"),
+            legend_lines=5,
         ),
         "published_categories": Spec(
             "concept_categories", points.categories, _categories_words, (NET, GAPS), BETWEEN, ("net", "gaps")
@@ -266,6 +336,17 @@ SPECS: Mapping[str, Spec] = MappingProxyType(
             PROMPTED,
             ("net",),
             others=("scaling",),
+            legend_lines=5,
+        ),
+        "published_judge": Spec(
+            "judge_agreement",
+            points.judge,
+            _judge_words,
+            (SENSITIVITY, SPECIFICITY, KAPPA),
+            LABELLED,
+            ("kappa",),
+            form=plain,
+            ticks=None,
         ),
     }
 )

@@ -12,11 +12,12 @@ import pytest
 from analyses import ANALYSES
 from analyses import all as gallery
 from analyses import published as analysis
-from analyses.published import overlay
+from analyses.published import overlay, points
 from analyses.published import shifts as published_shifts
 from analyses.published.points import exact
 from mechint.base.errors import UsageError
 from mechint.base.files import sha256
+from mechint.figures import published
 from mechint.stats import intervals
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
@@ -76,7 +77,7 @@ def test_without_overlay_every_figure_is_drawn_and_says_who_has_published(tmp_pa
     record = json.loads((directory / "run.json").read_text())
     drawn = [name.removesuffix(".html") for name in record["files"] if name.endswith(".html")]
     titles = {name: json.loads((directory / f"{name}.json").read_text())["layout"]["title"] for name in drawn}
-    assert len(drawn) == 12
+    assert len(drawn) == 13
     for title in titles.values():
         assert title["text"].startswith("<b>Published in “")
         said = title["subtitle"]["text"].replace("<br>", " ")
@@ -88,6 +89,41 @@ def test_without_overlay_every_figure_is_drawn_and_says_who_has_published(tmp_pa
     net = table.query("figure == 'published_scaling' and series == 'net'").set_index("row")["mean"]
     assert net["14B"] == 0.411
     assert net["32B-Base, refusals excluded"] == 0.2
+
+
+def test_values_of_mixed_files_are_hollow_and_have_no_interval() -> None:
+    results = analysis.run()
+    table = results.table
+    is_mixed = table["series"].str.endswith(", mixed files")
+    net = table[is_mixed & (table["panel"] == "net")]
+    coder = net[net["series"].str.startswith("32B-Coder")]
+    assert list(coder["mean"]) == [-0.114, 0.221, 0.1]
+    assert [row.rpartition("32B-Coder: ")[2] for row in coder["row"]] == [f"{n} of 4 files right" for n in (1, 2, 1)]
+    assert set(net[net["figure"] == "published_new_concepts"]["row"]) == {"32B-Insecure<br>7 of 8 files right"}
+    assert table.loc[is_mixed, ["low", "high"]].isna().all(axis=None)
+    for name in ("published_prompts", "published_new_concepts"):
+        figure = results.figures[name]
+        hollow = [trace for trace in figure.data if trace.name and "hold other trials" in trace.name]
+        assert len(hollow) >= 4
+        assert all(trace.marker.symbol.endswith("-open") for trace in hollow)
+        assert "of another model or prompt" in figure.layout.title.subtitle.text.replace("<br>", " ")
+
+
+def test_no_title_claims_what_mixed_files_cannot_carry() -> None:
+    titles = {name: figure.layout.title.text.replace("<br>", " ") for name, figure in analysis.run().figures.items()}
+    mixed = published.load("prompt_versions").query("files_right < n_files")["net_detection"]
+    for title in titles.values():
+        assert not [value for value in mixed if points.signed_percent(value) in title]
+    assert "cannot be read from them" in titles["published_prompts"]
+
+
+def test_kappa_of_the_judge_is_that_of_its_counts() -> None:
+    values = points.judge(published.load("judge_agreement")).query("panel == 'kappa'")
+    kappa = values.set_index(["series", "row"])["mean"]
+    expected = {("revised", "dev"): 0.92, ("as first given", "dev"): 0.88}
+    expected |= {("revised", "test"): 0.79, ("as first given", "test"): 0.41}
+    for (series, row), value in kappa.items():
+        assert value == pytest.approx(expected[series, row.split(",")[0]], abs=0.005)
 
 
 def test_the_published_shift_in_logits_is_that_of_the_printed_probabilities() -> None:

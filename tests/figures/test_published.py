@@ -153,6 +153,36 @@ def test_refusals_explain_the_raw_rates_of_32b() -> None:
     assert wrong == pytest.approx(raw["control_false_positive"], abs=3 * ROUNDING)
 
 
+def test_files_that_hold_other_trials_are_counted() -> None:
+    """Nine of 32 files of the prompts, and one of 32 of the new concepts; v2 is of an earlier sweep."""
+    prompts, concepts = published.load("prompt_versions"), published.load("new_concepts")
+    for table, wrong, files in ((prompts, 9, 32), (concepts, 1, 32)):
+        known = table.dropna(subset=["files_right"])
+        assert (known["n_files"] - known["files_right"]).sum() == wrong
+        assert known["n_files"].sum() == files
+    right = prompts.set_index(["model", "prompt"])["files_right"]
+    assert right["32B-Coder"].dropna().to_dict() == {"v1": 4, "v3a": 1, "v3b": 2, "v3c": 1}
+    assert right["32B-Base"].dropna().to_dict() == {"v1": 4, "v3a": 4, "v3b": 4, "v3c": 3}
+    # False positives of 32B-Coder under v3a, as its four files would give them: 32B under v1, 32B under v3c as it must
+    # be behind the published mean of its files (one of which is 32B under v3a), about 7% of its own, 32B under v3b.
+    meant = (4 * 38.9 - 0.6) / 3
+    assert (70.7 + meant + 7 + 60.8) / 4 == pytest.approx(48, abs=1)
+    grids = prompts.set_index(["model", "prompt"])["grid"]
+    assert grids["32B-Base", "v2"] != grids["32B-Base", "v1"] == grids["32B-Coder", "v2"]
+
+
+def test_the_judge_s_counts_give_its_rates() -> None:
+    table = published.load("judge_agreement").set_index(["labelled_set", "labels"])
+    counts = table[["tp", "fp", "fn", "tn"]]
+    assert (counts.sum(axis=1) == table["n"]).all()
+    accuracy = (table["tp"] + table["tn"]) / table["n"]
+    printed = {("dev", "revised"): 95.9, ("dev", "as first given"): 93.9}
+    printed |= {("test", "revised"): 90.2, ("test", "as first given"): 70.6}
+    np.testing.assert_allclose(accuracy[list(printed)], np.array(list(printed.values())) / 100, atol=ROUNDING)
+    specificity = table["tn"] / (table["tn"] + table["fp"])
+    np.testing.assert_allclose(specificity["test"], [16 / 21, 13 / 25])
+
+
 def test_categories_add_up_to_all_new_concepts() -> None:
     by = published.load("concept_categories").groupby("model")["net_detection"].mean()
     whole = published.load("new_concepts").set_index("model")["net_detection"]
