@@ -37,7 +37,7 @@ TRAINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 # These need no model: of the options that all others share they have --out.
 WITHOUT_MODEL = frozenset({"published"})
 # Analyses that the gallery leaves out.
-BESIDE = ("trials", "trial_contrasts")
+BESIDE = ("trials", "trial_judges", "trial_contrasts")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -38,7 +38,8 @@ _LONGEST_MESSAGE = 1000  # of argparse, which repeats what was given
 class Declaration:
     """An option: its help, how its text becomes a value, and whether it changes figures alone.
 
-    At most one of all options with the same `alternatives` may be given; a `repeated` one makes a tuple.
+    At most one of all options with the same `alternatives` may be given; a `repeated` one, which takes several values
+    and may be given several times, makes a tuple.
     """
 
     help: str
@@ -202,7 +203,8 @@ def _hint(options: type, name: str) -> object:
 def _argument(declaration: Declaration, hint: object, default: object) -> dict[str, typing.Any]:
     """Return the arguments of `add_argument` for an option."""
     if declaration.repeated:
-        repeated = {"action": "append", "type": declaration.parse, "metavar": declaration.metavar}
+        several = {"action": "extend", "nargs": "+"}
+        repeated = {**several, "type": declaration.parse, "metavar": declaration.metavar}
         return {**repeated, "help": declaration.help}
     arguments: dict[str, typing.Any] = {"help": declaration.help, "default": default}
     if hint is bool:

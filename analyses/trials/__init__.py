@@ -21,6 +21,8 @@ from analyses.trials.tables import all_tables, noted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analyses.gallery.counts import Counts
+    from mechint.engine.explain_replies import ReplyExplanation
     from mechint.trials.design import TrialDesign
     from mechint.trials.importers import Imported
 
@@ -41,6 +43,7 @@ def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
         return _of_others(config, inputs.imported)
     from analyses.kit.facts import ModelFacts
     from mechint.engine.explain_replies import AT_ONCE
+    from mechint.trials.judges import open_judge
     from mechint.trials.run import Sweep, run_trials
 
     subject, design = prepared(config, inputs)
@@ -58,7 +61,7 @@ def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
         shifts = _read_shifts(config, subject, design)
     rows = Sweep.of(subject.model, design, subject.concepts).rows
     texts = {row.cell.prompt.name: row.cell.prompt.text for row in rows}
-    verdicts, judge = read_replies(trials, texts, config.judge or RULES, folder / "verdicts")
+    verdicts, judge = read_replies(trials, texts, open_judge(config.judge or RULES), folder / "verdicts")
     facts = Facts(
         judge=judge,
         model=ModelFacts.of(subject.model),
@@ -81,12 +84,14 @@ def _read_shifts(config: Config, subject: Subject, design: TrialDesign) -> pd.Da
 
 
 def _of_others(config: Config, imported: Imported) -> tuple[pd.DataFrame, Facts]:
+    from mechint.trials.judges import open_judge
+
     has_verdicts = len(imported.verdicts) > 0
     name = config.judge or (PUBLISHED if has_verdicts else RULES)
     if name == PUBLISHED:
         verdicts, judge = imported.verdicts, JudgeFacts(name=PUBLISHED, version=PUBLISHED)
     else:
-        verdicts, judge = read_replies(imported.trials, {}, name, config.out / NAME / "verdicts")
+        verdicts, judge = read_replies(imported.trials, {}, open_judge(name), config.out / NAME / "verdicts")
     facts = Facts(
         judge=judge,
         source=Path(str(config.import_)).name,
@@ -117,15 +122,25 @@ def draw(table: pd.DataFrame, config: Config, facts: Facts) -> Drawn:
 
 def explained(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, str]:
     """Return how many replies there are of each kind, and what the design takes and can find, as text."""
+    from analyses.gallery.counts import Counts
+    from mechint.engine.forecast import format_duration
     from mechint.trials.power import Power
     from mechint.trials.run import Sweep, explain_trials
 
     subject, design = prepared(config, inputs)
     rows = Sweep.of(subject.model, design, subject.concepts).rows
     cost = explain_trials(subject.model, design, subject.concepts, max_memory=config.max_memory)
+    seconds = seconds_of(cost, design, Counts.timed(subject.model, config))
     power = Power.of(design, len(design.places(subject.model.n_layers)), config.spread)
     table = _kinds([(row.cell.prompt.question, row.cell.series, row.place[:3]) for row in rows])
-    return table, f"{table.to_string(index=False)}\n{cost}\n{power}\n"
+    lasting = f"about {format_duration(seconds)} of sampling on this machine, if every reply is as long as it may be"
+    return table, f"{table.to_string(index=False)}\n{cost}\n{lasting}\n{power}\n"
+
+
+def seconds_of(cost: ReplyExplanation, design: TrialDesign, counts: Counts) -> float:
+    """Return the seconds that a design takes at most: its prompts and the steps of its replies, at a measured pace."""
+    steps = counts.decoding(cost.replies, design.max_new_tokens, cost.at_once)
+    return counts.pace * (counts.passes(cost.prompt_tokens) + steps)
 
 
 def _kinds(rows: Sequence[tuple[str, str, tuple[str, str, str]]]) -> pd.DataFrame:

@@ -22,7 +22,11 @@ _QUESTIONS = {"no": "questions with answer no", "yes": "with answer yes", "none"
 
 def caption(table: pd.DataFrame, facts: Facts) -> str:
     """Return model, numbers of concepts and replies, controls, and the judge with its errors."""
-    judged = table[table["outcome"].notna()]
+    return f"{facts.caption}; {numbers(table[table['outcome'].notna()])}; {facts.judge.caption}"
+
+
+def numbers(judged: pd.DataFrame) -> str:
+    """Return the numbers of concepts and of replies, and of controls."""
     asking = judged[judged["question"] == "introspection"]
     injected, random = asking[asking["series"] == "injected"], asking[asking["series"] == "random"]
     clean = asking[asking["series"] == "clean"]
@@ -34,8 +38,7 @@ def caption(table: pd.DataFrame, facts: Facts) -> str:
     controls += [f"{text} ({questions[name]:,})" for name, text in _QUESTIONS.items() if name in questions]
     if "mention" in questions:
         controls.append(f"concept mentioned ({questions['mention']:,})")
-    numbers = f"{concepts} injected, {len(injected):,} replies; controls: {', '.join(controls)}"
-    return f"{facts.caption}; {numbers}; {facts.judge.caption}"
+    return f"{concepts} injected, {len(injected):,} replies; controls: {', '.join(controls)}"
 
 
 def classes_title(table: pd.DataFrame) -> str:

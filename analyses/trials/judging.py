@@ -15,6 +15,8 @@ from mechint.trials.verdicts import VERDICT_COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mechint.trials.verdicts import Judge
+
 RULES, PUBLISHED = "rules", "published"
 ENGAGES = "detects or refuses"  # the question of `mechint.trials.agreement` that bounds need
 _KINDS = (RULES, "local", "openai", PUBLISHED)
@@ -61,22 +63,22 @@ def check_judge(name: str | None, *, is_import: bool) -> None:
 
 
 def read_replies(
-    trials: pd.DataFrame, texts: Mapping[str, str], name: str, folder: Path
+    trials: pd.DataFrame, texts: Mapping[str, str], judge: Judge, folder: Path, *, retest: float = 0.0
 ) -> tuple[pd.DataFrame, JudgeFacts]:
     """Return the verdicts of a judge on all replies, kept in `folder`, and the facts of it.
 
-    `texts` are prompts by name; a judge of trials whose prompts are not to be had reads replies alone.
+    `texts` are prompts by name; a judge of trials whose prompts are not to be had reads replies alone. A share `retest`
+    of the replies is read twice.
     """
-    from mechint.trials.judges import open_judge
     from mechint.trials.judges.store import VerdictStore, judge_all
     from mechint.trials.verdicts import Item
 
-    judge = open_judge(name)
     columns = trials[["id", "prompt", "reply"]].itertuples(index=False, name=None)
     items = [Item(key, texts.get(prompt, ""), reply) for key, prompt, reply in columns]
     # An id of imported trials says where a reply was, not what it is.
     replies = sha256(*(f"{item.id} {item.prompt} {item.reply}\n".encode() for item in items))[:16]
-    verdicts = judge_all(judge, items, VerdictStore(folder / replies if not texts else folder))
+    store = VerdictStore(folder / replies if not texts else folder)
+    verdicts = judge_all(judge, items, store, retest=retest)
     return verdicts, facts_of(judge.name, judge.version, reads_prompts=bool(texts))
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from mechint.base.errors import UsageError
 from mechint.base.signatures import checked
 from mechint.stats.bands import mean_bands
+from mechint.stats.intervals import PROBABILITY, Interval, mean_interval
 from mechint.trials.arms import MISSING, Arms, arms_of, judged_trials, selected
 from mechint.trials.outcomes import Lexicon, mentions
 from mechint.trials.shares import Counted, clean_share, concept_share
@@ -27,6 +28,7 @@ MEASURES: tuple[str, ...] = ("claims", "names rightly", "coherence", "refusal")
 _COUNTED: Mapping[str, str] = {"claims": "claims", "coherence": "coherent", "refusal": "refuses"}
 COLUMNS = ("series", "measure", "value", "clean", "difference", "low", "high", "n_concepts", "n_trials")
 FEWEST = 6  # units that differ from zero, without which a band does not exclude it
+_ROUNDING = 1e-9  # of sums
 _NAMES = ("names wrongly", "names rightly")
 Values = Float[np.ndarray, " units"]
 
@@ -49,7 +51,8 @@ def grid_table(
     `value` is the mean over concepts (random vectors), `clean` the share of clean replies to the same prompts,
     `difference` what is between them; [low, high] is its simultaneous band over all cells of a series and a measure:
     NaN for fewer than six units, and in cells that lack one of them. A band reaches zero where fewer than six units
-    differ from it: flips of so few signs have no p below 0.05. Refusals count as denials. Raises UsageError for
+    differ from it: flips of so few signs have no p below 0.05; and units that are all 0, or all 1, have the width of
+    as many draws (at a level for all cells). Refusals count as denials. Raises UsageError for
     several models, and what `judged_trials` raises.
     """
     if trials["model"].nunique() > 1:
@@ -83,13 +86,14 @@ class _Cells:
         pairs = [self._pair(cell, measure, units) for cell in self.cells]
         steered, clean = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
         bands = mean_bands(steered - clean, level=level)
-        few = (steered != clean).sum(axis=1) < FEWEST
+        few = (np.abs(steered - clean) > _ROUNDING).sum(axis=1) < FEWEST
+        alike = _alike(steered, 1 - (1 - level) / len(steered))
         values = {"value": np.nanmean(steered, axis=1), "clean": np.nanmean(clean, axis=1)}
         values["difference"] = values["value"] - values["clean"]
         frame = pd.DataFrame([cell.key for cell in self.cells]).assign(series=self.series, measure=measure, **values)
         return frame.assign(
-            low=np.where(few, np.minimum(bands.low, 0.0), bands.low),
-            high=np.where(few, np.maximum(bands.high, 0.0), bands.high),
+            low=np.minimum(np.where(few, np.minimum(bands.low, 0.0), bands.low), alike.low - values["clean"]),
+            high=np.maximum(np.where(few, np.maximum(bands.high, 0.0), bands.high), alike.high - values["clean"]),
             n_concepts=[cell.steered["concept"].nunique() for cell in self.cells],
             n_trials=[cell.n_steered for cell in self.cells],
         )
@@ -107,11 +111,21 @@ class _Cells:
         return rows["steered"].to_numpy(float), rows["clean"].to_numpy(float)
 
     def _naming(self, cell: Arms, there: Sequence[str]) -> tuple[Values, Values]:
-        clean = self.named.loc[cell.clean["id"]].groupby(cell.clean["source"].to_numpy()).mean().mean()
+        named = self.named.loc[cell.clean["id"]]
         if self.series == "injected":
-            return concept_share(cell.steered, Counted("rightly"), units=there).values(), clean[there].to_numpy()
-        by_chance = self.named.loc[cell.steered["id"]].mean(axis=1).groupby(cell.steered["concept"].to_numpy()).mean()
-        return by_chance[there].to_numpy(), np.full(len(there), clean.mean())
+            steered = concept_share(cell.steered, Counted("rightly"), units=there).values()
+            return steered, named.groupby(cell.clean["source"].to_numpy()).mean().mean()[there].to_numpy()
+        by_chance, counted = self.named.mean(axis=1), Counted("by_chance")
+        arms = [arm.assign(by_chance=by_chance.loc[arm["id"]].to_numpy()) for arm in (cell.steered, cell.clean)]
+        return concept_share(arms[0], counted, units=there).values(), clean_share(arms[1], counted).folds(len(there))
+
+
+def _alike(steered: Float[np.ndarray, "cells units"], level: float) -> Interval:
+    """Return exact intervals of cells whose units are all 0, or all 1, which may be chance; no width in others."""
+    interval = mean_interval(steered, level=level, within=PROBABILITY)
+    is_end = (np.ptp(steered, axis=1) == 0.0) & np.isin(interval.mean, PROBABILITY)
+    low, high = np.where(is_end, interval.low, interval.mean), np.where(is_end, interval.high, interval.mean)
+    return Interval(interval.mean, low, high, interval.n)
 
 
 def _named(

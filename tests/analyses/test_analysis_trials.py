@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +13,10 @@ from whole_runs import refusal, whole_run
 
 import mechint as mi
 from analyses import trials as analysis
+from analyses.gallery.counts import Counts
+from mechint.engine.explain_replies import ReplyExplanation
 from mechint.trials import CLASSES, read_trials, read_verdicts
+from mechint.trials.design import TrialDesign
 from tests.trials.published_trees import published_tree
 from tests.trials.sweeps import joined, sweep_of
 
@@ -106,12 +111,23 @@ def test_preset_is_small_and_at_the_dose() -> None:
     assert "smallest p (sign flip over concepts): 0.5" in str(results.facts["explained"])
 
 
+def test_seconds_grow_with_replies_and_tokens() -> None:
+    cost = ReplyExplanation(640, 10, 64, 1000, 20_000, 60_000, 1, 1)
+    design = TrialDesign(concepts=("cats", "bread"), layers=("2",), strengths=(0.1,), max_new_tokens=30)
+    counts = Counts(mi.load("organism"), pace=1e-4)
+    seconds = analysis.seconds_of(cost, design, counts)
+    assert analysis.seconds_of(replace(cost, replies=1280), design, counts) > 1.8 * seconds
+    assert analysis.seconds_of(cost, replace(design, max_new_tokens=60), counts) > 1.8 * seconds
+    assert analysis.seconds_of(replace(cost, prompt_tokens=1_000_000), design, counts) > seconds
+
+
 def test_explanation_is_written_and_nothing_else(
     tmp_path: Path, run: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert analysis.main([*run[1], "--explain", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "prefills" in text
+    assert re.search(r"about [\d.]+ (s|min) of sampling on this machine", text)
     assert "smallest p" in text
     assert not list(tmp_path.rglob("*.json"))
 

@@ -97,6 +97,15 @@ def test_one_concept_with_an_effect_marks_nothing() -> None:
     assert (rows["low"] <= 0).all()
 
 
+def test_rare_answers_of_clean_replies_mark_nothing() -> None:
+    """One clean refusal and none under any vector: all cells differ from it by the same noise."""
+    clean = SWEEP.trials["series"] == "clean"
+    outcome = np.where(clean & (clean.cumsum() == 1), "refuses", "denies")
+    table = grid_table(SWEEP.trials, verdicts_of(SWEEP), SWEEP.truth.assign(outcome=outcome), {}, judge="truth")
+    assert (of("refusal", table)["difference"] < 0).all()
+    assert (of("refusal", table)["high"] >= 0).all()
+
+
 def test_few_concepts_have_no_bands_and_several_models_no_grid() -> None:
     few = draw(Population(), concepts=4, samples=2, controls=20, texts=True)
     assert grid_table(few.trials, verdicts_of(few), few.truth, {}, judge="truth")["low"].isna().all()
