@@ -1,9 +1,10 @@
 """Labelled sets: trials, their prompts, and what people read in the replies.
 
-The bundled set is of this project's models and labels (`labelled_set()`). Half of it, chosen by a hash of the id, was
-for writing rules; judges are measured on the other.
+Two are bundled: "sampled" is of this project's models, "written" was written by a language model in the manner of larger
+chat models, arms and strengths invented. Half of each, chosen by a hash of the id, was for writing rules; judges are
+measured on the other.
 
-    labelled = labelled_set()
+    labelled = labelled_set()           # labelled_set("written")
     labelled.items("held-out")          # what a judge is given
     labelled.frozen("held-out")         # what it should have said
 """
@@ -20,13 +21,15 @@ from typing import Literal
 
 import pandas as pd
 
-from mechint.base.errors import UsageError
+from mechint.base.errors import UnknownNameError, UsageError
 from mechint.base.files import read_json
 from mechint.trials.labels import Label, LabelFile
 from mechint.trials.records import checked_trials
 from mechint.trials.verdicts import Item
 
 Half = Literal["all", "tuning", "held-out"]
+# Replies of the embedded models and a small real one; replies that a language model wrote.
+BUNDLED: Mapping[str, tuple[str, ...]] = MappingProxyType({"sampled": ("data",), "written": ("data", "written")})
 TRIALS_FILE, PROMPTS_FILE, LABELS_FILE = "trials.jsonl", "prompts.json", "labels.jsonl"
 
 
@@ -88,11 +91,13 @@ def is_held_out(trial_id: str) -> bool:
     return hashlib.sha256(f"half {trial_id}".encode()).digest()[0] % 2 == 1
 
 
-def bundled_folder() -> Path:
-    """Return the folder of the bundled labelled set."""
-    return Path(str(resources.files("mechint.trials").joinpath("data")))
+def bundled_folder(name: str = "sampled") -> Path:
+    """Return the folder of a bundled labelled set (`BUNDLED`); raises UnknownNameError."""
+    if name not in BUNDLED:
+        raise UnknownNameError(f"labelled set {name!r}", ", ".join(BUNDLED), "choose one of these")
+    return Path(str(resources.files("mechint.trials").joinpath(*BUNDLED[name])))
 
 
-def labelled_set() -> LabelledSet:
-    """Return the bundled set: replies of the embedded models and of a small real one, labelled before any judge ran."""
-    return LabelledSet.load(bundled_folder())
+def labelled_set(name: str = "sampled") -> LabelledSet:
+    """Return a bundled set (`BUNDLED`); each was labelled and frozen before any judge was run on it."""
+    return LabelledSet.load(bundled_folder(name))

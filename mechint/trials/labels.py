@@ -30,6 +30,8 @@ class Label:
     """What a person reads in a reply: the fields of a verdict, and who says so.
 
     `pass_no` counts independent readings of the same person; within one, the last line of an id is the label.
+    `passes` is of a reader who knows what was injected, as published sets count it (`mechint.trials.passes`); None
+    where nobody has said.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Label:
     labeller: str = ""
     pass_no: int = 0
     note: str = ""
+    passes: bool | None = None
 
     def __post_init__(self) -> None:
         if self.claims != "yes" and self.claim_first is not None:
@@ -86,7 +89,7 @@ class LabelFile:
     def add(self, *labels: Label) -> None:
         """Add labels at the end; nothing that is there is touched."""
         earlier = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
-        lines = [json.dumps(asdict(label), ensure_ascii=False) for label in labels]
+        lines = [json.dumps(_record(label), ensure_ascii=False) for label in labels]
         write_atomically(self.path, earlier + "".join(f"{line}\n" for line in lines))
 
     def freeze(self) -> str:
@@ -157,11 +160,20 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "pass_no": (int,),
     "named": (str, type(None)),
     "claim_first": (bool, type(None)),
+    "passes": (bool, type(None)),
 }
 
 
+def _record(label: Label) -> dict[str, object]:
+    """Return a label as it is written: the hash of those that were frozen without `passes` stays what it was."""
+    record = asdict(label)
+    if label.passes is None:
+        del record["passes"]
+    return record
+
+
 def _digest(labels: Sequence[Label]) -> str:
-    return sha256(*(json.dumps(asdict(label), sort_keys=True).encode() for label in labels))
+    return sha256(*(json.dumps(_record(label), sort_keys=True).encode() for label in labels))
 
 
 def _parsed(line: str, path: Path, number: int) -> JSON:
