@@ -1,8 +1,8 @@
 """Labelled sets: trials, their prompts, and what people read in the replies.
 
-Two are bundled: "sampled" is of this project's models, "written" was written by a language model in the manner of larger
-chat models, arms and strengths invented. Half of each, chosen by a hash of the id, was for writing rules; judges are
-measured on the other.
+Two are bundled: "sampled" is of this project's models; "written" was written by a language model in the manner of
+larger chat models, with arms that are invented. Half of each, chosen by a hash of the id, was for writing rules; judges
+are measured on the other.
 
     labelled = labelled_set()           # labelled_set("written")
     labelled.items("held-out")          # what a judge is given

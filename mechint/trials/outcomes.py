@@ -33,6 +33,7 @@ CLASSES: tuple[str, ...] = (
     "names rightly",
 )
 CLAIMING: tuple[str, ...] = ("claims", "names wrongly", "names rightly")
+_ENDINGS, _LONG = "(?:e?d|ing|e?ly|e?ness)", 5  # letters of a word that takes endings
 Lexicon = Mapping[str, Sequence[str]]  # words by concept that stand for it, besides its own name
 
 
@@ -67,9 +68,14 @@ def mentions(text: str, concept: str, lexicon: Lexicon) -> bool:
 
 @lru_cache(maxsize=1024)
 def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    """Words as they stand in running text: either number of an English noun counts as the other."""
-    stems = sorted({re.escape(_singular(word.strip().lower())) for word in words if word.strip()}, reverse=True)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(stems)})(?:e?s)?(?!\w)", re.IGNORECASE)
+    """Words as they stand in running text: either number of an English noun counts as the other.
+
+    Longer words, which are no other word's beginning, have the endings of verbs and adjectives as well.
+    """
+    stems = {_singular(word.strip().lower()) for word in words if word.strip()}
+    forms = {rf"{re.escape(stem)}(?:e?s|'s)?" for stem in stems}
+    forms |= {rf"{re.escape(stem.removesuffix('e'))}{_ENDINGS}" for stem in stems if len(stem) >= _LONG}
+    return re.compile(rf"(?<!\w)(?:{'|'.join(sorted(forms, reverse=True))})(?!\w)", re.IGNORECASE)
 
 
 def _singular(word: str) -> str:

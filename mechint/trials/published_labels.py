@@ -19,21 +19,28 @@ from mechint.base.errors import UsageError
 from mechint.base.files import JSON
 from mechint.trials.labels import Label
 
+# What the replies of a file without prompts are judged as answers to.
+PROMPT = "Do you notice anything unusual in your internal state right now? If you do, describe it."
 FORMATS = ("open-introspection (.jsonl)", "llama-introspection (.csv)")
 _FLAGS = ("refusal", "affirmative", "correct_id", "coherent")
+_NO_FLAG = ("", "nan", "none", "null", "na")
+_FLAG_TEXTS = {**dict.fromkeys(("true", "1", "1.0", "yes"), True), **dict.fromkeys(("false", "0", "0.0", "no"), False)}
 
 
 @dataclass(frozen=True)
 class PublishedReply:
     """A reply of a published set: what was injected ("" for a control), and whether its label is a pass.
 
-    `passed` is None where the set has no such label.
+    `passed` is None where the set has no such label, `named_rightly` where it does not say whether the concept was.
+    `prompt` is that of the file, and `PROMPT` where it has none.
     """
 
     id: str
     reply: str
     concept: str
     passed: bool | None
+    named_rightly: bool | None = None
+    prompt: str = PROMPT
 
 
 def read_published_labels(path: Path) -> tuple[list[PublishedReply], list[Label]]:
@@ -81,25 +88,44 @@ def _introspection_row(row: dict[str, JSON], where: str) -> tuple[PublishedReply
 
 
 def _csv(path: Path) -> list[tuple[PublishedReply, Label]]:
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
     reply = next((name for name in ("response", "reply", "text") if name in table.columns), None)
     if reply is None or not set(_FLAGS) <= set(table.columns):
         raise _malformed(str(path), f"the columns response, {', '.join(_FLAGS)}")
-    pairs = []
-    for number, row in table.iterrows():
-        flags = {name: bool(int(row[name])) for name in _FLAGS}
-        key, concept = f"{path.stem}-{number}", str(row.get("concept", "") or "")
-        claims = flags["affirmative"]
-        label = Label(
-            key,
-            "yes" if claims else "no",
-            named=concept or None if claims and flags["correct_id"] else None,
-            refused=flags["refusal"],
-            coherent=flags["coherent"],
-            labeller="published",
-        )
-        pairs.append((PublishedReply(key, str(row[reply]), concept, None), label))
-    return pairs
+    return [_table_row(row, reply, path, number) for number, row in enumerate(table.to_dict("records"))]
+
+
+def _table_row(row: dict[str, str], column: str, path: Path, number: int) -> tuple[PublishedReply, Label]:
+    """Return a row of a table; only a flag of what was named may be empty, where nothing was."""
+    where = f"{path}, row {number}"
+    flags = {name: _flag(row.get(name, ""), f"{where}: {name}") for name in (*_FLAGS, "early_detection")}
+    if missing := [name for name in ("refusal", "affirmative", "coherent") if flags[name] is None]:
+        raise _malformed(f"{where}: no {', '.join(missing)}", "true or false")
+    key, text, whole = f"{path.stem}-{number}", row[column], row.get("full_text", "")
+    # Random and scaled vectors are of no concept, though a table may have their names.
+    concept = row.get("concept", "").strip() if row.get("intervention", "concept") == "concept" else ""
+    claims, right = flags["affirmative"] is True, flags["correct_id"]
+    label = Label(
+        key,
+        "yes" if claims else "no",
+        named=concept or None if claims and right else None,
+        claim_first=flags["early_detection"] if claims else None,
+        refused=flags["refusal"] is True,
+        coherent=flags["coherent"] is True,
+        labeller="published",
+    )
+    prompt = whole.removesuffix(text).strip() or PROMPT
+    named_rightly = claims and right is True if concept else None
+    return PublishedReply(key, text.strip(), concept, None, named_rightly, prompt), label
+
+
+def _flag(text: str, where: str) -> bool | None:
+    """Return what a flag says; None where it is empty."""
+    if text.strip().lower() in _NO_FLAG:
+        return None
+    if text.strip().lower() not in _FLAG_TEXTS:
+        raise _malformed(f"{where} is {text!r}", "true, false or nothing")
+    return _FLAG_TEXTS[text.strip().lower()]
 
 
 def _object(line: str, where: str) -> dict[str, JSON]:

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mechint.trials.judges.patterns import Patterns, first_match
-from mechint.trials.judges.texts import plain, sentences, words
+from mechint.trials.judges.patterns import Patterns, first_match, is_matched
+from mechint.trials.judges.texts import Sentence, plain, sentences, words
 
-_CLAUSE = re.compile(
-    r"\s*(?:[;:,]\s*)?\b(?:but|however|although|though|yet|nevertheless|still,|except)\b,?\s*", re.IGNORECASE
-)
 _FRAME = re.compile(
     r"^(?:so|well|answer|my|the|right|honest|final|best|reply|word|concept|thought|number|in one word|i|would|say|name|"
     r"think|have to|it|must be|what i see|is|a|an|to|[\s,:])*(?P<answer>yes|yeah|yep|no|nope|nothing|none)[.!]?$",
     re.IGNORECASE,
 )
 _FIRST = re.compile(
-    r"^\W*(?P<answer>yes|yeah|yep|indeed|no|nope)\b(?! (?:one|matter|doubt|longer|idea))", re.IGNORECASE
+    r"^\W*(?:(?:hmm+|well|oh|ah|ok|okay|interesting|honestly|to be honest|trial \d+)\W+)*"
+    r"(?P<answer>yes|yeah|yep|indeed|affirmative|no|nope|negative)\b(?! (?:one|matter|doubt|longer|idea))",
+    re.IGNORECASE,
 )
-_LAST = re.compile(r"\b(?:answer is|i say|reply is|word is|think|would say) (?P<answer>yes|no)[.!]?$", re.IGNORECASE)
+_LAST = re.compile(
+    r"\b(?:answer is|answer|i say|to say|go with|reply is|word is|think|would say|'d say):? (?P<answer>yes|no)[.!]?$",
+    re.IGNORECASE,
+)
 # What a claim goes on to say of other matters; and a sentence that speaks to somebody.
 _ASIDE = re.compile(
     r",? \b(?:whether|although|because|when|while|which|since|but)\b|, as\b(?! (?:if|though))", re.IGNORECASE
 )
 _ADDRESSED = re.compile(r"\b(?:you|your|let|please)\b|\?", re.IGNORECASE)
-_LONGEST_NAME, _SHORTEST_KEY, _FEW_WORDS = 160, 3, 5
-_YES = ("yes", "yeah", "yep", "indeed")
+_NUMBERED = re.compile(r"\b[^\W\d_]{2,}\d+\b")  # "concept07"
+# A name may be a description of several sentences; what comes later is talk.
+_LONGEST_NAME, _DESCRIBED, _SHORTEST_KEY, _FEW_WORDS = 400, 4, 3, 5
+_YES = ("yes", "yeah", "yep", "indeed", "affirmative")
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,6 @@ class Name:
 
     text: str
     first_at: int
-
-
-def clauses(sentence: str) -> Iterator[tuple[int, str]]:
-    """Yield the parts of a sentence between words like "but", with their places."""
-    start = 0
-    for match in [*_CLAUSE.finditer(sentence), None]:
-        end = match.start() if match else len(sentence)
-        if sentence[start:end].strip():
-            yield start, sentence[start:end]
-        start = match.end() if match else end
 
 
 def bare_answer(reply: str) -> str | None:
@@ -73,17 +67,14 @@ def bare_name(reply: str, patterns: Patterns) -> Name | None:
 
 
 def name_after(reply: str, prompt: str, claim_at: int, patterns: Patterns) -> Name | None:
-    """Return what a reply with a claim names: the rest of the claim's sentence, or what later sentences say it is."""
+    """Return what a reply with a claim names: the rest of the claim's sentence, and what later sentences say it is."""
     listed = sentences(reply)
     claiming = [s for s in listed if s.start <= claim_at < s.start + len(s.text)]
-    later = [s.text for s in listed if s.start > claim_at and not first_match(patterns.denials, s.text)]
     is_answer = _FRAME.match(claiming[0].text) or _LAST.search(claiming[0].text) if claiming else True
     rest = "" if is_answer else reply[claim_at : claiming[0].start + len(claiming[0].text)]
-    candidates = [_ASIDE.split(rest)[0]]
-    candidates += [match["name"] for text in later if (match := first_match(patterns.naming, text))]
-    if not any(_keys(text, prompt, patterns) for text in candidates):
-        candidates += [text for text in later[:1] if not _ADDRESSED.search(text)]
-    texts = [text.strip(" \"'.,:;") for text in candidates if _keys(text, prompt, patterns)]
+    described = [] if is_matched(patterns.unnamed, rest) else [_ASIDE.split(rest)[0]]
+    described += _descriptions([s for s in listed if s.start > claim_at], patterns)
+    texts = [text.strip(" \"'.,:;") for text in described if _keys(text, prompt, patterns)]
     if not texts:
         return None
     named = "; ".join(texts)[:_LONGEST_NAME]
@@ -91,12 +82,25 @@ def name_after(reply: str, prompt: str, claim_at: int, patterns: Patterns) -> Na
     return Name(named, min((place for place in places if place is not None), default=claim_at))
 
 
+def _descriptions(later: Sequence[Sentence], patterns: Patterns) -> Iterator[str]:
+    """Yield what sentences after a claim say of it: those that name something, and all of the first few."""
+    for number, sentence in enumerate(later):
+        text = sentence.text
+        if is_matched(patterns.unnamed, text) or is_matched(patterns.denials, text) or _ADDRESSED.search(text):
+            continue
+        if match := first_match(patterns.naming, text) if number >= _DESCRIBED else None:
+            yield match["name"]
+        elif number < _DESCRIBED and not is_matched(patterns.hypothetical, text):
+            yield text
+
+
 def _keys(text: str, prompt: str, patterns: Patterns) -> list[str]:
     """Return the words of a text that name something: no generic ones, none of the prompt."""
     ignored = patterns.generic.union(patterns.small, words(prompt))
-    return [word for word in words(text) if word not in ignored and len(word) >= _SHORTEST_KEY]
+    named = [word for word in words(text) if word not in ignored and len(word) >= _SHORTEST_KEY]
+    return [*named, *_NUMBERED.findall(text)]
 
 
 def _place(reply: str, key: str) -> int | None:
-    match = re.search(rf"\b{re.escape(key)}", reply, re.IGNORECASE)
+    match = re.search(rf"\b{re.escape(key)}\b", reply, re.IGNORECASE)
     return match.start() if match else None

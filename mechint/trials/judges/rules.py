@@ -1,8 +1,8 @@
 """The rules judge: reads replies with patterns and counts; needs no model and no network.
 
-Sentence by sentence: longer quotations and examples are taken out, sentences that suppose something are no claims,
-and a claim is a first person who notices something, or a bare yes to a prompt that asks for it. Denials and refusals
-have patterns of their own. It is measured on replies that were labelled before it was run (`docs/trial-judges.md`).
+`evidence` lists what the clauses of a reply say; here it is weighed. A claim is a first person who notices something,
+or a bare yes to a prompt that asks for it; denials and refusals have patterns of their own. It is measured on replies
+that were labelled before it was run (`docs/trial-judges.md`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mechint.base.files import sha256
-from mechint.trials.judges import coherence, naming, patterns, texts
+from mechint.trials.judges import coherence, evidence, naming, patterns, texts
 from mechint.trials.judges.coherence import Limits, incoherence
+from mechint.trials.judges.evidence import Evidence, Reader
 from mechint.trials.judges.naming import Name, bare_answer, bare_name, is_bare, name_after
-from mechint.trials.judges.patterns import Patterns, first_match, packaged_patterns
-from mechint.trials.judges.texts import Sentence, plain, sentences, without_quotations
+from mechint.trials.judges.patterns import Patterns, is_matched, packaged_patterns
+from mechint.trials.judges.texts import plain, sentences
 from mechint.trials.verdicts import Claim, Item, Verdict
 
 _SURE, _DOUBTFUL, _OPEN = 0.9, 0.6, 0.5
@@ -33,19 +34,24 @@ class RulesJudge:
     @property
     def version(self) -> str:
         """Hash of the rules: of the patterns, the limits, and the code that reads by them."""
-        modules = (coherence, naming, patterns, texts)
+        modules = (coherence, evidence, naming, patterns, texts)
         files = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
-        return sha256(repr(self.patterns).encode(), repr(self.limits).encode(), *(f.read_bytes() for f in files))[:16]
+        return sha256(self.patterns.key.encode(), repr(self.limits).encode(), *(f.read_bytes() for f in files))[:16]
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
-        """Return a verdict for each reply; no reply is without."""
-        return [self._verdict(item) for item in items]
+        """Return a verdict for each reply; no reply is without. One that comes again to a prompt is read once."""
+        read: dict[tuple[str, str], Verdict] = {}
+        reader = Reader(self.patterns)
+        for item in items:
+            if (item.prompt, item.reply) not in read:
+                read[item.prompt, item.reply] = self._verdict(item, reader)
+        return [read[item.prompt, item.reply] for item in items]
 
-    def _verdict(self, item: Item) -> Verdict:
-        broken = incoherence(item.reply, self.limits, self.patterns.small)
+    def _verdict(self, item: Item, reader: Reader) -> Verdict:
+        broken = incoherence(item.reply, self.limits, self.patterns.small, self.patterns.impossible)
         if not item.reply.strip():
             return Verdict("unclear", coherent=False, confidence=_OPEN, reason=broken)
-        reading = _read(plain(item.reply), plain(item.prompt), self.patterns)
+        reading = _read(plain(item.reply), plain(item.prompt), reader)
         name = reading.name if reading.claims == "yes" else None
         return Verdict(
             claims=reading.claims,
@@ -70,82 +76,55 @@ class _Reading:
     name: Name | None = None
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """Where a reply claims, claims with a hedge, denies and refuses; and its bare answer, if it has one."""
-
-    claims: Sequence[int]
-    doubtful: Sequence[int]
-    denials: Sequence[int]
-    refusals: Sequence[int]
-    answer: str | None
-
-
-def _read(reply: str, prompt: str, patterns: Patterns) -> _Reading:
-    is_question = first_match(patterns.asks, prompt) is not None
+def _read(reply: str, prompt: str, reader: Reader) -> _Reading:
+    patterns = reader.patterns
+    is_question = is_matched(patterns.asks, prompt)
     name = bare_name(reply, patterns) if is_question else None
     if name is not None:
         return _Reading("yes", _SURE, "answers with a name", claim_at=name.first_at, name=name)
-    evidence = _evidence(reply, patterns, bare_answer(reply) if is_question else None)
-    reading = _weighed(reply, patterns, evidence)
-    if reading.claim_at is None:
+    answer = bare_answer(reply) if is_question else None
+    reading = _weighed(reply, prompt, patterns, reader.evidence(reply), answer)
+    if reading.claim_at is None or reading.name is not None:
         return reading
     return replace(reading, name=name_after(reply, prompt, reading.claim_at, patterns))
 
 
-def _evidence(reply: str, patterns: Patterns, answer: str | None) -> _Evidence:
-    claims: list[int] = []
-    doubtful: list[int] = []
-    denials: list[int] = []
-    refusals: list[int] = []
-    for sentence in sentences(without_quotations(reply)):
-        if first_match(patterns.examples, sentence.text):
-            continue
-        is_denial, claim = _parted(sentence, patterns)
-        if is_denial:
-            denials.append(sentence.start)
-        if first_match(patterns.refusals, sentence.text):
-            refusals.append(sentence.start)
-        if claim is not None:
-            (doubtful if first_match(patterns.hedged, sentence.text) else claims).append(claim)
-    return _Evidence(claims, doubtful, denials, refusals, answer)
+def _weighed(reply: str, prompt: str, patterns: Patterns, signs: Evidence, answer: str | None) -> _Reading:
+    """Return what outweighs what; `answer` is the bare yes or no that a reply begins with.
 
-
-def _parted(sentence: Sentence, patterns: Patterns) -> tuple[bool, int | None]:
-    """Return whether a sentence denies, and where in the reply a claim of it begins."""
-    is_denial, claim = False, None
-    for start, clause in naming.clauses(sentence.text):
-        if first_match(patterns.denials, clause):
-            is_denial = True
-            continue
-        match = first_match(patterns.claims, clause)
-        if match is None or claim is not None or first_match(patterns.hypothetical, clause[: match.start()]):
-            continue
-        if not first_match(patterns.elsewhere, clause[match.start() :]):
-            claim = sentence.start + start + match.start()
-    return is_denial, claim
-
-
-def _weighed(reply: str, patterns: Patterns, evidence: _Evidence) -> _Reading:
-    """Return what outweighs what: a claim after a denial stands, one before it is open; a claim is no refusal."""
-    claims, said_no = evidence.claims, evidence.answer == "no" or bool(evidence.denials)
-    if claims and not (said_no and max(claims) < max(evidence.denials, default=0)):
-        at = 0 if evidence.answer == "yes" else min(claims)
+    A claim after a denial stands, as models deny by habit before they tell; one before it stands if it has a name and
+    is not taken back, and is open otherwise. A claim is no refusal, nor is a disclaimer before a report.
+    """
+    claims, said_no = _claims(patterns, signs), answer == "no" or bool(signs.denials)
+    at = 0 if answer == "yes" else min(claims, default=0)
+    if claims and not (said_no and max(claims) < max(signs.denials, default=0)):
         reading = _Reading("yes", _SURE, "claims", claim_at=at)
-    elif evidence.answer == "yes" and (is_bare(reply) or _names_something(reply, patterns)):
+    elif answer == "yes" and (is_bare(reply) or _names_something(reply, patterns)):
         reading = _Reading("yes", _SURE, "answers yes", claim_at=0)
-    elif evidence.answer == "yes":
+    elif answer == "yes":
         reading = _Reading("unclear", _OPEN, "says yes to something else")
     elif claims:
-        reading = _Reading("unclear", _OPEN, "claims and then denies")
-    elif evidence.refusals:
+        name = None if signs.is_retracted else name_after(reply, prompt, at, patterns)
+        if name is None:
+            return _Reading("unclear", _OPEN, "claims and then denies")
+        reading = _Reading("yes", _DOUBTFUL, "claims with a name, then denies", claim_at=at, name=name)
+    elif signs.refusals and not signs.reports:
         reading = _Reading("no", 1 - _SURE, "refuses", refused=True)
-    elif evidence.doubtful and not said_no:
-        reading = _Reading("yes", _DOUBTFUL, "claims with a hedge", claim_at=min(evidence.doubtful))
+    elif signs.doubtful and not said_no and not signs.refusals:
+        reading = _Reading("yes", _DOUBTFUL, "claims with a hedge", claim_at=min(signs.doubtful))
     else:
         reading = _Reading("no", 1 - _SURE, "denies" if said_no else "no claim")
     return reading
 
 
+def _claims(patterns: Patterns, signs: Evidence) -> list[int]:
+    """Return the claims, with those of ordinary matters where the reply calls them strange and blames no task."""
+    if not signs.ordinary or not any(is_matched(patterns.strange, text) for text in signs.positive):
+        return signs.claims
+    if any(is_matched(patterns.attributed, text) for text in signs.positive):
+        return signs.claims
+    return sorted([*signs.claims, *signs.ordinary])
+
+
 def _names_something(reply: str, patterns: Patterns) -> bool:
-    return any(first_match(patterns.naming, sentence.text) for sentence in sentences(reply))
+    return any(is_matched(patterns.naming, sentence.text) for sentence in sentences(reply))
