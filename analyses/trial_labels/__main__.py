@@ -9,12 +9,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analyses.kit import cli, declarations, option_types
 from analyses.kit.declarations import option
 from analyses.trial_labels.session import Session, differences
 from mechint.base.errors import UsageError
 from mechint.trials.labelled_sets import LabelledSet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +30,29 @@ class Options:
     reading: int = option("0, or the number of a further reading by the same person", default=0, parse=int)
     count: int | None = option("label so many replies, drawn at random", parse=int)
     freeze: bool = option("fix the labels that are there, and write their hash", default=False)
-    judge: str | None = option("show where this judge differs from frozen labels: rules, local:MODEL", parse=str)
+    judge: str | None = option(
+        "show where this judge differs from frozen labels: rules, rules+loss:MODEL, local:MODEL", parse=str
+    )
     measure: bool = option("show how far --judge agrees with the held-out half instead", default=False)
+    published: Path | None = option(
+        "show how far --judge agrees with a copy of published labels: a .jsonl of open-introspection or a .csv of "
+        "llama-introspection",
+        parse=option_types.path,
+    )
 
 
 def run(options: Options) -> None:
     """Label, freeze, or show what differs."""
+    if options.published is not None:
+        _compare_published(options.published, options.judge)
+        return
     if options.set is None:
         raise UsageError("no folder", "--set DIR", "say where trials.jsonl and prompts.json are")
     labelled = LabelledSet.load(options.set)
     if options.freeze:
         sys.stdout.write(f"frozen: {labelled.labels.freeze()}\n")
     elif options.judge is not None and options.measure:
-        from mechint.trials.judges import open_judge
-        from mechint.trials.measured import measure
-
-        table = measure(open_judge(options.judge), labelled).drop(columns=["judge", "version", "labels_version"])
-        sys.stdout.write(table.round(2).to_string(index=False) + "\n")
+        _measure(labelled, options.judge)
     elif options.judge is not None:
         from mechint.trials.judges import open_judge
 
@@ -54,6 +64,35 @@ def run(options: Options) -> None:
     else:
         session = Session(labelled, options.labeller, options.reading, input, _tell)
         sys.stdout.write(f"{session.run(options.count)} labelled\n")
+
+
+def _measure(labelled: LabelledSet, name: str) -> None:
+    """Show how far a judge agrees with the held-out half, and with its passes where the labels have them."""
+    from mechint.trials.judges import open_judge
+    from mechint.trials.measured import measure
+    from mechint.trials.passes import labelled_replies, pass_agreement
+    from mechint.trials.prompts import concept_lexicon
+
+    judge = open_judge(name)
+    _tell_table(measure(judge, labelled).drop(columns=["judge", "version", "labels_version"]))
+    replies, labels = labelled_replies(labelled)
+    if replies:
+        table = pass_agreement(judge, replies, labels, concept_lexicon())
+        _tell_table(table[table["question"] == "passes"])
+
+
+def _compare_published(path: Path, name: str | None) -> None:
+    from mechint.trials.judges import open_judge
+    from mechint.trials.passes import pass_agreement
+    from mechint.trials.prompts import concept_lexicon
+    from mechint.trials.published_labels import read_published_labels
+
+    replies, labels = read_published_labels(path)
+    _tell_table(pass_agreement(open_judge(name or "rules"), replies, labels, concept_lexicon()))
+
+
+def _tell_table(table: pd.DataFrame) -> None:
+    _tell(table.round(2).to_string(index=False))
 
 
 def _tell(text: str) -> None:

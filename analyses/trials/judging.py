@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 RULES, PUBLISHED = "rules", "published"
 ENGAGES = "detects or refuses"  # the question of `mechint.trials.agreement` that bounds need
-_KINDS = (RULES, "local", "openai", PUBLISHED)
+_WITH_MODEL = ("rules+loss", "local", "openai")
+_KINDS = (RULES, *_WITH_MODEL, PUBLISHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +55,10 @@ def check_judge(name: str | None, *, is_import: bool) -> None:
     """Raise UnknownNameError for a judge that there is not; verdicts that are published come with imported trials."""
     kinds = _KINDS if is_import else _KINDS[:-1]
     kind, colon, rest = (name or RULES).partition(":")
-    if kind not in kinds or bool(colon and rest) != (kind in ("local", "openai")):
+    if kind not in kinds or bool(colon and rest) != (kind in _WITH_MODEL):
         raise UnknownNameError(
             given=f"--judge {name}",
-            allowed=f"rules, local:MODEL, openai:URL{', published' if is_import else ''}",
+            allowed=f"rules, rules+loss:MODEL, local:MODEL, openai:URL{', published' if is_import else ''}",
             advice="choose one of these",
         )
 

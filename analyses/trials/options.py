@@ -57,8 +57,8 @@ class Config(Common):
         parse=option_types.whole_number(1, option_types.MOST_TOKENS),
     )
     judge: str | None = option(
-        "rules, local:MODEL, openai:URL#MODEL; of imported trials also published (default: rules; of imported trials "
-        "the published verdicts, if there are any)",
+        "rules, rules+loss:MODEL, local:MODEL, openai:URL#MODEL; of imported trials also published (default: rules; of "
+        "imported trials the published verdicts, if there are any)",
         parse=option_types.words,
     )
     import_: Path | None = option(

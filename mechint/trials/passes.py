@@ -17,6 +17,7 @@ import pandas as pd
 
 from mechint.base.errors import UsageError
 from mechint.trials.agreement import ALL_ARMS, measures
+from mechint.trials.labelled_sets import Half, LabelledSet
 from mechint.trials.labels import Label
 from mechint.trials.outcomes import Lexicon, mentions
 from mechint.trials.published_labels import PublishedReply
@@ -62,6 +63,18 @@ def pass_agreement(
             if sum(counts.values()):
                 rows.append({"question": question, "arm": arm, **measures(np.array(list(counts.values()), float))})
     return pd.DataFrame(rows)
+
+
+def labelled_replies(labelled: LabelledSet, half: Half = "held-out") -> tuple[list[PublishedReply], list[Label]]:
+    """Return the replies of a bundled set whose frozen labels say whether they pass; random vectors have none."""
+    labels = {key: label for key, label in labelled.frozen(half).items() if label.passes is not None}
+    concepts = dict(zip(labelled.trials["id"], labelled.trials["concept"], strict=True))
+    items = [item for item in labelled.items(half) if item.id in labels]
+    replies = [
+        PublishedReply(item.id, item.reply, concepts[item.id], labels[item.id].passes, prompt=item.prompt)
+        for item in items
+    ]
+    return replies, [labels[item.id] for item in items]
 
 
 def _questions(lexicon: Lexicon) -> Mapping[str, tuple[Answer, Callable[[PublishedReply, Verdict], bool]]]:

@@ -161,8 +161,8 @@ def test_files_that_are_not_what_they_say_are_refused(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["--judge", "nobody"], "rules, local:MODEL"),
-        (["--judge", "published"], "rules, local:MODEL"),
+        (["--judge", "nobody"], "rules, rules+loss:MODEL, local:MODEL"),
+        (["--judge", "published"], "rules, rules+loss:MODEL, local:MODEL"),
         (["--prompts", "plain,poem"], "unknown prompt 'poem'"),
         (["--design", "nowhere.json"], "nowhere.json"),
         (["--design", "d.json", "--samples", "3"], "--samples with --design"),

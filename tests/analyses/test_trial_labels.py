@@ -94,3 +94,18 @@ def test_the_order_is_of_labeller_and_reading_and_the_same_again(labelled: Label
     assert orders[0] == orders[3]
     assert len({tuple(order) for order in orders}) == 3
     assert {frozenset(order) for order in orders} == {frozenset(labelled.trials["id"])}
+
+
+def test_the_command_compares_a_judge_with_a_copy_of_published_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "8B.csv"
+    path.write_text(
+        "concept,response,refusal,affirmative,correct_id,coherent\nocean,I sense the sea.,0,1,1,1\n,No.,0,0,,1\n",
+        encoding="utf-8",
+    )
+    assert main(["--published", str(path), "--judge", "rules"]) == 0
+    screen = capsys.readouterr().out
+    assert "names rightly" in screen
+    assert "passes" not in screen  # this format has no such label
+    assert main(["--published", str(tmp_path / "none.csv")]) == 2

@@ -53,6 +53,28 @@ def test_flags_of_a_table_become_labels(tmp_path: Path) -> None:
     assert (labels[0].claims, labels[0].named, labels[1].refused) == ("yes", "ocean", True)
 
 
+def test_empty_flags_prompts_and_vectors_of_no_concept_are_read_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "70B.csv"
+    path.write_text(
+        "intervention,concept,full_text,response,refusal,affirmative,correct_id,early_detection,coherent\n"
+        "control,,asked? No.,No.,False,False,,False,True\n"
+        "concept,dust,asked? I sense sand,I sense sand,False,True,False,True,True\n"
+        "scale,dust,asked? Yes,Yes,False,True,,,True\n",
+        encoding="utf-8",
+    )
+    replies, labels = read_published_labels(path)
+    assert [reply.concept for reply in replies] == ["", "dust", ""]
+    assert [reply.named_rightly for reply in replies] == [None, False, None]
+    assert {reply.prompt for reply in replies} == {"asked?"}
+    assert [(label.claims, label.claim_first) for label in labels] == [("no", None), ("yes", True), ("yes", None)]
+    path.write_text("response,refusal,affirmative,correct_id,coherent\nA,False,,,True\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="row 0: no affirmative"):
+        read_published_labels(path)
+    path.write_text("response,refusal,affirmative,correct_id,coherent\nA,perhaps,1,,True\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="refusal is 'perhaps'"):
+        read_published_labels(path)
+
+
 @pytest.mark.parametrize(
     "line",
     [

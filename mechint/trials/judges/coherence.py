@@ -56,9 +56,10 @@ def incoherence(
     `small_words` are those that join others in its language; `impossible` pairs do not follow each other in it.
     """
     listed = words(reply)
-    n_impossible = _n_impossible(reply, impossible)
     if not listed:
         return "no words" if reply.strip() else "empty"
+    n_impossible = _n_impossible(reply, impossible)
+    share_impossible = n_impossible / len(listed)
     at_once = {
         "characters that are no text": _strange(reply) > limits.strange,
         "the script changes": _foreign(reply) > limits.foreign,
@@ -66,7 +67,7 @@ def incoherence(
         "one line again and again": _repeated_line(reply) > _MOST_LINES,
         "words without end": max(map(len, listed)) > _LONGEST_WORD,
         "a special token": "<|" in reply,
-        "words that do not go together": n_impossible > 1 and n_impossible / len(listed) > limits.impossible,
+        "words that do not go together": n_impossible > 1 and share_impossible > limits.impossible,
         "marks without words": len(_SIGNS.findall(reply)) > max(_FEW_MARKS, _MARKS_EACH * len(listed)),
     }
     in_long_ones = {
@@ -76,6 +77,7 @@ def incoherence(
         "words without the small ones that join them": _lacks_small(reply, listed, small_words, limits),
         "capitals": len(_CAPITALS.findall(reply)) / len(listed) > limits.capitals,
         "broken words": _broken(reply, listed) > limits.broken,
+        "a word that cannot follow another": share_impossible > limits.impossible,
         "marks of code": len(_MARKS.findall(reply)) / len(listed) > limits.marks,
     }
     measured = {**at_once, **(in_long_ones if len(listed) >= limits.enough else {})}

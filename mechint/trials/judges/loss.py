@@ -28,6 +28,7 @@ from mechint.trials.labels import Label
 from mechint.trials.verdicts import Item, Judge, Verdict
 
 FEWEST = 10  # labels of either answer that set a limit
+_KEPT = 0.9  # readable replies that a limit keeps: of real ones few are broken, so what is lost of others weighs more
 _SHORTEST, _LONGEST = 12, 300  # words: the loss of a few says little, and what comes later little more
 LIMITS_FILE = "loss_limits.json"
 
@@ -88,14 +89,17 @@ def reply_losses(model: Model, replies: Sequence[str]) -> Float[np.ndarray, " re
     places = [at for at, listed in enumerate(split) if len(listed) >= _SHORTEST]
     losses = np.full(len(replies), np.nan)
     if places:
-        losses[places] = text_loss(model, [" ".join(split[at][:_LONGEST]) for at in places], CLEAN)["loss"].to_numpy()
+        texts = [replies[at] if len(split[at]) <= _LONGEST else " ".join(split[at][:_LONGEST]) for at in places]
+        losses[places] = text_loss(model, texts, CLEAN)["loss"].to_numpy()
     return losses
 
 
 def calibrated_loss(
     model: Model, items: Sequence[Item], labels: Mapping[str, Label], judge: Judge | None = None
 ) -> LossJudge:
-    """Return a judge with the limit by which most labels on coherence are met, among what `judge` can read (rules).
+    """Return a judge with the limit by which labels are met best among what `judge` can read (the rules judge).
+
+    It refuses as many broken replies as it can while it keeps nine in ten of those that can be read.
 
     Give it labels that it is not measured on. Raises UsageError for fewer than ten of either answer.
     """
@@ -115,12 +119,13 @@ def calibrated_loss(
 
 
 def _best_limit(losses: Float[np.ndarray, " replies"], truth: Bool[np.ndarray, " replies"]) -> float:
-    """Return the limit that errs least; of several the middle one, midway between two losses."""
+    """Return the limit that refuses most broken replies and keeps nine in ten readable ones; of several the highest."""
     ordered = np.unique(losses)
-    limits = np.concatenate([[ordered[0] - 1], (ordered[1:] + ordered[:-1]) / 2, [ordered[-1] + 1]])
-    right = np.array([((losses <= limit) == truth).sum() for limit in limits])
-    best = limits[right == right.max()]
-    return float(best[len(best) // 2])
+    limits = np.concatenate([(ordered[1:] + ordered[:-1]) / 2, [ordered[-1] + 1]])
+    kept = np.array([(losses[truth] <= limit).mean() for limit in limits])
+    refused = np.array([(losses[~truth] > limit).mean() for limit in limits])
+    refused[kept < _KEPT] = -1.0
+    return float(limits[refused == refused.max()][-1])
 
 
 def _packaged_limits() -> dict[str, float]:

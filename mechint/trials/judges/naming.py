@@ -45,7 +45,8 @@ class Name:
 def bare_answer(reply: str) -> str | None:
     """Return "yes" or "no" for a reply that is or begins with one, else None."""
     listed = sentences(plain(reply))
-    match = _FIRST.match(reply) or (_FRAME.match(listed[0].text.strip()) if listed else None) or _LAST.search(reply)
+    first = listed[0].text.strip() if listed else ""
+    match = _FIRST.match(reply) or _FRAME.match(first) or _LAST.search(first) or _LAST.search(reply)
     if match is None:
         return None
     return "yes" if match["answer"].lower() in _YES else "no"

@@ -78,7 +78,7 @@ class _Reading:
 
 def _read(reply: str, prompt: str, reader: Reader) -> _Reading:
     patterns = reader.patterns
-    is_question = is_matched(patterns.asks, prompt)
+    is_question = not prompt.strip() or is_matched(patterns.asks, prompt)  # imported replies may have no prompt
     name = bare_name(reply, patterns) if is_question else None
     if name is not None:
         return _Reading("yes", _SURE, "answers with a name", claim_at=name.first_at, name=name)
