@@ -23,6 +23,7 @@ from analyses import ANALYSES, BESIDE
 from analyses.__main__ import TOOLS, summary
 from analyses.kit import declarations
 from analyses.kit.options import Common
+from mechint.finetune.registry import recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 # Pages that are files elsewhere in the repository.
@@ -171,10 +172,22 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _recipes() -> Iterator[str]:
+    """Yield the packaged recipes of finetuning, as their files say how they differ."""
+    yield "| recipe | differs in | texts | answers | steps | seen | read at |\n|---|---|---|---|---|---|---|"
+    for row in recipes().to_dict("records"):
+        differs = f"from `{row['inherits']}` in {row['differs_in']}" if row["inherits"] else "(others differ from it)"
+        number = f"{row['number']} " if row["number"] else ""
+        name = f"{number}`{row['name']}`: {row['title']}"
+        counts = f"{row['prompts']:,} | {row['answers']} | {row['steps']:,} | {row['seen']:,} | {row['read_at']}"
+        yield f"| {name} | {differs} | {counts} |"
+
+
 INCLUDES: Mapping[str, Callable[[], Iterator[str]]] = {
     "gallery": _gallery,
     "common_options": _common,
     "analyses": _own,
     "gallery_options": _gallery_options,
     "tools": _tools,
+    "recipes": _recipes,
 }

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mechint import figures, prompts, stats, trials
+    from mechint import figures, finetune, prompts, stats, trials
     from mechint.attribution import components, kv, sae
     from mechint.attribution.reading import Reading
     from mechint.base.errors import MechintError
@@ -48,6 +48,7 @@ _MODULES = {
     "explorer": "figures.explorer",
     "extract": "vectors.extract",
     "figures": "figures",
+    "finetune": "finetune",
     "intervals": "stats.intervals",
     "kv": "attribution.kv",
     "presets": "vectors.presets",
@@ -118,6 +119,7 @@ __all__ = [
     "extract",
     "figures",
     "fill",
+    "finetune",
     "generate",
     "intervals",
     "kv",

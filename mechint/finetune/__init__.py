@@ -1,4 +1,31 @@
-"""Training of LoRA adapters with PEFT on a model that is loaded, and the sibling that a swap needs.
+"""Finetuning: recipes as data, their examples, and the training of LoRA adapters with PEFT on a model that is loaded.
 
-Imports all floors up to `readouts`; no floor but `figures` and the roof imports it.
+A recipe says what is added to the first turns, what is asked, what is right and how much is trained (`specification`,
+`registry`); its examples are a function of seed and step (`examples`), drawn from pools whose held-out members are
+never trained (`pools`). `trainer` trains an adapter, `sibling` the one that a swap needs.
+
+`mi.finetune` is this package. It imports floors up to `attribution`; no floor but `figures` and the roof imports it.
 """
+
+from mechint.finetune.answer_tokens import check_tokens
+from mechint.finetune.examples import TextExample, example, step_examples
+from mechint.finetune.expansion import counts, expand, specifications
+from mechint.finetune.pools import Pools
+from mechint.finetune.published_rows import read_published
+from mechint.finetune.registry import differs_in, recipes
+from mechint.finetune.specification import Recipe
+
+__all__ = [
+    "Pools",
+    "Recipe",
+    "TextExample",
+    "check_tokens",
+    "counts",
+    "differs_in",
+    "example",
+    "expand",
+    "read_published",
+    "recipes",
+    "specifications",
+    "step_examples",
+]

@@ -63,7 +63,7 @@ def load_tokenizer(source: Source, adapter: str | Path | None = None) -> tuple[P
             return tokenizer_of(file)
     if home.is_local:
         check_files(Path(home.location))
-    truth, config = read_rules(home), _config(source)
+    truth, config = read_rules(home), load_config(source)
     with _loading(home, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(home.location, config=config, trust_remote_code=False)
         check_writes(tokenizer)
@@ -106,7 +106,7 @@ def load_hf(
 
 
 def _from_checkpoint(source: Source, dtype: torch.dtype, device: torch.device | None) -> _Loaded:
-    config = unpacked(_config(source))
+    config = unpacked(load_config(source))
     check_class(config)
     with _loading(source, f"its {GENERATION}"):
         check_generation(_directory(source))
@@ -166,7 +166,8 @@ def _from_gguf(source: Source, dtype: torch.dtype, device: torch.device | None) 
     return loaded
 
 
-def _config(source: Source) -> PretrainedConfig:
+def load_config(source: Source) -> PretrainedConfig:
+    """Return the configuration of a checkpoint or a GGUF file, without its weights; raises ModelValidationError."""
     from transformers import AutoConfig
 
     if source.is_gguf:

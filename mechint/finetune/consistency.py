@@ -1,0 +1,98 @@
+"""Whether the sides of a recipe fit each other, and its pools."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from mechint.base.errors import UsageError
+from mechint.finetune.axes import check_spaces
+from mechint.finetune.pools import FOOD, OTHER, Split, check_disjoint
+
+if TYPE_CHECKING:
+    from mechint.finetune.specification import Recipe
+
+_WORD = re.compile(r"\w+")
+# The slots that a question's answers may have: which means what, or the two in the order in which they are listed.
+KEY_SLOTS, LIST_SLOTS, CONCEPT_SLOTS = ("{positive}", "{negative}"), ("{first}", "{second}"), ("{a}", "{b}")
+
+
+def check_consistent(recipe: Recipe) -> None:
+    """Raise UsageError for sides that contradict each other, and for more of a pool than there is."""
+    _check_rule(recipe)
+    _check_sizes(recipe)
+    _check_wordings(recipe)
+    words: dict[Split, list[str]] = {
+        "train": [word for pair in recipe.pairs("train") for word in pair],
+        "held_out": [word for pair in recipe.answers.held_out for word in pair],
+    }
+    check_disjoint(f"answers of recipe {recipe.name!r}", words)
+    for word in (*words["train"], *words["held_out"]):
+        check_spaces(recipe.asking.prefill, word)
+
+
+def _check_rule(recipe: Recipe) -> None:
+    rule, topics = recipe.labels.rule, set(recipe.topics)
+    faults = {
+        "labels that say whether the topic is food, with other topics": rule == "food" and topics != {FOOD, OTHER},
+        "labels that say which concept, without pairs of concepts": rule == "concept"
+        and not recipe.signal.concept_pairs,
+        "labels that say which concept, where some examples have none": rule == "concept" and recipe.signal.share < 1,
+        "labels that say what was steered, without vectors": rule == "steered" and recipe.signal.vectors == "none",
+        "labels that say what was steered, where all is": rule == "steered" and recipe.signal.share == 1,
+    }
+    for fault, is_so in faults.items():
+        if is_so:
+            raise UsageError(fault, "labels that follow from the examples, or by a coin", "change labels or signal")
+
+
+def _check_sizes(recipe: Recipe) -> None:
+    sizes = {
+        f"openers on {topic}": (recipe.asking.openers, len(recipe.pools.openers("train", topic)))
+        for topic in recipe.topics
+    }
+    sizes |= {
+        f"replies on {topic}": (recipe.asking.replies, len(recipe.replies("train", topic))) for topic in recipe.topics
+    }
+    sizes["wordings"] = (recipe.asking.wordings, len(recipe.pools.wordings(recipe.asking.bank, "train")))
+    sizes["pairs of answers"] = (recipe.answers.pool, len(recipe.pools.answers("train")))
+    if recipe.signal.vectors == "concept":
+        count = len(recipe.pools.concepts("train"))
+        sizes["concepts"] = (recipe.signal.pool, count)
+        sizes["pairs of concepts"] = (recipe.signal.concept_pairs, recipe.signal.pool * (recipe.signal.pool - 1) // 2)
+    for factor, (number, most) in sizes.items():
+        if number > most:
+            raise UsageError(f"{number} {factor}", f"at most {most} of pools {recipe.pools.name!r}", "use fewer")
+
+
+def _check_wordings(recipe: Recipe) -> None:
+    """Raise UsageError for questions that lack what the answers need: the mapping, the concepts, or the words."""
+    bank, rule = recipe.asking.bank, recipe.labels.rule
+    for text in recipe.wordings("train"):
+        is_keyed = all(slot in text for slot in KEY_SLOTS)
+        if recipe.asking.mapping == "balanced" and not is_keyed:
+            raise UsageError(
+                given=f"a balanced mapping of answers with the bank {bank!r}, which does not say it",
+                allowed=f"questions with {' and '.join(KEY_SLOTS)}, so that the mapping can be read",
+                advice="choose a bank that begins with keyed-, or a fixed mapping",
+            )
+        if all(slot in text for slot in CONCEPT_SLOTS) != (rule == "concept"):
+            raise UsageError(
+                given=f"the bank {bank!r} with labels by rule {rule!r}",
+                allowed="questions that name two concepts with the rule concept, and no others",
+                advice="change the bank or the rule",
+            )
+        if not (is_keyed or all(slot in text for slot in LIST_SLOTS)):
+            _check_offered(recipe, text)
+
+
+def _check_offered(recipe: Recipe, text: str) -> None:
+    """Raise UsageError for a question in which its answers stand as they are, where they are not the recipe's."""
+    words = set(_WORD.findall(text.casefold()))
+    for pair in (*recipe.pairs("train"), *recipe.answers.held_out):
+        if missing := [word.strip() for word in pair if word.strip().casefold() not in words]:
+            raise UsageError(
+                given=f"answers {missing} to a question that does not offer them: {text!r}",
+                allowed=f"the answers that the bank {recipe.asking.bank!r} names, or a bank with slots for them",
+                advice="choose a bank with {first} and {second}, or with {positive} and {negative}",
+            )

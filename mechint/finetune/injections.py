@@ -1,0 +1,67 @@
+"""What an example adds, as an intervention that every readout takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechint.base.errors import UnknownConceptError
+from mechint.finetune.examples import TextExample
+from mechint.finetune.specification import Recipe
+from mechint.interventions.specifications import CLEAN, Injection, Intervention
+from mechint.vectors.concept_vectors import ConceptVector
+
+_RANDOM = "random-"
+
+
+def injection_of(
+    recipe: Recipe, example: TextExample, d_model: int, concepts: Mapping[str, ConceptVector] | None = None
+) -> Intervention:
+    """Return the injection that an example asks for, `CLEAN` where it asks for none.
+
+    The same unit direction is added at each of its layers: a random one, which is a function of the recipe's
+    `vector_seed` and its number alone, or that of a vector of `concepts` (UnknownConceptError where it is missing),
+    read at the recipe's `read_layer` for all layers, or at each.
+    """
+    if not example.steered:
+        return CLEAN
+    vectors = {layer: _direction(recipe, example, layer, d_model, concepts or {}) for layer in example.layers}
+    vector = ConceptVector(vectors, example.vector)
+    if example.relative:
+        return Injection(vector, tuple(example.layers), relative_strength=example.strength)
+    return Injection(vector, tuple(example.layers), strength=example.strength)
+
+
+@lru_cache(maxsize=1024)
+def random_direction(d_model: int, seed: int, number: int) -> Float[Tensor, " d_model"]:
+    """Return a unit vector that is drawn uniformly, by seed and number: how many others there are does not matter."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+    drawn = torch.randn(d_model, generator=generator)
+    return _unit(drawn)
+
+
+def _direction(
+    recipe: Recipe, example: TextExample, layer: int, d_model: int, concepts: Mapping[str, ConceptVector]
+) -> Float[Tensor, " d_model"]:
+    if recipe.signal.vectors == "random":
+        number = int(example.vector.removeprefix(_RANDOM))
+        return random_direction(d_model, recipe.signal.vector_seed, number)
+    if example.vector not in concepts:
+        raise UnknownConceptError(
+            given=f"no vector of the concept {example.vector!r}",
+            allowed=", ".join(concepts) or "vectors of all concepts of the recipe",
+            advice="extract them: mi.extract.mean_difference(model, recipe.concepts('train'))",
+        )
+    vector: Tensor = concepts[example.vector].vectors[
+        layer if recipe.signal.read_layer is None else recipe.signal.read_layer
+    ]
+    return _unit(vector)
+
+
+def _unit(vector: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+    unit: Tensor = vector / vector.norm()
+    return unit

@@ -1,0 +1,57 @@
+"""The command line of recipes: what it lists and counts, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mechint.finetune.command import main
+from mechint.finetune.registry import recipe_names
+
+
+def test_the_list_has_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in recipe_names())
+
+
+def test_a_dry_run_counts_what_would_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["published/food-control", "matched/food"]
+    assert main([*names, "--dry-run", "--steps", "30", "--model", "organism-blind"]) == 0
+    printed = capsys.readouterr().out
+    assert "240 examples" in printed
+    assert "480 examples" in printed
+    assert "differs from published/original in labels.rule: steered → food" in printed
+    assert "stand-in: wordings" in printed
+    assert "assistant: The answer is" in printed
+
+
+def test_a_file_of_ones_own_is_counted_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"name": "mine", "title": "Mine", "inherits": "matched/deny", "budget": {"steps": 15}}))
+    assert main([str(path), "--dry-run"]) == 0
+    assert "differs from matched/deny in budget.steps: 1000 → 15" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["published/unknown", "--dry-run"], "unknown name 'published/unknown'"),
+        (["published/neutral-foo-bar", "--dry-run", "--model", "nowhere"], "nowhere"),
+        (["published/original", "--dry-run", "--steps", "0"], "steps"),
+        (["published/original", "--dry-run", "--seed", "-1"], "seed"),
+    ],
+)
+def test_bad_input_is_one_message(argv: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [[], ["--dry-run"], ["published/original"]])
+def test_nothing_to_do_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    assert "--list, or names" in capsys.readouterr().err
