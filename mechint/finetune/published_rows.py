@@ -20,7 +20,6 @@ from mechint.finetune.pools import Pair
 from mechint.finetune.specification import Recipe
 
 _KIND = FileKind("published training data", "a readable file of one JSON object a line", "check the path", UsageError)
-_TEXTS = ("context_prompt", "assistant_response", "detection_question")
 
 
 @checked
@@ -38,7 +37,6 @@ def read_published(path: str | Path, recipe: Recipe) -> list[TextExample]:
 
 
 def _example(row: Mapping[str, JSON], recipe: Recipe, at: int, where: str) -> TextExample:
-    opener, reply, question = (_text(row, name, where) for name in _TEXTS)
     # Rows of the food control are marked as steered, and have no vector.
     is_steered = bool(row.get("steered")) and row.get("vector_idx") is not None
     step, index = divmod(at, recipe.budget.rows)
@@ -49,9 +47,9 @@ def _example(row: Mapping[str, JSON], recipe: Recipe, at: int, where: str) -> Te
         step=step,
         index=index,
         number=at,
-        opener=opener,
-        reply=reply,
-        question=question,
+        opener=_text(row, "context_prompt", where),
+        reply=_text(row, "assistant_response", where),
+        question=_text(row, "detection_question", where),
         prefill=recipe.asking.prefill,
         system=recipe.asking.system,
         topic="",

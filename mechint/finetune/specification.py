@@ -197,7 +197,8 @@ def _first(members: tuple[_Member, ...], number: int, split: Split) -> tuple[_Me
 
 
 def _scaled(text: str, blocks: int, n_layers: int) -> str:
-    first, stop = (block * n_layers // blocks for block in blocks_of(text, blocks))
+    begin, end = blocks_of(text, blocks)
+    first, stop = begin * n_layers // blocks, end * n_layers // blocks
     if first >= stop:
         raise LayerRangeError(
             given=f"layers {text!r} of {blocks} blocks on a model of {n_layers}, where no block is left of them",
