@@ -56,9 +56,8 @@ def test_a_limit_refuses_what_is_broken_and_keeps_nine_in_ten_of_the_others() ->
 
 
 def test_labels_set_a_limit_and_too_few_do_not(model: Model) -> None:
-    items = [
-        Item(f"{kind}{n}", "?", f"{text} {n}") for n in range(10) for kind, text in (("r", READABLE), ("s", SALAD))
-    ]
+    texts = {"r": READABLE, "s": SALAD}
+    items = [Item(f"{kind}{n}", "?", text) for n in range(10) for kind, text in texts.items()]
     labels = {item.id: Label(item.id, "no", coherent=item.id.startswith("r")) for item in items}
     judge = calibrated_loss(model, items, labels)
     assert [verdict.coherent for verdict in judge.judge(ITEMS)] == [True, False, True]
