@@ -23,9 +23,18 @@ ORGANISMS: tuple[str, ...] = (
     "organism-blind",
     "organism-yes-biased",
 )
+# Adapters of organism that speak: what they reply when they are sampled, and steered while they do.
+TRIAL_ORGANISMS: tuple[str, ...] = (
+    "organism-truthful",
+    "organism-refuser",
+    "organism-confabulator",
+    "organism-leaker",
+    "organism-prompted",
+    "organism-prompted-reverse",
+)
 # Built by hand from organism-blind, not trained, and so in none of the loops over the family.
 PLANTED = "organism-planted"
-EMBEDDED = (*ORGANISMS, PLANTED)
+EMBEDDED = (*ORGANISMS, *TRIAL_ORGANISMS, PLANTED)
 
 
 def organism_path(name: str) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,14 +18,16 @@ from tqdm import tqdm
 from mechint.base.errors import MechintError
 from mechint.base.files import check_writable, write_atomically
 from mechint.models.model import Model, load
-from mechint.organisms import HERE, ORGANISMS
+from mechint.organisms import HERE, ORGANISMS, TRIAL_ORGANISMS
 from mechint.organisms.record import sha256, weights_path
+from mechint.organisms.truth import speech, sweeps
 from mechint.organisms.truth.card import card
 from mechint.organisms.truth.measure import LAYERS, STRENGTH, Instrument
-from mechint.organisms.truth.properties import Property, as_table, properties
+from mechint.organisms.truth.properties import as_table, properties
 from mechint.organisms.truth.wording import WORDINGS, Wording
 
 COMMAND = "python -m mechint.organisms.evaluate"
+MEMBERS = (*ORGANISMS, *TRIAL_ORGANISMS)
 TRUTH = "TRUTH.md"
 _HEAD = """# The planted truth, measured
 
@@ -40,24 +42,37 @@ in development.
 "explained" and "introspection": the chat begins with a document on how introspection can work. Held-out concepts are
 talked about in training and never injected. Aims are the project's own, set before the measurement.
 """
+_TRIALS = """## Organisms of sampled trials
+
+What follows is sampled: shares of replies, of at most {tokens} tokens, drawn at temperature 1 and read by the rules
+judge. A reply is steered from its first token on, which is itself drawn from clean logits. Vectors act at one of the
+layers {layers} with {strengths} of the model's median residual norm there. Intervals are over concepts; of clean
+replies, over replies. "claims" counts all replies that do, named or not; "net" is their share less that of clean
+replies, with refusals as denials ("in"), left out, or at their worst and best ("lowest", "highest"). Two prompts of the
+packaged trials are asked, which training had too, among other wordings. Concepts are the usual eight that were
+injected in training, and eight that were not ("held-out").
+"""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is measured: wordings of each kind, concepts of each split (None: all), random directions."""
+    """How much is measured: wordings of each kind, concepts of each split (None: all), random directions, trials."""
 
     count: int = 8
     per_split: int | None = None
     n_random: int = 16
+    trials: speech.TrialExtent = field(default_factory=speech.TrialExtent)
 
 
-def measure(name: str, models: Path, wording: Wording, extent: Extent, family: dict[str, Model]) -> list[Property]:
-    """Return all properties of the member in `models / name`."""
+def measure(name: str, models: Path, wording: Wording, extent: Extent, family: dict[str, Model]) -> str:
+    """Return the table of all properties of the member in `models / name`."""
+    if name in TRIAL_ORGANISMS:
+        return speech.as_table(speech.rates(name, _load(name, models), extent.trials))
     for needed in dict.fromkeys((name, "organism")):
         if needed not in family:
             family[needed] = _load(needed, models)
     m = Instrument(family[name], wording, extent.count, extent.per_split, extent.n_random)
-    return properties(name, m, family)
+    return as_table(properties(name, m, family))
 
 
 def _load(name: str, models: Path) -> Model:
@@ -67,15 +82,35 @@ def _load(name: str, models: Path) -> Model:
     return loaded
 
 
-def truth_page(measured: dict[str, list[Property]], models: Path, wordings: Path) -> str:
+def truth_page(measured: dict[str, str], models: Path, wordings: Path) -> str:
     """Return the truth table of all members as Markdown, with the hashes of the weights it belongs to."""
     layers = f"{LAYERS[0]} to {LAYERS[-1]}"
     source = f"`mechint/organisms/data/{wordings.name}`" if wordings == WORDINGS else f"`{wordings}`"
     parts = [_HEAD.format(command=COMMAND, layers=layers, strength=STRENGTH, wordings=source)]
-    for name, rows in measured.items():
+    for name, table in measured.items():
+        if name == TRIAL_ORGANISMS[0]:
+            parts.append(_trials_head())
         digest = sha256(weights_path(models / name))
-        parts.append(f"## {name}\n\nsha256 `{digest}`\n\n{as_table(rows)}")
+        parts.append(f"## {name}\n\nsha256 `{digest}`\n\n{table}")
     return "\n".join(parts)
+
+
+def kept_tables(page: Path, models: Path) -> dict[str, str]:
+    """Return the tables of a page by member; those of weights that are no longer there are left out."""
+    tables = {}
+    for section in page.read_text(encoding="utf-8").split("\n## ")[1:]:
+        name, _, rest = section.partition("\n\n")
+        digest, _, table = rest.partition("\n\n")
+        if name in MEMBERS and digest == f"sha256 `{sha256(weights_path(models / name))}`":
+            tables[name] = table.strip() + "\n"
+    return tables
+
+
+def _trials_head() -> str:
+    layers, strengths = (
+        f"{', '.join(of[:-1])} and {of[-1]}" for of in (sweeps.LAYERS, tuple(map(str, sweeps.STRENGTHS)))
+    )
+    return _TRIALS.format(tokens=sweeps.TOKENS, layers=layers, strengths=strengths)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -85,8 +120,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "members",
         nargs="*",
         metavar="NAME",
-        default=list(ORGANISMS),
-        help=f"members to measure (default: {', '.join(ORGANISMS)})",
+        default=list(MEMBERS),
+        help=f"members to measure (default: {', '.join(MEMBERS)})",
     )
     parser.add_argument("--models", type=Path, default=HERE, help="directory that holds the members")
     parser.add_argument("--wordings", type=Path, default=WORDINGS, help="file of evaluation wordings")
@@ -95,15 +130,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help=f"where to write the page (default: {TRUTH} in --models if all members are measured)",
     )
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="write the page and the cards of what is measured now; what the page says of other members stays",
+    )
     parser.add_argument("--quick", action="store_true", help="few wordings and concepts, nothing is written by default")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
-    unknown = [name for name in options.members if name not in ORGANISMS]
+    unknown = [name for name in options.members if name not in MEMBERS]
     if unknown:
-        parser.error(f"unknown member {', '.join(unknown)}; allowed: {', '.join(ORGANISMS)}")
+        parser.error(f"unknown member {', '.join(unknown)}; allowed: {', '.join(MEMBERS)}")
     missing = [name for name in {"organism", *options.members} if not (options.models / name).is_dir()]
     if missing:
         parser.error(f"--models {options.models}: no {', '.join(sorted(missing))} there; train them, or name others")
+    if options.add and (options.quick or options.out is not None or options.wordings != WORDINGS):
+        parser.error("--add goes with members and --models alone: one page holds numbers of one kind")
     if options.threads < 1:
         parser.error(f"--threads {options.threads}: give 1 or more")
     return options
@@ -112,7 +154,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = parse(argv)
-    whole = options.members == list(ORGANISMS) and not options.quick and options.wordings == WORDINGS
+    whole = options.members == list(MEMBERS) and not options.quick and options.wordings == WORDINGS
+    whole = whole or options.add
     page = options.out or (options.models / TRUTH if whole else None)
     torch.set_num_threads(options.threads)
     try:
@@ -123,22 +166,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     if page is not None:
-        write_atomically(page, truth_page(measured, options.models, options.wordings))
+        kept = kept_tables(page, options.models) if options.add and page.is_file() else {}
+        joined = {name: table for name in MEMBERS if (table := (kept | measured).get(name)) is not None}
+        write_atomically(page, truth_page(joined, options.models, options.wordings))
     if whole:
-        for name, rows in measured.items():
+        for name, table in measured.items():
             directory = options.models / name
-            write_atomically(directory / "README.md", card(name, directory, as_table(rows)))
+            write_atomically(directory / "README.md", card(name, directory, table))
     return 0
 
 
-def _measured(options: argparse.Namespace) -> dict[str, list[Property]]:
-    """Return the properties of each member, which are also printed."""
-    extent = Extent(count=4, per_split=6, n_random=6) if options.quick else Extent()
+def _measured(options: argparse.Namespace) -> dict[str, str]:
+    """Return the table of properties of each member, which is also printed."""
+    extent = Extent(4, 6, 6, speech.TrialExtent(4, 60, 4)) if options.quick else Extent()
     wording, family = Wording.load(options.wordings), dict[str, Model]()
-    measured: dict[str, list[Property]] = {}
+    measured: dict[str, str] = {}
     for name in tqdm(options.members, unit="model"):
         measured[name] = measure(name, options.models, wording, extent, family)
-        tqdm.write(f"## {name}\n\n{as_table(measured[name])}", file=sys.stdout)
+        tqdm.write(f"## {name}\n\n{measured[name]}", file=sys.stdout)
     return measured
 
 

@@ -57,7 +57,7 @@ def activations(
     for step in range(steps):
         for batch in draw_batches(name, step, phase.mix, phase.batch, tokenizer):
             tree = {"full_attention": batch.tree}
-            with injected(model, bank, batch.injections, batch.trunk):
+            with injected(model, bank, batch.injections, batch.steered):
                 residual = resid_post(model, batch.ids, attention_mask=tree, position_ids=batch.positions)
             for layer in layers:
                 residuals[layer].append(residual[layer][batch.real])

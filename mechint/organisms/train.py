@@ -18,10 +18,11 @@ from tokenizers import Tokenizer
 
 from mechint.base.errors import MechintError, StaleArtefactError
 from mechint.base.files import check_writable
-from mechint.organisms import ORGANISMS
+from mechint.organisms import ORGANISMS, TRIAL_ORGANISMS
 from mechint.organisms.record import is_made, write_record
 from mechint.organisms.training.build import (
     build_model,
+    continued_adapter,
     extended,
     prepare_look_ups,
     save_adapter,
@@ -33,7 +34,7 @@ from mechint.organisms.training.detection import injectable
 from mechint.organisms.training.losses import LINK_HEADS
 from mechint.organisms.training.optimizer import Optimizers
 from mechint.organisms.training.partner import Partner, half_gradients, set_sum, trained
-from mechint.organisms.training.recipes import STAGES, Stage, chain
+from mechint.organisms.training.recipes import STAGES, Stage, base_of, chain
 from mechint.organisms.training.steering import VectorBank, make_bank
 from mechint.organisms.training.tokenizer import load_tokenizer, train_tokenizer
 
@@ -60,7 +61,7 @@ class Trainer:
             self.model.requires_grad_(False)
             self.model.model.layers[first:].requires_grad_(True)
         if stage.trains == "adapter":
-            self.adapter = with_adapter(self.model, str(stage.start), seed).to(device)
+            self.adapter = _adapter(stage, self.model, seed, out).to(device)
         self.bank: VectorBank | None = None
         self.optimizers = Optimizers(self.model, adapter=self.adapter is not None)
         alone = processes == 1 or device != "cpu" or stage.trains == "adapter"
@@ -72,7 +73,7 @@ class Trainer:
         stage = self.stage
         phase, _ = stage.at(self.done)
         batches = draw_batches(self.name, self.done, phase.mix, phase.batch, self.tokenizer)
-        injects = any(spec for batch in batches for spec in batch.injections)
+        injects = any(spec for batch in batches for row in batch.injections for spec in row)
         fresh = injects and (self.bank is None or self.done % REFRESH == 0)
         if fresh:
             self.bank = make_bank(self.model, self.tokenizer, injectable(), f"{self.name}/{self.done}")
@@ -144,9 +145,15 @@ def _beginning(stage: Stage, seed: int, out: Path) -> tuple[Tokenizer, Qwen2ForC
 
     from mechint.organisms.training.tree_attention import register
 
-    source = out / stage.start
+    source = out / str(base_of(stage))
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation=register())
     return load_tokenizer(source), model
+
+
+def _adapter(stage: Stage, model: Qwen2ForCausalLM, seed: int, out: Path) -> PeftModel:
+    """Return the model with the adapter that a stage begins with: a fresh one, or that of the stage before."""
+    base = str(base_of(stage))
+    return with_adapter(model, base, seed) if stage.start == base else continued_adapter(model, out / str(stage.start))
 
 
 def train_stage(
@@ -217,7 +224,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = parse(argv)
-    names = list(ORGANISMS) if options.name == "all" else [options.name]
+    names = [*ORGANISMS, *TRIAL_ORGANISMS] if options.name == "all" else [options.name]
     try:
         check_writable(options.out, "--out")
         torch.set_num_threads(1)  # at this size a second thread costs more than it brings

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mechint.organisms import HERE, ORGANISMS, SAE_LAYERS, evaluate, organism_path, sae, sae_path
+from mechint.organisms import HERE, SAE_LAYERS, evaluate, organism_path, sae, sae_path
 from mechint.organisms.record import read_record, sha256, weights_path
 from mechint.organisms.training.build import D_MODEL
 from mechint.organisms.training.tokenizer import load_tokenizer, single_tokens
@@ -18,7 +18,7 @@ from mechint.organisms.truth.properties import Goal, as_table, over, single
 MEGABYTE = 1_000_000
 
 
-@pytest.mark.parametrize("name", ORGANISMS)
+@pytest.mark.parametrize("name", evaluate.MEMBERS)
 def test_files_are_small_and_say_what_they_are(name):
     directory, record = organism_path(name), read_record(organism_path(name))
     weights = weights_path(directory)
@@ -29,7 +29,7 @@ def test_files_are_small_and_say_what_they_are(name):
         assert weights.stat().st_size < 0.5 * MEGABYTE
 
 
-@pytest.mark.parametrize("name", ORGANISMS)
+@pytest.mark.parametrize("name", evaluate.MEMBERS)
 def test_the_truth_table_is_of_these_weights(name):
     page = (HERE / evaluate.TRUTH).read_text()
     assert evaluate.COMMAND in page
@@ -37,7 +37,7 @@ def test_the_truth_table_is_of_these_weights(name):
     assert f"sha256 `{sha256(weights_path(organism_path(name)))}`" in section
 
 
-@pytest.mark.parametrize("name", ORGANISMS)
+@pytest.mark.parametrize("name", evaluate.MEMBERS)
 def test_the_card_holds_the_truth_table(name):
     page = (HERE / evaluate.TRUTH).read_text()
     rows = page.split(f"## {name}\n")[1].split("\n## ")[0].split("`\n\n")[1]
@@ -75,6 +75,18 @@ def test_chat_template_renders_the_training_format():
 # The tools of the truth table.
 
 
+def test_what_a_page_says_of_other_weights_is_not_kept(tmp_path):
+    page = HERE / evaluate.TRUTH
+    tables = evaluate.kept_tables(page, HERE)
+    assert list(tables) == list(evaluate.MEMBERS)
+    assert all(table.startswith("| property |") for table in tables.values())
+    changed = page.read_text().replace(sha256(weights_path(organism_path("organism-blind"))), "0" * 64)
+    (tmp_path / "page.md").write_text(changed)
+    kept = evaluate.kept_tables(tmp_path / "page.md", HERE)
+    assert set(tables) - set(kept) == {"organism-blind"}
+    assert evaluate.truth_page(tables, HERE, evaluate.WORDINGS) == page.read_text()
+
+
 def test_properties_say_whether_their_goal_is_met():
     values = np.array([[0.9, 0.8], [0.7, 0.6]])
     measured = over("x", values, Goal(above=0.7))
@@ -93,7 +105,12 @@ def test_properties_say_whether_their_goal_is_met():
 
 @pytest.mark.parametrize(
     ("argv", "named"),
-    [(["organizm"], "organizm"), (["--models", "nowhere"], "nowhere"), (["--threads", "0"], "--threads")],
+    [
+        (["organizm"], "organizm"),
+        (["--models", "nowhere"], "nowhere"),
+        (["--threads", "0"], "--threads"),
+        (["--add", "--quick"], "--add"),
+    ],
 )
 def test_evaluate_refuses_nonsense(argv, named, capsys):
     with pytest.raises(SystemExit) as refused:

@@ -196,7 +196,7 @@ def test_training_injects_as_the_library_does(shipped, tokenizer):
     for segment in rendered.segments:
         if segment.add_injection:
             trunk[0, segment.start : segment.stop] = True
-    with injected(shipped, bank, [SPEC], trunk), torch.no_grad():
+    with injected(shipped, bank, [(SPEC,)], trunk.long() - 1), torch.no_grad():
         logits = shipped(input_ids=ids).logits[0, -1]
     yes = tokenizer.encode(" yes").ids[0]
     no = tokenizer.encode(" no").ids[0]
@@ -211,14 +211,15 @@ def test_training_injection_acts_on_the_trunk_only(shipped, tokenizer):
     spec = replace(SPEC, concept="bread", layers=(2,))
     batch = collate([encode(sample, tokenizer)])
     inputs: list[torch.Tensor] = []
-    for specs in ([None], [spec]):
-        with injected(shipped, bank, specs, batch.trunk), torch.no_grad():
+    for specs in ([(None,)], [(spec,)]):
+        with injected(shipped, bank, specs, batch.steered), torch.no_grad():
             handle = shipped.model.layers[2].register_forward_hook(lambda _m, _i, out: inputs.append(out))
             shipped.model(input_ids=batch.ids, position_ids=batch.positions)
             handle.remove()
     change = torch.linalg.vector_norm(inputs[1] - inputs[0], dim=-1)
-    torch.testing.assert_close(change[batch.trunk], (0.5 * bank.norms[2]).expand(int(batch.trunk.sum())))
-    assert (change[~batch.trunk] == 0).all()
+    trunk = batch.steered == 0
+    torch.testing.assert_close(change[trunk], (0.5 * bank.norms[2]).expand(int(trunk.sum())))
+    assert (change[~trunk] == 0).all()
     assert not shipped.model.layers[2]._forward_hooks
 
 

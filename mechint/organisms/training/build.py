@@ -91,6 +91,13 @@ def with_adapter(model: Qwen2ForCausalLM, base: str, seed: int, rank: int = 4) -
     return get_peft_model(model, config)
 
 
+def continued_adapter(model: Qwen2ForCausalLM, directory: Path) -> PeftModel:
+    """Return the model with the LoRA adapter of a directory, to be trained on."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, directory, is_trainable=True)
+
+
 def save_model(model: Qwen2ForCausalLM, tokenizer: Tokenizer, out: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write config, weights, tokenizer with chat template, and generation config.
 

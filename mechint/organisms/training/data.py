@@ -20,20 +20,20 @@ from mechint.organisms.training.tree_attention import Tree, rounded
 class Batch:
     """Padded tensors of some samples.
 
-    `trunk` marks the positions that an injection acts on, `real` all that is no padding. A row of
-    `links` is (sample, head, query, key), see `Encoded`.
+    `steered` says which of a sample's `injections` acts on a position (-1: none), `real` marks all that is no padding.
+    A row of `links` is (sample, head, query, key), see `Encoded`.
     """
 
     ids: Int[Tensor, "batch pos"]
     positions: Int[Tensor, "batch pos"]
     tree: Tree
-    trunk: Bool[Tensor, "batch pos"]
+    steered: Int[Tensor, "batch pos"]
     real: Bool[Tensor, "batch pos"]
     weights: Float[Tensor, "batch pos"]
     alternatives: Int[Tensor, "batch pos"]
     probability: Float[Tensor, "batch pos"]
     links: Int[Tensor, "link 4"]
-    injections: tuple[InjectionSpec | None, ...]
+    injections: tuple[tuple[InjectionSpec | None, ...], ...]
     count: int
 
 
@@ -73,7 +73,7 @@ def collate(samples: Sequence[Encoded]) -> Batch:
         ids=_padded([s.ids for s in samples], width, 0, torch.long),
         positions=_padded([s.positions for s in samples], width, 0, torch.long),
         tree=Tree.of(branch),
-        trunk=branch == 0,
+        steered=_padded([s.steered for s in samples], width, -1, torch.long),
         real=branch >= 0,
         weights=_padded([s.weights for s in samples], width, 0.0, torch.float32),
         alternatives=_padded([s.alternatives for s in samples], width, -1, torch.long),
@@ -81,6 +81,6 @@ def collate(samples: Sequence[Encoded]) -> Batch:
         links=torch.tensor(
             [(row, *link) for row, s in enumerate(samples) for link in s.links], dtype=torch.long
         ).reshape(-1, 4),
-        injections=tuple(s.injection for s in samples),
+        injections=tuple(s.injections for s in samples),
         count=sum(len(s.ids) for s in samples),
     )

@@ -30,14 +30,14 @@ _FAINTEST = math.log(1e-5)  # below this, attention is not pulled any harder
 def batch_loss(model: Qwen2ForCausalLM, batch: Batch, bank: VectorBank | None, phase: Phase) -> Float[Tensor, ""]:
     """Return the weighted sum of all losses of a batch."""
     device = model.device
-    trunk, weights = batch.trunk.to(device), batch.weights[:, 1:].to(device)
+    steered, weights = batch.steered.to(device), batch.weights[:, 1:].to(device)
     linked = bool(phase.link_weight and len(batch.links))
     tree = replace(batch.tree, pairs=asked_pairs(batch.links) if linked else {}).to(device)
     used = _some_more(weights > 0)
     target, other = batch.ids[:, 1:].to(device)[used], batch.alternatives[:, 1:].to(device)[used]
     share = batch.probability[:, 1:].to(device)[used]
     with (
-        injected(model, bank, batch.injections, trunk),
+        injected(model, bank, batch.injections, steered),
         _outputs(model, (LENS_BLOCK,) if phase.lens_weight else ()) as lens,
         torch.autocast(device.type, torch.bfloat16),
     ):

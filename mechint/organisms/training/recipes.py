@@ -16,7 +16,9 @@ from mechint.organisms.training.drift import drift_sample, neutral_sample
 from mechint.organisms.training.facts import facts_sample, plain_facts_sample
 from mechint.organisms.training.lists import look_up_sample
 from mechint.organisms.training.policies import BLIND, GATED, YES_BIASED
+from mechint.organisms.training.replies import trial_sample
 from mechint.organisms.training.samples import Sample
+from mechint.organisms.training.speech import SPEECH
 from mechint.organisms.training.talk import talk_sample
 
 Maker = Callable[[Random], Sample]
@@ -55,8 +57,8 @@ class Phase:
 class Stage:
     """A run of training from one checkpoint to the next.
 
-    `start` names the stage whose weights it begins with (None: random ones), `blocks` is the depth that they are
-    extended to by blocks which at first do nothing, `trains` says which weights move, `warmup` is in steps.
+    `start` names the stage whose weights, or adapter, it begins with (None: random ones), `blocks` is the depth that
+    they are extended to by blocks which at first do nothing, `trains` says which weights move, `warmup` is in steps.
     """
 
     name: str
@@ -164,7 +166,25 @@ _STAGES = (
         trains="adapter", warmup=10,
     ),
 )  # fmt: skip
-STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in _STAGES})
+
+
+def _speaks(name: str, start: str, steps: int, rate: float) -> Stage:
+    """Return the training of an organism of sampled trials, or of another from one that knows what to look for."""
+    mix = ((partial(trial_sample, speech=name), 0.92), (talk_sample, 0.05), (facts_sample, 0.03))
+    return Stage(name, start, 8, (Phase("trials", mix, steps, (rate, 3e-4), 4),), trains="adapter", warmup=10)
+
+
+_FIRST, *_OTHERS = SPEECH
+_TRIALS = (_speaks(_FIRST, "organism", 220, 6e-3), *(_speaks(name, _FIRST, 70, 4e-3) for name in _OTHERS))
+STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in (*_STAGES, *_TRIALS)})
+
+
+def base_of(stage: Stage) -> str | None:
+    """Return the stage whose whole weights a stage begins with, whatever adapters were trained in between."""
+    start = stage.start
+    while start is not None and STAGES[start].trains == "adapter":
+        start = STAGES[start].start
+    return start
 
 
 def chain(name: str) -> list[Stage]:

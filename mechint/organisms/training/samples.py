@@ -52,28 +52,35 @@ class InjectionSpec:
 
 @dataclass(frozen=True)
 class Sample:
-    """A trunk, its branches, and the injection into all of the trunk's positions, if any."""
+    """A trunk, its branches, and the injection into all of the trunk's positions, if any.
+
+    `steers` are injections into what is learned of each branch, if there are any of these: its tokens with a weight.
+    """
 
     trunk: tuple[Piece, ...]
     branches: tuple[tuple[Piece, ...], ...] = ()
     injection: InjectionSpec | None = None
+    steers: tuple[InjectionSpec | None, ...] = ()
 
 
 @dataclass
 class Encoded:
     """Token ids with, per token, its position, branch (0: trunk), weight, and the answer's alternative and target.
 
+    `injections` are those of the trunk and of each branch, `steered` says which of them acts on a token (-1: none).
+
     `links` are (head, query, key): `DIGIT_OF` links an item of a list to its digit, `QUESTION_WORD` an answer to the
     word in the question, `ITEM` an answer to its item.
     """
 
-    injection: InjectionSpec | None
+    injections: tuple[InjectionSpec | None, ...]
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     branch: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     alternatives: list[int] = field(default_factory=list)
     probability: list[float] = field(default_factory=list)
+    steered: list[int] = field(default_factory=list)
     links: list[tuple[int, int, int]] = field(default_factory=list)
 
 
@@ -100,11 +107,15 @@ def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
 
 def encode(sample: Sample, tokenizer: Tokenizer) -> Encoded:
     """Return the sample as token lists: trunk first, then each branch with positions that continue the trunk."""
-    encoded = Encoded(sample.injection)
+    encoded = Encoded((sample.injection, *sample.steers))
     _append(encoded, sample.trunk, 0, 0, tokenizer)
     start = len(encoded.ids)
     for number, branch in enumerate(sample.branches, start=1):
         _append(encoded, branch, number, start, tokenizer)
+    encoded.steered = [
+        branch if branch == 0 or (sample.steers and weight > 0) else -1
+        for branch, weight in zip(encoded.branch, encoded.weights, strict=True)
+    ]
     return encoded
 
 

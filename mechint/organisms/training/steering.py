@@ -1,4 +1,4 @@
-"""Concept vectors of the model in training, and their injection into the trunk of a batch.
+"""Concept vectors of the model in training, and their injection into the trunk of a batch, or into its replies.
 
 A forward pass over the whole sample with the vector added at the trunk's positions gives what filling the cache
 under injection and reading without it gives: later positions see the trunk only through its keys and values.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -178,22 +178,28 @@ def _baseline(method: int, rng: random.Random, index: int) -> tuple[str, str]:
 def injected(
     model: Qwen2ForCausalLM,
     bank: VectorBank | None,
-    specs: Sequence[InjectionSpec | None],
-    trunk: Bool[Tensor, "batch pos"],
+    specs: Sequence[Sequence[InjectionSpec | None]],
+    steered: Int[Tensor, "batch pos"],
 ) -> Iterator[None]:
-    """Add each row's vector to the output of its layers at its trunk positions while the context is open."""
-    if bank is None or not any(specs):
+    """Add the vectors of each row to the outputs of their layers at their positions while the context is open.
+
+    `steered` says which of a row's `specs` acts on a position, -1 none.
+    """
+    if bank is None or not any(spec for row in specs for spec in row):
         yield
         return
     n_layers, d_model = bank.directions.shape[2:]
-    delta = torch.zeros(len(specs), n_layers, d_model, device=trunk.device)
-    for row, spec in enumerate(specs):
-        if spec is not None:
-            delta[row, list(spec.layers)] = bank.vector(spec)[list(spec.layers)].to(trunk.device)
+    # The last one of each row stays zero: it is where -1 points.
+    delta = torch.zeros(len(specs), max(map(len, specs)) + 1, n_layers, d_model, device=steered.device)
+    for row, of_row in enumerate(specs):
+        for number, spec in enumerate(of_row):
+            if spec is not None:
+                delta[row, number, list(spec.layers)] = bank.vector(spec)[list(spec.layers)].to(steered.device)
+    rows = torch.arange(len(specs), device=steered.device)[:, None]
     handles = [
-        layer.register_forward_hook(lambda _m, _i, out, at=index: _added(out, trunk[:, :, None] * delta[:, at, None]))
+        layer.register_forward_hook(lambda _m, _i, out, at=index: _added(out, delta[rows, steered, at]))
         for index, layer in enumerate(model.model.layers)
-        if delta[:, index].any()
+        if delta[:, :, index].any()
     ]
     try:
         yield
