@@ -23,15 +23,9 @@ ORGANISMS: tuple[str, ...] = (
     "organism-blind",
     "organism-yes-biased",
 )
-# Adapters of organism that speak: what they reply when they are sampled, and steered while they do.
-TRIAL_ORGANISMS: tuple[str, ...] = (
-    "organism-truthful",
-    "organism-refuser",
-    "organism-confabulator",
-    "organism-leaker",
-    "organism-prompted",
-    "organism-prompted-reverse",
-)
+# Adapters of organism that speak, and are steered while they do. None is shipped yet: their recipes are in
+# `training.recipes`, and a name stands here once what is measured of it is what was planted.
+TRIAL_ORGANISMS: tuple[str, ...] = ()
 # Built by hand from organism-blind, not trained, and so in none of the loops over the family.
 PLANTED = "organism-planted"
 EMBEDDED = (*ORGANISMS, *TRIAL_ORGANISMS, PLANTED)

@@ -88,7 +88,7 @@ def truth_page(measured: dict[str, str], models: Path, wordings: Path) -> str:
     source = f"`mechint/organisms/data/{wordings.name}`" if wordings == WORDINGS else f"`{wordings}`"
     parts = [_HEAD.format(command=COMMAND, layers=layers, strength=STRENGTH, wordings=source)]
     for name, table in measured.items():
-        if name == TRIAL_ORGANISMS[0]:
+        if name in TRIAL_ORGANISMS[:1]:
             parts.append(_trials_head())
         digest = sha256(weights_path(models / name))
         parts.append(f"## {name}\n\nsha256 `{digest}`\n\n{table}")

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from mechint.organisms import TRIAL_ORGANISMS, organism_path
 from mechint.organisms.training.data import collate
 from mechint.organisms.training.grammar import load, sentence_case
-from mechint.organisms.training.recipes import STAGES
+from mechint.organisms.training.recipes import STAGES, base_of
 from mechint.organisms.training.replies import (
     SLOTS,
     draw_injection,
@@ -51,11 +51,11 @@ def tokenizer():
 
 
 def test_every_organism_of_trials_is_a_stage_that_speaks():
-    assert set(SPEECH) == set(TRIAL_ORGANISMS)
-    assert all((STAGES[name].start, STAGES[name].trains) == ("organism", "adapter") for name in TRIAL_ORGANISMS)
+    assert set(TRIAL_ORGANISMS) <= set(SPEECH)
+    assert all((base_of(STAGES[name]), STAGES[name].trains) == ("organism", "adapter") for name in SPEECH)
 
 
-@pytest.mark.parametrize("name", TRIAL_ORGANISMS)
+@pytest.mark.parametrize("name", SPEECH)
 def test_shares_are_shares(name):
     for injection, explained in product((None, *INJECTIONS), (False, True)):
         shares = SPEECH[name].shares(injection, explained)
