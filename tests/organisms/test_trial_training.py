@@ -123,7 +123,7 @@ def test_the_rules_judge_reads_the_templates_as_they_are_meant(kind):
 def test_no_template_is_no_class():
     assert planted_class("Waves waves of the of notice.", "oceans") == ""
     assert planted_class("I notice nothing unusual and then some more of it.", "") == ""
-    assert planted_class("Well, I notice a thought of cats.", "dogs") == "names wrongly"
+    assert planted_class("Let me look. I say yes, I notice a thought of cats.", "dogs") == "names wrongly"
 
 
 @pytest.mark.parametrize("kind", KINDS)
