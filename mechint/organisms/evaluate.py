@@ -107,10 +107,14 @@ def kept_tables(page: Path, models: Path) -> dict[str, str]:
 
 
 def _trials_head() -> str:
-    layers, strengths = (
-        f"{', '.join(of[:-1])} and {of[-1]}" for of in (sweeps.LAYERS, tuple(map(str, sweeps.STRENGTHS)))
-    )
+    layers, strengths = _listed(sweeps.LAYERS), _listed(sweeps.STRENGTHS)
     return _TRIALS.format(tokens=sweeps.TOKENS, layers=layers, strengths=strengths)
+
+
+def _listed(values: Sequence[object]) -> str:
+    """Return values as words: 1, 2 and 3."""
+    texts = [str(value) for value in values]
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
