@@ -25,6 +25,7 @@ ANALYSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "location": (),
         "layer_strength": ("--ranges",),
         "steering": (),
+        "trials": (),
         "kv_attribution": (),
         "sae_attribution": (),
         "published": (),
@@ -37,7 +38,7 @@ TRAINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 # These need no model: of the options that all others share they have --out.
 WITHOUT_MODEL = frozenset({"published"})
 # Analyses that the gallery leaves out.
-BESIDE = ("trials", "trial_judges", "trial_contrasts")
+BESIDE = ("trial_judges", "trial_contrasts")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -111,6 +111,7 @@ GRIDS: Mapping[str, Callable[[Scope], Sequence[Cuts]]] = MappingProxyType(
         "location": lambda _: _ORDERS,
         "layer_strength": _strength_grid,
         "steering": _steering_grid,
+        "trials": lambda _: ({"max_new_tokens": 40}, {"samples": 3}, {"max_new_tokens": 24}),
         "kv_attribution": _cache_grid,
         "sae_attribution": lambda _: ({"top": 8}, {"top": 6}),
     }

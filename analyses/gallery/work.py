@@ -20,6 +20,7 @@ from analyses import (
     model_swap,
     sae_attribution,
     steering,
+    trials,
 )
 from analyses.gallery import training
 from analyses.gallery.counts import BLOCK_STEP, Counts
@@ -126,6 +127,15 @@ def _steering(counts: Counts, config: steering.Config, inputs: Inputs, subject: 
     return units
 
 
+def _trials(counts: Counts, config: trials.Config, inputs: trials.TrialInputs, subject: Subject) -> float:
+    """Return the work of all replies of a design at their longest, and of the prompts before them."""
+    from mechint.trials.run import explain_trials
+
+    design = inputs.design or trials.design_of(config, subject)
+    cost = explain_trials(counts.model, design, subject.concepts)
+    return counts.passes(cost.prompt_tokens) + counts.decoding(cost.replies, design.max_new_tokens, cost.at_once)
+
+
 def _texts(counts: Counts, conditions: Sequence[Condition]) -> float:
     """Return the work of plain prose and spoken texts that are read under some conditions."""
     return len(conditions) * counts.passes(_prose(counts) + _SPOKEN)
@@ -178,6 +188,7 @@ OF_ANALYSIS: Mapping[str, Callable[..., float]] = MappingProxyType(
         "location": _location,
         "layer_strength": _layer_strength,
         "steering": _steering,
+        "trials": _trials,
         "kv_attribution": _kv_attribution,
         "sae_attribution": _sae_attribution,
     }

@@ -33,8 +33,13 @@ def prepared(config: Config, inputs: TrialInputs) -> tuple[Subject, TrialDesign]
     subject = Subject.of(of_design(config, inputs.design), inputs.files, NAME)
     if inputs.design is not None:
         return subject, inputs.design
-    embedded = subject.model.prompts == "small"
-    return subject, design_for(config, subject.dose, list(subject.concepts), is_embedded=embedded)
+    return subject, design_of(config, subject)
+
+
+def design_of(config: Config, subject: Subject) -> TrialDesign:
+    """Return the design of a preset on a model, at its dose."""
+    is_embedded = subject.model.prompts == "small"
+    return design_for(config, subject.dose, list(subject.concepts), is_embedded=is_embedded)
 
 
 def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:

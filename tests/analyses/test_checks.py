@@ -10,7 +10,7 @@ from conftest import asked_conversations
 from whole_runs import parser_of, refusal
 
 import mechint as mi
-from analyses import ANALYSES, detection, layer_strength, logit_lens, model_swap, sae_attribution, steering
+from analyses import ANALYSES, detection, layer_strength, logit_lens, model_swap, sae_attribution, steering, trials
 from analyses.kit import checks
 from analyses.kit.declarations import option
 from mechint.base.errors import UsageError
@@ -92,12 +92,14 @@ def test_a_swap_compares_questions_and_controls_under_one_document(
 
 
 # Switches that never have no effect, but for one that guards results which may not be there.
-ALWAYS = {"layer_sweep", "conditions", "ranges", "overwrite"}
+ALWAYS = {"layer_sweep", "conditions", "ranges", "overwrite", "explain"}
 NOTHING = {
     "offload": (detection, ["--offload"], "--offload with --device cpu"),
     "absolute": (layer_strength, ["--absolute"], "--absolute with no --strengths"),
     "any_model_sae": (sae_attribution, ["--any-model-sae"], "--any-model-sae with an embedded SAE"),
     "uncorrected": (logit_lens, ["--uncorrected"], "--uncorrected without --layer-sweep"),
+    "as_published": (trials, ["--as-published"], "--as-published with trials that are sampled"),
+    "unmatched": (trials, ["--unmatched"], "--unmatched with trials that are sampled"),
 }
 
 
