@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {"changelog.md": "CHANGELOG.md", "truth.md": "mechint/organisms/TRUTH.md"}
 # Figures that no analysis draws: their folder, what they show, and the command.
 OTHER_FIGURES = {"saes": ("How good are the embedded autoencoders?", "python -m mechint.organisms.sae")}
+# The gallery of the embedded models, and that of a real one in a folder of it, whose overview has its commands.
+FIGURES, REAL = Path("figures"), Path("figures/smollm2")
 
 _NAME = re.compile(r"^::: mi\.(\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"^<!-- include: (\w+) -->$", re.MULTILINE)
@@ -40,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add pictures of the gallery and pages from elsewhere."""
     for name, source in ELSEWHERE.items():
         files.append(File.generated(config, name, abs_src_path=str(ROOT / source)))
-    for picture in pictures():
+    for picture in (*pictures(), *pictures(REAL)):
         files.append(File.generated(config, picture, abs_src_path=str(ROOT / picture)))
     return files
 
@@ -61,9 +63,9 @@ def homes() -> dict[str, str]:
     return {alias.name: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
 
 
-def pictures() -> list[str]:
-    """Return the committed pictures of all figures, by analysis in the order in which they are listed."""
-    folders = [ROOT / "figures" / name for name in (*ANALYSES, *OTHER_FIGURES)]
+def pictures(gallery: Path = FIGURES) -> list[str]:
+    """Return the committed pictures of a gallery, by analysis in the order in which they are listed."""
+    folders = [ROOT / gallery / name for name in (*ANALYSES, *OTHER_FIGURES)]
     return [path.relative_to(ROOT).as_posix() for folder in folders for path in sorted(folder.glob("*.png"))]
 
 
@@ -87,6 +89,12 @@ def _gallery() -> Iterator[str]:
             finding, details = _caption(ROOT / picture)
             shown = f"[![{finding}]({picture}){{ loading=lazy }}]({picture})"
             yield f"**{finding}**\n\n{shown}\n\n<small>{details}</small>\n"
+
+
+def _real_gallery() -> Iterator[str]:
+    """Yield the overview of the real model's gallery without its heading, with pictures as the site has them."""
+    overview = (ROOT / REAL / "README.md").read_text(encoding="utf-8")
+    yield re.sub(r"\]\((?=\w+/)", f"]({REAL.as_posix()}/", overview.partition("\n\n")[2])
 
 
 def _command(name: str) -> str:
@@ -185,6 +193,7 @@ def _recipes() -> Iterator[str]:
 
 INCLUDES: Mapping[str, Callable[[], Iterator[str]]] = {
     "gallery": _gallery,
+    "real_gallery": _real_gallery,
     "common_options": _common,
     "analyses": _own,
     "gallery_options": _gallery_options,

@@ -60,7 +60,7 @@ def groups(rows: pd.DataFrame, caption: str) -> go.Figure:
         Panel("entropy_shift", "Do they become less certain?", "shift of the next token's entropy, nats"),
     ]
     summary = _summary(moved, [panel.key for panel in panels])
-    by_question = pd.concat([_questions(moved, panel.key) for panel in panels], ignore_index=True)
+    by_question = pd.concat([_questions(moved, panel.key, summary) for panel in panels], ignore_index=True)
     return draw.dots(
         _spelled(summary),
         _spelled(by_question),
@@ -80,13 +80,15 @@ def _summary(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _questions(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+def _questions(rows: pd.DataFrame, column: str, summary: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of every question over vectors and formats, named where it is an outlier of its group."""
     values = stats.strict_means(rows.astype({"row": str}), ["row", "series", "question"], column).reset_index(
         name="value"
     )
     values = values[values["row"] != "introspection"].rename(columns={"question": "unit"}).assign(panel=column)
-    room = float(values["value"].max() - values["value"].min())
+    intervals = summary.loc[summary["panel"] == column, ["low", "high"]]
+    seen = pd.concat([values["value"], intervals["low"], intervals["high"]])
+    room = float(seen.max() - seen.min())
     concepts = values[values["series"] == "injected"]
     named = concepts[concepts.groupby("row", sort=False)["value"].transform(_outlying, visible=_VISIBLE * room)]
     return values.assign(label=named["unit"].str.slice(0, _SHOWN_LETTERS)).fillna({"label": ""})

@@ -123,23 +123,31 @@ def _traces(
     first: bool,
 ) -> list[go.Scatter]:
     traces = [_arrows(panel, pair, summary, place) for pair in panel.pairs]
+    seen = pd.concat([summary[name] for name in ("mean", "low", "high")] + [units["value"]])
+    ends = float(seen.min()), float(seen.max())
     for name, style in series.items():
         small = units[units["series"] == name]
         large = summary[summary["series"] == name]
         if len(small):
-            traces.append(_small(panel, small, place, style))
+            traces.append(_small(panel, small, place, style, ends))
         # A series that this panel has not still stands in the legend, which the first panel writes.
         traces.append(_large(panel, large, place, style, legend=first))
     return traces
 
 
-def _small(panel: Panel, rows: pd.DataFrame, place: Mapping[tuple[str, str], float], style: Series) -> go.Scatter:
+def _small(
+    panel: Panel,
+    rows: pd.DataFrame,
+    place: Mapping[tuple[str, str], float],
+    style: Series,
+    ends: tuple[float, float],
+) -> go.Scatter:
     return go.Scatter(
         x=_on_axis(panel, rows["value"]),
         y=[place[key] for key in zip(rows["row"], rows["series"], strict=True)],
         mode="markers+text" if "label" in rows else "markers",
         text=rows.get("label"),
-        textposition=("middle " + _sides(rows)).to_list(),
+        textposition=_positions(rows, *ends),
         cliponaxis=False,
         textfont={"size": 10, "color": "#555555"},
         marker={"color": rgba(style.color, 0.35), "size": 5, "symbol": style.symbol},
@@ -150,11 +158,16 @@ def _small(panel: Panel, rows: pd.DataFrame, place: Mapping[tuple[str, str], flo
     )
 
 
-def _sides(rows: pd.DataFrame) -> pd.Series:
-    """Return where text stands: as asked for, else on the left of values on whose right it would leave the panel."""
-    values = rows["value"]
-    far = values > (values.max() + values.min()) / 2 + 0.2 * (values.max() - values.min())
-    return rows["side"] if "side" in rows else far.map({True: "left", False: "right"})
+def _positions(rows: pd.DataFrame, low: float, high: float) -> list[str]:
+    """Return where texts stand: beside their value as asked for, else above it, where no interval strikes them through.
+
+    Then they are on the left of values on whose right they would leave the panel, which shows what is from `low` to
+    `high`.
+    """
+    if "side" in rows:
+        return [f"middle {side}" for side in rows["side"]]
+    far = (high + low) / 2 + 0.2 * (high - low)
+    return ["top left" if value > far else "top right" for value in rows["value"]]
 
 
 def _large(

@@ -17,6 +17,7 @@ from mechint.figures.units import with_units
 from mechint.stats.intervals import Interval
 
 _ROW, _GAP, _SMALL = 34, 60, 270  # pixels: a row of numbers, between lines of panels, a panel without numbers
+_BAR = 150  # of a colour bar with its title, below which its ticks would stand on each other
 _NUMBERS = 30  # columns of a line of panels, up to which cells have room for their number
 _TICKS = 36  # columns of a line of panels that have room for their name
 _SIGNS = 20  # rows or columns up to which cells have room for a sign
@@ -90,7 +91,8 @@ def heatmap(
     per_line = min(per_line, len(panels))
     n_lines = -(-len(panels) // per_line)
     numbered = numbers and len(columns) * per_line <= _NUMBERS
-    height = n_lines * ((_ROW * len(rows) if numbered else _SMALL) + _GAP)
+    named = {"": scales} if isinstance(scales, Scale) else scales
+    height = max(n_lines * ((_ROW * len(rows) if numbered else _SMALL) + _GAP), _BAR * len(named))
     figure = make_subplots(
         rows=n_lines,
         cols=per_line,
@@ -100,7 +102,6 @@ def heatmap(
         vertical_spacing=_GAP / height,
         subplot_titles=[f"<b>{panel.title}</b>" for panel in panels],
     )
-    named = {"": scales} if isinstance(scales, Scale) else scales
     of = {name: [panel for panel in panels if panel.scale == name] for name in named}
     reaching = {name: scale.reaching(of[name]) for name, scale in named.items()}
     axes = {name: f"coloraxis{number + 1 if number else ''}" for number, name in enumerate(named)}

@@ -138,3 +138,12 @@ def test_few_units_are_told(units: int, told: bool) -> None:
     values = np.random.default_rng(0).normal(size=(3, 4, units))
     words = subtitle(drawn(HeatPanel("a", intervals.mean_interval(values)), subtitle="All of them"))
     assert (f"All of them. Few units ({units}): below six" in words) is told
+
+
+def test_a_low_figure_is_high_enough_for_the_bars_of_its_scales() -> None:
+    """Three rows of a real model's windows left two bars ten pixels high."""
+    scales = {"shift": SHIFT, "loss": Scale("loss", 0.0, 1.0)}
+    figure = drawn(panel("one", (0.5,), scale="shift"), panel("two", (0.2,), scale="loss"), scales=scales)
+    margins = figure.layout.margin
+    bars = figure.layout.coloraxis.colorbar, figure.layout.coloraxis2.colorbar
+    assert all(bar.len * (figure.layout.height - margins.t - margins.b) > 100 for bar in bars)
