@@ -81,15 +81,21 @@ def _title(panel: str) -> str:
 
 
 def _finding(curves: pd.DataFrame, label: str) -> str:
-    """Say in which panels the answer moves most and least at the output, the one layer that nobody chose."""
-    last = curves[curves["layer"] == max(curves["layer"], key=layer_position)]
-    means = last.set_index(["panel", "series"])["mean"]
+    """Say in which panels the answer moves most and least at the output, the one layer that nobody chose.
+
+    It moves for certain where the clean answer is outside of the interval of the other.
+    """
+    last = curves[curves["layer"] == max(curves["layer"], key=layer_position)].set_index(["panel", "series"])
     ends = {
-        panel: (means[panel, "clean"], means[panel, panel if panel in _LOOKS else "injected"])
-        for panel in dict.fromkeys(last["panel"])
+        panel: (last.loc[(panel, "clean"), "mean"], last.loc[(panel, panel if panel in _LOOKS else "injected")])
+        for panel in dict.fromkeys(last.index.get_level_values("panel"))
     }
-    order = sorted(ends, key=lambda panel: ends[panel][1] - ends[panel][0])
-    moves = [f"{_SHORT.get(panel, panel)} ({plain(ends[panel][0])} → {plain(ends[panel][1])})" for panel in order]
+    order = sorted(ends, key=lambda panel: ends[panel][1]["mean"] - ends[panel][0])
+    moves = [
+        f"{_SHORT.get(panel, panel)} ({plain(ends[panel][0])} → {plain(ends[panel][1]['mean'])})" for panel in order
+    ]
+    if all(moved["low"] <= clean <= moved["high"] for clean, moved in ends.values()):
+        return f"At the output, {label} moves under no condition for certain; furthest with: {moves[-1]} and {moves[0]}"
     return f"At the output, {label} moves most with: {moves[-1]}; least with: {moves[0]}"
 
 

@@ -15,6 +15,7 @@ from mechint import figures as draw
 from mechint import stats
 from mechint.figures import HeatPanel, Panel, Scale
 from mechint.figures.style import CONTROL_GROUPS, INK, METRICS, MINUS, SERIES, layer_position
+from mechint.figures.words import bounded
 from mechint.stats.bands import Marks
 
 if TYPE_CHECKING:
@@ -110,19 +111,28 @@ def _within(metric: str) -> dict[str, tuple[float, float]]:
 
 
 def _finding(curves: pd.DataFrame, metric: str) -> str:
-    """Say what happened at the output, the one layer that nobody chose."""
+    """Say what happened at the output, the one layer that nobody chose; a shift that may be none is called so."""
     last = max(curves["layer"], key=layer_position)
     output = curves[curves["layer"] == last].set_index(["panel", "series"])
     clean = output.loc[("question", "clean"), "mean"]
     injected = output.loc[("question", "injected"), "mean"]
-    parts = [f"At the output, an injected concept moves {METRICS[metric]} from {_number(clean)} to {_number(injected)}"]
+    shift, low, high = output.loc[("shift", "injected"), ["mean", "low", "high"]]
+    label = METRICS[metric]
+    if low <= 0 <= high:
+        ends = bounded(shift, low, high, _signed)
+        parts = [f"At the output, injected concepts do not move {label} for certain: {ends} from {_number(clean)}"]
+    else:
+        parts = [f"At the output, an injected concept moves {label} from {_number(clean)} to {_number(injected)}"]
     shifts = {series: mean for (panel, series), mean in output["mean"].items() if panel == "shift"}
     if "random" in shifts:
-        parts.append(f"a random vector shifts it by {_number(shifts['random'], sign='+')}")
+        parts.append(f"a random vector shifts it by {_signed(shifts['random'])}")
     if controls := [shifts[group] for group in CONTROL_GROUPS if group in shifts]:
-        largest = _number(max(controls, key=abs), sign="+")
-        parts.append(f"control questions shift by at most {largest} (group mean)")
+        parts.append(f"control questions shift by at most {_signed(max(controls, key=abs))} (group mean)")
     return "; ".join(parts)
+
+
+def _signed(value: float) -> str:
+    return _number(value, sign="+")
 
 
 def _number(value: float, sign: str = "") -> str:
@@ -201,7 +211,7 @@ def sweep_figure(rows: pd.DataFrame, sweep: str, config: Config, dose: Dose, mod
         title=f"Injecting at {placement}: where must a concept enter, and where can it be read?",
         subtitle=f"{model}, {wording}; {dose}; {_counts(rows)}; units are concepts (random: vectors). "
         f"{draw.sign_words(spans, layers)}: cells whose {marks.caption}, and whose shift is at least 2% of the scale. "
-        "Left of the staircase the injection cannot act on the answer.",
+        f"Left of the staircase the injection cannot act on the answer. {draw.line_words(spans, layers)}".rstrip(),
     )
     # There the readout layer is at or below the first injected one: the shift is zero by construction.
     x = [parse_layers(text)[0] + 0.5 for text in spans for _ in range(2)]

@@ -9,7 +9,7 @@ from mechint.figures.dots import dots, mark_rows
 from mechint.figures.feature_bars import feature_bars
 from mechint.figures.feature_text import Speaker, TextFeature, feature_text
 from mechint.figures.files import save, save_all
-from mechint.figures.heatmaps import HeatPanel, Scale, frame, hatch, heatmap, sign_words
+from mechint.figures.heatmaps import HeatPanel, Scale, frame, hatch, heatmap, line_words, sign_words
 from mechint.figures.hits import hits_and_alarms
 from mechint.figures.markup import literal
 from mechint.figures.panels import Panel
@@ -43,6 +43,7 @@ __all__ = [
     "hatch",
     "heatmap",
     "hits_and_alarms",
+    "line_words",
     "literal",
     "mark_rows",
     "plane",

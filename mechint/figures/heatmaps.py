@@ -152,6 +152,11 @@ def sign_words(rows: Sequence[str], columns: Sequence[str]) -> str:
     return "Dots (above zero) and dashes (below)" if _is_dense(len(rows), len(columns)) else f"+ and {MINUS}"
 
 
+def line_words(rows: Sequence[str], columns: Sequence[str]) -> str:
+    """Return what the lines between the cells of a heatmap are; "" where cells are so large that there are none."""
+    return "Lines: quarters of the scale, dotted below zero." if _is_dense(len(rows), len(columns)) else ""
+
+
 def _is_dense(*shape: int) -> bool:
     return max(shape) > _SIGNS
 
