@@ -70,11 +70,11 @@ def test_units_are_small_dots_of_their_series_in_its_row() -> None:
     assert (small.marker.symbol, small.xaxis) == (injected.marker.symbol, injected.xaxis)
 
 
-def test_labels_stand_beside_their_dots_and_do_not_leave_the_panel() -> None:
-    labelled = UNITS.assign(label=["cats", ""])
+def test_labels_stand_above_intervals_and_do_not_leave_the_panel() -> None:
+    labelled = UNITS.assign(label=["cats", ""], value=[-1.0, 3.5])
     (small,) = (trace for trace in drawn(units=labelled).data if trace.marker.size == 5)
     assert list(small.text) == ["cats", ""]
-    assert list(small.textposition) == ["middle right", "middle left"]
+    assert list(small.textposition) == ["top right", "top left"]
     (asked,) = (trace for trace in drawn(units=labelled.assign(side="left")).data if trace.marker.size == 5)
     assert set(asked.textposition) == {"middle left"}
 
