@@ -106,16 +106,17 @@ def _spelled(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups_finding(summary: pd.DataFrame) -> str:
-    shift = summary[(summary["panel"] == "logit_diff_shift") & (summary["series"] == "injected")].set_index("row")[
-        "mean"
-    ]
+    """Say how far answers move, with intervals: a shift that may be none shows by them."""
+    is_shift = (summary["panel"] == "logit_diff_shift") & (summary["series"] == "injected")
+    shift = summary[is_shift].set_index("row")[["mean", "low", "high"]]
     controls = shift.drop("introspection", errors="ignore")
-    worst = controls.abs().idxmax()
+    furthest = controls["mean"].abs().idxmax()
+    most = f"{bounded(*controls.loc[furthest])} at most ({_ROW_LABELS[furthest]})"
     if "introspection" not in shift.index:
-        return f"Control questions move by {signed(controls[worst])} at most ({_ROW_LABELS[worst]})"
+        return f"Control questions move by {most}"
     return (
-        f"An injected concept moves the introspection answer by {signed(shift['introspection'])}, control answers by "
-        f"{signed(controls[worst])} at most ({_ROW_LABELS[worst]})"
+        f"An injected concept moves the introspection answer by {bounded(*shift.loc['introspection'])}, "
+        f"control answers by {most}"
     )
 
 
