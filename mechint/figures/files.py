@@ -114,7 +114,9 @@ def _refuse(reason: str, advice: str, *, required: bool) -> None:
 
 
 def _compact(picture: bytes) -> bytes:
-    """Return a png with a palette, a third of the size; as it is where that could be seen, and without Pillow.
+    """Return a png with a palette, a third of the size; where that could be seen only without its transparency.
+
+    Without Pillow it is returned as it is.
 
     The palette begins with the commonest colours of flat areas, exactly: pale neighbours on a colour scale show any
     other tint. What is left of it is for the edges of letters and lines, of which a shade is not seen.
@@ -123,8 +125,9 @@ def _compact(picture: bytes) -> bytes:
         from PIL import Image
     except ImportError:
         return picture
-    with Image.open(io.BytesIO(picture)) as image:
-        pixels = np.asarray(image.convert("RGB"))
+    with Image.open(io.BytesIO(picture)) as drawn:
+        opaque = drawn.convert("RGB")
+    pixels = np.asarray(opaque)
     codes = _codes(pixels)
     flat = _is_flat(codes)
     palette = _palette(pixels, codes[flat])
@@ -135,12 +138,11 @@ def _compact(picture: bytes) -> bytes:
     # What holds of each colour is looked up by its code: sorting millions of pixels takes seconds.
     change_of, entry_of = np.zeros(_CODES, dtype=np.uint8), np.zeros(_CODES, dtype=np.uint8)
     change_of[present], entry_of[present] = change, nearest
-    if change.max() > _UNSEEN_EDGE or change_of[codes[flat]].max(initial=0) > _UNSEEN_FLAT:
-        return picture
-    few = Image.fromarray(entry_of[codes])
-    few.putpalette(palette.ravel().tolist())
+    image = Image.fromarray(entry_of[codes])
+    image.putpalette(palette.ravel().tolist())
+    is_seen = change.max() > _UNSEEN_EDGE or change_of[codes[flat]].max(initial=0) > _UNSEEN_FLAT
     packed = io.BytesIO()
-    few.save(packed, "PNG", optimize=True)
+    (opaque if is_seen else image).save(packed, "PNG", optimize=True)
     return packed.getvalue()
 
 

@@ -102,11 +102,17 @@ def test_flat_areas_of_packed_pngs_keep_their_colours_exactly(tmp_path: Path) ->
         np.testing.assert_array_equal(np.asarray(read.convert("RGB"))[:, :480], picture[:, :480])
 
 
-def test_pngs_with_too_many_colours_stay_as_they_are(tmp_path: Path) -> None:
+def test_pngs_with_too_many_colours_lose_their_transparency_alone(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image", reason="packing needs Pillow")
     picture = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
-    image.fromarray(picture).save(tmp_path / "whole.png")
-    assert _compact((tmp_path / "whole.png").read_bytes()) == (tmp_path / "whole.png").read_bytes()
+    opaque = np.concatenate([picture, np.full((60, 60, 1), 255, dtype=np.uint8)], -1)
+    image.fromarray(opaque).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    packed = _compact(whole)
+    (tmp_path / "packed.png").write_bytes(packed)
+    with image.open(tmp_path / "packed.png") as read:
+        np.testing.assert_array_equal(np.asarray(read.convert("RGB")), picture)
+    assert len(packed) < len(whole)
 
 
 def _no_browser(*_: object, **__: object) -> None:
