@@ -131,7 +131,7 @@ def _trials(counts: Counts, config: trials.Config, inputs: trials.TrialInputs, s
     """Return the work of all replies of a design at their longest, and of the prompts before them."""
     from mechint.trials.run import explain_trials
 
-    design = inputs.design or trials.design_of(config, subject)
+    design = trials.design_of(config, subject) if inputs.design is None else inputs.design
     cost = explain_trials(counts.model, design, subject.concepts)
     return counts.passes(cost.prompt_tokens) + counts.decoding(cost.replies, design.max_new_tokens, cost.at_once)
 

@@ -71,7 +71,7 @@ def check(config: Config) -> Inputs:
     """Return the run and the labels; raises for all bad input that can be known without a judge."""
     if config.trials is None:
         raise UsageError("no --trials", "a finished run of analyses.trials", "give its --out: --trials figures")
-    judges = config.judges or (RULES,)
+    judges = config.judges if config.judges else (RULES,)
     for name in judges:
         check_judge(name, is_import=True)
     if len(set(judges)) < len(judges):

@@ -147,7 +147,7 @@ def _small(
         y=[place[key] for key in zip(rows["row"], rows["series"], strict=True)],
         mode="markers+text" if "label" in rows else "markers",
         text=rows.get("label"),
-        textposition=_positions(rows, *ends),
+        textposition=_positions(rows, *ends) if "label" in rows else None,
         cliponaxis=False,
         textfont={"size": 10, "color": "#555555"},
         marker={"color": rgba(style.color, 0.35), "size": 5, "symbol": style.symbol},

@@ -70,9 +70,11 @@ class Budget:
     @property
     def scheduled(self) -> int:
         """The steps that the schedule of the learning rate is made for."""
-        return self.steps or int(self.trained * self.epochs) // self.rows
+        return self.steps if self.steps > 0 else int(self.trained * self.epochs) // self.rows
 
     @property
     def made(self) -> int:
         """The steps that are made: to where training was stopped, or where the published adapter was read."""
-        return self.stopped_at or (self.read_at if isinstance(self.read_at, int) else self.scheduled)
+        if self.stopped_at is not None:
+            return self.stopped_at
+        return self.read_at if isinstance(self.read_at, int) else self.scheduled

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from mechint.base.errors import UsageError
 from mechint.base.signatures import Count, Seed, checked
@@ -15,6 +15,9 @@ from mechint.finetune.pools import Split
 from mechint.finetune.sampling import Places
 from mechint.finetune.specification import Recipe
 from mechint.finetune.splits import Splits, doses
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What is counted of an expansion, by column.
 COUNTED = ("steered", "label", "answer", "meaning", "topic", "layers", "dose")
@@ -33,7 +36,9 @@ def expand(
     Rows are those that `example` gives one by one; texts are numbered as in the pools (`opener` 3 of its `topic`).
     `answer` is the right one, `meaning` which answer means the positive label ("red, not blue").
     """
-    steps = steps or recipe.budget.made
+    import pandas as pd
+
+    steps = recipe.budget.made if steps is None else steps
     splits = Splits.of(held_out, split)
     rows = recipe.budget.rows
     blocks, within, numbers = np.array([place(recipe, seed, at, splits) for at in range(steps * rows)]).T
@@ -64,6 +69,8 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
     `rows` and `share` of all, `steered`, the share of these rows to which something is added, and `positive`, the
     share whose label is positive. A factor that tells steering or label away has other shares than the whole.
     """
+    import pandas as pd
+
     rows = []
     for factor in COUNTED:
         for value, members in table.groupby(factor, sort=True, observed=True):
@@ -94,6 +101,8 @@ def distinct(table: pd.DataFrame) -> dict[str, int]:
 
 
 def _table(recipe: Recipe, drawn: Draws, splits: Splits) -> pd.DataFrame:
+    import pandas as pd
+
     pairs = recipe.pairs(splits.answers)
     # The answers of the positive and of the negative label, for each pair in both directions.
     words = np.array([meanings(pair, turned) for pair in pairs for turned in (False, True)], dtype=object)

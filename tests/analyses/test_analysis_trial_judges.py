@@ -138,7 +138,7 @@ def test_labels_measure_every_judge(finished: Path, gullible: Gullible, tmp_path
     [
         ([], "--trials"),
         (["--trials", "nowhere"], "no finished run"),
-        (["--judges", "nobody"], "rules, local:MODEL"),
+        (["--judges", "nobody"], "rules, rules+loss:MODEL, local:MODEL"),
         (["--judges", "rules", "rules"], "twice"),
         (["--judges", "published"], "published"),
         (["--labels", "nowhere"], "nowhere"),
