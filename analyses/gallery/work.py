@@ -32,6 +32,8 @@ from analyses.kv_attribution import steps
 from analyses.location.sites import sites
 from analyses.logit_lens import conditions as panels
 from analyses.sae_attribution import source
+from analyses.trials.options import Config as TrialConfig
+from analyses.trials.options import TrialInputs
 from mechint.chat.conversations import Conversation
 from mechint.prompts.design import PromptDesign
 from mechint.vectors.extraction import EXTRACTIONS
@@ -127,7 +129,7 @@ def _steering(counts: Counts, config: steering.Config, inputs: Inputs, subject: 
     return units
 
 
-def _trials(counts: Counts, config: trials.Config, inputs: trials.TrialInputs, subject: Subject) -> float:
+def _trials(counts: Counts, config: TrialConfig, inputs: TrialInputs, subject: Subject) -> float:
     """Return the work of all replies of a design at their longest, and of the prompts before them."""
     from mechint.trials.run import explain_trials
 
