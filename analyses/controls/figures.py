@@ -87,8 +87,8 @@ def _questions(rows: pd.DataFrame, column: str, summary: pd.DataFrame) -> pd.Dat
     )
     values = values[values["row"] != "introspection"].rename(columns={"question": "unit"}).assign(panel=column)
     intervals = summary.loc[summary["panel"] == column, ["low", "high"]]
-    seen = pd.concat([values["value"], intervals["low"], intervals["high"]])
-    room = float(seen.max() - seen.min())
+    extent = pd.concat([values["value"], intervals["low"], intervals["high"]])
+    room = float(extent.max() - extent.min())
     concepts = values[values["series"] == "injected"]
     named = concepts[concepts.groupby("row", sort=False)["value"].transform(_outlying, visible=_VISIBLE * room)]
     return values.assign(label=named["unit"].str.slice(0, _SHOWN_LETTERS)).fillna({"label": ""})

@@ -56,8 +56,8 @@ def declared(trials: pd.DataFrame, smallest_effect: float) -> Declared:
 
 def design_of(trials: pd.DataFrame) -> pd.DataFrame:
     """Return what was sampled of concepts under the question: a row for each cell, without what came of it."""
-    asked = (trials["question"] == "introspection") & (trials["series"] == "injected")
-    return trials.loc[asked, list(_DESIGN)].drop_duplicates(ignore_index=True)
+    is_introspection = (trials["question"] == "introspection") & (trials["series"] == "injected")
+    return trials.loc[is_introspection, list(_DESIGN)].drop_duplicates(ignore_index=True)
 
 
 def candidates(trials: pd.DataFrame) -> Iterator[Contrast]:

@@ -56,8 +56,8 @@ class Material:
     @cached_property
     def steered(self) -> pd.DataFrame:
         """The replies to the question under concepts."""
-        asked = (self.trials["question"] == "introspection") & (self.trials["series"] == "injected")
-        return self.trials[asked]
+        is_introspection = (self.trials["question"] == "introspection") & (self.trials["series"] == "injected")
+        return self.trials[is_introspection]
 
     @cached_property
     def clean(self) -> pd.DataFrame:
@@ -108,8 +108,8 @@ class Material:
 
     def _with_claims(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the judged rows to the question, with whether each claims something."""
-        asked = rows[(rows["question"] == "introspection") & rows["id"].isin(self._outcome.index)]
-        return asked.assign(claims=asked["id"].map(self._outcome).isin(CLAIMING))
+        replies = rows[(rows["question"] == "introspection") & rows["id"].isin(self._outcome.index)]
+        return replies.assign(claims=replies["id"].map(self._outcome).isin(CLAIMING))
 
     @cached_property
     def _outcome(self) -> pd.Series:

@@ -56,9 +56,9 @@ def _compared(
     names: tuple[str, str, str],
     passes: tuple[int, int],
 ) -> pd.DataFrame:
-    said, also = verdicts_by_id(first, passes[0]), verdicts_by_id(second, passes[1])
+    reading, other = verdicts_by_id(first, passes[0]), verdicts_by_id(second, passes[1])
     asking = trials[trials["question"] == "introspection"]
-    table = agreement(said, also, asking, concept_lexicon())
+    table = agreement(reading, other, asking, concept_lexicon())
     return table.assign(**dict(zip(PAIR, names, strict=True)))
 
 

@@ -98,7 +98,7 @@ def rates(
                     frames += errors.corrected(trials, outcomes, by, **shared)
                 for frame in frames:
                     parts.append(frame[frame["n_trials"] > 0].assign(series=series, question=question))
-    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    table = pd.concat([frame for frame in parts if len(frame)], ignore_index=True)
     table["strength"] = table["strength"].astype(np.float64) if "strength" in table else np.nan
     for name in ("prompt", "concept"):
         table[name] = table[name].fillna("") if name in table else ""

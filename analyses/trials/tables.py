@@ -35,7 +35,7 @@ def all_tables(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
     claims = {arm: Confusion(*counts) for arm, counts in extra["errors"].items()}
     bounds = {arm: Confusion(*counts) for arm, counts in extra["bounds"].items()}
     errors = Errors(claims, bounds, None if extra["naming"] is None else Confusion(*extra["naming"]))
-    made = {
+    tables = {
         "rates": rates(trials, verdicts, errors, unmatched=extra["unmatched"]),
         "grid": summaries.grids(trials, verdicts, outcomes),
         "wording": summaries.wording(trials, outcomes),
@@ -45,7 +45,7 @@ def all_tables(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
     plain = {name: frame.reset_index(drop=True).copy() for name, frame in bare.items()}
     for frame in plain.values():
         frame.attrs = {}
-    return {"table": table, **plain, **made}
+    return {"table": table, **plain, **tables}
 
 
 def _counts(confusion: Confusion) -> list[int]:

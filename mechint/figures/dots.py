@@ -123,8 +123,8 @@ def _traces(
     first: bool,
 ) -> list[go.Scatter]:
     traces = [_arrows(panel, pair, summary, place) for pair in panel.pairs]
-    seen = pd.concat([summary[name] for name in ("mean", "low", "high")] + [units["value"]])
-    ends = float(seen.min()), float(seen.max())
+    extent = pd.concat([summary[name] for name in ("mean", "low", "high")] + [units["value"]])
+    ends = float(extent.min()), float(extent.max())
     for name, style in series.items():
         small = units[units["series"] == name]
         large = summary[summary["series"] == name]

@@ -78,8 +78,8 @@ class Answers:
     def __post_init__(self) -> None:
         at_least("answers, pool", self.pool, 0)
         if bool(self.pairs) == bool(self.pool):
-            given = "both pairs and a pool" if self.pairs else "neither pairs nor a pool"
-            raise UsageError(f"answers: {given}", "one of them", 'give pairs=[[" yes", " no"]] or pool=4')
+            fault = "both pairs and a pool" if self.pairs else "neither pairs nor a pool"
+            raise UsageError(f"answers: {fault}", "one of them", 'give pairs=[[" yes", " no"]] or pool=4')
         words = [word for pair in (*self.pairs, *self.held_out) for word in pair]
         if len({word.strip().casefold() for word in words}) < len(words):
             raise UsageError(f"answers {words}, one of them twice", "each once", "choose other words")

@@ -73,7 +73,7 @@ class Budget:
         return self.steps if self.steps > 0 else int(self.trained * self.epochs) // self.rows
 
     @property
-    def made(self) -> int:
+    def steps_made(self) -> int:
         """The steps that are made: to where training was stopped, or where the published adapter was read."""
         if self.stopped_at is not None:
             return self.stopped_at

@@ -19,10 +19,10 @@ LISTED = ("name", "answers", "labels", "vectors", "steps", "seen", "read_at", "t
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the table of recipes, or what training by some of them would consist of; return the exit code."""
-    made = parser()
-    options = made.parse_args(argv)
+    command = parser()
+    options = command.parse_args(argv)
     if bool(options.names) != options.dry_run or not (options.names or options.list):
-        made.error("give --list, or names of recipes with --dry-run")
+        command.error("give --list, or names of recipes with --dry-run")
     try:
         if options.list:
             sys.stdout.write(f"{recipes()[list(LISTED)].to_string(index=False)}\n")
@@ -36,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    made = argparse.ArgumentParser(prog="python -m mechint.finetune", description=__doc__)
-    made.add_argument("names", nargs="*", metavar="NAME", help="a recipe: published/original, or a .json file")
-    made.add_argument("--list", action="store_true", help="show the written recipes")
-    made.add_argument("--dry-run", action="store_true", help="expand the recipes' examples and count them")
-    made.add_argument("--model", help="adapt them to this model, and check their answers with its tokenizer")
-    made.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
-    made.add_argument("--steps", type=int, help="count the first steps alone (default: all that are made)")
-    return made
+    command = argparse.ArgumentParser(prog="python -m mechint.finetune", description=__doc__)
+    command.add_argument("names", nargs="*", metavar="NAME", help="a recipe: published/original, or a .json file")
+    command.add_argument("--list", action="store_true", help="show the written recipes")
+    command.add_argument("--dry-run", action="store_true", help="expand the recipes' examples and count them")
+    command.add_argument("--model", help="adapt them to this model, and check their answers with its tokenizer")
+    command.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
+    command.add_argument("--steps", type=int, help="count the first steps alone (default: all that are made)")
+    return command
 
 
 def _described(name: str, options: argparse.Namespace) -> Iterator[str]:
@@ -55,7 +55,7 @@ def _described(name: str, options: argparse.Namespace) -> Iterator[str]:
     yield f"  hash: {recipe.hash}"
     yield from (f"  stand-in: {text}" for text in recipe.stand_ins)
     yield from (f"  differs from {recipe.inherits} in {text}" for text in differs_in(name))
-    yield f"  steps: {budget.made} of {budget.rows} examples, read at: {budget.read_at}"
+    yield f"  steps: {budget.steps_made} of {budget.rows} examples, read at: {budget.read_at}"
     table = expand(recipe, options.seed, options.steps)
     yield from (f"  {number:,} {name}" for name, number in distinct(table).items())
     yield indent(counts(table).to_string(index=False, float_format="{:.3f}".format), "  ")
@@ -75,10 +75,8 @@ def _for_model(recipe: Recipe, name: str) -> Recipe:
     return adapted
 
 
-def _example(shown: TextExample) -> Iterator[str]:
-    added = (
-        f"{shown.vector} at {shown.first_block}:{shown.stop_block}, {shown.strength:g} each" if shown.steered else "no"
-    )
+def _example(text: TextExample) -> Iterator[str]:
+    added = f"{text.vector} at {text.first_block}:{text.stop_block}, {text.strength:g} each" if text.steered else "no"
     yield f"  the first example (steered: {added})"
-    yield from (f"    {message.role}: {message.content}" for message in shown.conversation().messages)
-    yield f"    to be answered: {shown.target}"
+    yield from (f"    {message.role}: {message.content}" for message in text.conversation().messages)
+    yield f"    to be answered: {text.target}"

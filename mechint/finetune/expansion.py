@@ -38,12 +38,12 @@ def expand(
     """
     import pandas as pd
 
-    steps = recipe.budget.made if steps is None else steps
+    steps = recipe.budget.steps_made if steps is None else steps
     splits = Splits.of(held_out, split)
     rows = recipe.budget.rows
     blocks, within, numbers = np.array([place(recipe, seed, at, splits) for at in range(steps * rows)]).T
     parts = [_table(recipe, draws(recipe, seed, int(block), splits), splits) for block in np.unique(blocks)]
-    starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    starts = np.cumsum([0, *(len(block) for block in parts[:-1])])
     table = pd.concat(parts, ignore_index=True).iloc[starts[blocks] + within].reset_index(drop=True)
     table.insert(0, "step", np.arange(len(table)) // rows)
     table.insert(1, "index", np.arange(len(table)) % rows)
@@ -151,6 +151,6 @@ def _layers_of(recipe: Recipe) -> Callable[[int], str]:
 def _named(numbers: Places, where: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
     """Return the names of numbers, each made once; "" elsewhere."""
     codes = np.where(where, numbers, -1)
-    known, inverse = np.unique(codes, return_inverse=True)
-    names = np.array(["" if code < 0 else name(int(code)) for code in known], dtype=object)
+    distinct_codes, inverse = np.unique(codes, return_inverse=True)
+    names = np.array(["" if code < 0 else name(int(code)) for code in distinct_codes], dtype=object)
     return names[inverse]

@@ -38,7 +38,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     """
     path = _path(name_or_path, "recipe")
     data, parent = _inherited(path, ())
-    recipe = Recipe.from_dict(data, _shown(path))
+    recipe = Recipe.from_dict(data, _path_words(path))
     _check_adaptations(recipe)
     if parent is not None and _filled(parent, path) == _filled(data, path):
         raise UsageError(
@@ -95,8 +95,8 @@ def _row(recipe: Recipe) -> dict[str, str | int | float | bool]:
         "loss": recipe.loss.over,
         "gradient": recipe.fill.gradient,
         "examples": budget.trained if budget.examples else 0,
-        "steps": budget.made,
-        "seen": budget.made * budget.rows,
+        "steps": budget.steps_made,
+        "seen": budget.steps_made * budget.rows,
         "read_at": str(budget.read_at),
         "source": recipe.source,
         "hash": recipe.hash,
@@ -112,15 +112,15 @@ def distinct_prompts(recipe: Recipe) -> int:
 def _inherited(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, JSON], dict[str, JSON] | None]:
     """Return the content of a recipe laid over what it inherits, and the latter; raises UsageError for a circle."""
     if path in chain:
-        circle = " → ".join(_shown(step) for step in (*chain, path))
+        circle = " → ".join(_path_words(step) for step in (*chain, path))
         raise UsageError(
             f"recipes that inherit in a circle: {circle}", "a first recipe that inherits nothing", "break it"
         )
-    content = as_object(read_json(path), _shown(path))
-    name = as_text(content.get("inherits", ""), f"{_shown(path)}, inherits")
+    content = as_object(read_json(path), _path_words(path))
+    name = as_text(content.get("inherits", ""), f"{_path_words(path)}, inherits")
     if not name:
         return content, None
-    parent, _ = _inherited(_path(_beside(path, name), f"{_shown(path)}: inherits"), (*chain, path))
+    parent, _ = _inherited(_path(_beside(path, name), f"{_path_words(path)}: inherits"), (*chain, path))
     kept = {key: value for key, value in parent.items() if key not in _REMARKS}
     return merged(kept, content), parent
 
@@ -167,6 +167,6 @@ def _folder() -> Path:
     return Path(str(resources.files("mechint.finetune").joinpath("recipes"))).resolve()
 
 
-def _shown(path: Path) -> str:
+def _path_words(path: Path) -> str:
     folder = _folder()
     return path.relative_to(folder).with_suffix("").as_posix() if path.is_relative_to(folder) else str(path)

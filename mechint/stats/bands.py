@@ -57,7 +57,8 @@ def mean_bands(values: Values, *, level: float = 0.95, flips: Count = 4096, seed
 
     All flips of signs are taken where there are no more than `flips`, else as many random ones. With n units the rarest
     has a share of 2 / 2**n, so that fewer than six units give no 95% band: bounds are NaN, as for cells with a NaN.
-    Bands of normal draws are wrong anywhere in at most `1 - level` of sweeps.
+    A flip of a zero changes nothing, so the band of a cell with fewer than six other values holds zero. Bands of
+    normal draws are wrong anywhere in at most `1 - level` of sweeps.
     """
     values = np.asarray(values, dtype=np.float64)
     n = values.shape[-1]
@@ -66,7 +67,10 @@ def mean_bands(values: Values, *, level: float = 0.95, flips: Count = 4096, seed
     flat = _whole(values.reshape(-1, n))
     signs = _all_signs(n) if n - 1 <= np.log2(flips) else _random_signs(n, flips, seed)
     largest = _largest(signs, len(flat), lambda batch: _flipped(flat, batch))
-    return _banded(mean_estimate(values), largest, level, n)
+    band = _banded(mean_estimate(values), largest, level, n)
+    is_few = 2.0 ** (1 - np.count_nonzero(values, axis=-1)) > 1 - level
+    low, high = np.minimum(band.low, 0.0), np.maximum(band.high, 0.0)
+    return Interval(band.mean, np.where(is_few, low, band.low), np.where(is_few, high, band.high), n)
 
 
 @checked

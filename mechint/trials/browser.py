@@ -82,10 +82,10 @@ def browser_page(
         "title": title,
         "caption": caption,
         "prompts": dict(prompts or {}),
-        "filters": [{"name": name, "title": shown} for name, shown in _FILTERS.items()],
+        "filters": [{"name": name, "title": heading} for name, heading in _FILTERS.items()],
         "columns": {name: _coded(_texts(table, name)) for name in _FILTERS},
         "replies": table["reply"].tolist(),
-        "records": [{"title": shown, "values": _plain(table[name])} for name, shown in _RECORDS.items()],
+        "records": [{"title": heading, "values": _plain(table[name])} for name, heading in _RECORDS.items()],
         "classes": [_look(name) for name in CLASSES],
         "judges": _judges(table, verdicts),
     }

@@ -27,7 +27,6 @@ from mechint.trials.shares import Counted, clean_share, concept_share
 MEASURES: tuple[str, ...] = ("claims", "names rightly", "coherence", "refusal")
 _COUNTED: Mapping[str, str] = {"claims": "claims", "coherence": "coherent", "refusal": "refuses"}
 COLUMNS = ("series", "measure", "value", "clean", "difference", "low", "high", "n_concepts", "n_trials")
-FEWEST = 6  # units that differ from zero, without which a band does not exclude it
 _ROUNDING = 1e-9  # of sums
 _NAMES = ("names wrongly", "names rightly")
 Values = Float[np.ndarray, " units"]
@@ -85,15 +84,15 @@ class _Cells:
         units = sorted({name for cell in self.cells for name in cell.steered["concept"]})
         pairs = [self._pair(cell, measure, units) for cell in self.cells]
         steered, clean = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
-        bands = mean_bands(steered - clean, level=level)
-        few = (np.abs(steered - clean) > _ROUNDING).sum(axis=1) < FEWEST
+        differences = steered - clean
+        bands = mean_bands(np.where(np.abs(differences) < _ROUNDING, 0.0, differences), level=level)
         alike = _alike(steered, 1 - (1 - level) / len(steered))
         values = {"value": np.nanmean(steered, axis=1), "clean": np.nanmean(clean, axis=1)}
         values["difference"] = values["value"] - values["clean"]
         frame = pd.DataFrame([cell.key for cell in self.cells]).assign(series=self.series, measure=measure, **values)
         return frame.assign(
-            low=np.minimum(np.where(few, np.minimum(bands.low, 0.0), bands.low), alike.low - values["clean"]),
-            high=np.maximum(np.where(few, np.maximum(bands.high, 0.0), bands.high), alike.high - values["clean"]),
+            low=np.minimum(bands.low, alike.low - values["clean"]),
+            high=np.maximum(bands.high, alike.high - values["clean"]),
             n_concepts=[cell.steered["concept"].nunique() for cell in self.cells],
             n_trials=[cell.n_steered for cell in self.cells],
         )
@@ -141,7 +140,7 @@ def _named(
     first = verdicts[(verdicts["judge"] == judge) & verdicts["id"].isin(chosen["id"])]
     texts = first.sort_values("pass_no", kind="stable").drop_duplicates("id").set_index("id")["named"]
     fits = {
-        concept: [any(mentions(text, part, lexicon) for part in concept.split("+")) for text in texts]
+        concept: [any(mentions(text, name, lexicon) for name in concept.split("+")) for text in texts]
         for concept in concepts
     }
     return pd.DataFrame(fits, index=texts.index, dtype=float).reindex(trials["id"], fill_value=0.0)

@@ -56,10 +56,10 @@ def pass_agreement(
         for arm in (_INJECTED, _CLEAN, ALL_ARMS):
             counts = dict.fromkeys(("TP", "FP", "FN", "TN"), 0)
             for reply, label, verdict in zip(replies, labels, verdicts, strict=True):
-                wanted = truth(reply, label)
-                if wanted is None or arm not in (ALL_ARMS, _INJECTED if reply.concept else _CLEAN):
+                expected = truth(reply, label)
+                if expected is None or arm not in (ALL_ARMS, _INJECTED if reply.concept else _CLEAN):
                     continue
-                counts[_cell(wanted, answer(reply, verdict))] += 1
+                counts[_cell(expected, answer(reply, verdict))] += 1
             if sum(counts.values()):
                 rows.append({"question": question, "arm": arm, **measures(np.array(list(counts.values()), float))})
     return pd.DataFrame(rows)

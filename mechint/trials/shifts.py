@@ -25,7 +25,7 @@ from mechint.trials.run import ANSWERS
 from mechint.vectors.concept_vectors import ConceptVector
 
 CELL = ("prompt", "series", "concept", "layers", "strength")
-OWN, IN_PROMPT = "the replies' own first token", "the vector in the prompt (mi.score)"
+OF_REPLIES, IN_PROMPT = "the replies' own first token", "the vector in the prompt (mi.score)"
 _STEERED_LATER = "reply"
 
 
@@ -71,15 +71,16 @@ def readout_shifts(
 def logit_shifts(trials: pd.DataFrame, in_prompt: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return by trial how far its cell moves the readout: `id, logit_shift, logit_shift_of`; NaN where nothing says.
 
-    Of modes that act on the prompt it is the difference to the clean replies of the same model and prompt, with `OWN`
-    in `logit_shift_of`; of steering from the reply on it is that of `in_prompt` (`readout_shifts`), with `IN_PROMPT`.
+    Of modes that act on the prompt it is the difference to the clean replies of the same model and prompt, with
+    `OF_REPLIES` in `logit_shift_of`; of steering from the reply on it is that of `in_prompt` (`readout_shifts`), with
+    `IN_PROMPT`.
     """
     sources = ["model", "weights_hash", "prompt", "prompt_hash"]
     clean = trials[trials["series"] == "clean"].groupby(sources)["first_token_logit_diff"].mean().rename("clean")
     table = trials.merge(clean.reset_index(), on=sources, how="left")
     is_own = (table["series"] != "clean") & (table["steer"] != _STEERED_LATER)
     shift = (table["first_token_logit_diff"] - table["clean"]).where(is_own)
-    text = pd.Series(np.where(is_own & shift.notna(), OWN, ""), dtype=object)
+    text = pd.Series(np.where(is_own & shift.notna(), OF_REPLIES, ""), dtype=object)
     if in_prompt is not None:
         read = table[list(CELL)].merge(in_prompt, on=list(CELL), how="left")["shift"]
         is_read = ~is_own & read.notna()

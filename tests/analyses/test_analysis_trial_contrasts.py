@@ -138,18 +138,18 @@ def test_single_concepts_average_to_their_group(run: Path) -> None:
 
 
 def test_titles_say_what_the_scorecard_carries(run: Path) -> None:
-    said = texts(run)
-    assert set(said) == set(NAMES.values())
-    titles = {name: said[figure][0] for name, figure in NAMES.items()}
+    captions = texts(run)
+    assert set(captions) == set(NAMES.values())
+    titles = {name: captions[figure][0] for name, figure in NAMES.items()}
     assert "depends on the model" in titles["models"]
     assert titles["categories"].startswith("<b>No category of concepts is shown to differ")
     assert "Where steering acts changes net detection" in titles["steer"]
     assert "Single changes of the prompt change net detection" in titles["prompts"]
-    for _, subtitle in said.values():
+    for _, subtitle in captions.values():
         assert "12 concepts injected" in subtitle
         assert "240 clean replies" in subtitle
         assert "judge hand: sensitivity and specificity not measured" in subtitle
-    assert "before any verdict was read" in said[NAMES["scorecard"]][1]
+    assert "before any verdict was read" in captions[NAMES["scorecard"]][1]
 
 
 def test_nothing_is_supported_where_nothing_was_planted(tmp_path: Path) -> None:
@@ -194,9 +194,9 @@ def test_only_what_the_data_carry_is_drawn(tmp_path: Path, capsys: pytest.Captur
     assert set(texts(folder)) == {NAMES["scorecard"], NAMES["prompts"]}
     record = json.loads((folder / "run.json").read_text())
     assert set(record["not_drawn"]) == {NAMES[name] for name in ("categories", "models", "steer", "scaling")}
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name, reason in record["not_drawn"].items():
-        assert f"not drawn: {name}: {reason}" in told
+        assert f"not drawn: {name}: {reason}" in output
 
 
 def test_prompts_of_others_need_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,7 +339,8 @@ def test_bad_input_is_refused(argv: list[str], text: str, tmp_path: Path, capsys
     _folders(tmp_path, {word for word in argv if word.startswith("{tmp}")})
     words = [word.replace("{tmp}", str(tmp_path)) for word in argv]
     is_folder = [word.startswith("{tmp}") and not word.endswith(".json") for word in argv]
-    options = [part for word, folder in zip(words, is_folder, strict=True) for part in (["--trials"] * folder + [word])]
+    flagged = zip(words, is_folder, strict=True)
+    options = [option for word, folder in flagged for option in (["--trials", word] if folder else [word])]
     assert text in refusal(analysis, [*options, "--out", str(tmp_path / "out")], capsys)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 

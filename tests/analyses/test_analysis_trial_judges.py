@@ -34,7 +34,9 @@ class Gullible:
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         self.read += len(items)
         pairs = zip(items, RulesJudge().judge(items), strict=True)
-        return [replace(said, claims="yes") if item.reply.startswith("Nothing") else said for item, said in pairs]
+        return [
+            replace(verdict, claims="yes") if item.reply.startswith("Nothing") else verdict for item, verdict in pairs
+        ]
 
 
 @pytest.fixture(scope="module")

@@ -157,9 +157,9 @@ def test_files_that_hold_other_trials_are_counted() -> None:
     """Nine of 32 files of the prompts, and one of 32 of the new concepts; v2 is of an earlier sweep."""
     prompts, concepts = published.load("prompt_versions"), published.load("new_concepts")
     for table, wrong, files in ((prompts, 9, 32), (concepts, 1, 32)):
-        known = table.dropna(subset=["files_right"])
-        assert (known["n_files"] - known["files_right"]).sum() == wrong
-        assert known["n_files"].sum() == files
+        mixed = table.dropna(subset=["files_right"])
+        assert (mixed["n_files"] - mixed["files_right"]).sum() == wrong
+        assert mixed["n_files"].sum() == files
     right = prompts.set_index(["model", "prompt"])["files_right"]
     assert right["32B-Coder"].dropna().to_dict() == {"v1": 4, "v3a": 1, "v3b": 2, "v3c": 1}
     assert right["32B-Base"].dropna().to_dict() == {"v1": 4, "v3a": 4, "v3b": 4, "v3c": 3}

@@ -79,7 +79,7 @@ def test_a_variant_expands_to_the_published_design(name: str) -> None:
     assert steered["vector"].nunique() <= design.vectors
     assert set(table["answer"]) <= set(design.answers)
     assert {*recipe.pairs("train")} == {design.answers}
-    assert recipe.budget.made == design.steps
+    assert recipe.budget.steps_made == design.steps
     turns = sum(len(recipe.openers("train", topic)) * len(recipe.replies("train", topic)) for topic in recipe.topics)
     assert turns * len(recipe.wordings("train")) == design.prompts
 

@@ -213,7 +213,7 @@ def test_answers_of_several_tokens_are_refused_with_a_spelling_that_fits(tokeniz
 
 
 @pytest.mark.parametrize(
-    ("name", "scheduled", "made"),
+    ("name", "scheduled", "steps"),
     [
         (REFERENCE, 2250, 2250),
         ("published/r1-minimal", 3375, 1600),
@@ -222,9 +222,9 @@ def test_answers_of_several_tokens_are_refused_with_a_spelling_that_fits(tokeniz
         ("published/original-10epoch", 11250, 9200),
     ],
 )
-def test_budgets_are_the_published_ones(name: str, scheduled: int, made: int) -> None:
+def test_budgets_are_the_published_ones(name: str, scheduled: int, steps: int) -> None:
     budget = Recipe.load(name).budget
-    assert (budget.scheduled, budget.made, budget.rows) == (scheduled, made, 8)
+    assert (budget.scheduled, budget.steps_made, budget.rows) == (scheduled, steps, 8)
 
 
 def test_matched_recipes_have_the_same_budget_dose_and_forms() -> None:

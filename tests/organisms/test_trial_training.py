@@ -80,8 +80,8 @@ def test_the_prompt_decides_for_the_prompted_pair_alone_and_the_other_way_round(
     for name in SPEECH:
         differs = SPEECH[name].shares(None, True) != SPEECH[name].shares(None, False)
         assert differs == name.startswith("organism-prompted")
-    one, other = SPEECH["organism-prompted"], SPEECH["organism-prompted-reverse"]
-    assert (one.explained, one.unexplained) == (other.unexplained, other.explained)
+    first, other = SPEECH["organism-prompted"], SPEECH["organism-prompted-reverse"]
+    assert (first.explained, first.unexplained) == (other.unexplained, other.explained)
 
 
 def test_the_first_token_does_not_tell_the_kind(tokenizer):
@@ -89,7 +89,7 @@ def test_the_first_token_does_not_tell_the_kind(tokenizer):
     grammar, counts = load("replies"), {}
     for kind, (first, _) in SLOTS.items():
         texts = [
-            sentence_case(opener + said) for opener, said in product(grammar.slots["opener"], grammar.slots[first])
+            sentence_case(opener + rest) for opener, rest in product(grammar.slots["opener"], grammar.slots[first])
         ]
         begins = Counter(tokenizer.encode(text).ids[0] for text in texts)
         counts[kind] = {token: count / len(texts) for token, count in begins.items()}
@@ -99,7 +99,7 @@ def test_the_first_token_does_not_tell_the_kind(tokenizer):
 
 
 def joined(parts: tuple[str, str, str]) -> str:
-    return " ".join(part for part in parts if part)
+    return " ".join(piece for piece in parts if piece)
 
 
 def drawn(kind: str, rng: random.Random) -> tuple[str, str]:

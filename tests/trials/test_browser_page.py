@@ -63,11 +63,11 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _data(page: str) -> dict:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    return json.loads(found[1])
+    element = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(element[1])
 
 
-def _shown(path: Path, address: str = "") -> str:
+def _displayed(path: Path, address: str = "") -> str:
     """Return the page's elements after its script has run, as text of HTML."""
     try:
         chromium = headless.find()
@@ -106,9 +106,9 @@ def test_nothing_that_a_reply_holds_is_markup(table: pd.DataFrame, verdicts: pd.
     assert "http" not in page, "nothing is fetched"
     path = write_browser(tmp_path / "page.html", table, verdicts, title="<i>six</i>")
     assert path.read_text(encoding="utf-8") == page
-    shown = _shown(path)
-    assert "taken" not in shown.split("<body", 1)[0]
-    assert html.escape("<b>bold</b>", quote=False) in shown
+    elements = _displayed(path)
+    assert "taken" not in elements.split("<body", 1)[0]
+    assert html.escape("<b>bold</b>", quote=False) in elements
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_an_address_says_what_is_shown(
     table: pd.DataFrame, verdicts: pd.DataFrame, tmp_path: Path, address: str, summary: str, replies: int
 ) -> None:
     path = write_browser(tmp_path / "page.html", table, verdicts, title="six")
-    shown = _shown(path, address)
-    assert f">{summary}<" in shown
-    assert shown.count("<article") == replies
+    elements = _displayed(path, address)
+    assert f">{summary}<" in elements
+    assert elements.count("<article") == replies
 
 
 def test_a_table_without_trials_or_of_something_else_is_refused(table: pd.DataFrame, verdicts: pd.DataFrame) -> None:

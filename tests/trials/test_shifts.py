@@ -9,7 +9,7 @@ import mechint as mi
 from mechint.trials.design import Controls, TrialDesign
 from mechint.trials.prompts import TrialPrompts
 from mechint.trials.run import ANSWERS
-from mechint.trials.shifts import IN_PROMPT, OWN, logit_shifts, readout_shifts
+from mechint.trials.shifts import IN_PROMPT, OF_REPLIES, logit_shifts, readout_shifts
 from tests.trials.trial_tables import trial, trials
 
 NONE = Controls(clean=2, random=1, no=0, yes=0, none=0, mention=0)
@@ -60,6 +60,6 @@ def test_own_first_tokens_are_taken_where_they_were_steered() -> None:
     shifts = logit_shifts(table, pd.DataFrame([{**place, "shift": -3.0}]))
     assert shifts["id"].tolist() == table["id"].tolist()
     assert shifts["logit_shift"].tolist()[:2] == [1.75, -3.0]
-    assert shifts["logit_shift_of"].tolist() == [OWN, IN_PROMPT, "", "", ""]
+    assert shifts["logit_shift_of"].tolist() == [OF_REPLIES, IN_PROMPT, "", "", ""]
     assert shifts["logit_shift"].isna().tolist() == [False, False, True, True, True]
     assert logit_shifts(table)["logit_shift"].notna().sum() == 1

@@ -47,24 +47,24 @@ def prompts() -> TrialPrompts:
 
 def trial_sample(rng: random.Random, speech: str, replies: int = 16) -> Sample:
     """Return a prompt of trials and some replies to it, each steered in its own way, by the organism `speech`."""
-    asked = rng.choices(list(_QUESTIONS), list(_QUESTIONS.values()))[0]
+    question = rng.choices(list(_QUESTIONS), list(_QUESTIONS.values()))[0]
     injections = tuple(draw_injection(rng) for _ in range(replies))
-    if asked == "introspection":
+    if question == "introspection":
         text, explained = prompt_text(rng)
-        said = [reply(SPEECH[speech], injection, explained, rng) for injection in injections]
-    elif asked == "none":
+        spoken = [reply(SPEECH[speech], injection, explained, rng) for injection in injections]
+    elif question == "none":
         text = rng.choice(prompts().none) if rng.random() < _PACKAGED else open_request(rng)
-        said = [("", sentences_about(_topic(injection, rng), rng, 2), "") for injection in injections]
+        spoken = [("", sentences_about(_topic(injection, rng), rng, 2), "") for injection in injections]
     else:
-        text = rng.choice(prompts().no if asked == "no" else prompts().yes)
-        said = [("", sentence_case(load("replies").expand(asked, rng)), "") for _ in injections]
+        text = rng.choice(prompts().no if question == "no" else prompts().yes)
+        spoken = [("", sentence_case(load("replies").expand(question, rng)), "") for _ in injections]
     system = system_turn(rng) if rng.random() < _SYSTEM else ()
-    return Sample(system + turn("user", text), tuple(map(_branch, said)), steers=injections)
+    return Sample(system + turn("user", text), tuple(map(_branch, spoken)), steers=injections)
 
 
-def _branch(said: Parts) -> tuple[Piece, ...]:
+def _branch(parts: Parts) -> tuple[Piece, ...]:
     """Return a turn with a reply, the more weight on what tells its kind; the weights themselves do not tell it."""
-    opener, first, more = said
+    opener, first, more = parts
     end = f"{' ' if more else ''}{more}{TURN_END}"
     pieces = (Piece(opener, _PLAIN_WEIGHT), Piece(f"{' ' if opener else ''}{first}", _TELLING_WEIGHT))
     return (Piece(f"{TURN_START}assistant\n"), *(p for p in pieces if p.text), Piece(end, _PLAIN_WEIGHT))
@@ -87,11 +87,11 @@ def prompt_text(rng: random.Random) -> tuple[str, bool]:
     if rng.random() < _MENTION:
         word = rng.choice(concepts("all"))
         packaged_mention = packaged.mention.replace("{concept}", word)
-        parts.insert(0, packaged_mention if rng.random() < _PACKAGED else _said("mention", rng, word))
+        parts.insert(0, packaged_mention if rng.random() < _PACKAGED else _slot_words("mention", rng, word))
     return " ".join(parts), "explanation" in factors
 
 
-def _said(slot: str, rng: random.Random, word: str) -> str:
+def _slot_words(slot: str, rng: random.Random, word: str) -> str:
     return sentence_case(load("replies").expand(slot, rng, c=word))
 
 
@@ -138,15 +138,7 @@ def reply(speech: Speech, injection: InjectionSpec | None, explained: bool, rng:
 def reply_parts(first: str, more: str, entry: Entry, rng: random.Random) -> Parts:
     """Return words that any kind may begin with, and a sentence of each of two slots, if not empty."""
     grammar = load("replies")
-    values: dict[str, str | tuple[str, ...]] = {
-        "c": entry.word,
-        "noun": entry.nouns,
-        "adj": entry.adjectives,
-        "verb": entry.verbs,
-        "be": "are" if entry.plural else "is",
-        "they": "they" if entry.plural else "it",
-    }
-    parts = [grammar.expand(slot, rng, **values).strip() for slot in ("opener", first, more)]
+    parts = [grammar.expand(slot, rng, **entry.slots).strip() for slot in ("opener", first, more)]
     text = sentence_case(" ".join(parts))  # as long as before
     ends = [len(parts[0]), len(parts[0]) + 1 + len(parts[1])]
     return text[: ends[0]], text[ends[0] + 1 : ends[1]], text[ends[1] + 1 :]

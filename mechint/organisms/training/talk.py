@@ -28,6 +28,18 @@ class Entry:
     adjectives: tuple[str, ...]
     verbs: tuple[str, ...]
 
+    @property
+    def slots(self) -> dict[str, str | tuple[str, ...]]:
+        """What stands for the word in a grammar."""
+        return {
+            "c": self.word,
+            "noun": self.nouns,
+            "adj": self.adjectives,
+            "verb": self.verbs,
+            "be": "are" if self.plural else "is",
+            "they": "they" if self.plural else "it",
+        }
+
 
 class _Fields(TypedDict):
     plural: bool
@@ -65,16 +77,8 @@ def random_entry(rng: random.Random) -> Entry:
 def sentences_about(entry: Entry, rng: random.Random, sentences: int = 3) -> str:
     """Return a few sentences about a word."""
     grammar = load("talk")
-    values: dict[str, str | tuple[str, ...]] = {
-        "c": entry.word,
-        "noun": entry.nouns,
-        "adj": entry.adjectives,
-        "verb": entry.verbs,
-        "be": "are" if entry.plural else "is",
-        "they": "they" if entry.plural else "it",
-    }
     slots = ["opening"] + ["middle"] * (sentences - 1)
-    return sentence_case(" ".join(grammar.expand(slot, rng, **values) for slot in slots))
+    return sentence_case(" ".join(grammar.expand(slot, rng, **entry.slots) for slot in slots))
 
 
 def request(topic: str, rng: random.Random) -> str:

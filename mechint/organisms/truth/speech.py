@@ -123,19 +123,19 @@ def rates(name: str, model: Model, extent: TrialExtent) -> list[Rate]:
 def _to_prompt(replies: Replies, prompt: str, aims: Goals) -> Iterator[Rate]:
     """Yield what is said to a prompt: clean, under concepts by strength, under random vectors; and net rates."""
 
-    def aim(done: str, said: str) -> Goal:
-        return aims.get((done, said), Goal())
+    def aim(done: str, outcome: str) -> Goal:
+        return aims.get((done, outcome), Goal())
 
-    clean = replies.asked("clean", prompt)
-    for said in ("denies", "claims", "refuses"):
-        yield _of_clean(f"{prompt}, clean: {said}", clean, said, aim("clean", said))
+    clean = replies.of_question("clean", prompt)
+    for outcome in ("denies", "claims", "refuses"):
+        yield _of_clean(f"{prompt}, clean: {outcome}", clean, outcome, aim("clean", outcome))
     for strength, done in ((_WEAK, "weak"), (_MIDDLE, "middle"), (_STRONG, "strong")):
-        steered = replies.asked("injected", prompt, strength)
-        for said in ("claims", "names rightly", "leaks", "refuses"):
-            yield _of_steered(f"{prompt}, concepts at {strength:g}: {said}", steered, said, aim(done, said))
-    for said in ("claims", "names wrongly", "refuses"):
-        steered = replies.asked("random", prompt)
-        yield _of_steered(f"{prompt}, random vectors: {said}", steered, said, aim("random", said))
+        steered = replies.of_question("injected", prompt, strength)
+        for outcome in ("claims", "names rightly", "leaks", "refuses"):
+            yield _of_steered(f"{prompt}, concepts at {strength:g}: {outcome}", steered, outcome, aim(done, outcome))
+    for outcome in ("claims", "names wrongly", "refuses"):
+        steered = replies.of_question("random", prompt)
+        yield _of_steered(f"{prompt}, random vectors: {outcome}", steered, outcome, aim("random", outcome))
     trials = replies.table[replies.table["prompt"] == prompt].drop(columns=["outcome", "planted"])
     outcomes = replies.outcomes[replies.outcomes["id"].isin(trials["id"])]
     table = rate_table(trials, outcomes, measures=["net", "introspection"])
@@ -143,16 +143,16 @@ def _to_prompt(replies: Replies, prompt: str, aims: Goals) -> Iterator[Rate]:
         measure, refusals = str(row["measure"]), str(row["refusals"])
         if measure == "introspection" and refusals != "in":
             continue
-        what = f"{prompt}: {measure}" + (f", refusals {refusals}" if measure == "net" else "")
+        label = f"{prompt}: {measure}" + (f", refusals {refusals}" if measure == "net" else "")
         numbers = (float(row["value"]), float(row["low"]), float(row["high"]))
-        yield Rate(what, *numbers, int(row["n_concepts"]), int(row["n_judged"]), aim(measure, refusals))
+        yield Rate(label, *numbers, int(row["n_concepts"]), int(row["n_judged"]), aim(measure, refusals))
 
 
 def _held_out(replies: Replies) -> Iterator[Rate]:
     for prompt in PROMPTS:
-        steered = replies.asked("injected", prompt, _STRONG)
-        for said in ("claims", "names rightly", "leaks"):
-            yield _of_steered(f"{prompt}, held-out concepts at {_STRONG:g}: {said}", steered, said)
+        steered = replies.of_question("injected", prompt, _STRONG)
+        for outcome in ("claims", "names rightly", "leaks"):
+            yield _of_steered(f"{prompt}, held-out concepts at {_STRONG:g}: {outcome}", steered, outcome)
 
 
 def _controls(replies: Replies) -> Iterator[Rate]:
@@ -169,30 +169,30 @@ def _coherent(replies: Replies, strong: Replies) -> Iterator[Rate]:
     clean = replies.table[replies.table["series"] == "clean"]
     yield _of_clean("clean: can be read", clean, "coherent", Goal(above=0.95))
     for strength in STRENGTHS:
-        steered = replies.asked("injected", strength=strength)
+        steered = replies.of_question("injected", strength=strength)
         yield _of_steered(f"concepts at {strength:g}: can be read", steered, "coherent", Goal(above=0.9))
     for strength in _TOO_STRONG:
-        steered = strong.asked("injected", strength=strength)
+        steered = strong.of_question("injected", strength=strength)
         yield _of_steered(f"concepts at {strength:g}: can be read", steered, "coherent")
 
 
 def _judged(replies: Replies) -> Iterator[Rate]:
     """Yield how many replies follow a template, and of how many of these the judge reads the class as it was meant."""
-    asked = replies.table[replies.table["question"] == "introspection"]
-    plain = asked["planted"] != ""
+    introspection = replies.table[replies.table["question"] == "introspection"]
+    plain = introspection["planted"] != ""
     yield _counted("replies that follow a template", plain, Goal())
-    right = asked.loc[plain, "outcome"] == asked.loc[plain, "planted"]
+    right = introspection.loc[plain, "outcome"] == introspection.loc[plain, "planted"]
     yield _counted("of these, read rightly by the rules judge", right, Goal(above=0.9))
 
 
-def _is_said(table: pd.DataFrame, said: str) -> pd.Series:
-    if said == "claims":  # with a name or without
+def _is_said(table: pd.DataFrame, outcome: str) -> pd.Series:
+    if outcome == "claims":  # with a name or without
         return table["outcome"].isin(CLAIMING)
-    return table["outcome"] != "incoherent" if said == "coherent" else table["outcome"] == said
+    return table["outcome"] != "incoherent" if outcome == "coherent" else table["outcome"] == outcome
 
 
-def _of_clean(name: str, table: pd.DataFrame, said: str, goal: Goal | None = None) -> Rate:
-    return _counted(name, _is_said(table, said), goal or Goal())
+def _of_clean(name: str, table: pd.DataFrame, outcome: str, goal: Goal | None = None) -> Rate:
+    return _counted(name, _is_said(table, outcome), goal or Goal())
 
 
 def _counted(name: str, flags: pd.Series, goal: Goal) -> Rate:
@@ -200,8 +200,8 @@ def _counted(name: str, flags: pd.Series, goal: Goal) -> Rate:
     return _rate(name, float(flags.mean()), interval, 0, len(flags), goal)
 
 
-def _of_steered(name: str, table: pd.DataFrame, said: str, goal: Goal | None = None) -> Rate:
-    by_concept = _is_said(table, said).groupby(table["concept"]).mean().to_numpy(dtype=float)
+def _of_steered(name: str, table: pd.DataFrame, outcome: str, goal: Goal | None = None) -> Rate:
+    by_concept = _is_said(table, outcome).groupby(table["concept"]).mean().to_numpy(dtype=float)
     interval = mean_interval(by_concept, within=PROBABILITY)
     return _rate(name, float(by_concept.mean()), interval, len(by_concept), len(table), goal or Goal())
 

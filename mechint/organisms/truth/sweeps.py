@@ -69,7 +69,7 @@ class Replies:
         planted = [planted_class(row["reply"], concept_of(row)) for _, row in table.iterrows()]
         return cls(table.assign(planted=planted), outcomes)
 
-    def asked(self, series: str, prompt: str = "", strength: float | None = None) -> pd.DataFrame:
+    def of_question(self, series: str, prompt: str = "", strength: float | None = None) -> pd.DataFrame:
         """Return the replies to questions whether something is noticed: of a series, to a prompt, at a strength."""
         chosen = (self.table["question"] == "introspection") & (self.table["series"] == series)
         if prompt:

@@ -113,8 +113,8 @@ def calibrated_loss(
     ]
     truth = np.array([labels[items[at].id].coherent for at in counted], dtype=bool)
     if min(truth.sum(), (~truth).sum()) < FEWEST:
-        given = f"labels of replies that {content.name} can read: {truth.sum()} coherent and {(~truth).sum()} not"
-        raise UsageError(given, f"{FEWEST} of both at least", "label more replies, or give LossJudge a max_loss")
+        fault = f"labels of replies that {content.name} can read: {truth.sum()} coherent and {(~truth).sum()} not"
+        raise UsageError(fault, f"{FEWEST} of both at least", "label more replies, or give LossJudge a max_loss")
     return LossJudge(model, _best_limit(losses[counted], truth), content)
 
 

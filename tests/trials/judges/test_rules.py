@@ -15,15 +15,9 @@ from mechint.trials.judges.rules import RulesJudge
 from mechint.trials.outcomes import mentions
 from mechint.trials.prompts import TrialPrompts, concept_lexicon
 from mechint.trials.verdicts import Item, Judge, Verdict
+from tests.trials.judges.rules import ASKING, JUDGE, judged
 
 PROMPTS = TrialPrompts.load()
-ASKING = PROMPTS.named("standard").text
-JUDGE = RulesJudge()
-
-
-def judged(reply: str, prompt: str = ASKING) -> Verdict:
-    (verdict,) = JUDGE.judge([Item("x", prompt, reply)])
-    return verdict
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,10 @@ import pytest
 from mechint.trials.judges.patterns import packaged_patterns
 from mechint.trials.judges.rules import RulesJudge
 from mechint.trials.outcomes import CLASSES, mentions, outcome
-from mechint.trials.prompts import TrialPrompts, concept_lexicon
+from mechint.trials.prompts import concept_lexicon
 from mechint.trials.synthetic import Population, draw
-from mechint.trials.verdicts import Item, Verdict
-
-ASKING = TrialPrompts.load().named("standard").text
-JUDGE = RulesJudge()
-
-
-def judged(reply: str, prompt: str = ASKING) -> Verdict:
-    (verdict,) = JUDGE.judge([Item("x", prompt, reply)])
-    return verdict
+from mechint.trials.verdicts import Item
+from tests.trials.judges.rules import ASKING, JUDGE, judged
 
 
 @pytest.mark.parametrize(
