@@ -69,4 +69,6 @@ def _title(table: pd.DataFrame) -> str:
     ]
     if not texts:
         return "How are replies worded?"
+    if not values.loc[:, ["hedges", "claims"]].any():
+        return "No reply under a concept has a hedge or a claim of noticing that is on the lists"
     return f"100 words of replies under concepts have {', '.join(texts)}"
