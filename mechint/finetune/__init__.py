@@ -13,11 +13,13 @@ from mechint.finetune.expansion import counts, expand, specifications
 from mechint.finetune.pools import Pools
 from mechint.finetune.published_rows import read_published
 from mechint.finetune.registry import differs_in, recipes
+from mechint.finetune.run import Run
 from mechint.finetune.specification import Recipe
 
 __all__ = [
     "Pools",
     "Recipe",
+    "Run",
     "TextExample",
     "check_tokens",
     "counts",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from mechint.base.errors import UnknownConceptError
 from mechint.finetune.examples import TextExample
 from mechint.finetune.specification import Recipe
-from mechint.interventions.specifications import CLEAN, Injection, Intervention
+from mechint.interventions.specifications import CLEAN, Injection, InjectionSum, Intervention
+from mechint.models.model import Model
 from mechint.vectors.concept_vectors import ConceptVector
 
 _RANDOM = "random-"
@@ -34,6 +36,26 @@ def injection_of(
     if example.relative:
         return Injection(vector, tuple(example.layers), relative_strength=example.strength)
     return Injection(vector, tuple(example.layers), strength=example.strength)
+
+
+def fixed_dose(intervention: Intervention, base: Model) -> Intervention:
+    """Return an injection with the amounts that it adds to `base`, whatever model it is used on.
+
+    An adapter moves the norms that relative strengths are measured in, and a training doses in those of its base: so
+    the adapted model is asked under the dose that it was trained on, and two checkpoints under the same.
+    """
+    if not any(term.is_relative for term in intervention.terms):
+        return intervention
+    terms = [_fixed(term, base) for term in intervention.terms]
+    return terms[0] if len(terms) == 1 else InjectionSum(tuple(terms), intervention.name)
+
+
+def _fixed(term: Injection, base: Model) -> Injection:
+    amounts = {layer: term.amount(layer, base) for layer in term.layers or ()}
+    # A layer to which nothing is added would be a vector of zeros, which no injection takes.
+    layers = [layer for layer, amount in amounts.items() if amount.any()]
+    vector = ConceptVector({layer: amounts[layer] for layer in layers}, term.vector.name)
+    return replace(term, vector=vector, layers=layers, strength=1.0, relative_strength=None, name=term.name)
 
 
 @lru_cache(maxsize=1024)
