@@ -18,27 +18,13 @@ from scipy import stats
 from mechint.base.errors import UsageError
 from mechint.base.signatures import checked
 from mechint.stats.intervals import PROBABILITY, mean_interval
+from mechint.stats.signal_detection import log_linear
 from mechint.trials.arms import MISSING, Arms, arms_of, check_grid, judged_trials, selected
 from mechint.trials.rates import warnings_of
 from mechint.trials.shares import CleanShare, Counted, Refusals, Share, clean_share, concept_share
 
 _CLAIMS = Counted("claims")
 Scores = Float[np.ndarray, " replies"]
-
-
-def d_prime(hits: float, alarms: float) -> float:
-    """Return d' of two shares strictly between 0 and 1."""
-    return float(stats.norm.ppf(hits) - stats.norm.ppf(alarms))
-
-
-def criterion(hits: float, alarms: float) -> float:
-    """Return the criterion of two shares strictly between 0 and 1: above 0 for a model that seldom says yes."""
-    return float(-(stats.norm.ppf(hits) + stats.norm.ppf(alarms)) / 2)
-
-
-def log_linear(yes: float, n: int) -> float:
-    """Return a share with half a reply added to each answer."""
-    return (yes + 0.5) / (n + 1)
 
 
 @checked

@@ -8,15 +8,8 @@ import pytest
 from scipy import stats
 
 from mechint.base.errors import UsageError
-from mechint.trials.detection import (
-    confidence_scores,
-    criterion,
-    d_prime,
-    detection_table,
-    log_linear,
-    logit_scores,
-    roc_table,
-)
+from mechint.stats.signal_detection import criterion, d_prime, log_linear
+from mechint.trials.detection import confidence_scores, detection_table, logit_scores, roc_table
 from mechint.trials.synthetic import Population, Sweep, draw
 from mechint.trials.verdicts import VERDICT_COLUMNS
 from tests.trials.sweeps import sweep_of
@@ -24,13 +17,6 @@ from tests.trials.sweeps import sweep_of
 
 def values(sweep: Sweep, **kwargs: object) -> pd.Series:
     return detection_table(sweep.trials, sweep.truth, **kwargs).set_index("measure")["value"]  # type: ignore[arg-type]
-
-
-def test_d_prime_and_criterion_are_what_they_are_defined_as() -> None:
-    assert d_prime(0.5, 0.5) == criterion(0.5, 0.5) == 0.0
-    assert d_prime(stats.norm.cdf(1.5), stats.norm.cdf(-0.5)) == pytest.approx(2.0)
-    assert criterion(stats.norm.cdf(1.5), stats.norm.cdf(-0.5)) == pytest.approx(-0.5)
-    assert log_linear(0.0, 9) == 0.05
 
 
 def test_tables_have_both_of_the_shares_of_each_arm() -> None:
