@@ -13,6 +13,7 @@ from mechint.finetune.expansion import counts, expand, specifications
 from mechint.finetune.pools import Pools
 from mechint.finetune.published_rows import read_published
 from mechint.finetune.registry import differs_in, recipes
+from mechint.finetune.replay import replay_texts
 from mechint.finetune.run import Run
 from mechint.finetune.specification import Recipe
 
@@ -28,6 +29,7 @@ __all__ = [
     "expand",
     "read_published",
     "recipes",
+    "replay_texts",
     "specifications",
     "step_examples",
 ]

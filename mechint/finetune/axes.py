@@ -135,6 +135,38 @@ class Lora:
         distinct("lora, projections", self.projections)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Ordinary chats beside the examples, on which the tuned model is to stay as its base is, the adapter off.
+
+    `share` is how many rows of them a step has besides, as a share of its examples. `weight` times KL(base ‖ tuned),
+    its mean over all tokens of these rows in nats, is added to the loss; `question_weight` times the same KL over the
+    tokens of the examples' own questions, the base under the same steering. `pool` names the chats: "" takes those
+    of the same name as the recipe's pools.
+    """
+
+    __pydantic_config__ = FORBID_UNKNOWN
+
+    share: float = 0.0
+    weight: float = 1.0
+    question_weight: float = 0.0
+    pool: str = ""
+
+    def __post_init__(self) -> None:
+        within("replay, share", self.share, 0, 4)
+        within("replay, weight", self.weight, 0, 1000)
+        within("replay, question_weight", self.question_weight, 0, 1000)
+        if self.share and not self.weight:
+            raise UsageError("replay that weighs nothing", "a weight above 0", "give one, or a share of 0")
+        if not self.share and (self.weight != 1.0 or self.pool):
+            raise UsageError("replay, weight or pool of no chats", "a share above 0", "give a share, or leave them out")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it adds anything to the loss."""
+        return bool(self.share or self.question_weight)
+
+
 def check_answer(word: str) -> None:
     """Raise UsageError for what cannot be one token after a prefill: an empty answer, or one of several words."""
     bare = word.strip()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mechint.base.errors import UsageError
 from mechint.finetune.axes import check_spaces
 from mechint.finetune.pools import FOOD, OTHER, Split, check_disjoint
+from mechint.finetune.replay_pools import check_apart
 
 if TYPE_CHECKING:
     from mechint.finetune.specification import Recipe
@@ -22,6 +23,7 @@ def check_consistent(recipe: Recipe) -> None:
     _check_rule(recipe)
     _check_sizes(recipe)
     _check_wordings(recipe)
+    _check_replay(recipe)
     words: dict[Split, list[str]] = {
         "train": [word for pair in recipe.pairs("train") for word in pair],
         "held_out": [word for pair in recipe.answers.held_out for word in pair],
@@ -63,6 +65,19 @@ def _check_sizes(recipe: Recipe) -> None:
     for factor, (number, most) in sizes.items():
         if number > most:
             raise UsageError(f"{number} {factor}", f"at most {most} of pools {recipe.pools.name!r}", "use fewer")
+
+
+def _check_replay(recipe: Recipe) -> None:
+    """Raise UsageError for a share that is no row, and for chats that share a turn with what is trained or held out."""
+    if not recipe.replay.share:
+        return
+    if not recipe.replay_rows:
+        raise UsageError(
+            given=f"replay, share={recipe.replay.share:g} of {recipe.budget.rows} rows, which is none",
+            allowed="a share that is a row of a step, or more",
+            advice="give a greater share",
+        )
+    check_apart(recipe.chats, recipe.pools)
 
 
 def _check_wordings(recipe: Recipe) -> None:

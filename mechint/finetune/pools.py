@@ -97,9 +97,9 @@ def check_disjoint(factor: str, texts: Mapping[Split, Iterable[str]]) -> None:
     homes: dict[str, Split] = {}
     for split, members in texts.items():
         for text in members:
-            if homes.setdefault(_plain(text), split) != split:
+            if homes.setdefault(plain(text), split) != split:
                 raise UsageError(
-                    given=f"{factor}: {text!r} is both in {homes[_plain(text)]} and in {split}",
+                    given=f"{factor}: {text!r} is both in {homes[plain(text)]} and in {split}",
                     allowed="pools of which no two share anything",
                     advice="leave it out of one of the two",
                 )
@@ -188,5 +188,6 @@ def _named(entries: Mapping[str, Texts], name: str, kind: str) -> Texts:
     return entries[name]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a text as it is compared: without the difference of case and of spaces."""
     return " ".join(text.casefold().split())

@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mechint.base.errors import LayerRangeError, UsageError
 from mechint.base.files import JSON, sha256
-from mechint.finetune.axes import Answers, Asking, Fill, Labels, Lora, Loss
+from mechint.finetune.axes import Answers, Asking, Fill, Labels, Lora, Loss, Replay
 from mechint.finetune.budget import Budget
 from mechint.finetune.checks import FORBID_UNKNOWN
 from mechint.finetune.consistency import check_consistent
 from mechint.finetune.merging import merged
 from mechint.finetune.pools import OTHER, Pair, Pools, Split
+from mechint.finetune.replay_pools import Chats
 from mechint.finetune.signal import Signal, blocks_of
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _Member = TypeVar("_Member")
-AXES = ("signal", "labels", "asking", "answers", "loss", "fill", "lora", "budget")
+AXES = ("signal", "labels", "asking", "answers", "loss", "fill", "lora", "budget", "replay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Recipe:
     fill: Fill = field(default_factory=Fill)
     lora: Lora = field(default_factory=Lora)
     budget: Budget
+    replay: Replay = field(default_factory=Replay)
     elsewhere: Mapping[str, JSON] = field(default_factory=dict)
     small: Mapping[str, JSON] = field(default_factory=dict)
 
@@ -96,8 +98,10 @@ class Recipe:
         return record
 
     def sides(self) -> dict[str, JSON]:
-        """Return what is trained and how, as JSON: the recipe without its name and its remarks."""
-        return {name: value for name, value in self.to_dict().items() if name in AXES}
+        """Return what is trained and how, as JSON: the recipe without its name and its remarks, and without replay
+        where there is none."""
+        silent = () if self.replay.is_on else ("replay",)
+        return {name: value for name, value in self.to_dict().items() if name in AXES and name not in silent}
 
     @property
     def is_published(self) -> bool:
@@ -106,13 +110,24 @@ class Recipe:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of all that decides what is trained: the sides after inheritance, and every text of the pools."""
-        return sha256(json.dumps(self.sides(), sort_keys=True).encode(), self.pools.key.encode())
+        """Hash of all that decides what is trained: the sides after inheritance, every text of the pools and chats."""
+        keys = [self.pools.key, *([self.chats.key] if self.replay.share else [])]
+        return sha256(json.dumps(self.sides(), sort_keys=True).encode(), *(key.encode() for key in keys))
 
     @cached_property
     def pools(self) -> Pools:
         """The pools that its texts are from."""
         return Pools.load(self.asking.pools)
+
+    @cached_property
+    def chats(self) -> Chats:
+        """The ordinary chats that its replay is from."""
+        return Chats.load(self.replay.pool or self.asking.pools)
+
+    @property
+    def replay_rows(self) -> int:
+        """How many rows of ordinary chats a step has besides its examples."""
+        return round(self.replay.share * self.budget.rows)
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -219,5 +234,6 @@ def _record_at(place: tuple[int | str, ...]) -> type:
         "fill": Fill,
         "lora": Lora,
         "budget": Budget,
+        "replay": Replay,
     }
     return records.get(place[0], Recipe) if len(place) > 1 else Recipe
