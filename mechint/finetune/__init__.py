@@ -2,7 +2,8 @@
 
 A recipe says what is added to the first turns, what is asked, what is right and how much is trained (`specification`,
 `registry`); its examples are a function of seed and step (`examples`), drawn from pools whose held-out members are
-never trained (`pools`). `trainer` trains an adapter, `sibling` the one that a swap needs.
+never trained (`pools`). `trainer` trains an adapter, `sibling` the one that a swap needs; `watch` reads a model that is
+being trained with texts and vectors that are there for it alone.
 
 `mi.finetune` is this package. It imports floors up to `attribution`; no floor but `figures` and the roof imports it.
 """
@@ -16,20 +17,26 @@ from mechint.finetune.registry import differs_in, recipes
 from mechint.finetune.replay import replay_texts
 from mechint.finetune.run import Run
 from mechint.finetune.specification import Recipe
+from mechint.finetune.watch import watch
+from mechint.finetune.watch_rows import WatchRow, first_at, read_watch
 
 __all__ = [
     "Pools",
     "Recipe",
     "Run",
     "TextExample",
+    "WatchRow",
     "check_tokens",
     "counts",
     "differs_in",
     "example",
     "expand",
+    "first_at",
     "read_published",
+    "read_watch",
     "recipes",
     "replay_texts",
     "specifications",
     "step_examples",
+    "watch",
 ]

@@ -141,7 +141,9 @@ def _vectors(
         is_named = recipe.signal.vectors == "concept"
         size = len(recipe.concepts(splits.vectors)) if is_named else vector_count(recipe, splits.vectors)
         return nothing, stream.integers(0, size, count), np.zeros(count, dtype=bool)
-    pairs = np.array(concept_pairs(recipe, splits.vectors))[stream.integers(0, recipe.signal.concept_pairs, count)]
+    # A split of few concepts has fewer pairs than there are for training.
+    members = np.array(concept_pairs(recipe, splits.vectors))
+    pairs = members[stream.integers(0, len(members), count)]
     swapped, is_first = stream.random(count) < 0.5, stream.random(count) < 0.5
     concepts = np.where(swapped[:, None], pairs[:, ::-1], pairs)
     return concepts, np.where(is_first, concepts[:, 0], concepts[:, 1]), is_first
