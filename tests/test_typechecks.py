@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import jaxtyping
 import pytest
 import torch
+import typechecks
 from beartype.roar import BeartypeCallHintViolation
 
 from mechint.models.backends.blocks import attended
@@ -24,3 +28,15 @@ def test_axes_that_do_not_fit_are_seen(tokens, past):
     with pytest.raises(jaxtyping.TypeCheckError):
         attended(torch.ones(tokens, dtype=torch.long), torch.ones(past, dtype=torch.long))
     assert attended(torch.ones(2, 3, dtype=torch.long), torch.tensor([1, 2])).shape == (2, 5)
+
+
+def test_only_checked_modules_are_compiled_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or every library that they import first is compiled again, by each process."""
+    text = "from importlib import _bootstrap_external\ndef f(n: int): return n\nkept = _bootstrap_external.cache_from_source"
+    (tmp_path / "checked_apart.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with typechecks.install("checked_apart"):
+        module = importlib.import_module("checked_apart")
+    assert module.kept("library.py") == importlib.util.cache_from_source("library.py")
+    with pytest.raises(BeartypeCallHintViolation):
+        module.f("one")

@@ -10,19 +10,36 @@ import inspect
 import re
 from collections.abc import Callable
 from functools import partial
+from importlib.machinery import SourceFileLoader
+from types import CodeType
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import jaxtyping
 from beartype import beartype
+from jaxtyping import _import_hook as hook
 
 _T = TypeVar("_T")
 _full = jaxtyping.jaxtyped
 
 
-def install(package: str) -> None:
-    """Check every module of a package that is imported from now on."""
+def install(package: str) -> hook.ImportHookManager:
+    """Check every module of a package that is imported from now on, or until the end of a `with` statement."""
     jaxtyping.jaxtyped = _jaxtyped  # where the hook's decorators look for it
-    jaxtyping.install_import_hook(package, "beartype.beartype")
+    hook._JaxtypingLoader.exec_module = SourceFileLoader.exec_module
+    hook._JaxtypingLoader.get_code = _code
+    return jaxtyping.install_import_hook(package, "beartype.beartype")
+
+
+def _code(loader: hook._JaxtypingLoader, name: str) -> CodeType | None:
+    """Return a checked module's code, kept under a name of its own.
+
+    jaxtyping has that name hold for all that the module imports too: libraries of thousands of modules, which are then
+    compiled again, though their code is there.
+    """
+    own = partial(hook._optimized_cache_from_source, loader._typechecker.get_hash())
+    with patch("importlib._bootstrap_external.cache_from_source", own):
+        return SourceFileLoader.get_code(loader, name)
 
 
 def _jaxtyped(*decorated: object, **options: object) -> object:
