@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mechint.base.errors import UsageError
+from mechint.base.files import read_json, sha256
+from mechint.trials.judges import loss
+from mechint.trials.judges.loss import LIMITS_FILE
 from mechint.trials.judges.rules import RulesJudge
 from mechint.trials.labelled_sets import LabelledSet, bundled_folder, is_held_out, labelled_set
 from mechint.trials.labels import Label
-from mechint.trials.measured import caption, error_counts, measure, measured
+from mechint.trials.measured import caption, error_counts, first_replies, keep_measured, measure, measured
 
 LABELLED = labelled_set()
 RULES = measured("rules")
@@ -65,6 +69,37 @@ def test_counts_and_caption_are_those_of_the_table() -> None:
     assert f"injected {rows.loc['injected', 'sensitivity']:.2f}" in caption(RULES)
     with pytest.raises(UsageError, match="detects"):
         error_counts(RULES, "pass")
+
+
+@pytest.mark.parametrize("name", ["local:smollm2", "rules+loss:smollm2"])
+def test_stored_judges_have_the_counts_of_claims_and_of_bounds(name: str) -> None:
+    table = measured(name)
+    assert table["version"].nunique() == 1
+    assert set(table["labels_version"]) == {LABELLED.labels.version()}
+    for question in ("detects", "detects or refuses"):
+        assert set(error_counts(table, question)) == {"clean", "injected", "random"}
+
+
+def test_what_is_stored_of_rules_with_a_loss_is_of_the_rules_as_they_are() -> None:
+    ((identity, limit),) = read_json(bundled_folder() / LIMITS_FILE).items()
+    parts = (RulesJudge().version, identity, repr(limit))
+    version = sha256(*(text.encode() for text in parts), Path(loss.__file__).read_bytes())[:16]
+    advice = "measure it again, as docs/trial-judges.md says: its numbers are of other rules"
+    assert set(measured("rules+loss:smollm2")["version"]) == {version}, advice
+
+
+def test_numbers_of_a_judge_are_written_in_place_of_its_older_ones(tmp_path: Path) -> None:
+    path = tmp_path / "measured.csv"
+    few = measure(RulesJudge(), first_replies(LABELLED, 20))
+    keep_measured(RULES.assign(judge="another"), path)
+    keep_measured(RULES, path)
+    keep_measured(few, path)
+    kept = pd.read_csv(path)
+    assert len(kept[kept["judge"] == "another"]) == len(RULES)
+    pd.testing.assert_frame_equal(
+        kept[kept["judge"] == "rules"].reset_index(drop=True), few, check_dtype=False, atol=1e-4
+    )
+    assert few.query("question == 'detects' and arm == 'all'")["n"].item() == 20
 
 
 def test_a_judge_that_nobody_has_measured_is_an_error() -> None:

@@ -99,7 +99,7 @@ def _of_sentence(sentence: str, patterns: Patterns) -> Evidence:
     if is_matched(patterns.retractions, sentence):
         evidence.retractions.append(0)
     for at, clause in clauses(_INSERTED.sub("", sentence), patterns):
-        denial = first_match(patterns.denials, clause)
+        denial = None if _only_lacks_name(clause, patterns) else first_match(patterns.denials, clause)
         if denial is None:
             evidence.positive.append(clause)
         else:
@@ -107,6 +107,12 @@ def _of_sentence(sentence: str, patterns: Patterns) -> Evidence:
         if not evidence.has_claim:
             _read_claim(at, clause, denial, patterns, evidence)
     return evidence
+
+
+def _only_lacks_name(clause: str, patterns: Patterns) -> bool:
+    """Whether a clause says that what is noticed has no name ("I can't tell what it is"), not that nothing is."""
+    is_open = is_matched(patterns.reports, clause) or is_matched(patterns.hypothetical, clause)
+    return is_matched(patterns.unnamed, clause) and not is_open
 
 
 def _read_denial(at: int, clause: str, patterns: Patterns, evidence: Evidence) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mechint.trials.judges.evidence import clauses
 from mechint.trials.judges.patterns import Patterns, first_match, is_matched
 from mechint.trials.judges.texts import Sentence, plain, sentences, words
 
@@ -52,10 +53,11 @@ def bare_answer(reply: str) -> str | None:
     return "yes" if match["answer"].lower() in _YES else "no"
 
 
-def is_bare(reply: str) -> bool:
-    """Whether the first sentence of a reply is little more than its yes or no."""
+def is_bare(reply: str, patterns: Patterns) -> bool:
+    """Whether the first sentence of a reply is little more than its yes or no, or says that it has no name."""
     listed = sentences(reply)
-    return bool(listed) and (len(words(listed[0].text)) <= _FEW_WORDS or _LAST.search(reply) is not None)
+    is_short = bool(listed) and len(words(_saying(listed[0].text, patterns))) <= _FEW_WORDS
+    return is_short or (bool(listed) and _LAST.search(reply) is not None)
 
 
 def bare_name(reply: str, patterns: Patterns) -> Name | None:
@@ -63,6 +65,8 @@ def bare_name(reply: str, patterns: Patterns) -> Name | None:
     text = reply.strip()
     match = first_match(patterns.answer_name, text)
     if match is None or _FRAME.match(text) or " yes" in text.lower() or not _keys(match["name"], "", patterns):
+        return None
+    if is_matched(patterns.denials, text) or is_matched(patterns.unnamed, text):
         return None
     return Name(match["name"].strip(), reply.find(text) + match.start("name"))
 
@@ -73,7 +77,7 @@ def name_after(reply: str, prompt: str, claim_at: int, patterns: Patterns) -> Na
     claiming = [s for s in listed if s.start <= claim_at < s.start + len(s.text)]
     is_answer = _FRAME.match(claiming[0].text) or _LAST.search(claiming[0].text) if claiming else True
     rest = "" if is_answer else reply[claim_at : claiming[0].start + len(claiming[0].text)]
-    described = [] if is_matched(patterns.unnamed, rest) else [_ASIDE.split(rest)[0]]
+    described = [_ASIDE.split(_saying(rest, patterns))[0]]
     described += _descriptions([s for s in listed if s.start > claim_at], patterns)
     texts = [text.strip(" \"'.,:;") for text in described if _keys(text, prompt, patterns)]
     if not texts:
@@ -86,13 +90,26 @@ def name_after(reply: str, prompt: str, claim_at: int, patterns: Patterns) -> Na
 def _descriptions(later: Sequence[Sentence], patterns: Patterns) -> Iterator[str]:
     """Yield what sentences after a claim say of it: those that name something, and all of the first few."""
     for number, sentence in enumerate(later):
-        text = sentence.text
-        if is_matched(patterns.unnamed, text) or is_matched(patterns.denials, text) or _ADDRESSED.search(text):
+        text = _saying(sentence.text, patterns)
+        if not text or is_matched(patterns.denials, text) or _ADDRESSED.search(text):
             continue
         if match := first_match(patterns.naming, text) if number >= _DESCRIBED else None:
             yield match["name"]
         elif number < _DESCRIBED and not is_matched(patterns.hypothetical, text):
             yield text
+
+
+def _saying(sentence: str, patterns: Patterns) -> str:
+    """Return a sentence without its clauses that say that something has no name."""
+    unnamed = [match.span() for expression in patterns.unnamed for match in expression.finditer(sentence)]
+    if not unnamed:
+        return sentence
+    said = [
+        clause
+        for at, clause in clauses(sentence, patterns)
+        if not any(start < at + len(clause) and at < end for start, end in unnamed)
+    ]
+    return "; ".join(said)
 
 
 def _keys(text: str, prompt: str, patterns: Patterns) -> list[str]:

@@ -17,7 +17,7 @@ from mechint.trials.judges.coherence import Limits, incoherence
 from mechint.trials.judges.evidence import Evidence, Reader
 from mechint.trials.judges.naming import Name, bare_answer, bare_name, is_bare, name_after
 from mechint.trials.judges.patterns import Patterns, is_matched, packaged_patterns
-from mechint.trials.judges.texts import plain, sentences
+from mechint.trials.judges.texts import plain, sentences, without_announcement
 from mechint.trials.verdicts import Claim, Item, Verdict
 
 _SURE, _DOUBTFUL, _OPEN = 0.9, 0.6, 0.5
@@ -51,7 +51,7 @@ class RulesJudge:
         broken = incoherence(item.reply, self.limits, self.patterns.small, self.patterns.impossible)
         if not item.reply.strip():
             return Verdict("unclear", coherent=False, confidence=_OPEN, reason=broken)
-        reading = _read(plain(item.reply), plain(item.prompt), reader)
+        reading = _read(without_announcement(plain(item.reply)), plain(item.prompt), reader)
         name = reading.name if reading.claims == "yes" else None
         return Verdict(
             claims=reading.claims,
@@ -99,7 +99,7 @@ def _weighed(reply: str, prompt: str, patterns: Patterns, signs: Evidence, answe
     at = 0 if answer == "yes" else min(claims, default=0)
     if claims and not (said_no and max(claims) < max(signs.denials, default=0)):
         reading = _Reading("yes", _SURE, "claims", claim_at=at)
-    elif answer == "yes" and (is_bare(reply) or _names_something(reply, patterns)):
+    elif answer == "yes" and (is_bare(reply, patterns) or _names_something(reply, patterns)):
         reading = _Reading("yes", _SURE, "answers yes", claim_at=0)
     elif answer == "yes":
         reading = _Reading("unclear", _OPEN, "says yes to something else")

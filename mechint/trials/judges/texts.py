@@ -9,6 +9,14 @@ from dataclasses import dataclass
 _PLAIN = str.maketrans("\u2019\u2018\u201c\u201d\u00ab\u00bb\u00a0\u2026", '\'\'"""" .')
 _QUOTED = re.compile(r'"[^"\n]*"|\*[^*\n]{60,}\*')
 _END = re.compile(r"(?<=[.!?])[\s)\"']+|\n+")
+# "Let me look." or "Well, I look inside." before what the look has shown.
+_ANNOUNCED = re.compile(
+    r"^\W*(?:(?:so|well|now|ok|okay|hmm+|first|right now|at present)\W+)*"
+    r"(?:let me (?:think|see|check|look|search|take a look)|let's see|"
+    r"i(?:'ll| will| shall| have|'m| am)? (?:just |now |first )?(?:look|check|search|paus|turn)(?:e|ed|ing)?)\b"
+    r"(?: (?!and\b|see\b|find\b|notic|sens|feel|felt|that\b|like\b|as\b)[a-z']+){0,7}[.!?:,]",
+    re.IGNORECASE,
+)
 _LONGEST_NAME = 3  # words of a quotation that may be a name: "the ocean"
 
 
@@ -28,6 +36,11 @@ def plain(text: str) -> str:
 def without_quotations(text: str) -> str:
     """Return a text of the same length in which longer quotations are blank: others' words are no claims."""
     return _QUOTED.sub(_blank_if_long, text)
+
+
+def without_announcement(text: str) -> str:
+    """Return a text of the same length in which a beginning that only announces a look is blank."""
+    return _ANNOUNCED.sub(lambda match: " " * len(match.group()), text)
 
 
 def sentences(text: str) -> list[Sentence]:
