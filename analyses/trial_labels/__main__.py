@@ -28,12 +28,21 @@ class Options:
     set: Path | None = option("folder with trials.jsonl, prompts.json and the labels", parse=option_types.path)
     labeller: str = option("who labels", default="A", parse=str)
     reading: int = option("0, or the number of a further reading by the same person", default=0, parse=int)
-    count: int | None = option("label so many replies, drawn at random", parse=int)
+    count: int | None = option(
+        "label so many replies, drawn at random; with --measure, judge the first so many", parse=int
+    )
     freeze: bool = option("fix the labels that are there, and write their hash", default=False)
     judge: str | None = option(
         "show where this judge differs from frozen labels: rules, rules+loss:MODEL, local:MODEL", parse=str
     )
     measure: bool = option("show how far --judge agrees with the held-out half instead", default=False)
+    out: Path | None = option(
+        "with --measure, write the numbers to this file (.csv), in place of those that it has of the judge",
+        parse=option_types.path,
+    )
+    verdicts: Path | None = option(
+        "with --measure, a folder of verdicts, from which an interrupted one goes on", parse=option_types.path
+    )
     published: Path | None = option(
         "show how far --judge agrees with a copy of published labels: a .jsonl of open-introspection or a .csv of "
         "llama-introspection",
@@ -46,13 +55,17 @@ def run(options: Options) -> None:
     if options.published is not None:
         _compare_published(options.published, options.judge)
         return
+    if not (options.measure and options.judge) and (options.out or options.verdicts):
+        raise UsageError("--out or --verdicts alone", "with --judge and --measure", "say which judge is measured")
     if options.set is None:
         raise UsageError("no folder", "--set DIR", "say where trials.jsonl and prompts.json are")
     labelled = LabelledSet.load(options.set)
     if options.freeze:
         sys.stdout.write(f"frozen: {labelled.labels.freeze()}\n")
     elif options.judge is not None and options.measure:
-        _measure(labelled, options.judge)
+        from mechint.trials.measured import first_replies
+
+        _measure(labelled if options.count is None else first_replies(labelled, options.count), options)
     elif options.judge is not None:
         from mechint.trials.judges import open_judge
 
@@ -66,15 +79,20 @@ def run(options: Options) -> None:
         sys.stdout.write(f"{session.run(options.count)} labelled\n")
 
 
-def _measure(labelled: LabelledSet, name: str) -> None:
+def _measure(labelled: LabelledSet, options: Options) -> None:
     """Show how far a judge agrees with the held-out half, and with its passes where the labels have them."""
     from mechint.trials.judges import open_judge
-    from mechint.trials.measured import measure
+    from mechint.trials.judges.store import VerdictStore
+    from mechint.trials.measured import keep_measured, measure
     from mechint.trials.passes import labelled_replies, pass_agreement
     from mechint.trials.prompts import concept_lexicon
 
-    judge = open_judge(name)
-    _tell_table(measure(judge, labelled).drop(columns=["judge", "version", "labels_version"]))
+    judge = open_judge(options.judge or "rules")
+    store = None if options.verdicts is None else VerdictStore(options.verdicts)
+    measured = measure(judge, labelled, store=store)
+    if options.out is not None:
+        keep_measured(measured, options.out)
+    _tell_table(measured.drop(columns=["judge", "version", "labels_version"]))
     replies, labels = labelled_replies(labelled)
     if replies:
         table = pass_agreement(judge, replies, labels, concept_lexicon())

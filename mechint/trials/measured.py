@@ -11,10 +11,13 @@ Half of the labels was for writing rules, and every judge is measured on the oth
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
 
 import pandas as pd
 
 from mechint.base.errors import UsageError
+from mechint.base.files import write_atomically
 from mechint.trials.agreement import ALL_ARMS, COUNTS, agreement
 from mechint.trials.correction import Confusion
 from mechint.trials.judges.rules import RulesJudge
@@ -47,6 +50,11 @@ def measure(
     return of_verdicts(verdicts, labels, labelled, (judge.name, judge.version))
 
 
+def first_replies(labelled: LabelledSet, count: int, half: Half = "held-out") -> LabelledSet:
+    """Return the set with the first replies of a half alone, for a judge that takes long."""
+    return LabelledSet(labelled.rows(half).head(count), labelled.prompts, labelled.labels)
+
+
 def of_verdicts(
     verdicts: Mapping[str, Verdict], labels: Mapping[str, Verdict], labelled: LabelledSet, whose: tuple[str, str]
 ) -> pd.DataFrame:
@@ -71,6 +79,16 @@ def measured(name: str) -> pd.DataFrame:
             advice="measure it: mechint.trials.measured.measure(judge)",
         )
     return rows
+
+
+def keep_measured(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of `measure` to a file, in place of the rows that it has of the judge; others stay."""
+    kept = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+    if len(kept):
+        kept = kept[~kept["judge"].isin(set(table["judge"]))]
+    rows = pd.read_csv(StringIO(table.to_csv(index=False, float_format="%.4f")), dtype=str, keep_default_na=False)
+    whole = pd.concat([kept, rows], ignore_index=True).sort_values("judge", kind="stable")
+    write_atomically(path, whole.to_csv(index=False))
 
 
 def error_counts(table: pd.DataFrame, question: str = "detects") -> dict[str, Confusion]:

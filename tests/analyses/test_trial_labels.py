@@ -87,6 +87,12 @@ def test_the_command_freezes_measures_and_says_what_is_missing(
     assert main(["--set", folder, "--judge", "rules", "--measure"]) == 0
     assert "specificity" in capsys.readouterr().out
     assert main(["--set", folder, "--judge", "nobody"]) == 2
+    kept = labelled.labels.path.parent / "kept"
+    arguments = ["--set", folder, "--judge", "rules", "--out", f"{kept / 'm.csv'}", "--verdicts", f"{kept}"]
+    assert main(arguments) == 2
+    assert main([*arguments, "--measure", "--count", "2"]) == 0
+    assert (kept / "m.csv").read_text(encoding="utf-8").startswith("judge,version,labels_version,arm,question")
+    assert list(kept.glob("rules-*.jsonl"))
 
 
 def test_the_order_is_of_labeller_and_reading_and_the_same_again(labelled: LabelledSet) -> None:
