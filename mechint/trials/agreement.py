@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mechint.stats.agreement import kappa as table_kappa
 from mechint.stats.intervals import binomial_interval
 from mechint.trials.outcomes import CLAIMING, Lexicon, concept_of, outcome
 from mechint.trials.records import SERIES
@@ -99,11 +100,8 @@ def measures(counts: Float[np.ndarray, " 4"]) -> dict[str, float | int]:
 
 def kappa(counts: Float[np.ndarray, "*draws 4"]) -> Float[np.ndarray, "*draws"]:
     """Return Cohen's kappa of `TP, FP, FN, TN`; NaN where both always say the same."""
-    tp, fp, fn, tn = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
-    total = tp + fp + fn + tn
-    by_chance = ((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp)) / total**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(((tp + tn) / total - by_chance) / (1 - by_chance))
+    tables = np.asarray(counts, dtype=float)[..., [0, 2, 1, 3]]  # actual x predicted
+    return table_kappa(tables.reshape(*tables.shape[:-1], 2, 2))
 
 
 def _bounds(values: Float[np.ndarray, " draws"]) -> tuple[float, float]:
