@@ -2,6 +2,9 @@
 
 Beside other programs two threads that wait for each other can be many times slower than one; alone they are nearly
 twice as fast. So a short pass is timed with 1, 2, 4, ... threads by turns.
+
+A small model, as are those that come with mechint, always has one thread. More would win a tenth at best, and threads
+decide in which order numbers are added: what such a model computes must not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ _ROUNDS, _LIMIT = 6, 0.6
 _TOKENS, _BLOCKS, _SECONDS, _OPERATIONS = 256, 32, 0.03, 4e9
 # One that takes longer than this is ended after a block, and its time is worked out from those that were run.
 _LONG = 0.15
+# A model whose blocks do fewer operations than this for a token is small.
+_SMALL = 1e6
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -66,11 +71,14 @@ class ThreadChoice:
 def choose_threads(model: Model) -> ThreadChoice:
     """Return how many threads to run a model with, measured in less than a second where there is a choice.
 
-    Who has set `OMP_NUM_THREADS`, `MKL_NUM_THREADS` or torch's threads has chosen. Torch is left as it was.
+    Who has set `OMP_NUM_THREADS`, `MKL_NUM_THREADS` or torch's threads has chosen, except that a small model has one.
+    Torch is left as it was.
     """
     available = torch.get_num_threads()
     if model.device.type != "cpu":
         return ThreadChoice(available, available, f"the model is on {model.device.type}")
+    if _operations(model) < _SMALL:
+        return ThreadChoice(1, available, "the model is small")
     if available == 1 or (reason := _set_by_user(available)) is not None:
         return ThreadChoice(available, available, "one is available" if available == 1 else str(reason))
     begin = time.perf_counter()
@@ -128,11 +136,15 @@ def _set_by_user(available: int) -> str | None:
     return None if available in (cores, (cores + 1) // 2, os.cpu_count()) else "set in torch"
 
 
+def _operations(model: Model) -> int:
+    """Return about how many operations a block does for a token."""
+    return 2 * model.d_model * (4 * model.d_model + 3 * model.backend.d_mlp)
+
+
 def _timed_pass(model: Model) -> Callable[[int], float]:
     """Return a function that runs a few blocks over a few tokens with some number of threads, and says how long."""
-    work = 2 * model.d_model * (4 * model.d_model + 3 * model.backend.d_mlp)
     n_pos = model.backend.context.n_pos
-    n_tokens = max(1, min(_TOKENS, int(_OPERATIONS / work), _TOKENS if n_pos is None else n_pos))
+    n_tokens = max(1, min(_TOKENS, int(_OPERATIONS / _operations(model)), _TOKENS if n_pos is None else n_pos))
     tokens = torch.arange(n_tokens)[None] % model.backend.d_vocab
     prepared = model.blocks.begin(tokens, torch.zeros(1, dtype=torch.long))
     row, n_blocks = torch.zeros(1, dtype=torch.long), 1

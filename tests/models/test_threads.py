@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,7 +32,8 @@ class FakePass:
 
 @pytest.fixture
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Two threads, as torch takes them by itself on two cores; nothing is timed."""
+    """Two threads, as torch takes them by itself on two cores, and no model is small; nothing is timed."""
+    monkeypatch.setattr(threads, "_SMALL", 0)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     current = [2]
@@ -135,6 +138,23 @@ def test_who_has_set_torch_is_respected(model: mi.Model, two_threads: pytest.Mon
     assert choose_threads(model) == ThreadChoice(3, 3, "set in torch")
     torch.set_num_threads(1)
     assert choose_threads(model).threads == 1
+
+
+@pytest.mark.parametrize("variable", [None, "OMP_NUM_THREADS"])
+def test_a_small_model_has_one_thread_whatever_the_machine_does(
+    variable: str | None, family: Mapping[str, mi.Model], two_threads: pytest.MonkeyPatch
+) -> None:
+    """Or the figures of a demo would be others on a machine that is at work."""
+    two_threads.setattr(threads, "_SMALL", 1e6)
+    two_threads.setattr(threads, "_timed_pass", lambda _: pytest.fail("nothing is to be measured"))
+    if variable is not None:
+        two_threads.setenv(variable, "2")
+    assert choose_threads(family["organism"]) == ThreadChoice(1, 2, "the model is small")
+
+
+def test_a_model_of_usual_size_is_not_small() -> None:
+    smallest = SimpleNamespace(d_model=576, backend=SimpleNamespace(d_mlp=1536))  # SmolLM2-135M
+    assert threads._operations(smallest) > 5 * threads._SMALL
 
 
 def test_threads_are_restored_after_an_error() -> None:
