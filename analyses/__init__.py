@@ -38,7 +38,7 @@ TRAINED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 # These need no model: of the options that all others share they have --out.
 WITHOUT_MODEL = frozenset({"published"})
 # Analyses that the gallery leaves out.
-BESIDE = ("trial_judges", "trial_contrasts")
+BESIDE = ("trial_judges", "trial_contrasts", "finetuning")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -17,7 +17,7 @@ from mechint.finetune.registry import differs_in, recipes
 from mechint.finetune.replay import replay_texts
 from mechint.finetune.run import Run
 from mechint.finetune.specification import Recipe
-from mechint.finetune.watch import watch
+from mechint.finetune.watch import watch, watch_run
 from mechint.finetune.watch_rows import WatchRow, first_at, read_watch
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "specifications",
     "step_examples",
     "watch",
+    "watch_run",
 ]

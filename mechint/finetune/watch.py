@@ -1,7 +1,8 @@
 """What a training is watched with: detection, criterion, answers and drift at each of its fixed steps.
 
-    row = watch(run.model(base, step=120), recipe, base=base, seed=0, step=120)
-    first_at(rows, 0.9)        # matched skill: the first fixed step at an area of 0.9, instead of matched steps
+    watch_run(run, base, step=120)             # a line for the run's `watch.jsonl`
+    watch(model, recipe, base=base, seed=0)    # any model, by a recipe that is adapted to it
+    first_at(read_watch(run.path), 0.9)        # matched skill, instead of matched steps
 
 Nothing that is watched is trained, and nothing is chosen by it: there is no best checkpoint.
 """
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mechint.base.files import JSON
 from mechint.base.progress import Progress
 from mechint.base.signatures import Count, Index, Seed, checked
 from mechint.chat.tokens import Answers
 from mechint.engine.replies import ReplyRequest
 from mechint.finetune.drift import kl_from_base, probe
 from mechint.finetune.examples import TextExample
+from mechint.finetune.run import Run
 from mechint.finetune.specification import Recipe
 from mechint.finetune.watch_rows import WatchRow
 from mechint.finetune.watched import REFERENCE, steering_of, task_label, watched_examples, watched_recipe
@@ -27,6 +30,7 @@ from mechint.models.model import Model
 from mechint.readouts.generate import replies
 from mechint.stats.signal_detection import auc, criterion, d_prime, log_linear
 from mechint.vectors.concept_vectors import ConceptVector
+from mechint.vectors.extract import mean_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +82,18 @@ def watch(
         probe_mass=questions.mass,
         probe_questions=questions.questions,
     )
+
+
+@checked
+def watch_run(run: Run, base: Model, step: Index) -> dict[str, JSON]:
+    """Return what a training is watched with after a step, as a line of its `watch.jsonl`; step 0 is its base.
+
+    Vectors of concepts are extracted from the base, by mean difference. Raises what `run.model` and `watch` raise.
+    """
+    recipe = run.recipe
+    model = run.model(base, step) if step else base
+    concepts = mean_difference(base, recipe.concepts("validation")) if recipe.signal.vectors == "concept" else None
+    return watch(model, recipe, base=base, seed=run.seed, step=step, concepts=concepts).to_dict()
 
 
 def _read(

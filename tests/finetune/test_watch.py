@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 import mechint as mi
 from mechint.base.errors import ModelValidationError, UsageError
+from mechint.base.files import JSON
+from mechint.base.kept_folders import keep_folder
 from mechint.chat.conversations import Conversation, Message
 from mechint.chat.tokens import single_token
 from mechint.finetune import drift, watched
@@ -21,6 +26,7 @@ from mechint.finetune.specification import Recipe
 from mechint.finetune.watch import _detection, _read, _task_auc
 from mechint.finetune.watched import steering_of, task_label, watched_examples, watched_recipe
 from mechint.models.capture import read_on
+from tests.finetune.watch_data import record
 
 RECIPE = Recipe.load("published/original").adapted(4, small=True)
 TEXTS = [
@@ -198,3 +204,29 @@ def test_the_probe_is_asked_of_the_model_as_it_is(model: mi.Model, monkeypatch: 
     assert measured.questions == 4
     assert measured.log_odds == pytest.approx(table["logit_diff"].mean())
     assert measured.mass == pytest.approx((table["p_yes"] + table["p_no"]).mean())
+
+
+def test_a_run_is_watched_with_its_adapters_and_at_step_zero_with_its_base(
+    tiny_model: Callable[..., mi.Model], plain_hf: Callable[..., nn.Module], tmp_path: Path, row: mi.finetune.WatchRow
+) -> None:
+    base = tiny_model("qwen2")
+    record(identity=base.identity).write(tmp_path)
+    keep_folder(tmp_path / "step-000003", lambda folder: leave_adapter(plain_hf("qwen2"), folder))
+    run = mi.finetune.Run(tmp_path)
+    at_start = mi.finetune.WatchRow(**mi.finetune.watch_run(run, base, 0))  # type: ignore[arg-type]
+    assert (at_start.recipe_hash, at_start.seed, at_start.step, at_start.kl) == (RECIPE.hash, 3, 0, 0.0)
+    later = mi.finetune.WatchRow(**mi.finetune.watch_run(run, base, 3))  # type: ignore[arg-type]
+    assert later == mi.finetune.watch(run.model(base, 3), RECIPE, base=base, seed=3, step=3)
+    assert later.kl is not None
+    assert later.kl > 1e-4
+    assert later.probe_shift != 0.0
+    assert later.log_odds_clean != at_start.log_odds_clean
+
+
+def leave_adapter(model: nn.Module, folder: Path) -> dict[str, JSON]:
+    """Write a LoRA that changes all projections of a copy of a model."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+        get_peft_model(copy.deepcopy(model), config).save_pretrained(folder, save_embedding_layers=False)
+    return {}
