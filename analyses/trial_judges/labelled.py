@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from analyses.trials.judging import tell_cost
 from mechint.base.files import sha256
 from mechint.trials.agreement import AGREEMENT_COLUMNS, COUNTS, measures
 from mechint.trials.judges.store import VerdictStore, judge_all, verdicts_by_id
-from mechint.trials.labelled_sets import LabelledSet, bundled_folder
+from mechint.trials.labelled_sets import Half, LabelledSet, bundled_folder
 from mechint.trials.measured import measure
 from mechint.trials.outcomes import outcome
 from mechint.trials.prompts import concept_lexicon
@@ -52,10 +53,14 @@ class Labels:
         """
         if self.ours is not None:
             bundled = self.ours.labels.path.parent.resolve() == bundled_folder().resolve()
-            return measure(judge, self.ours, "held-out" if bundled else "all", VerdictStore(folder))
+            half: Half = "held-out" if bundled else "all"
+            tell_cost(judge, self.ours.items(half), VerdictStore(folder))
+            return measure(judge, self.ours, half, VerdictStore(folder))
         items = [Item(f"{at}", "", reply.reply) for at, (reply, _) in enumerate(self.published)]
         replies = sha256(*(f"{item.id} {item.reply}\n".encode() for item in items))[:16]
-        verdicts = verdicts_by_id(judge_all(judge, items, VerdictStore(folder / replies)))
+        store = VerdictStore(folder / replies)
+        tell_cost(judge, items, store)
+        verdicts = verdicts_by_id(judge_all(judge, items, store))
         rows = _agreement([(*pair, verdicts.get(str(at))) for at, pair in enumerate(self.published)])
         whose = {"judge": judge.name, "version": judge.version, "labels_version": replies}
         return pd.DataFrame(rows, columns=list(AGREEMENT_COLUMNS)).assign(**whose)[[*whose, *AGREEMENT_COLUMNS]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ from mechint.trials.verdicts import VERDICT_COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mechint.trials.verdicts import Judge
+    from mechint.trials.judges.store import VerdictStore
+    from mechint.trials.verdicts import Item, Judge
 
 RULES, PUBLISHED = "rules", "published"
 ENGAGES = "detects or refuses"  # the question of `mechint.trials.agreement` that bounds need
@@ -79,8 +81,18 @@ def read_replies(
     # An id of imported trials says where a reply was, not what it is.
     replies = sha256(*(f"{item.id} {item.prompt} {item.reply}\n".encode() for item in items))[:16]
     store = VerdictStore(folder / replies if not texts else folder)
+    tell_cost(judge, items, store, retest=retest)
     verdicts = judge_all(judge, items, store, retest=retest)
     return verdicts, facts_of(judge.name, judge.version, reads_prompts=bool(texts))
+
+
+def tell_cost(judge: Judge, items: Sequence[Item], store: VerdictStore, *, retest: float = 0.0) -> None:
+    """Say on the terminal what a server will be sent, before it is; nothing of judges on this machine."""
+    from mechint.trials.judges.openai import OpenAIJudge
+    from mechint.trials.judges.store import unread
+
+    if isinstance(judge, OpenAIJudge) and (missing := unread(judge, items, store, retest=retest)):
+        sys.stderr.write(f"judge {judge.name}: {judge.estimate(missing)}\n")
 
 
 def facts_of(name: str, version: str, *, reads_prompts: bool) -> JudgeFacts:

@@ -14,6 +14,9 @@ from whole_runs import refusal, whole_run
 import mechint as mi
 from analyses import trial_judges as analysis
 from analyses import trials
+from analyses.trial_judges.labelled import Labels
+from analyses.trials.judging import read_replies
+from mechint.trials.judges.openai import OpenAIJudge
 from mechint.trials.judges.rules import RulesJudge
 from mechint.trials.labelled_sets import bundled_folder
 from mechint.trials.synthetic import Population, draw
@@ -100,6 +103,38 @@ def test_every_figure_names_judges_replies_and_what_refusals_count_as(
         )
         assert "refusals" in text
     assert "local:gullible" in layouts["trial_judges_net"]["title"]["text"]
+
+
+class Served(OpenAIJudge):
+    """A judge at a server whose verdicts come from rules: nothing is sent."""
+
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        return RulesJudge().judge(items)
+
+
+def test_what_a_server_will_be_sent_is_said_first_and_only_what_is_not_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = Served("http://localhost/v1", "m")
+    replies = pd.DataFrame({"id": [str(n) for n in range(60)], "prompt": "p", "reply": "I sense the sea."})
+    read_replies(replies[:20], {"p": "Anything?"}, judge, tmp_path)
+    assert capsys.readouterr().err.startswith("judge openai:m: 20 requests, about ")
+    read_replies(replies, {"p": "Anything?"}, judge, tmp_path, retest=0.5)
+    sent = int(capsys.readouterr().err.split()[2])
+    twice = sum(path.read_text().count('"pass_no": 1') for path in tmp_path.glob("*.jsonl"))
+    assert 0 < twice < 60
+    assert sent == 40 + twice
+    read_replies(replies, {"p": "Anything?"}, judge, tmp_path, retest=0.5)
+    read_replies(replies, {"p": "Anything?"}, RulesJudge(), tmp_path)
+    assert capsys.readouterr().err == ""
+    assert "m: " in judge_labels(judge, tmp_path, capsys)
+    assert judge_labels(judge, tmp_path, capsys) == ""
+
+
+def judge_labels(judge: Judge, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what is said while a judge reads the bundled labels."""
+    Labels.read(bundled_folder("written")).measured(judge, folder / "labels")
+    return capsys.readouterr().err
 
 
 def test_labels_measure_every_judge(finished: Path, gullible: Gullible, tmp_path: Path) -> None:

@@ -80,10 +80,8 @@ def judge_all(
     """
     if len({item.id for item in items}) < len(items):
         raise UsageError("items with equal ids", "each reply once", "give each trial once")
-    again = [item for item in items if _share(item.id) < retest]
-    passes = {0: list(items), 1: again} if again else {0: list(items)}
     tables = []
-    for pass_no, chosen in passes.items():
+    for pass_no, chosen in _passes(items, retest).items():
         verdicts = store.of(judge, pass_no) if store else {}
         missing = [item for item in chosen if item.id not in verdicts]
         for start in range(0, len(missing), _AT_ONCE):
@@ -96,6 +94,20 @@ def judge_all(
                 progress(len(batch), 0)
         tables.append(verdict_table(judge, chosen, [verdicts[item.id] for item in chosen], pass_no))
     return pd.concat(tables, ignore_index=True)
+
+
+def unread(judge: Judge, items: Sequence[Item], store: VerdictStore, *, retest: float = 0.0) -> list[Item]:
+    """Return what `judge_all` would have read by the judge: what is not kept, twice where it is to be read twice."""
+    missing = []
+    for pass_no, chosen in _passes(items, retest).items():
+        verdicts = store.of(judge, pass_no)
+        missing += [item for item in chosen if item.id not in verdicts]
+    return missing
+
+
+def _passes(items: Sequence[Item], retest: float) -> dict[int, list[Item]]:
+    again = [item for item in items if _share(item.id) < retest]
+    return {0: list(items), 1: again} if again else {0: list(items)}
 
 
 def verdicts_by_id(table: pd.DataFrame, pass_no: int = 0) -> dict[str, Verdict]:
