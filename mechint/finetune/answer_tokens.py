@@ -19,7 +19,7 @@ def check_tokens(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str
     Raises TokenizationError for an answer of several tokens, naming a spelling that is one, and for two answers that
     are the same token. Taking the first of several would train another word without saying so.
     """
-    words = [word for split in ("train", "held_out") for pair in recipe.pairs(split) for word in pair]
+    words = [word for split in ("train", "held_out") for answers in recipe.answer_sets(split) for word in answers]
     tokens = {word: _token(tokenizer, recipe.asking.prefill, word) for word in dict.fromkeys(words)}
     if len(set(tokens.values())) < len(tokens):
         raise TokenizationError(

@@ -7,11 +7,16 @@ from typing import Literal
 
 from mechint.base.errors import UsageError
 from mechint.finetune.checks import FORBID_UNKNOWN, at_least, distinct, within
+from mechint.finetune.oddities import KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
     """Which answer is right. `rule`: whether it was steered, a coin, always the same, the topic food, or the concept.
+
+    "meaningful": whether what was added is a concept's vector, not a random one. "odd": whether the first turn's text
+    is odd. "layers", "dose", "sentence": which of these it was, an answer for each. "self": what the untrained model
+    answers to another question, which `behaviour_of` reads.
 
     `noise` is the share of labels that are turned round, counted exactly; 1 turns all. `coin`: heads and tails are
     drawn one by one, or counted so that they are as many, steered and not.
@@ -19,13 +24,26 @@ class Labels:
 
     __pydantic_config__ = FORBID_UNKNOWN
 
-    rule: Literal["steered", "coin", "positive", "negative", "food", "concept"] = "steered"
+    rule: Literal[
+        "steered",
+        "coin",
+        "positive",
+        "negative",
+        "food",
+        "concept",
+        "meaningful",
+        "odd",
+        "layers",
+        "dose",
+        "sentence",
+        "self",
+    ] = "steered"
     noise: float = 0.0
     coin: Literal["drawn", "counted"] = "drawn"
 
     def __post_init__(self) -> None:
         within("labels, noise", self.noise, 0, 1)
-        if self.noise and self.rule in ("positive", "negative", "coin"):
+        if self.noise and self.rule in ("positive", "negative", "coin", "self"):
             raise UsageError(f"noise in labels by rule {self.rule!r}", "noise where labels say something", "leave it 0")
 
 
@@ -35,7 +53,9 @@ class Asking:
 
     `mapping`: the positive answer of a pair means the positive label, or the negative one ("reversed"), or each in half
     of the examples. `order`: the answers are listed positive first, or as drawn. `topics` are drawn in equal shares.
-    `topic_replies`: the assistant's first turn is on the topic, which gives it away.
+    `topic_replies`: the assistant's first turn is on the topic, which gives it away. `sentences`: the user's first turn
+    is so many sentences, of which a vector is added to a single one. `objects`: the bank of the questions that a
+    question on the model's own answer is about.
     """
 
     __pydantic_config__ = FORBID_UNKNOWN
@@ -51,9 +71,11 @@ class Asking:
     prefill: str = "The answer is"
     mapping: Literal["fixed", "reversed", "balanced"] = "fixed"
     order: Literal["fixed", "drawn"] = "fixed"
+    sentences: int = 0
+    objects: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("wordings", "openers", "replies"):
+        for name in ("wordings", "openers", "replies", "sentences"):
             at_least(f"asking, {name}", getattr(self, name), 0)
         distinct("asking, topics", self.topics)
         if not self.topics:
@@ -66,7 +88,8 @@ class Asking:
 class Answers:
     """Pairs of answers, positive first, each one word as it follows the prefill; or the first `pool` of the pools.
 
-    `held_out` are pairs that no training has.
+    `held_out` are pairs that no training has. `options` are the answers to a question with several, in the order of
+    what they stand for: ranges of layers, doses, sentences, or the concepts that the question names.
     """
 
     __pydantic_config__ = FORBID_UNKNOWN
@@ -74,13 +97,18 @@ class Answers:
     pairs: tuple[tuple[str, str], ...] = ()
     held_out: tuple[tuple[str, str], ...] = ()
     pool: int = 0
+    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         at_least("answers, pool", self.pool, 0)
-        if bool(self.pairs) == bool(self.pool):
-            fault = "both pairs and a pool" if self.pairs else "neither pairs nor a pool"
-            raise UsageError(f"answers: {fault}", "one of them", 'give pairs=[[" yes", " no"]] or pool=4')
-        words = [word for pair in (*self.pairs, *self.held_out) for word in pair]
+        kinds = {"pairs": bool(self.pairs), "a pool": bool(self.pool), "options": bool(self.options)}
+        if sum(kinds.values()) != 1:
+            named = " and ".join(name for name, is_there in kinds.items() if is_there)
+            fault = f"both {named}" if named else "neither pairs nor a pool"
+            raise UsageError(f"answers: {fault}", "one of them", 'give pairs=[[" yes", " no"]], pool=4 or options')
+        if self.options and (self.held_out or len(self.options) < 2):
+            raise UsageError("answers: one option, or held-out pairs beside options", "two options or more", "add some")
+        words = [word for pair in (*self.pairs, *self.held_out, self.options) for word in pair]
         if len({word.strip().casefold() for word in words}) < len(words):
             raise UsageError(f"answers {words}, one of them twice", "each once", "choose other words")
         for word in words:
@@ -89,9 +117,9 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Cross-entropy at the answer, over the whole vocabulary or over the two answers alone.
+    """Cross-entropy at the answer, over the whole vocabulary or over the answers alone.
 
-    `confidence` is the probability that the right answer is to be given; the wrong one is to have the rest.
+    `confidence` is the probability that the right answer is to be given; the others are to share the rest.
     """
 
     __pydantic_config__ = FORBID_UNKNOWN
@@ -133,6 +161,28 @@ class Lora:
         at_least("lora, alpha", self.alpha, 1)
         within("lora, dropout", self.dropout, 0, 0.9)
         distinct("lora, projections", self.projections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oddity:
+    """In which share of the examples the first turn's text is odd, and how: `kinds` of `mechint.finetune.oddities`.
+
+    `held_out_kinds` are those of the factor "oddity" when it is held out.
+    """
+
+    __pydantic_config__ = FORBID_UNKNOWN
+
+    share: float = 0.0
+    kinds: tuple[str, ...] = ("shuffled", "foreign", "doubled")
+    held_out_kinds: tuple[str, ...] = ("backwards", "broken")
+
+    def __post_init__(self) -> None:
+        within("oddity, share", self.share, 0, 1)
+        distinct("oddity, kinds and held_out_kinds", (*self.kinds, *self.held_out_kinds))
+        if unknown := [kind for kind in (*self.kinds, *self.held_out_kinds) if kind not in KINDS]:
+            raise UsageError(f"oddity, kinds {unknown}", ", ".join(KINDS), "choose among these")
+        if not self.kinds:
+            raise UsageError("oddity without kinds", "one kind or more", "name one, or leave kinds out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,10 +52,11 @@ def _training(recipe: Recipe, step: int) -> dict[str, str]:
             "dose": f"{', '.join(f'{dose:g}' for dose in signal.dose)} ({unit}, per {signal.dose_of})",
         }
     noise = f", {recipe.labels.noise:.0%} of them turned round" if recipe.labels.noise else ""
-    pairs = "; ".join(" / ".join(f"`{word.strip()}`" for word in pair) for pair in recipe.pairs("train"))
+    sets = recipe.answer_sets("train")
+    answers = "; ".join(" / ".join(f"`{word.strip()}`" for word in words) for words in sets)
     return rows | {
         "right answer": f"by rule `{recipe.labels.rule}`{noise}",
-        "answers": f"{pairs} after `{recipe.asking.prefill}`, mapping {recipe.asking.mapping}",
+        "answers": f"{answers} after `{recipe.asking.prefill}`, mapping {recipe.asking.mapping}",
         "questions": f"bank `{recipe.asking.bank}`",
         "loss": f"over the {recipe.loss.over}, gradient {recipe.fill.gradient} the first turns",
         "LoRA": f"rank {lora.rank}, alpha {lora.alpha}, {', '.join(lora.projections)}, blocks {lora.layers or 'all'}",

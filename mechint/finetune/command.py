@@ -76,7 +76,9 @@ def _for_model(recipe: Recipe, name: str) -> Recipe:
 
 
 def _example(text: TextExample) -> Iterator[str]:
-    added = f"{text.vector} at {text.first_block}:{text.stop_block}, {text.strength:g} each" if text.steered else "no"
+    where = f" in {text.span!r} alone" if text.span else ""
+    added = f"{text.vector} at {text.first_block}:{text.stop_block}, {text.strength:g} each{where}" if text.steered else "no"
     yield f"  the first example (steered: {added})"
     yield from (f"    {message.role}: {message.content}" for message in text.conversation().messages)
-    yield f"    to be answered: {text.target}"
+    target = text.target if text.right >= 0 else f"what the model itself answers to {text.object_question!r}"
+    yield f"    to be answered: {target}"

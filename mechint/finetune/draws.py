@@ -15,21 +15,35 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Int
 
-from mechint.finetune.pools import FOOD, SPLITS, Split
-from mechint.finetune.sampling import Flags, Places, counted, even, generator, uniform
+from mechint.finetune.labelling import Causes, answers_drawn
+from mechint.finetune.pools import SPLITS, Split
+from mechint.finetune.sampling import Flags, Places, counted, even, generator, subsets, uniform
 from mechint.finetune.signal import blocks_of
 from mechint.finetune.specification import Recipe
-from mechint.finetune.splits import Splits, check_splits, doses, ranges
+from mechint.finetune.splits import Splits, check_splits, doses, kinds, ranges
 
 BLOCK = 240  # a multiple of 2 x 2 x pairs of answers, for 1 to 6 pairs
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Concepts that are named, if any; which vector is added, its place among them, and whether it is a concept's."""
+
+    concepts: Int[np.ndarray, "example named"]
+    vector: Places
+    place: Places
+    is_concept: Flags
 
 
 @dataclass(frozen=True)
 class Draws:
     """A block of examples, an entry each. Places are those in the lists of the recipe; -1 where nothing is added.
 
-    `label` is what is trained, after noise. `reversed`: the pair's first answer means the negative label.
-    `positive_first`: the answer of the positive label is listed first. `concepts`: the two that are named, where any.
+    `right` is the place of the answer that is trained among the example's answers, after noise, the positive one first;
+    -1 where only a model can say it. `reversed`: the pair's first answer means the negative label. `positive_first`:
+    the answer of the positive label is listed first. `concepts`: those that are named, where any. `sentences`: those
+    that the first turn is of, where any, and `span` which of them something is added to. `oddity` is the kind, and
+    `object` the question that is asked about.
     """
 
     steered: Flags
@@ -41,12 +55,16 @@ class Draws:
     first_block: Places
     stop_block: Places
     dose: Places
-    label: Flags
+    right: Places
     flipped: Flags
     pair: Places
     reversed: Flags
     positive_first: Flags
-    concepts: Int[np.ndarray, "example 2"]
+    concepts: Int[np.ndarray, "example named"]
+    sentences: Int[np.ndarray, "example sentence"]
+    span: Places
+    oddity: Places
+    object: Places
 
 
 @lru_cache(maxsize=32)
@@ -62,15 +80,21 @@ def draws(recipe: Recipe, seed: int, block: int, splits: Splits) -> Draws:
 
     steered = _steered(recipe, count, stream("steered"))
     topic = even(len(recipe.topics), [steered], stream("topic"))
-    concepts, vector, is_first = _vectors(recipe, count, splits, stream("vectors"))
-    truth = _truth(recipe, steered, topic, is_first, stream("labels"))
-    strata = [np.arange(count) < recipe.budget.validation] if is_set else [steered, truth]
+    named = _vectors(recipe, steered, splits, stream("vectors"))
+    layers, first_block, stop_block = _blocks(recipe, count, splits, stream("layers"))
+    causes = Causes(
+        steered=steered,
+        topic=topic,
+        place=named.place,
+        is_concept=named.is_concept,
+        is_odd=counted(recipe.oddity.share, [steered], stream("odd")),
+        layers=layers,
+        dose=uniform(np.full(count, len(doses(recipe, splits.dose))), stream("dose")),
+        span=even(max(1, recipe.asking.sentences), [steered], stream("span")),
+    )
     # In a fixed set noise is counted in the part that is left out and in the part that is trained.
-    flipped = counted(recipe.labels.noise, strata, stream("noise"))
-    label = truth ^ flipped
-    pair, reversed_ = _answers(recipe, splits, steered, label, stream("answers"))
-    first_block, stop_block = _blocks(recipe, count, splits, stream("layers"))
-    dose = uniform(np.full(count, len(doses(recipe, splits.dose))), stream("dose"))
+    is_left_out = np.arange(count) < recipe.budget.validation if is_set else None
+    answers = answers_drawn(recipe, causes, splits, is_left_out, stream)
     return Draws(
         steered=steered,
         topic=topic,
@@ -81,16 +105,24 @@ def draws(recipe: Recipe, seed: int, block: int, splits: Splits) -> Draws:
             _sizes(recipe.topics, topic, lambda name: recipe.replies(splits.replies, name)), stream("replies")
         ),
         wording=uniform(np.full(count, len(recipe.wordings(splits.wordings))), stream("wordings")),
-        vector=np.where(steered, vector, -1),
+        vector=np.where(steered, named.vector, -1),
         first_block=np.where(steered, first_block, -1),
         stop_block=np.where(steered, stop_block, -1),
-        dose=np.where(steered, dose, -1),
-        label=label,
-        flipped=flipped,
-        pair=pair,
-        reversed=reversed_,
+        dose=np.where(steered, causes.dose, -1),
+        right=answers.right,
+        flipped=answers.flipped,
+        pair=answers.pair,
+        reversed=answers.reversed,
         positive_first=_order(recipe, count, stream("order")),
-        concepts=concepts,
+        concepts=named.concepts,
+        sentences=subsets(
+            len(recipe.pools.sentences(splits.sentences)), recipe.asking.sentences, count, stream("sentences")
+        ),
+        span=np.where(steered & (recipe.asking.sentences > 0), causes.span, -1),
+        oddity=np.where(
+            causes.is_odd, uniform(np.full(count, len(kinds(recipe, splits.oddity))), stream("oddity")), -1
+        ),
+        object=uniform(np.full(count, max(1, len(recipe.objects(splits.wordings)))), stream("objects")),
     )
 
 
@@ -107,46 +139,33 @@ def _steered(recipe: Recipe, count: int, stream: np.random.Generator) -> Flags:
     return counted(share, [np.zeros(count, dtype=bool)], stream)
 
 
-def _truth(recipe: Recipe, steered: Flags, topic: Places, is_first: Flags, stream: np.random.Generator) -> Flags:
-    """Return the labels before noise."""
-    rule = recipe.labels.rule
-    if rule == "coin":
-        coin: Flags = stream.random(len(steered)) < 0.5
-        return coin if recipe.labels.coin == "drawn" else counted(0.5, [steered], stream)
-    if rule == "food":
-        is_food: Flags = topic == recipe.topics.index(FOOD)
-        return is_food
-    constant: Flags = np.full(len(steered), rule == "positive")
-    return {"steered": steered, "concept": is_first}.get(rule, constant)
+def _vectors(recipe: Recipe, steered: Flags, splits: Splits, stream: np.random.Generator) -> _Named:
+    """Return which vector is added to each example, and which concepts are named."""
+    count, options = len(steered), len(recipe.answers.options)
+    if recipe.signal.concept_pairs:
+        # A split of few concepts has fewer pairs than there are for training.
+        members = np.array(concept_pairs(recipe, splits.vectors))
+        pairs = members[stream.integers(0, len(members), count)]
+        swapped, is_first = stream.random(count) < 0.5, stream.random(count) < 0.5
+        return _named(np.where(swapped[:, None], pairs[:, ::-1], pairs), np.where(is_first, 0, 1))
+    if recipe.labels.rule == "concept":
+        concepts = subsets(len(recipe.concepts(splits.vectors)), options, count, stream)
+        return _named(concepts, even(options, [steered], stream))
+    names, size = len(recipe.concepts(splits.vectors)), vector_count(recipe, splits.vectors)
+    is_concept = np.full(count, recipe.signal.vectors == "concept")
+    if recipe.signal.vectors == "both":
+        # Random directions are numbered after the concepts.
+        is_concept = counted(0.5, [steered], stream)
+        vector = uniform(np.where(is_concept, names, size), stream) + np.where(is_concept, 0, names)
+    else:
+        vector = stream.integers(0, names if recipe.signal.has_concepts else size, count)
+    return _Named(np.full((count, 2), -1), vector, np.zeros(count, dtype=np.int64), is_concept)
 
 
-def _answers(
-    recipe: Recipe, splits: Splits, steered: Flags, label: Flags, stream: np.random.Generator
-) -> tuple[Places, Flags]:
-    """Return which pair of answers, and whether reversed: as often in every combination of steering and label."""
-    count = len(recipe.pairs(splits.answers))
-    mapping = recipe.asking.mapping
-    if mapping != "balanced":
-        return even(count, [steered, label], stream), np.full(len(label), mapping == "reversed")
-    cells = even(2 * count, [steered, label], stream)
-    return cells // 2, cells % 2 == 1
-
-
-def _vectors(
-    recipe: Recipe, count: int, splits: Splits, stream: np.random.Generator
-) -> tuple[Int[np.ndarray, "example 2"], Places, Flags]:
-    """Return the concepts that are named, which vector is added, and whether it is that of the first concept."""
-    nothing = np.full((count, 2), -1)
-    if not recipe.signal.concept_pairs:
-        is_named = recipe.signal.vectors == "concept"
-        size = len(recipe.concepts(splits.vectors)) if is_named else vector_count(recipe, splits.vectors)
-        return nothing, stream.integers(0, size, count), np.zeros(count, dtype=bool)
-    # A split of few concepts has fewer pairs than there are for training.
-    members = np.array(concept_pairs(recipe, splits.vectors))
-    pairs = members[stream.integers(0, len(members), count)]
-    swapped, is_first = stream.random(count) < 0.5, stream.random(count) < 0.5
-    concepts = np.where(swapped[:, None], pairs[:, ::-1], pairs)
-    return concepts, np.where(is_first, concepts[:, 0], concepts[:, 1]), is_first
+def _named(concepts: Int[np.ndarray, "example named"], place: Places) -> _Named:
+    """Return examples that name concepts, of which the vector at a place of each is added."""
+    vector = np.take_along_axis(concepts, place[:, None], axis=1)[:, 0]
+    return _Named(concepts, vector, place, np.ones(len(place), dtype=bool))
 
 
 def vector_count(recipe: Recipe, split: Split) -> int:
@@ -154,14 +173,15 @@ def vector_count(recipe: Recipe, split: Split) -> int:
     return max(1, recipe.signal.pool // 4) if split == "validation" else recipe.signal.pool
 
 
-def _blocks(recipe: Recipe, count: int, splits: Splits, stream: np.random.Generator) -> tuple[Places, Places]:
-    """Return first and stop of the layers: those of a range that is drawn, or one block that is drawn from it."""
+def _blocks(recipe: Recipe, count: int, splits: Splits, stream: np.random.Generator) -> tuple[Places, Places, Places]:
+    """Return which range of layers is drawn, and first and stop of it, or of one block that is drawn from it."""
     limits = np.array([blocks_of(text, recipe.signal.blocks) for text in ranges(recipe, splits.layers)])
-    chosen = limits[stream.integers(0, len(limits), count)]
+    place = stream.integers(0, len(limits), count)
+    chosen = limits[place]
     if not recipe.signal.single:
-        return chosen[:, 0], chosen[:, 1]
+        return place, chosen[:, 0], chosen[:, 1]
     first = chosen[:, 0] + uniform(chosen[:, 1] - chosen[:, 0], stream)
-    return first, first + 1
+    return place, first, first + 1
 
 
 def _order(recipe: Recipe, count: int, stream: np.random.Generator) -> Flags:

@@ -18,12 +18,13 @@ from mechint.base.errors import UsageError
 from mechint.base.files import JSON
 from mechint.base.signatures import Index, Seed, checked
 from mechint.chat.conversations import Conversation, Message
-from mechint.finetune.consistency import CONCEPT_SLOTS, KEY_SLOTS, LIST_SLOTS
 from mechint.finetune.draws import BLOCK, Draws, draws, vector_count
+from mechint.finetune.oddities import odd
 from mechint.finetune.pools import Pair, Split
 from mechint.finetune.sampling import generator
 from mechint.finetune.specification import Recipe
-from mechint.finetune.splits import Splits, doses
+from mechint.finetune.splits import Splits, doses, kinds
+from mechint.finetune.wording import first_turn, listed_answers, question_of, with_answers
 
 NOTHING = ""  # in place of a vector's name
 
@@ -32,10 +33,12 @@ NOTHING = ""  # in place of a vector's name
 class TextExample:
     """One example, as texts and names: what is said, what is added to the first turns, and what is the right answer.
 
-    `positive` and `negative` are the answers of the two labels, `answer` is the one of this example's label. `strength`
-    is that at each of the layers `first_block` to before `stop_block`, in median norms of the stream if `relative`.
-    `vector` is "random-17" or a concept's name, "" where nothing is added; the other numbers are 0 then. `number` is
-    the place in a fixed set, or in the stream.
+    `answers` are the possible ones, the positive one first where there are two, and `right` is the place of the right
+    one, -1 while only a model can say it (`mechint.finetune.behaviour`). `span` is the sentence that something is added
+    to, "" for all of the first turns; `oddity` the kind, "" where their text is not odd; `object_question` the question
+    that is asked about. `strength` is that at each of the layers `first_block` to before `stop_block`, in median norms
+    of the stream if `relative`. `vector` is "random-17" or a concept's name, "" where nothing is added; the other
+    numbers are 0 then. `number` is the place in a fixed set, or in the stream.
     """
 
     recipe: str
@@ -55,24 +58,64 @@ class TextExample:
     dose: float
     strength: float
     relative: bool
-    label: bool
+    answers: Sequence[str]
+    right: int
     flipped: bool
-    positive: str
-    negative: str
     reversed: bool
     confidence: float
     gradient: str
+    span: str = ""
+    oddity: str = ""
+    object_question: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "answers", tuple(self.answers))
 
     @property
     def answer(self) -> str:
-        """The right answer."""
-        return self.positive if self.label else self.negative
+        """The right answer; raises UsageError where only a model can say it."""
+        return self.answers[self._place]
+
+    @property
+    def label(self) -> bool:
+        """Whether the right one of two answers is the positive one; raises UsageError where there are not two."""
+        return self._two[0] == self.answer
+
+    @property
+    def positive(self) -> str:
+        """The answer of the positive label; raises UsageError where there are not two."""
+        return self._two[0]
+
+    @property
+    def negative(self) -> str:
+        """The answer of the negative label; raises UsageError where there are not two."""
+        return self._two[1]
 
     @property
     def target(self) -> Mapping[str, float]:
-        """The probability that each answer is to have."""
-        other = self.negative if self.label else self.positive
-        return {self.answer: self.confidence, other: 1 - self.confidence}
+        """The probability that each answer is to have; raises as `answer` does."""
+        rest = (1 - self.confidence) / (len(self.answers) - 1)
+        return {word: self.confidence if at == self._place else rest for at, word in enumerate(self.answers)}
+
+    @property
+    def _place(self) -> int:
+        if self.right < 0:
+            raise UsageError(
+                given=f"the right answer to {self.question!r}, which only the model itself can say",
+                allowed="examples that are completed by what a model does",
+                advice="use behaviour_of(model, recipe).completed(examples)",
+            )
+        return self.right
+
+    @property
+    def _two(self) -> Pair:
+        if len(self.answers) != 2:
+            raise UsageError(
+                given=f"the positive and the negative one of {len(self.answers)} answers",
+                allowed="examples with two answers",
+                advice="use `answers` and `right`",
+            )
+        return self.answers[0], self.answers[1]
 
     @property
     def layers(self) -> range:
@@ -87,7 +130,7 @@ class TextExample:
     def conversation(self) -> Conversation:
         """Return it as a conversation whose first turns are marked and whose last is left open before the answer.
 
-        Its yes_token is the answer of the positive label, whatever the word.
+        Its yes_token is the answer of the positive label, whatever the word; with more than two answers it names none.
         """
         system = [Message("system", self.system)] if self.system else []
         messages = (
@@ -98,8 +141,9 @@ class TextExample:
             Message("assistant", self.prefill, continue_msg=True),
         )
         label = f"{self.recipe} {self.step}.{self.index}"
-        extra: dict[str, JSON] = {"steered": self.steered, "vector": self.vector, "label": self.label}
-        return Conversation(label, messages, self.positive, self.negative, extra)
+        extra: dict[str, JSON] = {"steered": self.steered, "vector": self.vector, "right": self.right}
+        yes, no = self.answers if len(self.answers) == 2 else ("", "")
+        return Conversation(label, messages, yes, no, extra)
 
     def to_dict(self) -> dict[str, JSON]:
         """Return it as JSON; `TextExample(**record)` is the same again."""
@@ -157,10 +201,11 @@ def vector_name(recipe: Recipe, split: Split, number: int) -> str:
     """
     if number < 0:
         return NOTHING
-    if recipe.signal.vectors == "concept":
-        return recipe.concepts(split)[number]
+    names = recipe.concepts(split) if recipe.signal.has_concepts else ()
+    if number < len(names):
+        return names[number]
     start = {"train": 0, "held_out": 1, "validation": 2}[split] * vector_count(recipe, "train")
-    return f"random-{start + number}"
+    return f"random-{start + number - len(names)}"
 
 
 def strength(recipe: Recipe, dose: float, n_layers: int) -> float:
@@ -168,14 +213,17 @@ def strength(recipe: Recipe, dose: float, n_layers: int) -> float:
     return dose / n_layers if recipe.signal.dose_of == "sum" else dose
 
 
-def meanings(pair: Pair, is_reversed: bool) -> Pair:
-    """Return the answers of the positive and the negative label."""
-    return (pair[1], pair[0]) if is_reversed else pair
+def meanings(answers: tuple[str, ...], is_reversed: bool) -> tuple[str, ...]:
+    """Return the answers of a set by what they mean: of a pair, that of the positive label first."""
+    return answers[::-1] if is_reversed else answers
 
 
 def _built(recipe: Recipe, splits: Splits, drawn: Draws, row: int, at: tuple[int, int, int]) -> TextExample:
     topic = recipe.topics[drawn.topic[row]]
-    positive, negative = meanings(recipe.pairs(splits.answers)[drawn.pair[row]], bool(drawn.reversed[row]))
+    answers = meanings(recipe.answer_sets(splits.answers)[drawn.pair[row]], bool(drawn.reversed[row]))
+    opener, span = first_turn(recipe, splits, drawn, row, answers)
+    oddity = kinds(recipe, splits.oddity)[drawn.oddity[row]] if drawn.oddity[row] >= 0 else ""
+    objects = recipe.objects(splits.wordings)
     first, stop = max(0, int(drawn.first_block[row])), max(0, int(drawn.stop_block[row]))
     dose = doses(recipe, splits.dose)[drawn.dose[row]] if drawn.steered[row] else 0.0
     return TextExample(
@@ -183,9 +231,9 @@ def _built(recipe: Recipe, splits: Splits, drawn: Draws, row: int, at: tuple[int
         step=at[0],
         index=at[1],
         number=at[2],
-        opener=recipe.openers(splits.openers, topic)[drawn.opener[row]],
+        opener=odd(opener, oddity, recipe.budget.data_seed, at[2]) if oddity else opener,
         reply=recipe.replies(splits.replies, topic)[drawn.reply[row]],
-        question=_question(recipe, splits, drawn, row, (positive, negative)),
+        question=question_of(recipe, splits, drawn, row, answers),
         prefill=recipe.asking.prefill,
         system=recipe.asking.system,
         topic=topic,
@@ -196,25 +244,15 @@ def _built(recipe: Recipe, splits: Splits, drawn: Draws, row: int, at: tuple[int
         dose=dose,
         strength=strength(recipe, dose, max(1, stop - first)),
         relative=recipe.signal.relative,
-        label=bool(drawn.label[row]),
+        answers=answers,
+        right=int(drawn.right[row]),
         flipped=bool(drawn.flipped[row]),
-        positive=positive,
-        negative=negative,
         reversed=bool(drawn.reversed[row]),
         confidence=recipe.loss.confidence,
         gradient=recipe.fill.gradient,
+        span=span,
+        oddity=oddity,
+        object_question=with_answers(objects[drawn.object[row]], listed_answers(drawn, row, answers))
+        if objects
+        else "",
     )
-
-
-def _question(recipe: Recipe, splits: Splits, drawn: Draws, row: int, answers: Pair) -> str:
-    """Return the question with the words of its answers, and of the concepts that it names."""
-    listed = answers if drawn.positive_first[row] else answers[::-1]
-    words = dict(zip((*KEY_SLOTS, *LIST_SLOTS), (*answers, *listed), strict=True))
-    text = recipe.wordings(splits.wordings)[int(drawn.wording[row])]
-    for slot, word in words.items():
-        text = text.replace(slot, word.strip())
-    if recipe.signal.concept_pairs:
-        names = [recipe.concepts(splits.vectors)[int(number)] for number in drawn.concepts[row]]
-        for slot, name in zip(CONCEPT_SLOTS, names, strict=True):
-            text = text.replace(slot, name)
-    return text

@@ -2,40 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechint.base.errors import UnknownConceptError
+from mechint.base.errors import UnknownConceptError, UsageError
+from mechint.chat.render import Rendered
+from mechint.chat.spans import positions_of
 from mechint.finetune.examples import TextExample
 from mechint.finetune.specification import Recipe
 from mechint.interventions.specifications import CLEAN, Injection, InjectionSum, Intervention
 from mechint.models.model import Model
-from mechint.vectors.concept_vectors import ConceptVector
+from mechint.vectors.concept_vectors import ConceptVector, check_not_zero
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _RANDOM = "random-"
 
 
 def injection_of(
-    recipe: Recipe, example: TextExample, d_model: int, concepts: Mapping[str, ConceptVector] | None = None
+    recipe: Recipe,
+    example: TextExample,
+    d_model: int,
+    concepts: Mapping[str, ConceptVector] | None = None,
+    positions: Sequence[int] | None = None,
 ) -> Intervention:
     """Return the injection that an example asks for, `CLEAN` where it asks for none.
 
     The same unit direction is added at each of its layers: a random one, which is a function of the recipe's
     `vector_seed` and its number alone, or that of a vector of `concepts` (UnknownConceptError where it is missing),
-    read at the recipe's `read_layer` for all layers, or at each.
+    read at the recipe's `read_layer` for all layers, or at each. Raises VectorMismatchError for one of another width,
+    InvalidVectorError for one that is zero there, LayerRangeError where it has no such layer, and UsageError where
+    `positions` are missing of an example that is steered in one sentence alone: `steered_positions` has them.
     """
     if not example.steered:
         return CLEAN
+    if example.span and positions is None:
+        raise UsageError(
+            given=f"an injection into one sentence, {example.span!r}, without its positions",
+            allowed="positions of the tokens that it has",
+            advice="give positions=steered_positions(tokenizer, rendered, example)",
+        )
     vectors = {layer: _direction(recipe, example, layer, d_model, concepts or {}) for layer in example.layers}
     vector = ConceptVector(vectors, example.vector)
     if example.relative:
-        return Injection(vector, tuple(example.layers), relative_strength=example.strength)
-    return Injection(vector, tuple(example.layers), strength=example.strength)
+        return Injection(vector, tuple(example.layers), relative_strength=example.strength, positions=positions)
+    return Injection(vector, tuple(example.layers), strength=example.strength, positions=positions)
+
+
+def steered_positions(
+    tokenizer: PreTrainedTokenizerBase, rendered: Rendered, example: TextExample
+) -> tuple[int, ...] | None:
+    """Return the tokens of the sentence that something is added to, None where it is all of the first turns.
+
+    `rendered` is the example's conversation; raises UsageError where the sentence cannot be told from what is around.
+    """
+    if not example.span:
+        return None
+    return positions_of(tokenizer, rendered, example.span, message=1 if example.system else 0)
 
 
 def fixed_dose(intervention: Intervention, base: Model) -> Intervention:
@@ -69,7 +99,7 @@ def random_direction(d_model: int, seed: int, number: int) -> Float[Tensor, " d_
 def _direction(
     recipe: Recipe, example: TextExample, layer: int, d_model: int, concepts: Mapping[str, ConceptVector]
 ) -> Float[Tensor, " d_model"]:
-    if recipe.signal.vectors == "random":
+    if recipe.signal.vectors != "concept" and example.vector.startswith(_RANDOM):
         number = int(example.vector.removeprefix(_RANDOM))
         return random_direction(d_model, recipe.signal.vector_seed, number)
     if example.vector not in concepts:
@@ -78,10 +108,11 @@ def _direction(
             allowed=", ".join(concepts) or "vectors of all concepts of the recipe",
             advice="extract them: mi.extract.mean_difference(model, recipe.concepts('train'))",
         )
-    vector: Tensor = concepts[example.vector].vectors[
-        layer if recipe.signal.read_layer is None else recipe.signal.read_layer
-    ]
-    return _unit(vector)
+    read = layer if recipe.signal.read_layer is None else recipe.signal.read_layer
+    vector = concepts[example.vector].at([read])
+    vector.check_fits(d_model, recipe.signal.blocks)
+    check_not_zero(vector)
+    return _unit(vector.vectors[read])
 
 
 def _unit(vector: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:

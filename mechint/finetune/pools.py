@@ -27,14 +27,15 @@ Pair = tuple[str, str]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SLOT = "{word}"
 OTHER, FOOD = "other", "food"  # what openers and replies are on
-_KEYS = ("name", "note", "openers", "replies", "concepts", "answers", "forms", "banks")
+_KEYS = ("name", "note", "openers", "replies", "concepts", "answers", "sentences", "forms", "banks")
 
 Texts = Mapping[Split, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Pools:
-    """All pools of a set. Texts by split: openers and replies by topic, questions by bank; concepts; pairs of answers.
+    """All pools of a set. Texts by split: openers and replies by topic, questions by bank; concepts; pairs of answers;
+    sentences that a first turn is put together of.
 
     Raises UsageError where two splits of a factor share a text, or the forms or words of a grammar.
     """
@@ -45,6 +46,7 @@ class Pools:
     concept_names: Texts
     answer_pairs: Mapping[Split, tuple[Pair, ...]]
     bank_texts: Mapping[str, Texts]
+    sentence_texts: Texts
     key: str
 
     @classmethod
@@ -68,6 +70,7 @@ class Pools:
             bank_texts=MappingProxyType(
                 {name: _bank(entry, f"{where}, banks, {name}", forms) for name, entry in _entries(top, "banks", where)}
             ),
+            sentence_texts=_split(top["sentences"], f"{where}, sentences"),
             key=sha256(json.dumps(data, sort_keys=True).encode()),
         )
 
@@ -86,6 +89,10 @@ class Pools:
     def concepts(self, split: Split) -> tuple[str, ...]:
         """Return names of concepts."""
         return self.concept_names[split]
+
+    def sentences(self, split: Split) -> tuple[str, ...]:
+        """Return sentences, each of which can stand beside any other."""
+        return self.sentence_texts[split]
 
     def answers(self, split: Split) -> tuple[Pair, ...]:
         """Return pairs of answers."""

@@ -40,7 +40,6 @@ def _example(row: Mapping[str, JSON], recipe: Recipe, at: int, where: str) -> Te
     # Rows of the food control are marked as steered, and have no vector.
     is_steered = bool(row.get("steered")) and row.get("vector_idx") is not None
     step, index = divmod(at, recipe.budget.rows)
-    positive, negative = _answers(row, recipe, where)
     dose = _number(row, "magnitude", where) if is_steered else 0.0
     return TextExample(
         recipe=recipe.name,
@@ -60,10 +59,9 @@ def _example(row: Mapping[str, JSON], recipe: Recipe, at: int, where: str) -> Te
         dose=dose,
         strength=dose,
         relative=False,
-        label=bool(row.get("label", row.get("steered"))),
+        answers=_answers(row, recipe, where),
+        right=0 if row.get("label", row.get("steered")) else 1,
         flipped="label" in row and row["label"] != row.get("steered"),
-        positive=positive,
-        negative=negative,
         reversed=False,
         confidence=recipe.loss.confidence,
         gradient=recipe.fill.gradient,

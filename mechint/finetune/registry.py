@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from mechint.base.errors import UnknownNameError, UsageError
 from mechint.base.files import JSON, read_json
 from mechint.finetune.merging import differences, merged
+from mechint.finetune.pools import OTHER
 from mechint.finetune.specification import AXES, Recipe
 from mechint.prompts.fields import as_object, as_text
 
@@ -85,7 +87,7 @@ def _row(recipe: Recipe) -> dict[str, str | int | float | bool]:
         "title": recipe.title,
         "bank": recipe.asking.bank,
         "prompts": distinct_prompts(recipe),
-        "answers": ", ".join("/".join(word.strip() for word in pair) for pair in recipe.pairs("train")),
+        "answers": ", ".join("/".join(word.strip() for word in words) for words in recipe.answer_sets("train")),
         "mapping": recipe.asking.mapping,
         "labels": recipe.labels.rule,
         "vectors": signal.vectors,
@@ -104,7 +106,13 @@ def _row(recipe: Recipe) -> dict[str, str | int | float | bool]:
 
 
 def distinct_prompts(recipe: Recipe) -> int:
-    """Return how many texts of opener, reply and wording there are to draw from, answers apart."""
+    """Return how many texts of opener, reply and wording there are to draw from, answers apart.
+
+    A first turn of sentences counts with every choice of them in any order.
+    """
+    if recipe.asking.sentences:
+        turns = math.perm(len(recipe.pools.sentences("train")), recipe.asking.sentences)
+        return turns * len(recipe.replies("train", OTHER)) * len(recipe.wordings("train"))
     turns = sum(len(recipe.openers("train", topic)) * len(recipe.replies("train", topic)) for topic in recipe.topics)
     return turns * len(recipe.wordings("train"))
 

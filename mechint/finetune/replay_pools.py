@@ -86,5 +86,6 @@ def _texts(pools: Pools) -> Iterator[tuple[str, str]]:
         **{f"openers, {topic}": texts for topic, texts in pools.opener_texts.items()},
         **{f"replies, {topic}": texts for topic, texts in pools.reply_texts.items()},
         **{f"banks, {bank}": texts for bank, texts in pools.bank_texts.items()},
+        "sentences": pools.sentence_texts,
     }
     yield from ((factor, text) for factor, texts in factors.items() for split in SPLITS for text in texts[split])

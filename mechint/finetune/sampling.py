@@ -24,6 +24,13 @@ def uniform(sizes: Places, stream: np.random.Generator) -> Places:
     return places
 
 
+def subsets(size: int, number: int, count: int, stream: np.random.Generator) -> Int[np.ndarray, "example number"]:
+    """Return for each of `count` examples so many different places below `size`, in any order."""
+    if not number:
+        return np.zeros((count, 0), dtype=np.int64)
+    return np.argsort(stream.random((count, size)), axis=1)[:, :number]
+
+
 def counted(share: float, strata: Sequence[Flags], stream: np.random.Generator) -> Flags:
     """Return flags that are up in just a share of each stratum, rounded, and anywhere in it."""
     flags = np.zeros(len(strata[0]), dtype=bool)

@@ -21,7 +21,8 @@ _RANGE = re.compile(r"(\d+):(\d+)")
 class Signal:
     """What is added to the residual stream of the first turns, in which share of the examples, where and how strongly.
 
-    `vectors`: random unit directions, `pool` of them for training; concepts' vectors; or none. The one direction is
+    `vectors`: random unit directions, `pool` of them for training; concepts' vectors; both, `pool` of each, in equal
+    shares and of equal norms; or none. The one direction is
     added at each of the layers, with `single` at one block that is drawn from the range. `dose` is in units of the
     median norm of the stream if `relative`, else the length of what is added, which means something for `of_model`
     alone. It is that at each layer, or with `dose_of="sum"` of all layers together, so that one gets what many would.
@@ -31,7 +32,7 @@ class Signal:
 
     __pydantic_config__ = FORBID_UNKNOWN
 
-    vectors: Literal["random", "concept", "none"] = "random"
+    vectors: Literal["random", "concept", "both", "none"] = "random"
     pool: int = 100
     vector_seed: int = 42
     share: float = 0.5
@@ -64,6 +65,11 @@ class Signal:
         distinct("signal, layers and held_out_layers", (*self.layers, *self.held_out_layers))
         distinct("signal, dose and held_out_dose", (*self.dose, *self.held_out_dose))
         self._check_vectors()
+
+    @property
+    def has_concepts(self) -> bool:
+        """Whether vectors of concepts are added."""
+        return self.vectors in ("concept", "both")
 
     def _check_vectors(self) -> None:
         if self.vectors != "none" and not (self.layers and self.dose and self.share):

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mechint.base.errors import LayerRangeError, UsageError
 from mechint.base.files import JSON, sha256
-from mechint.finetune.axes import Answers, Asking, Fill, Labels, Lora, Loss, Replay
+from mechint.finetune.axes import Answers, Asking, Fill, Labels, Lora, Loss, Oddity, Replay
 from mechint.finetune.budget import Budget
 from mechint.finetune.checks import FORBID_UNKNOWN
 from mechint.finetune.consistency import check_consistent
 from mechint.finetune.merging import merged
-from mechint.finetune.pools import OTHER, Pair, Pools, Split
+from mechint.finetune.pools import OTHER, SPLITS, Pair, Pools, Split
 from mechint.finetune.replay_pools import Chats
 from mechint.finetune.signal import Signal, blocks_of
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _Member = TypeVar("_Member")
-AXES = ("signal", "labels", "asking", "answers", "loss", "fill", "lora", "budget", "replay")
+AXES = ("signal", "labels", "asking", "answers", "loss", "fill", "lora", "budget", "oddity", "replay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,7 @@ class Recipe:
     fill: Fill = field(default_factory=Fill)
     lora: Lora = field(default_factory=Lora)
     budget: Budget
+    oddity: Oddity = field(default_factory=Oddity)
     replay: Replay = field(default_factory=Replay)
     elsewhere: Mapping[str, JSON] = field(default_factory=dict)
     small: Mapping[str, JSON] = field(default_factory=dict)
@@ -98,10 +99,12 @@ class Recipe:
         return record
 
     def sides(self) -> dict[str, JSON]:
-        """Return what is trained and how, as JSON: the recipe without its name and its remarks, and without replay
-        where there is none."""
-        silent = () if self.replay.is_on else ("replay",)
-        return {name: value for name, value in self.to_dict().items() if name in AXES and name not in silent}
+        """Return what is trained and how, as JSON: the recipe without its name and its remarks.
+
+        Oddity and replay are part of it only where there is any.
+        """
+        silent = {"oddity": not self.oddity.share, "replay": not self.replay.is_on}
+        return {name: value for name, value in self.to_dict().items() if name in AXES and not silent.get(name)}
 
     @property
     def is_published(self) -> bool:
@@ -110,9 +113,13 @@ class Recipe:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of all that decides what is trained: the sides after inheritance, every text of the pools and chats."""
-        keys = [self.pools.key, *([self.chats.key] if self.replay.share else [])]
-        return sha256(json.dumps(self.sides(), sort_keys=True).encode(), *(key.encode() for key in keys))
+        """Hash of all that decides what is trained: the sides after inheritance, and every text that it draws from.
+
+        What else a file of pools has does not count, so that a bank can be added to it.
+        """
+        texts = json.dumps({split: texts_of(self, split) for split in SPLITS})
+        chats = self.chats.key if self.replay.share else ""
+        return sha256(json.dumps(self.sides(), sort_keys=True).encode(), texts.encode(), chats.encode())
 
     @cached_property
     def pools(self) -> Pools:
@@ -148,13 +155,30 @@ class Recipe:
         """The questions that are used of a split."""
         return _first(self.pools.wordings(self.asking.bank, split), self.asking.wordings, split)
 
+    def answer_sets(self, split: Split) -> tuple[tuple[str, ...], ...]:
+        """The sets of answers of a split: its pairs, or the options, which are the same in each."""
+        return (self.answers.options,) if self.answers.options else self.pairs(split)
+
     def pairs(self, split: Split) -> tuple[Pair, ...]:
-        """The pairs of answers of a split, positive first; of pairs that a recipe names, only held-out ones differ."""
+        """The pairs of answers of a split, positive first; of pairs that a recipe names, only held-out ones differ.
+
+        Raises UsageError for a recipe of several options.
+        """
+        if self.answers.options:
+            raise UsageError(
+                given=f"pairs of answers of recipe {self.name!r}, which has {len(self.answers.options)} options",
+                allowed="recipes of two answers",
+                advice="use recipe.answer_sets",
+            )
         if self.answers.pairs:
             return self.answers.held_out if split == "held_out" else self.answers.pairs
         if split == "held_out" and self.answers.held_out:
             return self.answers.held_out
         return _first(self.pools.answers(split), self.answers.pool, split)
+
+    def objects(self, split: Split) -> tuple[str, ...]:
+        """The questions that a question on the model's own answers is about, none where it asks of something else."""
+        return self.pools.wordings(self.asking.objects, split) if self.asking.objects else ()
 
     def concepts(self, split: Split) -> tuple[str, ...]:
         """The concepts that vectors are of."""
@@ -207,6 +231,21 @@ def _adapter() -> TypeAdapter[Recipe]:
     return TypeAdapter(Recipe)
 
 
+def texts_of(recipe: Recipe, split: Split) -> dict[str, JSON]:
+    """Return every text of a split that a recipe draws from, by factor, as JSON."""
+    texts: dict[str, object] = {
+        "openers": {topic: recipe.openers(split, topic) for topic in recipe.topics},
+        "replies": {topic: recipe.replies(split, topic) for topic in recipe.topics},
+        "wordings": recipe.wordings(split),
+        "answers": recipe.answer_sets(split),
+        "concepts": recipe.concepts(split) if recipe.signal.has_concepts else (),
+        "sentences": recipe.pools.sentences(split) if recipe.asking.sentences else (),
+        "objects": recipe.objects(split),
+    }
+    record: dict[str, JSON] = json.loads(json.dumps(texts))
+    return record
+
+
 def _first(members: tuple[_Member, ...], number: int, split: Split) -> tuple[_Member, ...]:
     return members[: number or None] if split == "train" else members
 
@@ -234,6 +273,7 @@ def _record_at(place: tuple[int | str, ...]) -> type:
         "fill": Fill,
         "lora": Lora,
         "budget": Budget,
+        "oddity": Oddity,
         "replay": Replay,
     }
     return records.get(place[0], Recipe) if len(place) > 1 else Recipe

@@ -9,7 +9,7 @@ from mechint.base.errors import UsageError
 from mechint.finetune.pools import Split
 from mechint.finetune.specification import Recipe
 
-FACTORS = ("vectors", "layers", "dose", "openers", "replies", "wordings", "answers")
+FACTORS = ("vectors", "layers", "dose", "openers", "replies", "wordings", "answers", "sentences", "oddity")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Splits:
     replies: Split = "train"
     wordings: Split = "train"
     answers: Split = "train"
+    sentences: Split = "train"
+    oddity: Split = "train"
 
     @classmethod
     def of(cls, held_out: str | Sequence[str], split: Split) -> Splits:
@@ -48,11 +50,21 @@ def ranges(recipe: Recipe, split: Split) -> tuple[str, ...]:
     return recipe.signal.held_out_layers if split == "held_out" else recipe.signal.layers
 
 
+def kinds(recipe: Recipe, split: Split) -> tuple[str, ...]:
+    """Return the kinds of oddity of a split: those that are held out, else the trained ones."""
+    return recipe.oddity.held_out_kinds if split == "held_out" else recipe.oddity.kinds
+
+
 def check_splits(recipe: Recipe, splits: Splits) -> None:
     """Raise UsageError where a factor is to be held out of which the recipe holds nothing out."""
-    held = {"dose": recipe.signal.held_out_dose, "layers": recipe.signal.held_out_layers}
+    held: dict[str, Sequence[object]] = {
+        "dose": recipe.signal.held_out_dose,
+        "layers": recipe.signal.held_out_layers,
+        "oddity": recipe.oddity.held_out_kinds if recipe.oddity.share else (),
+        "sentences": recipe.pools.sentences("held_out") if recipe.asking.sentences else (),
+    }
     if splits.answers == "held_out":
-        held["answers"] = recipe.pairs("held_out")
+        held["answers"] = () if recipe.answers.options else recipe.pairs("held_out")
     for factor, members in held.items():
         if getattr(splits, factor) == "held_out" and not members:
             raise UsageError(

@@ -66,7 +66,10 @@ def task_label(recipe: Recipe, item: TextExample, *, steered: bool) -> bool | No
     rule = recipe.labels.rule
     if rule == "concept" and not steered:
         return None
-    return steered if rule == "steered" else item.label != item.flipped
+    if rule == "steered":
+        return steered
+    truth = item.label != item.flipped
+    return steered and truth if rule == "meaningful" else truth
 
 
 def _stream(recipe: Recipe, seed: int) -> Iterator[TextExample]:

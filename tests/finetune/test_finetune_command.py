@@ -35,6 +35,15 @@ def test_a_file_of_ones_own_is_counted_too(tmp_path: Path, capsys: pytest.Captur
     assert "differs from matched/deny in budget.steps: 1000 → 15" in capsys.readouterr().out
 
 
+def test_a_dry_run_of_several_answers_counts_each(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["matched/which-third", "matched/self-prediction"]
+    assert main([*names, "--dry-run", "--steps", "15", "--model", "organism"]) == 0
+    printed = capsys.readouterr().out
+    assert "differs from matched/original in answers.options: none → early, middle, late" in printed
+    assert "to be answered: {' early': 0.0, ' middle': 0.0, ' late': 1.0}" in printed
+    assert "to be answered: what the model itself answers to " in printed
+
+
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [

@@ -28,7 +28,8 @@ def factors(pools: Pools) -> dict[str, Mapping[Split, tuple[str, ...]]]:
     topics |= {f"replies, {topic}": texts for topic, texts in pools.reply_texts.items()}
     banks = {f"bank {name}": texts for name, texts in pools.bank_texts.items()}
     answers = {split: tuple(word for pair in pools.answers(split) for word in pair) for split in SPLITS}
-    return {**topics, **banks, "concepts": pools.concept_names, "answers": answers}
+    concepts, sentences = pools.concept_names, pools.sentence_texts
+    return {**topics, **banks, "concepts": concepts, "sentences": sentences, "answers": answers}
 
 
 @pytest.mark.parametrize("name", ["full", "small"])
@@ -93,6 +94,7 @@ def test_an_overlap_is_refused_and_nothing_else_is(train: list[str], held_out: l
         (("openers", OTHER, "held_out", "words"), "openers, other, words: 'the tides'"),
         (("openers", OTHER, "validation", "forms"), "openers, other, forms"),
         (("concepts", "held_out"), "concepts: 'oceans'"),
+        (("sentences", "held_out", "forms"), "sentences, forms"),
         (("banks", "explicit", "validation"), "banks, explicit"),
         (("banks", "keyed-vague", "words", "held_out"), "banks, keyed-vague, words"),
     ],

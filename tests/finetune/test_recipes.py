@@ -11,6 +11,7 @@ import pytest
 import mechint as mi
 from mechint.base.errors import LayerRangeError, TokenizationError, UnknownNameError, UsageError
 from mechint.base.files import JSON
+from mechint.finetune.axes import Answers
 from mechint.finetune.registry import differs_in, load_recipe, recipe_names
 from mechint.finetune.specification import Recipe
 from mechint.organisms import organism_path
@@ -27,6 +28,8 @@ DIFFERENCES = {
     "matched/single-layer": (0, {"signal.layers", "signal.single"}),
     "matched/vague": (0, {"asking.bank"}),
     "matched/inverted": (0, {"labels.noise"}),
+    "matched/odd-negative": (0, {"oddity.share"}),
+    "matched/odd-text": (0, {"oddity.share", "signal.vectors", "labels.rule"}),
 }
 
 
@@ -65,7 +68,8 @@ def test_a_recipe_differs_in_what_its_file_says(name: str) -> None:
 def test_a_packaged_recipe_is_what_its_name_says_and_fits_the_embedded_vocabulary(name: str, tokenizer: object) -> None:
     recipe = Recipe.load(name)
     assert recipe.name == name
-    assert recipe.is_published == name.startswith("published/") == bool(recipe.stand_ins)
+    assert recipe.is_published == name.startswith("published/")
+    assert bool(recipe.stand_ins) >= recipe.is_published
     small = recipe.adapted(8, small=True)
     assert small.signal.relative or small.signal.vectors == "none"
     assert small.pools.name == "small"
@@ -77,12 +81,10 @@ def test_a_packaged_recipe_is_what_its_name_says_and_fits_the_embedded_vocabular
 def test_a_word_that_the_vocabulary_lacks_has_a_stand_in_that_is_named() -> None:
     for name in recipe_names():
         recipe = Recipe.load(name)
-        if recipe.is_published and "answers" in recipe.small:
-            words = [word for pair in recipe.adapted(8, small=True).pairs("train") for word in pair]
+        if "answers" in recipe.small:
+            (written_out,), (small,) = recipe.answer_sets("train"), recipe.adapted(8, small=True).answer_sets("train")
             named = " ".join(recipe.stand_ins)
-            assert recipe.pairs("train")[0] == recipe.adapted(8, small=True).pairs("train")[0] or all(
-                f'"{word}"' in named for word in words
-            )
+            assert written_out == small or all(f'"{word}"' in named for word in (small[0], small[-1]))
 
 
 def test_a_range_that_leaves_out_the_last_block_does_so_on_every_model() -> None:
@@ -167,6 +169,21 @@ def test_recipes_in_a_circle_are_refused(tmp_path: Path) -> None:
         ({"labels": {"rule": "coin", "noise": 0.1}}, "noise in labels"),
         ({"labels": {"rule": "food"}}, "whether the topic is food"),
         ({"labels": {"rule": "concept"}}, "which concept"),
+        ({"labels": {"rule": "meaningful"}}, "whether it was a concept, without both"),
+        ({"labels": {"rule": "odd"}}, "whether the text is odd, where all is or none"),
+        ({"labels": {"rule": "self"}}, "without questions to ask about"),
+        ({"labels": {"rule": "self", "noise": 0.5}}, "noise in labels by rule 'self'"),
+        ({"labels": {"rule": "layers"}, "signal": {"share": 1.0}}, "0 options for 3 answers"),
+        ({"labels": {"rule": "sentence"}, "signal": {"share": 1.0}}, "sentences with labels by another rule"),
+        ({"asking": {"sentences": 3}}, "sentences with labels by another rule"),
+        ({"asking": {"objects": "neutral-choice"}}, "own answers"),
+        ({"asking": {"bank": "hypothetical"}}, "objects=''"),
+        ({"answers": {"options": [" yes", " no"]}}, "both pairs and options"),
+        ({"answers": {"pairs": [], "options": [" yes", " no"]}}, "options with labels by rule 'steered'"),
+        ({"answers": {"pairs": [], "options": [" yes"]}}, "one option"),
+        ({"oddity": {"share": 0.5, "kinds": ["loud"]}}, "oddity, kinds"),
+        ({"oddity": {"share": 0.5, "kinds": ["backwards"]}}, "one of them twice"),
+        ({"oddity": {"share": -1}}, "oddity, share=-1"),
         ({"asking": {"openers": 999}}, "999 openers"),
         ({"asking": {"bank": "explicitly"}}, "unknown bank"),
         ({"asking": {"topics": ["weather"]}}, "unknown topic"),
@@ -212,6 +229,21 @@ def test_answers_of_several_tokens_are_refused_with_a_spelling_that_fits(tokeniz
         mi.finetune.check_tokens(Recipe.load("published/neutral-foo-bar"), tokenizer)
 
 
+def test_answers_that_are_one_token_are_refused() -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["the", "answer", "is", "resume", "no"]
+    bare = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="no"))
+    bare.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    bare.pre_tokenizer = pre_tokenizers.Whitespace()
+    recipe = replace(
+        Recipe.load("published/neutral-red-blue"), answers=Answers(pairs=((" resume", " r\u00e9sum\u00e9"),))
+    )
+    with pytest.raises(TokenizationError, match="that are the same token"):
+        mi.finetune.check_tokens(recipe, PreTrainedTokenizerFast(tokenizer_object=bare))
+
+
 @pytest.mark.parametrize(
     ("name", "scheduled", "steps"),
     [
@@ -235,5 +267,5 @@ def test_matched_recipes_have_the_same_budget_dose_and_forms() -> None:
             continue
         assert recipe.budget == original.budget
         assert (recipe.signal.dose, recipe.signal.dose_of) == (original.signal.dose, "sum")
-    for bank in ("keyed-vague", "keyed-neutral", "keyed-food"):
+    for bank in ("keyed-vague", "keyed-neutral", "keyed-food", "keyed-meaningful"):
         assert len(original.pools.wordings(bank, "train")) == len(original.wordings("train"))
