@@ -77,7 +77,11 @@ def _for_model(recipe: Recipe, name: str) -> Recipe:
 
 def _example(text: TextExample) -> Iterator[str]:
     where = f" in {text.span!r} alone" if text.span else ""
-    added = f"{text.vector} at {text.first_block}:{text.stop_block}, {text.strength:g} each{where}" if text.steered else "no"
+    added = (
+        f"{text.vector} at {text.first_block}:{text.stop_block}, {text.strength:g} each{where}"
+        if text.steered
+        else "no"
+    )
     yield f"  the first example (steered: {added})"
     yield from (f"    {message.role}: {message.content}" for message in text.conversation().messages)
     target = text.target if text.right >= 0 else f"what the model itself answers to {text.object_question!r}"

@@ -35,8 +35,17 @@ def watched_examples(recipe: Recipe, seed: int, n: int) -> list[TextExample]:
     """Return up to `n` steered examples of different texts, each of which is to be read clean as well.
 
     Without a vector a trial is a function of its text, so that a text that comes twice is no second clean trial. Raises
-    UsageError where there are fewer than 20.
+    UsageError where there are fewer than 20, and for a recipe whose right answers are not two that its examples say:
+    neither areas nor false alarms are of it.
     """
+    if recipe.answers.options or recipe.labels.rule == "self":
+        several = f"one of {len(recipe.answers.options)} answers"
+        raise UsageError(
+            given=f"recipe {recipe.name!r} watched, which asks for "
+            + (several if recipe.answers.options else "the model's own answers"),
+            allowed="recipes with two answers, of which an example says which is right",
+            advice="train it without watching, and read what it answers afterwards",
+        )
     if n >= LEAST_CLEAN:
         texts: dict[tuple[str, ...], TextExample] = {}
         for item in islice(_stream(recipe, seed), _DRAWN * n):

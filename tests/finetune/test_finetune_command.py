@@ -40,7 +40,7 @@ def test_a_dry_run_of_several_answers_counts_each(capsys: pytest.CaptureFixture[
     assert main([*names, "--dry-run", "--steps", "15", "--model", "organism"]) == 0
     printed = capsys.readouterr().out
     assert "differs from matched/original in answers.options: none → early, middle, late" in printed
-    assert "to be answered: {' early': 0.0, ' middle': 0.0, ' late': 1.0}" in printed
+    assert "to be answered: {' early': 0.0, ' middle': 1.0, ' late': 0.0}" in printed
     assert "to be answered: what the model itself answers to " in printed
 
 

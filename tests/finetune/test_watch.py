@@ -21,6 +21,7 @@ from mechint.chat.conversations import Conversation, Message
 from mechint.chat.tokens import single_token
 from mechint.finetune import drift, watched
 from mechint.finetune.drift import kl_from_base, probe
+from mechint.finetune.examples import step_examples
 from mechint.finetune.registry import recipe_names
 from mechint.finetune.specification import Recipe
 from mechint.finetune.watch import _detection, _read, _task_auc
@@ -119,7 +120,24 @@ def test_doses_are_those_of_the_base(tiny_model: Callable[..., mi.Model]) -> Non
         assert torch.equal(fixed.amount(layer, other), term.amount(layer, base))
 
 
-@pytest.mark.parametrize("name", recipe_names())
+TWO_ANSWERS = [
+    name for name in recipe_names() if not Recipe.load(name).answers.options and Recipe.load(name).labels.rule != "self"
+]
+
+
+@pytest.mark.parametrize("name", sorted({*recipe_names()} - {*TWO_ANSWERS}))
+def test_what_has_not_two_answers_is_not_watched(name: str) -> None:
+    with pytest.raises(UsageError, match="watched, which asks for"):
+        watched_examples(Recipe.load(name), 0, 24)
+
+
+def test_a_concept_counts_only_where_it_is_added() -> None:
+    recipe = Recipe.load("matched/random-negative").adapted(8, small=True)
+    item = next(item for item in step_examples(recipe, 0, 0) if item.label)
+    assert [task_label(recipe, item, steered=flag) for flag in (True, False)] == [True, False]
+
+
+@pytest.mark.parametrize("name", TWO_ANSWERS)
 def test_nothing_that_is_watched_is_trained(name: str, model: mi.Model) -> None:
     recipe = Recipe.load(name).adapted(8, small=True)
     steered = watched_recipe(recipe, model) if recipe.signal.vectors == "none" else recipe
