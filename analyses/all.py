@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An analysis that cannot be run with these options (an own file of conversations where it asks its own questions, a
     swap without a finetuned copy) is left out with a line that says why; if that is so for all, the exit code is 2.
-    After an interruption the same command goes on with what was not finished, unless options, the files behind them or
-    code have changed.
+    Where one fails the others are run all the same. After a failure or an interruption the same command goes on with
+    what was not finished, unless options, the files behind them or code have changed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     galleries: list[_Gallery] = []
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if code := cli.guarded(lambda: galleries.append(_Gallery.of(options, argv))):
         return code
     gallery = galleries[0]
-    return cli.guarded(gallery.begin) or gallery.run() or cli.guarded(gallery.write)
+    return cli.guarded(gallery.begin) or gallery.run() or cli.guarded(gallery.write) or gallery.finish()
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ class _Gallery:
     def __init__(self, options: Options, steps: Sequence[_Step], unfinished: Unfinished, root: Path) -> None:
         self.options, self.steps, self._unfinished, self._root = options, steps, unfinished, root
         self.plan: budget.Plan | None = None
+        self._failures: dict[str, int] = {}
 
     @classmethod
     def of(cls, options: Options, argv: Sequence[str]) -> _Gallery:
@@ -148,7 +149,10 @@ class _Gallery:
         return planned(self.options, self.options.budget, self._unfinished.key, steps)
 
     def run(self) -> int:
-        """Run what is not left out or done, below one bar; returns the exit code of the first that fails, or 0."""
+        """Run what is not left out or done, below one bar; returns 0, or the exit code of what was interrupted.
+
+        One that fails of itself, such as a training that diverges, does not keep the others from being run.
+        """
         from tqdm import tqdm
 
         with tqdm(self.steps, desc="gallery", unit="analysis", disable=None) as bar:
@@ -160,9 +164,13 @@ class _Gallery:
                     continue
                 finished = step.name in self._unfinished.names
                 tqdm.write(f"{'done before: ' if finished else ''}{step.command(cuts)}", file=sys.stderr)
-                if not finished and (code := self._run(step, cuts)):
+                code = 0 if finished else self._run(step, cuts)
+                if code == cli.INTERRUPTED:
                     return code
-                self._unfinished.add(step.name)
+                if code:
+                    self._failures[step.name] = code
+                else:
+                    self._unfinished.add(step.name)
         return 0
 
     def _run(self, step: _Step, cuts: Cuts) -> int:
@@ -186,7 +194,15 @@ class _Gallery:
         if not is_first and (self._root / page.INDEX).is_file():
             page.write_overview(self._root, names, _ALL)
             page.write_index(self._root, names)
-        self._unfinished.forget()
+
+    def finish(self) -> int:
+        """Return the exit code of a gallery that was written: the first failure's, and then it can be gone on with."""
+        if not self._failures:
+            self._unfinished.forget()
+            return 0
+        names = ", ".join(self._failures)
+        sys.stderr.write(f"failed: {names}; what is said of them stands above. The same command tries them again\n")
+        return next(iter(self._failures.values()))
 
 
 def _write_plan(options: Options, argv: Sequence[str]) -> None:

@@ -16,9 +16,12 @@ from mechint.base.files import read_json, write_atomically
 from mechint.engine.forecast import format_duration
 
 FILE = "budget.json"
+# Seconds of analyses as fast as expected that stand beside the measured ones, so that a short one decides nothing.
+_PRIOR_SECONDS = 120.0
 RULE = (
     "The analysis that is expected to take longest goes one step down, again and again, until all together fit in what "
-    "is left of the time; when one has run over, those that have not begun are cut again. A step takes vectors, "
+    "is left of the time; after each, those that have not begun are expected to be as slow as those that are done, and "
+    "are cut again where they no longer fit. A step takes vectors, "
     "questions or places of a grid from all conditions of an analysis alike: concepts and random vectors (to 6 and 6, "
     "5 and 4, 4 and 3), control questions of every group (to 2 at the fewest), then strengths, windows, orders, "
     "samples and sweeps, in three rounds."
@@ -82,7 +85,15 @@ class Plan:
     @property
     def expected_seconds(self) -> float:
         """What is expected of the whole gallery: the time that went, and what remains."""
-        return self.spent_seconds + sum(entry.remaining for entry in self.analyses.values())
+        return self.spent_seconds + self.slowness * sum(entry.remaining for entry in self.analyses.values())
+
+    @property
+    def slowness(self) -> float:
+        """How many times as long as expected the finished analyses took, 1 at least: other work may have come."""
+        done = [entry for entry in self.analyses.values() if entry.finished]
+        took = sum(entry.took_seconds for entry in done)
+        expected = sum(entry.rungs[entry.rung].expected_seconds for entry in done)
+        return max(1.0, (_PRIOR_SECONDS + took) / (_PRIOR_SECONDS + expected))
 
     @property
     def spent_seconds(self) -> float:

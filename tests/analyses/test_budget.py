@@ -69,6 +69,17 @@ def test_the_longest_analysis_goes_down_first() -> None:
     assert plan.rungs == {"analysis-0": 2, "analysis-1": 0, "analysis-2": 0}
 
 
+def test_what_is_left_is_expected_to_be_as_slow_as_what_is_done() -> None:
+    plan = plan_of([[1000, 500], [1000, 500], [10, 5]], 4500).fitted()
+    slow = plan.after("analysis-0", 2000.0, finished=True)
+    assert slow.slowness == pytest.approx(2120 / 1120)
+    assert slow.expected_seconds == pytest.approx(2000 + slow.slowness * 1010)
+    assert set(slow.rungs.values()) == {0}, "it fits still"
+    assert plan.after("analysis-0", 2900.0, finished=True).rungs["analysis-1"] == 1, "2900 + 1000 would fit"
+    assert plan.after("analysis-0", 200.0, finished=True).slowness == 1, "a fast one gives nothing away"
+    assert plan.after("analysis-2", 100.0, finished=True).slowness < 1.8, "a short one decides nothing"
+
+
 def test_too_small_a_budget_is_one_message_with_what_is_needed() -> None:
     with pytest.raises(UsageError, match="needs about 35 min at least") as refused:
         plan_of([[9000, 2000], [100]], 300).fitted().checked()
@@ -76,14 +87,14 @@ def test_too_small_a_budget_is_one_message_with_what_is_needed() -> None:
 
 
 def test_what_ran_over_is_taken_from_what_has_not_begun() -> None:
-    plan = plan_of([[100, 50], [100, 50], [100, 20]], 300).fitted()
+    plan = plan_of([[100, 50], [100, 50], [100, 20]], 340).fitted()
     assert set(plan.rungs.values()) == {0}
     on_time = plan.after("analysis-0", 99.0, finished=True)
     assert set(on_time.rungs.values()) == {0}
     over = plan.after("analysis-0", 150.0, finished=True)
     assert over.rungs == {"analysis-0": 0, "analysis-1": 1, "analysis-2": 0}
     assert over.fits
-    lost = plan.after("analysis-0", 299.0, finished=True)
+    lost = plan.after("analysis-0", 339.0, finished=True)
     assert not lost.fits
     assert lost.rungs == {"analysis-0": 0, "analysis-1": 1, "analysis-2": 1}, "it goes on with the least"
 
@@ -262,6 +273,20 @@ def test_an_interrupted_gallery_goes_on_with_the_same_cuts(
     assert planted["controls"][0] == planted["controls"][1], "not planned anew"
     assert gallery.main(["--budget", "20m", "--out", str(tmp_path)]) == 0
     assert "--n-random=6" in planted["controls"][-1] or planted["controls"][-1] == [f"--out={tmp_path}"]
+
+
+def test_an_analysis_that_fails_keeps_no_other_from_being_run(
+    planted: dict[str, list[list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["--budget", "20m", "--out", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(detection, "main", lambda argv: planted["detection"].append(list(argv)) or 2)
+        assert gallery.main(command) == 2
+    assert "failed: detection" in capsys.readouterr().err
+    assert (tmp_path / page.INDEX).is_file(), "what there is can be looked at"
+    assert (len(planted["detection"]), len(planted["controls"])) == (1, 1)
+    assert gallery.main(command) == 0
+    assert (len(planted["detection"]), len(planted["controls"])) == (2, 1), "what failed is tried again, and that alone"
 
 
 def test_a_gallery_that_runs_over_is_cut_again(
