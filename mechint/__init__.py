@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mechint.interventions.steering_modes import From
     from mechint.models.cache import KVCache
     from mechint.models.model import Model, load, wrap
+    from mechint.models.packaged_models import is_installed
     from mechint.readouts.generate import generate, replies
     from mechint.readouts.lens import logit_lens
     from mechint.readouts.naming import name_log_probs
@@ -67,6 +68,7 @@ _NAMES = {
     "chat.tokens": "Answers",
     "models.cache": "KVCache",
     "models.model": "Model load wrap",
+    "models.packaged_models": "is_installed",
     "vectors.concept_vectors": "ConceptVector",
     "interventions.fill": "fill",
     "interventions.prefill": "prefill",
@@ -122,6 +124,7 @@ __all__ = [
     "finetune",
     "generate",
     "intervals",
+    "is_installed",
     "kv",
     "load",
     "load_conversations",

@@ -33,7 +33,7 @@ def write_images(
     figures: Sequence[go.Figure],
     files: Sequence[Path],
     *,
-    scale: int,
+    scale: float,
     width: Sequence[int | None],
     height: Sequence[int | None],
 ) -> None:

