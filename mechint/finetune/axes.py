@@ -9,6 +9,8 @@ from mechint.base.errors import UsageError
 from mechint.finetune.checks import FORBID_UNKNOWN, at_least, distinct, within
 from mechint.finetune.oddities import KINDS
 
+_ODD, _ODD_HELD_OUT = ("shuffled", "foreign", "doubled"), ("backwards", "broken")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
@@ -173,8 +175,8 @@ class Oddity:
     __pydantic_config__ = FORBID_UNKNOWN
 
     share: float = 0.0
-    kinds: tuple[str, ...] = ("shuffled", "foreign", "doubled")
-    held_out_kinds: tuple[str, ...] = ("backwards", "broken")
+    kinds: tuple[str, ...] = _ODD
+    held_out_kinds: tuple[str, ...] = _ODD_HELD_OUT
 
     def __post_init__(self) -> None:
         within("oddity, share", self.share, 0, 1)
@@ -183,6 +185,8 @@ class Oddity:
             raise UsageError(f"oddity, kinds {unknown}", ", ".join(KINDS), "choose among these")
         if not self.kinds:
             raise UsageError("oddity without kinds", "one kind or more", "name one, or leave kinds out")
+        if not self.share and (self.kinds, self.held_out_kinds) != (_ODD, _ODD_HELD_OUT):
+            raise UsageError("kinds of oddity in no example", "a share above 0", "give a share, or leave them out")
 
 
 @dataclass(frozen=True, kw_only=True)

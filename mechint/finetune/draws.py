@@ -42,8 +42,8 @@ class Draws:
     `right` is the place of the answer that is trained among the example's answers, after noise, the positive one first;
     -1 where only a model can say it. `reversed`: the pair's first answer means the negative label. `positive_first`:
     the answer of the positive label is listed first. `concepts`: those that are named, where any. `sentences`: those
-    that the first turn is of, where any, and `span` which of them something is added to. `oddity` is the kind, and
-    `object` the question that is asked about.
+    that the first turn is of, where any, and `span` which of them something is added to. `oddity` is the kind,
+    `odd_number` what it is a function of, and `object` the question that is asked about.
     """
 
     steered: Flags
@@ -64,6 +64,7 @@ class Draws:
     sentences: Int[np.ndarray, "example sentence"]
     span: Places
     oddity: Places
+    odd_number: Places
     object: Places
 
 
@@ -122,6 +123,7 @@ def draws(recipe: Recipe, seed: int, block: int, splits: Splits) -> Draws:
         oddity=np.where(
             causes.is_odd, uniform(np.full(count, len(kinds(recipe, splits.oddity))), stream("oddity")), -1
         ),
+        odd_number=stream("odd texts").integers(0, 2**31, count),
         object=uniform(np.full(count, max(1, len(recipe.objects(splits.wordings)))), stream("objects")),
     )
 

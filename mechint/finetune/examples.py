@@ -231,7 +231,7 @@ def _built(recipe: Recipe, splits: Splits, drawn: Draws, row: int, at: tuple[int
         step=at[0],
         index=at[1],
         number=at[2],
-        opener=odd(opener, oddity, recipe.budget.data_seed, at[2]) if oddity else opener,
+        opener=odd(opener, oddity, int(drawn.odd_number[row])) if oddity else opener,
         reply=recipe.replies(splits.replies, topic)[drawn.reply[row]],
         question=question_of(recipe, splits, drawn, row, answers),
         prefill=recipe.asking.prefill,

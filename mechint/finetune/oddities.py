@@ -29,12 +29,12 @@ _FOREIGN = (
 )
 
 
-def odd(text: str, kind: str, seed: int, number: int) -> str:
-    """Return a text made odd in a way of `KINDS`: a function of the text, the seed and the number of the example.
+def odd(text: str, kind: str, number: int) -> str:
+    """Return a text made odd in a way of `KINDS`: a function of the text, the kind and a number that is drawn for it.
 
     A text of fewer than two words cannot be reordered and gets foreign words instead. The result is another text.
     """
-    words, stream = text.split(), generator(seed, f"odd {kind}", 0, number)
+    words, stream = text.split(), generator(number, f"odd {kind}", 0, 0)
     changed = KINDS[kind](words, stream)
     return " ".join(changed if changed != words else _foreign(words, stream))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -108,11 +107,11 @@ def _row(recipe: Recipe) -> dict[str, str | int | float | bool]:
 def distinct_prompts(recipe: Recipe) -> int:
     """Return how many texts of opener, reply and wording there are to draw from, answers apart.
 
-    A first turn of sentences counts with every choice of them in any order.
+    Where the first turn is of sentences, each of them counts alone: orders of ten are too many to say anything.
     """
     if recipe.asking.sentences:
-        turns = math.perm(len(recipe.pools.sentences("train")), recipe.asking.sentences)
-        return turns * len(recipe.replies("train", OTHER)) * len(recipe.wordings("train"))
+        turns = len(recipe.pools.sentences("train")) * len(recipe.replies("train", OTHER))
+        return turns * len(recipe.wordings("train"))
     turns = sum(len(recipe.openers("train", topic)) * len(recipe.replies("train", topic)) for topic in recipe.topics)
     return turns * len(recipe.wordings("train"))
 

@@ -58,6 +58,24 @@ def test_bad_input_is_one_message(argv: list[str], complaint: str, capsys: pytes
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("side", "complaint"),
+    [
+        ({"signal": {"layers": ["60:65"]}}, "layers '60:65' of 64 blocks"),
+        ({"asking": {"prefill": "The answer is "}}, "a space twice"),
+        ({"lora": {"ranks": 3}}, "lora.ranks"),
+        ({}, "differs in nothing"),
+    ],
+)
+def test_a_file_that_cannot_be_trained_is_one_message(
+    tmp_path: Path, side: dict[str, object], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"name": "mine", "title": "Mine", "inherits": "matched/yes-no", **side}))
+    assert main([str(path), "--dry-run"]) == 2
+    assert complaint in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("argv", [[], ["--dry-run"], ["published/original"]])
 def test_nothing_to_do_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -184,6 +184,7 @@ def test_recipes_in_a_circle_are_refused(tmp_path: Path) -> None:
         ({"oddity": {"share": 0.5, "kinds": ["loud"]}}, "oddity, kinds"),
         ({"oddity": {"share": 0.5, "kinds": ["backwards"]}}, "one of them twice"),
         ({"oddity": {"share": -1}}, "oddity, share=-1"),
+        ({"oddity": {"kinds": ["doubled"]}}, "kinds of oddity in no example"),
         ({"asking": {"openers": 999}}, "999 openers"),
         ({"asking": {"bank": "explicitly"}}, "unknown bank"),
         ({"asking": {"topics": ["weather"]}}, "unknown topic"),
