@@ -153,14 +153,14 @@ def _vectors(recipe: Recipe, steered: Flags, splits: Splits, stream: np.random.G
     if recipe.labels.rule == "concept":
         concepts = subsets(len(recipe.concepts(splits.vectors)), options, count, stream)
         return _named(concepts, even(options, [steered], stream))
-    names, size = len(recipe.concepts(splits.vectors)), vector_count(recipe, splits.vectors)
+    n_concepts, n_random = len(recipe.concepts(splits.vectors)), vector_count(recipe, splits.vectors)
     is_concept = np.full(count, recipe.signal.vectors == "concept")
     if recipe.signal.vectors == "both":
         # Random directions are numbered after the concepts.
         is_concept = counted(0.5, [steered], stream)
-        vector = uniform(np.where(is_concept, names, size), stream) + np.where(is_concept, 0, names)
+        vector = uniform(np.where(is_concept, n_concepts, n_random), stream) + np.where(is_concept, 0, n_concepts)
     else:
-        vector = stream.integers(0, names if recipe.signal.has_concepts else size, count)
+        vector = stream.integers(0, n_concepts if recipe.signal.has_concepts else n_random, count)
     return _Named(np.full((count, 2), -1), vector, np.zeros(count, dtype=np.int64), is_concept)
 
 
