@@ -118,7 +118,7 @@ def subtitle(table: pd.DataFrame, facts: Facts) -> str:
     seeds = str(counts.min()) if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     lines = f"Thick: means; thin: {seeds} seeds each"
     if counts.max() == 1:
-        lines = "1 seed each: no interval, and no claim between recipes"
+        lines = "1 seed each: no interval, and no claim between recipes" if len(counts) > 1 else "1 seed: no interval"
     texts = f"{table['texts'].min()} texts, each clean and steered, none of them trained"
     if (table["vectors_of"] != table["recipe"]).any():
         texts += "; recipes without vectors are asked about those of the reference"
