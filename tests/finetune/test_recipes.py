@@ -12,6 +12,7 @@ import mechint as mi
 from mechint.base.errors import LayerRangeError, TokenizationError, UnknownNameError, UsageError
 from mechint.base.files import JSON
 from mechint.finetune.axes import Answers
+from mechint.finetune.pools import SPLITS, Pools
 from mechint.finetune.registry import differs_in, load_recipe, recipe_names
 from mechint.finetune.specification import Recipe
 from mechint.organisms import organism_path
@@ -126,6 +127,17 @@ def test_the_hash_is_of_the_content_and_of_the_texts(tmp_path: Path) -> None:
     (tmp_path / "pools.json").write_text(json.dumps(pools))
     other = replace(recipe, asking=replace(recipe.asking, pools=str(tmp_path / "pools.json")))
     assert other.hash != recipe.hash
+
+
+@pytest.mark.parametrize(
+    ("bank", "changes"), [("unused", False), ("explicit", True), ("vague", False), ("hypothetical", False)]
+)
+def test_a_bank_that_a_recipe_does_not_use_is_not_in_its_hash(bank: str, changes: bool) -> None:
+    content = json.loads((Path(mi.finetune.__file__).parent / "pools" / "full.json").read_text())
+    content["banks"][bank] = {split: [f"A question, {split}? yes or no."] for split in SPLITS}
+    recipe = replace(Recipe.load(REFERENCE), title="Of other pools")
+    recipe.__dict__["pools"] = Pools.from_dict(content)
+    assert (recipe.hash != Recipe.load(REFERENCE).hash) is changes
 
 
 def test_recipes_in_a_circle_are_refused(tmp_path: Path) -> None:
