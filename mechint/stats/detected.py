@@ -68,8 +68,20 @@ class Trials:
         pairs = [(self.steered, control.steered), (self.vectors, control.vectors), (self.texts, control.texts)]
         if not all(np.array_equal(mine, other) for mine, other in pairs):
             raise UsageError("control trials of other vectors or texts", "the same trials, row by row", "align them")
-        return jackknife_interval(
+        difference = jackknife_interval(
             lambda rows: self._area(rows) - control._area(rows), self._units, level=level, within=(-1.0, 1.0)
+        )
+        area, other = self.area(level=level), control.area(level=level)
+        if not {float(area.mean), float(other.mean)} & set(PROBABILITY):
+            return difference
+        # At an end leaving units out changes nothing: what so many units may have missed counts instead.
+        low = difference.mean - np.hypot(area.mean - area.low, other.high - other.mean)
+        high = difference.mean + np.hypot(area.high - area.mean, other.mean - other.low)
+        return Interval(
+            difference.mean,
+            np.asarray(np.clip(np.minimum(difference.low, low), -1.0, 1.0)),
+            np.asarray(np.clip(np.maximum(difference.high, high), -1.0, 1.0)),
+            difference.n,
         )
 
     def rates(self, threshold: float = 0.0, *, level: float = 0.95) -> Mapping[str, Interval]:

@@ -63,12 +63,15 @@ def test_a_perfect_detector_is_not_known_to_be_perfect() -> None:
 
 
 def test_a_push_moves_the_control_as_much() -> None:
-    drawn = trials(5, gain=5.0)
+    drawn = trials(5, gain=3.0)
     noise = np.random.default_rng(6).normal(size=len(drawn.scores))
-    pushed = replace(drawn, scores=drawn.scores + 0.1 * noise)
-    assert drawn.area().low > 0.9
+    pushed = replace(drawn, scores=drawn.scores + 0.5 * noise)
+    assert drawn.area().low > 0.8
     assert drawn.area_above(pushed).low < 0 < drawn.area_above(pushed).high
     assert drawn.area_above(replace(drawn, scores=noise)).low > 0.2
+    perfect = replace(drawn, scores=50.0 * drawn.steered)
+    assert perfect.area_above(perfect).low < -0.1
+    assert perfect.area_above(perfect).high > 0.1, "two perfect areas are not known to be equal"
     with pytest.raises(UsageError, match="other vectors or texts"):
         drawn.area_above(replace(drawn, texts=drawn.texts[::-1]))
 
