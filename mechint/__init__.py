@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mechint import figures, finetune, prompts, stats, trials
+    from mechint import evals, figures, finetune, prompts, stats, trials
     from mechint.attribution import components, kv, sae
     from mechint.attribution.reading import Reading
     from mechint.base.errors import MechintError
@@ -46,6 +46,7 @@ __version__ = "0.1.0"
 # Names are imported when first used: `import mechint` and --help stay fast, torch comes only with work.
 _MODULES = {
     "components": "attribution.components",
+    "evals": "evals",
     "explorer": "figures.explorer",
     "extract": "vectors.extract",
     "figures": "figures",
@@ -116,6 +117,7 @@ __all__ = [
     "Swap",
     "TemplateOptions",
     "components",
+    "evals",
     "explain",
     "explorer",
     "extract",

@@ -28,6 +28,7 @@ FLOORS = (
     "trials",
     "attribution",
     "finetune",
+    "evals",
     "figures",
     ROOF,
 )

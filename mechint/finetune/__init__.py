@@ -5,7 +5,8 @@ A recipe says what is added to the first turns, what is asked, what is right and
 never trained (`pools`). `trainer` trains an adapter, `sibling` the one that a swap needs; `watch` reads a model that is
 being trained with texts and vectors that are there for it alone.
 
-`mi.finetune` is this package. It imports floors up to `attribution`; no floor but `figures` and the roof imports it.
+`mi.finetune` is this package. It imports floors up to `attribution`; no floor but `evals`, `figures` and the roof
+imports it.
 """
 
 from mechint.finetune.answer_tokens import check_tokens

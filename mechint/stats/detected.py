@@ -93,7 +93,7 @@ class Trials:
         for fewer than 20 distinct clean texts: of 20 without an alarm the rate may still be 17%.
         """
         self.check_alarms()
-        hits, alarms = self._hits(threshold, level), self._alarms(threshold, level)
+        hits, alarms = self._hits(threshold, level), self.alarms(threshold, level=level)
         return {
             "hits": hits,
             "alarms": alarms,
@@ -114,6 +114,12 @@ class Trials:
         threshold = float(np.sort(dev_scores)[::-1][int(np.floor(alarms * len(dev_scores)))])
         return self._hits(threshold, level), threshold
 
+    def alarms(self, threshold: float = 0.0, *, level: float = 0.95) -> Interval:
+        """Return the rate of false alarms above a threshold, over distinct texts: the exact interval."""
+        scores, texts = self.scores[~self.steered], self.texts[~self.steered]
+        first = np.unique(texts, return_index=True)[1]
+        return binomial_interval(int((scores[first] > threshold).sum()), len(first), level=level)
+
     def check_alarms(self) -> None:
         """Raise UsageError for fewer clean texts than a rate of false alarms needs."""
         if self.clean_texts < FEWEST_TEXTS:
@@ -132,11 +138,6 @@ class Trials:
             lambda rows: _share(hit, rows & self.steered), self._units, level=level, within=PROBABILITY
         )
 
-    def _alarms(self, threshold: float, level: float) -> Interval:
-        scores, texts = self.scores[~self.steered], self.texts[~self.steered]
-        first = np.unique(texts, return_index=True)[1]
-        return binomial_interval(int((scores[first] > threshold).sum()), len(first), level=level)
-
     def _combined(self, combine: Combine, signs: tuple[float, float], threshold: float, level: float) -> Interval:
         """Return the interval of a sum of the normal quantiles of both rates, each with its sign."""
         above, n_hits, n_alarms = self.scores > threshold, int(self.steered.sum()), self.clean_texts
@@ -147,7 +148,7 @@ class Trials:
 
         interval = jackknife_interval(statistic, self._units, level=level)
         of_hits = _arms(self._hits(threshold, level), signs[0], n_hits)
-        of_alarms = _arms(self._alarms(threshold, level), signs[1], n_alarms)
+        of_alarms = _arms(self.alarms(threshold, level=level), signs[1], n_alarms)
         low = np.minimum(interval.low, interval.mean - np.hypot(of_hits[0], of_alarms[0]))
         high = np.maximum(interval.high, interval.mean + np.hypot(of_hits[1], of_alarms[1]))
         return Interval(interval.mean, np.asarray(low), np.asarray(high), interval.n)
