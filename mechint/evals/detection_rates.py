@@ -44,7 +44,8 @@ def detection_rates(
     texts, and `alarms_at`, how many there are on the clean ones. `mass` and `mass_clean` are means of the probability
     of both answers, `says` and `says_clean` the shares of trials in which the right answer has more than half of all
     probability. `n_trials`, `n_vectors`, `n_texts`, `n_clean` (distinct texts). `warning` says where `mass` is below
-    0.1: the odds of answers that are hardly ever given.
+    0.1, the odds of answers that are hardly ever given, and where `alarms_at` is surely above `alarms`: a threshold
+    that was set on texts with other wordings, and does not hold on these.
 
     With `estimator="published"`: `accuracy`, `hits`, `alarms`, `d_prime` and `n_trials`, without intervals.
     Raises UsageError for groups with fewer than 20 distinct clean texts, and for a table without steered trials.
@@ -123,8 +124,17 @@ def _ours(
         "n_vectors": asked["vector"].nunique(),
         "n_texts": asked["text"].nunique(),
         "n_clean": own.clean_texts,
-        "warning": "" if min(mass, mass_clean) >= LEAST_MASS else f"mass below {LEAST_MASS:g}",
+        "warning": _warning(min(mass, mass_clean), values["alarms_at"], alarms),
     }
+
+
+def _warning(mass: float, alarms_at: Interval, alarms: float) -> str:
+    """Return what speaks against reading a row as it stands, "" for nothing."""
+    faults = {
+        f"mass below {LEAST_MASS:g}": mass < LEAST_MASS,
+        "the threshold of the dev texts does not hold on others": float(alarms_at.low) > alarms,
+    }
+    return "; ".join(fault for fault, is_so in faults.items() if is_so)
 
 
 def _trials(steered: pd.DataFrame, clean: pd.DataFrame, question: str) -> Trials:

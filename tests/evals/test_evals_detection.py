@@ -108,6 +108,15 @@ def test_answers_that_are_hardly_given_are_marked() -> None:
     assert held_out("knower")["warning"] == ""
 
 
+def test_a_threshold_that_does_not_carry_over_is_marked() -> None:
+    """Where each wording has a level of its own, dev texts say nothing of others."""
+    moody = oracles.Planted("moody", lambda cell: -4.0 * (cell.tags["kind"] == "dev") + cell.noise())
+    row = detection_rates(detection(moody, SMALL, vectors=12, texts=24, dev_texts=40), by="recipe").iloc[0]
+    assert row["hits_at"] > 0.9, "as good as perfect, but for:"
+    assert row["alarms_at"] > 0.9
+    assert row["warning"] == "the threshold of the dev texts does not hold on others"
+
+
 def test_groups_are_cells_of_the_grid() -> None:
     cells = detection_rates(trials("knower"), by=("pool", "layers", "dose"))
     assert len(cells) == 4
