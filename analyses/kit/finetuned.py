@@ -112,7 +112,7 @@ def check(config: FinetunedOptions, base: checks.Checkpoint) -> Fill | None:
 
 def check_trained(config: FinetunedOptions) -> None:
     """Raise for a LoRA that cannot be trained: PrerequisiteError without peft, UsageError for another backend."""
-    from mechint.finetune.trainer import require_peft
+    from mechint.finetune.lora import require_peft
 
     require_peft()
     if config.backend != "bridge" or config.device == "auto":

@@ -148,7 +148,11 @@ class Fill:
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """The adapter: rank, alpha, dropout, which projections of a block, and which blocks; "" is all."""
+    """The adapter: rank, alpha, dropout, which projections of a block, and which blocks.
+
+    `projections` are ends of the names that a block's linear layers have, none for all of them; `layers` "" for all
+    blocks.
+    """
 
     __pydantic_config__ = FORBID_UNKNOWN
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mechint.base.errors import UsageError
@@ -71,6 +71,22 @@ class Budget:
     def scheduled(self) -> int:
         """The steps that the schedule of the learning rate is made for."""
         return self.steps if self.steps > 0 else int(self.trained * self.epochs) // self.rows
+
+    def lasting(self, steps: int) -> Budget:
+        """Return a budget of so many steps in all, its schedule and warm-up shortened or stretched alike."""
+        at_least("steps", steps, 1)
+        if steps == self.steps_made:
+            return self
+        share = steps / self.scheduled
+        epochs = (steps * self.rows + 0.5) / self.trained if self.examples else 0.0  # 0.5: what rounds down stays
+        return replace(
+            self,
+            steps=0 if self.examples else steps,
+            epochs=epochs,
+            warm_up=round(self.warm_up * share),
+            read_at="final",
+            stopped_at=None,
+        )
 
     @property
     def steps_made(self) -> int:

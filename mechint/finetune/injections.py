@@ -15,10 +15,12 @@ from mechint.base.errors import UnknownConceptError, UsageError
 from mechint.chat.render import Rendered
 from mechint.chat.spans import positions_of
 from mechint.finetune.examples import TextExample
+from mechint.finetune.pools import Split
 from mechint.finetune.specification import Recipe
 from mechint.interventions.specifications import CLEAN, Injection, InjectionSum, Intervention
 from mechint.models.model import Model
 from mechint.vectors.concept_vectors import ConceptVector, check_not_zero
+from mechint.vectors.extract import mean_difference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,6 +68,13 @@ def steered_positions(
     if not example.span:
         return None
     return positions_of(tokenizer, rendered, example.span, message=1 if example.system else 0)
+
+
+def concept_vectors(model: Model, recipe: Recipe, split: Split = "train") -> dict[str, ConceptVector]:
+    """Return the vectors of a recipe's concepts on a model, mean differences; none where the recipe names none."""
+    if not recipe.signal.has_concepts:
+        return {}
+    return mean_difference(model, recipe.concepts(split))
 
 
 def fixed_dose(intervention: Intervention, base: Model) -> Intervention:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mechint.base.signatures import Count, Seed, checked
+from mechint.finetune.axes import Lora
+from mechint.finetune.budget import Budget
 
 
 @checked
@@ -24,3 +26,22 @@ class LoraRecipe:
     clip: float = 1.0
     checkpoint: Count = 8
     seed: Seed = 0
+
+    @property
+    def lora(self) -> Lora:
+        """The adapter, of all linear layers and without dropout."""
+        return Lora(rank=self.rank, alpha=self.alpha, dropout=0.0, projections=())
+
+    @property
+    def budget(self) -> Budget:
+        """How much is trained, and how."""
+        return Budget(
+            steps=self.steps,
+            batch=self.batch,
+            accumulation=1,
+            learning_rate=self.learning_rate,
+            weight_decay=0.0,
+            schedule="cosine",
+            warm_up=self.warm_up,
+            clip=self.clip,
+        )

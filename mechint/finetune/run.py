@@ -30,7 +30,8 @@ from mechint.models.model import Model
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORD, LOSSES, STATE, WATCHED = "run.json", "losses.jsonl", "state.safetensors", "watch.jsonl"
+RECORD, LOSSES, STATE = "run.json", "losses.jsonl", "state.safetensors"
+WATCHED, VERIFIED = "watch.jsonl", "verified.json"
 _PARTS = 8, 4, 2, 1  # an adapter is left after an eighth of the steps, a quarter, half and all
 _KIND = FileKind("the record of a training", "a run.json as `mi.finetune.train` writes it", "name the folder of a run")
 
@@ -138,7 +139,7 @@ class Run:
                 allowed=f"steps {', '.join(map(str, self.steps)) or 'of a run that has come to its first adapter'}",
                 advice=f"train on to it (it ends at {self.record.steps}), or name one of these",
             )
-        return self._folder(number)
+        return step_folder(self.path, number)
 
     def model(self, base: Model, step: int | Literal["final"] = "final") -> Model:
         """Return `base` with the adapter after a step on top, on the same weights.
@@ -154,16 +155,18 @@ class Run:
             )
         return base.with_adapter(adapter)
 
-    def _folder(self, step: int) -> Path:
-        return self.path / f"step-{step:06d}"
-
     def _is_left(self, step: int) -> bool:
-        return kept_record(self._folder(step)) is not None
+        return kept_record(step_folder(self.path, step)) is not None
 
 
 def run_folder(out: str | Path, recipe: Recipe, seed: int) -> Path:
     """Return where the run of a recipe and seed lies."""
     return Path(out) / recipe.name.replace("/", "__") / f"seed-{seed}"
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Return where a run leaves the adapter after a step."""
+    return folder / f"step-{step:06d}"
 
 
 def checkpoint_steps(steps: int) -> tuple[int, ...]:

@@ -21,9 +21,10 @@ from mechint.base.progress import Progress
 from mechint.base.signatures import checked
 from mechint.chat.conversations import Conversation, Message
 from mechint.finetune.batch import Example, example_of
+from mechint.finetune.lora import check_trainable
 from mechint.finetune.recipe import LoraRecipe
+from mechint.finetune.sibling_training import train_adapter
 from mechint.finetune.spoken import Spoken
-from mechint.finetune.trainer import check_trainable, train_adapter
 from mechint.interventions.specifications import CLEAN
 from mechint.models.model import Model
 from mechint.prompts.design import SLOT, PromptDesign
@@ -34,6 +35,7 @@ from mechint.readouts.text_loss import text_loss
 THEME = "oceans"
 _STEMS = {"oceans": "ocean"}  # a name in the singular counts too
 _FEWEST = 8  # replies that name the theme, below which there is nothing to learn
+_CODE = ("sibling.py", "sibling_training.py", "batch.py", "loop.py", "lora.py", "schedule.py")
 _TEXT = TextRecipe(prompts=48, samples=2, max_new_tokens=48)
 
 
@@ -72,7 +74,7 @@ class Sibling:
     @cached_property
     def key(self) -> str:
         """A hash of all that the adapter depends on besides the weights: text, recipe, and what trains it."""
-        code = [(Path(__file__).parent / name).read_bytes() for name in ("sibling.py", "trainer.py", "batch.py")]
+        code = [(Path(__file__).parent / name).read_bytes() for name in _CODE]
         details = json.dumps([asdict(self.recipe), self.theme, self.own_text.key], sort_keys=True)
         return sha256(details.encode(), *code)
 

@@ -21,6 +21,7 @@ from mechint.chat.tokens import Answers
 from mechint.engine.replies import ReplyRequest
 from mechint.finetune.drift import kl_from_base, probe
 from mechint.finetune.examples import TextExample
+from mechint.finetune.injections import concept_vectors
 from mechint.finetune.run import Run
 from mechint.finetune.specification import Recipe
 from mechint.finetune.watch_rows import WatchRow
@@ -30,7 +31,6 @@ from mechint.models.model import Model
 from mechint.readouts.generate import replies
 from mechint.stats.signal_detection import auc, criterion, d_prime, log_linear
 from mechint.vectors.concept_vectors import ConceptVector
-from mechint.vectors.extract import mean_difference
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ def watch_run(run: Run, base: Model, step: Index) -> dict[str, JSON]:
     """
     recipe = run.recipe
     model = run.model(base, step) if step else base
-    concepts = mean_difference(base, recipe.concepts("validation")) if recipe.signal.vectors == "concept" else None
+    concepts = concept_vectors(base, recipe, "validation")
     return watch(model, recipe, base=base, seed=run.seed, step=step, concepts=concepts).to_dict()
 
 

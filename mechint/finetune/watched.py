@@ -31,13 +31,8 @@ def watched_recipe(recipe: Recipe, model: Model) -> Recipe:
     return replace(recipe, signal=reference.signal)
 
 
-def watched_examples(recipe: Recipe, seed: int, n: int) -> list[TextExample]:
-    """Return up to `n` steered examples of different texts, each of which is to be read clean as well.
-
-    Without a vector a trial is a function of its text, so that a text that comes twice is no second clean trial. Raises
-    UsageError where there are fewer than 20, and for a recipe whose right answers are not two that its examples say:
-    neither areas nor false alarms are of it.
-    """
+def check_watchable(recipe: Recipe) -> None:
+    """Raise UsageError for a recipe whose right answers are not two that its examples say."""
     if recipe.answers.options or recipe.labels.rule == "self":
         several = f"one of {len(recipe.answers.options)} answers"
         raise UsageError(
@@ -46,6 +41,16 @@ def watched_examples(recipe: Recipe, seed: int, n: int) -> list[TextExample]:
             allowed="recipes with two answers, of which an example says which is right",
             advice="train it without watching, and read what it answers afterwards",
         )
+
+
+def watched_examples(recipe: Recipe, seed: int, n: int) -> list[TextExample]:
+    """Return up to `n` steered examples of different texts, each of which is to be read clean as well.
+
+    Without a vector a trial is a function of its text, so that a text that comes twice is no second clean trial. Raises
+    UsageError where there are fewer than 20, and for a recipe whose right answers are not two that its examples say:
+    neither areas nor false alarms are of it.
+    """
+    check_watchable(recipe)
     if n >= LEAST_CLEAN:
         texts: dict[tuple[str, ...], TextExample] = {}
         for item in islice(_stream(recipe, seed), _DRAWN * n):

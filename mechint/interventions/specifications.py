@@ -126,11 +126,15 @@ class Injection(_Addable):
 
         Raises NumericalError for more than float32 can hold the square of, and what `model.residual_norms` raises.
         """
+        return self.amount_in(layer, model.residual_norms[layer] if self.is_relative else 1.0)
+
+    def amount_in(self, layer: int, unit: float) -> Float[Tensor, " d_model"]:
+        """Return the vector that is added at a layer whose typical residual norm is `unit`; see `amount`."""
         vector: Tensor = self.vector.vectors[layer]
         if self.strength is not None:
             return _within_float32(self, layer, vector * self.strength)
         assert self.relative_strength is not None  # exactly one of the two is given
-        return _within_float32(self, layer, unit_norm(vector) * (self.relative_strength * model.residual_norms[layer]))
+        return _within_float32(self, layer, unit_norm(vector) * (self.relative_strength * unit))
 
     def renamed(self, name: str) -> Injection:
         """Return the same injection under another name."""

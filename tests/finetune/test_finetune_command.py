@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mechint.finetune.command import main
+from mechint.base.errors import UsageError
+from mechint.finetune.command import main, seeds_of
 from mechint.finetune.registry import recipe_names
+from mechint.finetune.run import Run
 
 
 def test_the_list_has_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +53,7 @@ def test_a_dry_run_of_several_answers_counts_each(capsys: pytest.CaptureFixture[
         (["published/unknown", "--dry-run"], "unknown name 'published/unknown'"),
         (["published/neutral-foo-bar", "--dry-run", "--model", "nowhere"], "nowhere"),
         (["published/original", "--dry-run", "--steps", "0"], "steps"),
-        (["published/original", "--dry-run", "--seed", "-1"], "seed"),
+        (["published/original", "--dry-run", "--seeds", "-1"], "--seeds -1"),
     ],
 )
 def test_bad_input_is_one_message(argv: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +77,38 @@ def test_a_file_that_cannot_be_trained_is_one_message(
     path.write_text(json.dumps({"name": "mine", "title": "Mine", "inherits": "matched/yes-no", **side}))
     assert main([str(path), "--dry-run"]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_recipes_are_trained_from_several_seeds(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "short.json"
+    changes = {"lora": {"rank": 2}, "asking": {"pools": "small"}}
+    recipe.write_text(json.dumps({"name": "short", "title": "S", "inherits": "published/original", **changes}))
+    out = tmp_path / "runs"
+    argv = [str(recipe), "--model", str(tiny_checkpoint()), "--seeds", "0:2", "--steps", "2", "--out", str(out)]
+    assert main([*argv, "--no-watch"]) == 0
+    assert [Run(out / "short" / f"seed-{seed}").steps for seed in (0, 1)] == [(1, 2), (1, 2)]
+    assert "over the last 1 of 2 steps" in capsys.readouterr().out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mechint.models.model.load", lambda *_, **__: pytest.fail("weights were read"))
+        for change, complaint in ((["--steps", "3"], "another recipe"), (["--recompute"], "activation checkpointing")):
+            assert main([*argv, *change]) == 2
+            assert complaint in capsys.readouterr().err
+        patch.setattr("mechint.models.model.load", _interrupt)
+        assert main(argv) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("text", ["-1", "3:3", "0,0", "a", "", "1:2:3"])
+def test_seeds_are_whole_numbers(text: str) -> None:
+    assert (seeds_of("2"), seeds_of("0:3"), seeds_of("0,5")) == ([2], [0, 1, 2], [0, 5])
+    with pytest.raises(UsageError, match="--seeds"):
+        seeds_of(text)
 
 
 @pytest.mark.parametrize("argv", [[], ["--dry-run"], ["published/original"]])

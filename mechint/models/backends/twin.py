@@ -42,8 +42,7 @@ def make_twin(bridge: TransformerBridge) -> tuple[PreTrainedModel, list[nn.Modul
     wrapped = bridge.original_model
     try:
         twin = plain_copy(wrapped, _attention(wrapped))
-        names = {id(module): name for name, module in wrapped.named_modules()}
-        blocks = [twin.get_submodule(unwrapped(names[id(block.original_component)])) for block in bridge.blocks]
+        blocks = blocks_of_copy(bridge, twin)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelValidationError(
             given=f"{type(wrapped).__name__}: its blocks cannot be run one by one: {str(error)[:200]}",
@@ -51,6 +50,12 @@ def make_twin(bridge: TransformerBridge) -> tuple[PreTrainedModel, list[nn.Modul
             advice="try backend='hooked', or report the architecture with this message",
         ) from error
     return twin, blocks
+
+
+def blocks_of_copy(bridge: TransformerBridge, plain: PreTrainedModel) -> list[nn.Module]:
+    """Return the blocks of a plain copy of the model that a bridge wraps, in order."""
+    names = {id(module): name for name, module in bridge.original_model.named_modules()}
+    return [plain.get_submodule(unwrapped(names[id(block.original_component)])) for block in bridge.blocks]
 
 
 def plain_copy(wrapped: PreTrainedModel, attention: str) -> PreTrainedModel:
@@ -67,11 +72,16 @@ def plain_copy(wrapped: PreTrainedModel, attention: str) -> PreTrainedModel:
     return plain.eval().requires_grad_(False)
 
 
+def fused_attention(wrapped: PreTrainedModel) -> str:
+    """Return the fastest attention of transformers that computes what the model's own does."""
+    capped = getattr(wrapped.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    return "eager" if capped or not wrapped._supports_sdpa else "sdpa"
+
+
 def _attention(wrapped: PreTrainedModel) -> str:
     from mechint.models.backends.attention import register
 
-    capped = getattr(wrapped.config.get_text_config(), "attn_logit_softcapping", None) is not None
-    if capped or not wrapped._supports_sdpa:
+    if fused_attention(wrapped) == "eager":
         return "eager"
     return register() if wrapped.device.type == "cpu" and wrapped._supports_attention_backend else "sdpa"
 

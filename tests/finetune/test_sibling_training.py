@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 import mechint as mi
 from mechint.base.errors import NumericalError, PrerequisiteError, UsageError
 from mechint.chat.conversations import Conversation, Message
-from mechint.finetune import trainer
 from mechint.finetune.batch import Batch, Example, example_of, rows_of_step
 from mechint.finetune.recipe import LoraRecipe
-from mechint.finetune.trainer import rate, train_adapter
+from mechint.finetune.schedule import rate
+from mechint.finetune.sibling_training import train_adapter
 
 RECIPE = LoraRecipe(rank=4, alpha=8, steps=9, batch=2, learning_rate=1e-2, warm_up=2, checkpoint=2)
 
@@ -67,7 +67,7 @@ def test_every_example_comes_once_before_any_comes_again() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    rates = [rate(LoraRecipe(steps=20, warm_up=4), step) for step in range(20)]
+    rates = [rate(LoraRecipe(steps=20, warm_up=4).budget, step) for step in range(20)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert all(before > after for before, after in pairwise(rates[4:]))
     assert 0 < rates[-1] < 0.05
@@ -101,21 +101,17 @@ class _KilledError(Exception):
 
 @pytest.mark.parametrize("killed", [1, 4, 5])
 def test_a_killed_training_ends_with_the_same_weights(
-    model: mi.Model, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int
+    model: mi.Model, examples: list[Example], tmp_path: Path, killed: int
 ) -> None:
     whole = trained(model, examples, tmp_path / "whole" / "adapter")
-    real = trainer._step
+    folder, steps = tmp_path / "killed" / "adapter", iter(range(1, 99))
 
-    def step(*arguments: object) -> float:
-        if arguments[-1] == killed:
+    def kill(_done: int, _tokens: int) -> None:
+        if next(steps) == killed:
             raise _KilledError
-        return real(*arguments)
 
-    folder = tmp_path / "killed" / "adapter"
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "_step", step)
-        with pytest.raises(_KilledError):
-            trained(model, examples, folder)
+    with pytest.raises(_KilledError):
+        train_adapter(model, examples, RECIPE, folder, folder.parent / "state.safetensors", kill)
     assert not folder.exists()
     torch.manual_seed(5)
     later = trained(model, examples, folder)
