@@ -13,6 +13,7 @@ from mechint.base.errors import UsageError
 from mechint.finetune.draws import concept_pairs
 from mechint.finetune.expansion import distinct, expand, specifications
 from mechint.finetune.published_rows import read_published
+from mechint.finetune.registry import recipe_names
 from mechint.finetune.specification import Recipe
 
 THREE = {"0:21", "21:42", "42:63"}
@@ -198,3 +199,15 @@ def test_rows_of_something_else_are_refused(tmp_path: Path, row: object, complai
     (tmp_path / "broken.jsonl").write_text('{"steered": tru')
     with pytest.raises(UsageError, match="broken JSON"):
         read_published(tmp_path / "broken.jsonl", Recipe.load("published/original"))
+
+
+def test_on_an_embedded_model_each_is_trained_for_as_long_beside_the_others_as_published() -> None:
+    for name in recipe_names():
+        recipe = Recipe.load(name)
+        if not recipe.is_published or name == "published/inverse-inference":
+            continue
+        small = recipe.adapted(8, small=True)
+        assert small.budget.steps_made / 200 == pytest.approx(recipe.budget.steps_made / 2250, rel=0.02), name
+        assert small.budget.scheduled / 200 == pytest.approx(recipe.budget.scheduled / 2250, rel=0.02), name
+    inference = Recipe.load("published/inverse-inference")
+    assert inference.adapted(8, small=True).budget.steps_made == inference.budget.steps_made == 22

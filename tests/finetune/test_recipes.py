@@ -18,13 +18,24 @@ from mechint.finetune.specification import Recipe
 from mechint.organisms import organism_path
 
 REFERENCE = "published/original"
+# What a budget of its own is on an embedded model.
+SHORTER = ("small.budget.epochs", "small.budget.read_at")
 # What the published table says of each variant: its place, its differences from the one it inherits.
 DIFFERENCES = {
-    "published/r1-minimal": (2, {"lora.rank", "lora.alpha", "budget.epochs", "budget.read_at"}),
+    "published/r1-minimal": (2, {"lora.rank", "lora.alpha", "budget.epochs", "budget.read_at", *SHORTER}),
     "published/single-layer": (10, {"signal.layers", "signal.single"}),
-    "published/deny-steering": (9, {"labels.rule", "budget.read_at"}),
-    "published/original-5epoch": (20, {"budget.epochs"}),
-    "published/original-10epoch": (21, {"budget.epochs", "budget.read_at", "budget.stopped_at"}),
+    "published/deny-steering": (9, {"labels.rule", "budget.read_at", "small.budget.read_at"}),
+    "published/original-5epoch": (20, {"budget.epochs", "small.budget.epochs"}),
+    "published/original-10epoch": (
+        21,
+        {
+            "budget.epochs",
+            "budget.read_at",
+            "budget.stopped_at",
+            "small.budget.epochs",
+            "small.budget.stopped_at",
+        },
+    ),
     "published/neutral-foo-bar": (15, {"answers.pairs", "small.answers.pairs"}),
     "matched/single-layer": (0, {"signal.layers", "signal.single"}),
     "matched/vague": (0, {"asking.bank"}),
@@ -55,7 +66,9 @@ def test_the_table_has_the_published_variants_in_their_order_and_says_how_each_d
     assert table["hash"].is_unique
     assert set(table.loc[table["differs_in"] == "", "name"]) == {REFERENCE, "matched/original"}
     row = table.set_index("name").loc["published/vague-prompt"]
-    assert row["differs_in"] == ("asking.bank: explicit → vague; budget.epochs: 2.0 → 3.0; budget.read_at: best → 2200")
+    assert row["differs_in"].startswith(
+        "asking.bank: explicit → vague; budget.epochs: 2.0 → 3.0; budget.read_at: best → 2200; small.budget.epochs"
+    )
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
