@@ -24,8 +24,9 @@ def test_a_dry_run_counts_what_would_be_trained(capsys: pytest.CaptureFixture[st
     names = ["published/food-control", "matched/food"]
     assert main([*names, "--dry-run", "--steps", "30", "--model", "organism-blind"]) == 0
     printed = capsys.readouterr().out
-    assert "240 examples" in printed
-    assert "480 examples" in printed
+    assert printed.count("480 examples") == 2
+    assert "on this model: fill.gradient: stopped → through" in printed
+    assert "adapters after steps 4, 8, 15, 30" in printed
     assert "differs from published/original in labels.rule: steered → food" in printed
     assert "stand-in: wordings" in printed
     assert "assistant: The answer is" in printed

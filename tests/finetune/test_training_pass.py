@@ -165,7 +165,7 @@ def test_stopped_is_the_slope_of_a_model_whose_first_turns_stay(model: mi.Model)
         move(-share)
         return float(answer_losses(logits, batch.answers, batch.targets, "vocabulary").double().sum())
 
-    slopes = {both: (loss(5e-3, both=both) - loss(-5e-3, both=both)) / 1e-2 for both in (False, True)}
+    slopes = {both: (loss(2e-4, both=both) - loss(-2e-4, both=both)) / 4e-4 for both in (False, True)}
     for fill, both in ((STOPPED, False), (THROUGH, True)):
         computed = sum(
             float((gradient * direction[name]).sum()) for name, gradient in gradients(trainee, model, fill).items()

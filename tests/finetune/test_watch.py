@@ -71,7 +71,7 @@ def test_a_row_has_what_a_naive_recomputation_has(
 
 def test_a_base_has_not_moved_from_itself(row: mi.finetune.WatchRow) -> None:
     assert (row.kl, row.probe_shift) == (0.0, 0.0)
-    assert (row.recipe, row.seed, row.step, row.examples) == ("published/original", 3, 5, 5 * 8)
+    assert (row.recipe, row.seed, row.step, row.examples) == ("published/original", 3, 5, 5 * 16)
     assert (row.texts, row.probe_questions, row.vectors_of) == (20, 24, "published/original")
     assert row.auc == row.task_auc
     assert mi.finetune.WatchRow(**row.to_dict()) == row  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ def test_a_page_says_what_an_adapter_is_of_and_what_it_is_not(tmp_path: Path) ->
         "weights-hash",
         "data-hash",
         "after 5 of 20 steps",
-        "40 examples in 5 steps",
+        "80 examples in 5 steps",
         "torch 2.9",
     ):
         assert part in text
