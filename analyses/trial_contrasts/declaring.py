@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -24,6 +25,7 @@ from mechint.trials.prompts import TrialPrompts
 KINDS = ("prompt", "model", "asymmetry", "category", "steer")
 OTHER = "other"
 _DESIGN = ("model", "prompt", "concept", "category", "layers", "depth", "strength", "steer")
+_FACTOR_WORDS: Mapping[str, str] = MappingProxyType({"nothing": "leave to notice nothing"})
 _NOT_ALIKE = "the models were steered at layers of different depths, at several each"
 
 
@@ -85,6 +87,11 @@ def prompt_changes(design: pd.DataFrame) -> list[tuple[str, str, str]]:
     return [pair for pair in TrialPrompts.load().differences() if {pair[0], pair[1]} <= prompts]
 
 
+def factor_words(factor: str) -> str:
+    """Return what a factor of a prompt is called beside numbers: "nothing" by itself reads as no change."""
+    return _FACTOR_WORDS.get(factor, factor)
+
+
 def categories(design: pd.DataFrame) -> list[str]:
     """Return the categories of a design's concepts."""
     return [name for name in dict.fromkeys(design["category"]) if name]
@@ -94,7 +101,7 @@ def _within(model: str, design: pd.DataFrame) -> Iterator[Contrast]:
     """Yield the contrasts of one model."""
     of_model: Group = {"model": model}
     for before, after, factor in prompt_changes(design):
-        name = f"{factor}: {before} to {after}, {model}"
+        name = f"{factor_words(factor)}: {before} to {after}, {model}"
         yield Contrast(name, [{**of_model, "prompt": after}], [{**of_model, "prompt": before}])
     names = categories(design)
     # Of two categories, the second against the first is the first against the second.
@@ -119,7 +126,7 @@ def _between(left: str, right: str, design: pd.DataFrame) -> Iterator[Contrast]:
     for before, after, factor in prompt_changes(design):
         if all((before, after, factor) in of_model for of_model in changes):
             yield Contrast(
-                f"{factor} in {left} less in {right}{where}",
+                f"{factor_words(factor)} in {left} less in {right}{where}",
                 [{"model": left, "prompt": after}, {"model": right, "prompt": before}],
                 [{"model": left, "prompt": before}, {"model": right, "prompt": after}],
                 match=[name for name in columns if name != "prompt"],

@@ -11,7 +11,7 @@ import pandas as pd
 from analyses.trial_contrasts import captions
 from analyses.trial_contrasts.captions import AS_COUNTED
 from analyses.trial_contrasts.declaring import categories as categories_of
-from analyses.trial_contrasts.declaring import prompt_changes
+from analyses.trial_contrasts.declaring import factor_words, prompt_changes
 from analyses.trial_contrasts.drawing import (
     COLUMNS,
     HEADS,
@@ -99,7 +99,7 @@ def prompts(material: Material) -> Drawing | NotDrawn:
             str(contrast.right[0]["prompt"]),
             str(contrast.left[0]["prompt"]),
         )
-        place = {"row": f"{changes[before, after]}<br>{before} → {after}", "series": model}
+        place = {"row": f"{factor_words(changes[before, after])}<br>{before} → {after}", "series": model}
         summary.append({**place, "panel": "false alarms", **material.alarms(model, before, after), "n": np.nan})
         for panel in dict.fromkeys(("hits", contrast.measure)):
             result = material.difference(replace(contrast, measure=panel))

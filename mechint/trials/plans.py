@@ -167,4 +167,11 @@ def verdict(contrast: Contrast, measured: Measured, alpha: float) -> tuple[Verdi
     if differs:
         beyond = min(abs(low), abs(high)) >= margin
         return "supported", f"at least {margin:g}" if beyond else f"not zero; may be smaller than {margin:g}"
-    return "not supported", "undecided: the interval holds zero and differences that would matter"
+    return "not supported", f"undecided: {_undecided(measured)}"
+
+
+def _undecided(measured: Measured) -> str:
+    """Return why a contrast that may differ is not said to: by its interval, or by p after correction alone."""
+    if measured.wide[0] > 0 or measured.wide[1] < 0:
+        return f"the interval is clear of zero, but p is {measured.p:.2g} after correction for all contrasts"
+    return "the interval holds zero and differences that would matter"

@@ -179,7 +179,11 @@ def test_a_large_difference_is_supported_and_holm_counts_all_contrasts() -> None
             Measured(0.02, 0.01, 0.001, (0.01, 0.03), (0.01, 0.03)),
             ("not supported", "equivalent: smaller than 0.1"),
         ),
-        (Measured(0.3, 0.06, 0.001, (0.2, 0.4), (0.2, 0.4)), ("not supported", "undecided: the interval holds zero")),
+        (
+            Measured(0.3, 0.06, 0.001, (0.2, 0.4), (0.2, 0.4)),
+            ("not supported", "undecided: the interval is clear of zero, but p is 0.06"),
+        ),
+        (Measured(0.3, 0.06, 0.001, (-0.1, 0.4), (0.0, 0.4)), ("not supported", "undecided: the interval holds zero")),
         (Measured(0.3, 0.01, 0.06, (0.2, 0.4), (0.2, 0.4)), ("not testable", "the smallest p of this design is 0.06")),
         (Measured(0.3, 0.01, 0.01, (np.nan, np.nan), (np.nan, np.nan)), ("not testable", "there is no interval")),
     ],
