@@ -134,7 +134,7 @@ def difference(contrast: Contrast, table: pd.DataFrame) -> Difference:
             advice="declare one contrast for each pair",
         )
     values = _sides(contrast, table, matched)
-    names = tuple(str(name) for group in matched for name in group["concept"].unique())
+    names = tuple(str(name) for group in matched for name in sorted(group["concept"].unique()))
     return Difference(contrast, values[0], values[1], cells, dropped, note, names)
 
 

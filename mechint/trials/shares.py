@@ -74,9 +74,12 @@ class Counted:
 def concept_share(
     table: pd.DataFrame, counted: Counted, refusals: Refusals = "in", units: Sequence[str] | None = None
 ) -> Share:
-    """Return the share by concept; `units` are the concepts and their order, by default those of the table."""
+    """Return the share by concept; `units` are the concepts and their order, by default all, by name.
+
+    Not by where they stand in the table: which clean replies are dealt to a concept must not depend on that.
+    """
     over, under = counted.columns(table, refusals)
-    codes, names = pd.factorize(table["concept"].to_numpy(dtype=object))
+    codes, names = pd.factorize(table["concept"].to_numpy(dtype=object), sort=True)
     sizes = np.bincount(codes, minlength=len(names))
     sums = [np.bincount(codes, weights=flags, minlength=len(names)) / sizes for flags in (over, under)]
     if units is None:

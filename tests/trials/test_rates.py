@@ -193,3 +193,12 @@ def test_rows_in_another_order_give_the_same_rates() -> None:
     keys = ["prompt", "measure", "refusals"]
     first = rate_table(sweep.trials, sweep.truth).set_index(keys)[["value", "low", "high"]]
     pd.testing.assert_frame_equal(first, shuffled.set_index(keys)[["value", "low", "high"]].loc[first.index])
+
+
+def test_the_order_of_concepts_in_the_table_changes_no_interval() -> None:
+    """Clean replies are dealt to concepts, so these have an order of their own."""
+    steered = {"oceans": "nwcdd", "glass": "nddli", "iron": "ccccd", "rain": "ddddd", "wool": "cdddd"}
+    sweep = sweep_of(steered, "cddcdddddc")
+    turned = Sweep(sweep.trials[::-1].reset_index(drop=True), sweep.truth)
+    straight, other = row(sweep, "net"), row(turned, "net")
+    assert straight[["low", "high"]].tolist() == pytest.approx(other[["low", "high"]].tolist())
