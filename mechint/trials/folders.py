@@ -8,12 +8,13 @@ model that most files in folders of its name hold, where names and models go tog
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-_SIZE = re.compile(r"\d+(?:\.\d+)?[bm]")
+_SIZE = re.compile(r"(?<![a-z0-9.])\d+(?:\.\d+)?[bm](?![a-z0-9])")  # "32b", not in a folder of random letters
 _VERSION = re.compile(r"v\d+[a-z]?")
 # Words that say of two models of one size which is which.
 _KINDS = frozenset(["coder", "insecure", "math", "chat", "instruct", "abliterated", "distill"])
@@ -43,7 +44,8 @@ def expectations(rows: pd.DataFrame, manifest: Manifest | None = None, above: Se
 
 
 def _stem(file: str) -> str:
-    return file.rsplit("/", maxsplit=1)[-1].rsplit(".", 1)[0]
+    """Return the name of a file without its ending, composed as names in records are: some systems part accents."""
+    return unicodedata.normalize("NFC", file.rsplit("/", maxsplit=1)[-1].rsplit(".", 1)[0])
 
 
 def _from_manifest(file: str, manifest: Manifest) -> dict[str, str]:

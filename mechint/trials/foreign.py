@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from types import MappingProxyType
 
 from mechint.base.artefacts import FileKind, reading
 from mechint.base.errors import UsageError
+from mechint.trials.fields import faults_of_grades, faults_of_judge, faults_of_row, missing, or_nan, unknown
 
 # Fields of a row, as they are in the file; `sample` counts within a cell. `answer` is the judge's, where it has one.
 ROW = (
@@ -76,22 +78,25 @@ Reader = Callable[[Path, str, Rows], None]
 def read_open_introspection(path: Path, name: str, into: Rows) -> None:
     """Read a file of JSON lines; `name` is what it is called in messages."""
     for number, record in _lines(path):
-        problems = [*_missing(record, _NEEDED, ""), *_unknown(record, _RECORD, "")]
+        problems = [*missing(record, _NEEDED, ""), *unknown(record, _RECORD, "")]
         config = record.get("config")
         if isinstance(config, dict):
-            problems += [*_missing(config, _NEEDED_CONFIG, "config."), *_unknown(config, _CONFIG, "config.")]
+            problems += [*missing(config, _NEEDED_CONFIG, "config."), *unknown(config, _CONFIG, "config.")]
         elif config is not None:
             problems.append("config that is no object")
         judge = record.get("judge")
-        problems += _unknown(judge, _JUDGE, "judge.") if isinstance(judge, dict) else []
+        faults = faults_of_judge(judge)
+        problems += [*(unknown(judge, _JUDGE, "judge.") if isinstance(judge, dict) else []), *faults]
         into.problems += [Problem(name, "field", text, number) for text in problems]
         if isinstance(config, dict) and not any(text.startswith("missing") for text in problems):
-            row = _open_introspection(record, config, judge if isinstance(judge, dict) else None)
+            error = record.get("judge_error") or "; ".join(faults)
+            row = _open_introspection(record, config, judge if isinstance(judge, dict) else None, error)
             _add(into, name, number, row)
+    _check_any(into, name)
 
 
 def _open_introspection(
-    record: Mapping[str, object], config: Mapping[str, object], judge: Mapping[str, object] | None
+    record: Mapping[str, object], config: Mapping[str, object], judge: Mapping[str, object] | None, error: object
 ) -> dict[str, object]:
     injected = record["was_injected"]
     return {
@@ -103,11 +108,11 @@ def _open_introspection(
         "layer": config["layer"],
         "depth": math.nan,
         "strength": config["strength"],
-        "norm": config.get("magnitude", math.nan),
+        "norm": or_nan(config.get("magnitude")),
         "sample": config["trial"],
-        "steer": _STEER.get(str(config.get("inject_style", "generation")), str(config.get("inject_style"))),
+        "steer": _STEER.get(str(config.get("inject_style", "generation")), ""),
         "reply": record["response"],
-        **_pass_or_fail(judge, record.get("judge_error"), bool(injected), str(record["concept"])),
+        **_pass_or_fail(judge, error, bool(injected), str(record["concept"])),
     }
 
 
@@ -152,10 +157,12 @@ def read_injected_thoughts(path: Path, name: str, into: Rows) -> None:
     model = folders[-2] if len(folders) > 1 else folders[-1] if folders else ""
     for number, record in enumerate(results):
         needed = ("concept", "response", "trial", "strength", "layer")
-        problems = _missing(record, needed, "") if isinstance(record, dict) else ["a result that is no object"]
+        is_object = isinstance(record, dict)
+        problems = [*missing(record, needed, ""), *faults_of_grades(record)] if is_object else ["a result, no object"]
         into.problems += [Problem(name, "field", text, number) for text in problems]
         if not problems:
             _add(into, name, number, _injected_thoughts(record, str(record.get("model", model))))
+    _check_any(into, name)
 
 
 def _injected_thoughts(record: Mapping[str, object], model: str) -> dict[str, object]:
@@ -168,7 +175,7 @@ def _injected_thoughts(record: Mapping[str, object], model: str) -> dict[str, ob
         "concept": record["concept"],
         "injected": record.get("injected", kind != "control"),
         "layer": record["layer"],
-        "depth": record.get("layer_fraction", math.nan),
+        "depth": or_nan(record.get("layer_fraction")),
         "strength": record["strength"],
         "norm": math.nan,
         "sample": record["trial"],
@@ -192,34 +199,24 @@ def _graded(record: Mapping[str, object]) -> dict[str, object]:
 
 def _add(into: Rows, name: str, number: int, row: dict[str, object]) -> None:
     """Add a row whose values are of the right kinds; else what is wrong with it."""
-    texts = [field for field in ("model", "prompt", "concept", "reply") if not isinstance(row[field], str)]
-    numbers = [field for field in ("strength", "layer", "sample") if not _is_number(row[field])]
-    problems = [f"{field} that is no text: {row[field]!r}" for field in texts]
-    problems += [f"{field} that is no finite number: {row[field]!r}" for field in numbers]
-    if not isinstance(row["injected"], bool):
-        problems.append(f"was_injected that is not true or false: {row['injected']!r}")
-    elif row["injected"] and not problems and row["strength"] == 0:
-        problems.append("was_injected is true and the strength is 0")
+    problems = faults_of_row(row)
     into.problems += [Problem(name, "value", text, number) for text in problems]
     if not problems:
-        into.rows.append({"file": name, "row": number, **row})
+        names = ("source_id", "model", "prompt", "concept")  # which places of files are compared with
+        named = {field: unicodedata.normalize("NFC", str(row[field])) for field in names}
+        into.rows.append({"file": name, "row": number, **row, **named})
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _missing(record: Mapping[str, object], needed: tuple[str, ...], prefix: str) -> list[str]:
-    return [f"missing {prefix}{name}" for name in needed if record.get(name) is None]
-
-
-def _unknown(record: Mapping[str, object], known_fields: frozenset[str], prefix: str) -> list[str]:
-    return [f"unknown {prefix}{name}" for name in record if name not in known_fields]
+def _check_any(into: Rows, name: str) -> None:
+    """Add a problem for a file in which nothing was met, not even a fault."""
+    met = {*(str(row["file"]) for row in into.rows[-1:]), *(problem.file for problem in into.problems)}
+    if name not in met:
+        into.problems.append(Problem(name, "field", "holds no trials"))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     with reading(path, FileKind("trials", "JSON lines in UTF-8")):
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield number, _parsed(path, number, line)
@@ -228,8 +225,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 def _parsed(path: Path, number: int, line: str) -> dict[str, object]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as problem:
-        record = f"broken JSON ({problem.msg})"
+    except (ValueError, RecursionError) as problem:  # also numbers and lists without end
+        record = f"broken JSON ({str(problem).split(':')[0]})"
     if not isinstance(record, dict):
         raise UsageError(
             given=f"{path}, line {number}: {record if isinstance(record, str) else 'no object'}",
@@ -241,4 +238,7 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, object]:
 
 def _json(path: Path) -> object:
     with reading(path, FileKind("trials", "a JSON file in UTF-8")):
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return json.loads(path.read_text(encoding="utf-8-sig"))
+        except RecursionError as problem:
+            raise ValueError("lists in lists without end") from problem

@@ -17,7 +17,7 @@ from mechint.base.errors import UsageError
 from mechint.base.signatures import checked
 from mechint.trials.conversion import rows_of, trials_of, verdicts_of
 from mechint.trials.folders import Manifest
-from mechint.trials.foreign import ROW, Reader, Rows, read_injected_thoughts, read_open_introspection
+from mechint.trials.foreign import ROW, Problem, Reader, Rows, read_injected_thoughts, read_open_introspection
 from mechint.trials.integrity import IntegrityReport, integrity
 from mechint.trials.records import checked_trials
 from mechint.trials.storage import SUFFIXES, read_trials
@@ -31,6 +31,8 @@ _READERS: Mapping[str, tuple[str, Reader]] = MappingProxyType(
 )
 _SHOWN = 20  # files in an error
 _MANIFEST = "manifest.json"
+_SAID = ("model", "prompt", "concept")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,13 @@ class _Source:
             for file, relative in zip(files, names, strict=True):
                 _READERS[name][1](file, relative, into)
             rows = pd.DataFrame(into.rows, columns=list(ROW))
-        report, places = integrity(rows, into.problems, manifest if manifest is not None else _manifest(root), above)
+            into.problems += [
+                Problem(file.relative_to(root).as_posix(), "field", "is compressed and was not read: unpack it")
+                for file in _packed(path)
+            ]
+        named = manifest if manifest is not None else _manifest(root)
+        _check_manifest(named or {}, names)
+        report, places = integrity(rows, into.problems, named, above)
         return _Source(rows, places, report, trials)
 
 
@@ -162,11 +170,18 @@ def _files(path: Path, format: Format) -> tuple[str, list[Path]]:
         if files:
             return name, files
     wanted = ", ".join(f"{name}: {pattern}" for name, (pattern, _) in _READERS.items())
+    packed = _packed(path)
     raise UsageError(
         given=f"{path}: no files of the format {format!r}",
         allowed=f"an existing file or folder ({wanted}, plain: {' '.join(SUFFIXES)} in our columns)",
-        advice="check the path",
+        advice=f"unpack {packed[0].name}: it is compressed" if packed else "check the path",
     )
+
+
+def _packed(path: Path) -> list[Path]:
+    """Return compressed files of trials in a tree, which are not read."""
+    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file for file in inside if file.suffix in _COMPRESSED and file.stem.endswith((".jsonl", ".json"))]
 
 
 def _is_plain(file: Path) -> bool:
@@ -185,8 +200,24 @@ def _manifest(root: Path) -> Manifest | None:
         content = parsed_object(path.read_text(encoding="utf-8"), "manifest")
     except (ValueError, json.JSONDecodeError) as problem:
         raise UsageError(f"{path}: {problem}", "an object of objects by folder or file", "correct it") from problem
-    entries = {place: entry for place, entry in content.items() if isinstance(entry, dict)}
-    return {place: {str(key): str(value) for key, value in entry.items()} for place, entry in entries.items()}
+    entries: dict[str, dict[str, str]] = {}
+    for place, entry in content.items():
+        if not isinstance(entry, dict):
+            raise UsageError(f"{path}: {place!r} has no object", "an object of objects by folder or file", "correct it")
+        entries[place] = {str(key): str(value) for key, value in entry.items()}
+    return entries
+
+
+def _check_manifest(manifest: Manifest, files: Sequence[str]) -> None:
+    """Raise UsageError for places that are not in the tree, and for what a manifest cannot say of one."""
+    places = {"/".join(file.split("/")[:end]) for file in files for end in range(1, len(file.split("/")) + 1)}
+    for place, entry in manifest.items():
+        if place not in places:
+            raise UsageError(
+                f"a manifest with {place!r}", "folders and files of the tree, from its root", "correct the name"
+            )
+        if unknown := sorted(set(entry) - set(_SAID)):
+            raise UsageError(f"a manifest that says {unknown[0]!r} of {place!r}", ", ".join(_SAID), "correct it")
 
 
 def _check_names(leave_out: Sequence[str], rows: pd.DataFrame, report: IntegrityReport) -> None:

@@ -26,7 +26,7 @@ _SHARE = 0.2  # of the smaller group, at least
 _LONG = 100  # characters of a reply that nobody draws twice
 _ID = re.compile(
     r"(?P<concept>.+?)_(?P<kind>injection|control|forced_injection|forced)"
-    r"_L(?P<layer>[\d.]+)_S(?P<strength>[\d.]+)_t(?P<sample>\d+)"
+    r"_L(?P<layer>\d+(?:\.\d+)?)_S(?P<strength>\d+(?:\.\d+)?)_t(?P<sample>\d+)"
 )
 _TABLES = 4000  # random tables for a test of few counts
 
@@ -77,7 +77,8 @@ def integrity(
 
 def _table(problems: Sequence[Problem]) -> pd.DataFrame:
     columns = ["file", "check", "text", "row", "n_rows"]
-    table = pd.DataFrame([(p.file, p.check, p.text, p.row) for p in problems], columns=columns[:4])
+    rows = [(p.file, p.check, " ".join(p.text.splitlines()), p.row) for p in problems]  # names may have line ends
+    table = pd.DataFrame(rows, columns=columns[:4])
     grouped = table.groupby(["file", "check", "text"], sort=False, dropna=False)
     first = grouped["row"].first().rename("row").reset_index()
     return first.assign(n_rows=grouped.size().to_numpy())[columns] if len(table) else table.assign(n_rows=0)

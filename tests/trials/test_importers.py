@@ -136,7 +136,7 @@ def _changed(path: Path, **changes: object) -> None:
         ({"strength": float("nan")}, "strength that is no finite number: nan"),
         ({"strength": "strong"}, "strength that is no finite number: 'strong'"),
         ({"was_injected": "yes"}, "was_injected that is not true or false"),
-        ({"response": 3}, "reply that is no text"),
+        ({"response": 3}, "response that is no text: 3"),
         ({"layer": 40}, "layer differs from the id"),
         ({"trial": 7}, "sample differs from the id"),
         ({"was_injected": False}, "injected differs from the id"),
