@@ -30,6 +30,7 @@ def design_for(config: Config, dose: Dose, concepts: Sequence[str], *, is_embedd
         strengths=tuple(dose.times(factor).amount for factor in config.factors),
         relative=dose.is_relative,
         prompts=PROMPTS if config.prompts is None else config.prompts,
+        steer=config.steer,
         controls=controls,
         seed=config.seed,
         max_new_tokens=_SHORT if is_embedded else _LONG,

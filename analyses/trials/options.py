@@ -27,7 +27,7 @@ Format = Literal["auto", "open-introspection", "injected-thoughts", "plain"]
 FACTORS = (0.25, 0.5, 1.0)
 _FACTORS = option_types.numbers("different numbers above 0, for example 0.5,1,2", lambda factors: min(factors) > 0)
 # What a design says by itself, and what has no effect where nothing is sampled.
-_SIZES = ("preset", "prompts", "samples", "max_new_tokens", "factors")
+_SIZES = ("preset", "prompts", "samples", "max_new_tokens", "factors", "steer")
 _INJECTION = ("concepts", "layers", "strength", "relative_strength", "dose", "n_random", "seed")
 _SAMPLING = ("design", *_SIZES, *_INJECTION, "vectors", "method", "explain")
 _IMPORTING = ("format", "leave_out", "as_published", "unmatched")
@@ -48,6 +48,12 @@ class Config(Common):
         "plain,standard,explained,mechanism,permission,prior (default: plain,standard)", parse=option_types.names
     )
     factors: tuple[float, ...] = option("strengths, times the dose's: 0.5,1,2", default=FACTORS, parse=_FACTORS)
+    steer: tuple[str, ...] = option(
+        "where steering acts: prefill,reply,onward,everything (default: reply; of each concept at a place so many "
+        "replies in every mode)",
+        default=("reply",),
+        parse=option_types.names,
+    )
     samples: int | None = option(
         "replies of each concept to a prompt at a place (default: the preset's)",
         parse=option_types.whole_number(1, option_types.MOST_TOKENS),
@@ -118,6 +124,7 @@ def check(config: Config) -> TrialInputs:
     check_judge(config.judge, is_import=config.import_ is not None)
     if config.import_ is not None:
         return _imported(config, config.import_)
+    from mechint.trials.cells import steer_of
     from mechint.trials.prompts import TrialPrompts, concept_lexicon
 
     checks.check_effect(True, "trials that are sampled", config, _IMPORTING)
@@ -132,6 +139,8 @@ def check(config: Config) -> TrialInputs:
     if config.preset == "published":
         fixed = ("factors", "layers", "strength", "relative_strength", "dose")
         checks.check_effect(True, "--preset published", config, fixed)
+    for mode in config.steer:
+        steer_of(mode)  # raises for a mode that is none
     prompts = TrialPrompts.load()
     for name in design.prompts if design is not None else config.prompts or ():
         prompts.named(name)  # raises for a name that is none

@@ -50,7 +50,7 @@ class Cell:
     @property
     def steer(self) -> Steer:
         """When the intervention acts; of a clean cell a mode that does nothing."""
-        return "reply" if self.place is None else steer_of(self.place)
+        return "reply" if self.place is None else steer_of(self.place.steer)
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,15 @@ def conversation(cell: Cell, reply_start: str) -> Conversation:
     return replace(chat, messages=(*chat.messages, Message("assistant", reply_start, continue_msg=True)))
 
 
-def steer_of(place: Place) -> Steer:
-    """Return the mode of a place as `mi.generate` takes it: "from:TEXT" is `From(TEXT)`; raises UsageError."""
-    if place.steer.startswith(_FROM):
-        return From(place.steer.removeprefix(_FROM).strip())
+def steer_of(text: str) -> Steer:
+    """Return a mode of a design as `mi.generate` takes it: "from:TEXT" is `From(TEXT)`; raises UsageError."""
+    if text.startswith(_FROM):
+        return From(text.removeprefix(_FROM).strip())
     for mode in _MODES:
-        if mode == place.steer:
+        if mode == text:
             return mode
     raise UsageError(
-        given=f"steer {place.steer!r} in a design",
+        given=f"steer {text!r} in a design",
         allowed=f"{', '.join(_MODES)}, {_FROM}TEXT",
         advice="choose where the vectors act",
     )

@@ -111,6 +111,14 @@ def test_preset_is_small_and_at_the_dose() -> None:
     assert "smallest p (sign flip over concepts): 0.5" in str(results.facts["explained"])
 
 
+def test_modes_of_steering_share_their_clean_replies() -> None:
+    options = {"concepts": ("cats", "bread"), "n_random": 1, "samples": 3, "prompts": ("standard",), "factors": (1.0,)}
+    results = analysis.run(explain=True, steer=("prefill", "reply"), **options)
+    counts = results.table.set_index(["question", "series"])["replies"]
+    assert counts["introspection", "injected"] == 2 * 3 * 2  # concepts, samples, modes
+    assert counts["introspection", "clean"] == 60
+
+
 def test_seconds_grow_with_replies_and_tokens() -> None:
     cost = ReplyExplanation(640, 10, 64, 1000, 20_000, 60_000, 1, 1)
     design = TrialDesign(concepts=("cats", "bread"), layers=("2",), strengths=(0.1,), max_new_tokens=30)
@@ -164,7 +172,9 @@ def test_files_that_are_not_what_they_say_are_refused(tmp_path: Path, capsys: py
         (["--judge", "nobody"], "rules, rules+loss:MODEL, local:MODEL"),
         (["--judge", "published"], "rules, rules+loss:MODEL, local:MODEL"),
         (["--prompts", "plain,poem"], "unknown prompt 'poem'"),
+        (["--steer", "reply,sideways"], "prefill, reply, everything, onward"),
         (["--design", "nowhere.json"], "nowhere.json"),
+        (["--design", "d.json", "--steer", "prefill"], "--steer with --design"),
         (["--design", "d.json", "--samples", "3"], "--samples with --design"),
         (["--import", "nowhere"], "nowhere"),
         (["--import", "nowhere", "--concepts", "cats"], "--concepts with --import"),
