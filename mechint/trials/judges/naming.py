@@ -10,6 +10,9 @@ from mechint.trials.judges.evidence import clauses
 from mechint.trials.judges.patterns import Patterns, first_match, is_matched
 from mechint.trials.judges.texts import Sentence, plain, sentences, words
 
+_CLAUSE = re.compile(
+    r"that (?:i|i'm|it|there|this|my|nothing|we)\b", re.IGNORECASE
+)  # "the answer is that I am a program"
 _FRAME = re.compile(
     r"^(?:so|well|answer|my|the|right|honest|final|best|reply|word|concept|thought|number|in one word|i|would|say|name|"
     r"think|have to|it|must be|what i see|is|a|an|to|[\s,:])*(?P<answer>yes|yeah|yep|no|nope|nothing|none)[.!]?$",
@@ -66,7 +69,7 @@ def bare_name(reply: str, patterns: Patterns) -> Name | None:
     match = first_match(patterns.answer_name, text)
     if match is None or _FRAME.match(text) or " yes" in text.lower() or not _keys(match["name"], "", patterns):
         return None
-    if is_matched(patterns.denials, text) or is_matched(patterns.unnamed, text):
+    if _CLAUSE.match(match["name"].strip()) or is_matched(patterns.denials, text) or is_matched(patterns.unnamed, text):
         return None
     return Name(match["name"].strip(), reply.find(text) + match.start("name"))
 
