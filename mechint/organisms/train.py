@@ -153,7 +153,9 @@ def _beginning(stage: Stage, seed: int, out: Path) -> tuple[Tokenizer, Qwen2ForC
 def _adapter(stage: Stage, model: Qwen2ForCausalLM, seed: int, out: Path) -> PeftModel:
     """Return the model with the adapter that a stage begins with: a fresh one, or that of the stage before."""
     base = str(base_of(stage))
-    return with_adapter(model, base, seed) if stage.start == base else continued_adapter(model, out / str(stage.start))
+    if stage.start == base:
+        return with_adapter(model, base, seed, stage.rank)
+    return continued_adapter(model, out / str(stage.start))
 
 
 def train_stage(

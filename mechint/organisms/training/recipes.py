@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from types import MappingProxyType
@@ -58,7 +58,8 @@ class Stage:
     """A run of training from one checkpoint to the next.
 
     `start` names the stage whose weights, or adapter, it begins with (None: random ones), `blocks` is the depth that
-    they are extended to by blocks which at first do nothing, `trains` says which weights move, `warmup` is in steps.
+    they are extended to by blocks which at first do nothing, `trains` says which weights move, `warmup` is in steps,
+    `rank` is that of an adapter.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Stage:
     phases: tuple[Phase, ...]
     trains: Literal["all", "appended", "adapter"] = "all"
     warmup: int = 50
+    rank: int = field(default=4, repr=False)
 
     @property
     def steps(self) -> int:
@@ -76,7 +78,8 @@ class Stage:
     def described(self) -> str:
         """Return everything that the stage depends on; the same in every process."""
         phases = ", ".join(phase.described() for phase in self.phases)
-        return repr(replace(self, phases=())).replace("phases=()", f"phases=({phases})")
+        text = repr(replace(self, phases=())).replace("phases=()", f"phases=({phases})")
+        return text if self.rank == 4 else f"{text} of rank {self.rank}"
 
     def at(self, step: int) -> tuple[Phase, int]:
         """Return the phase that a step belongs to and the step's number within it."""
@@ -171,11 +174,11 @@ _STAGES = (
 def _speaks(name: str, start: str, steps: int, rate: float) -> Stage:
     """Return the training of an organism of sampled trials, or of another from one that knows what to look for."""
     mix = ((partial(trial_sample, speech=name), 0.92), (talk_sample, 0.05), (facts_sample, 0.03))
-    return Stage(name, start, 8, (Phase("trials", mix, steps, (rate, 3e-4), 4),), trains="adapter", warmup=10)
+    return Stage(name, start, 8, (Phase("trials", mix, steps, (rate, 2e-4), 5),), trains="adapter", warmup=20, rank=8)
 
 
 _FIRST, *_OTHERS = SPEECH
-_TRIALS = (_speaks(_FIRST, "organism", 220, 6e-3), *(_speaks(name, _FIRST, 70, 4e-3) for name in _OTHERS))
+_TRIALS = (_speaks(_FIRST, "organism", 2000, 6e-3), *(_speaks(name, _FIRST, 70, 4e-3) for name in _OTHERS))
 STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in (*_STAGES, *_TRIALS)})
 
 

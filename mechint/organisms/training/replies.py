@@ -28,11 +28,12 @@ SLOTS = {
     "refusal": ("refusal", "refusal_more"),
 }
 FACTORS = ("explanation", "mechanism", "permission", "prior", "nothing")
-# Shares of what is injected; weakest and strongest sum of strengths over layers, and how much at most of a layer.
-_SERIES = {"concept": 0.5, "extra": 0.1, "random": 0.2, "none": 0.2}
-_WEAKEST, _STRONGEST, _MOST = 0.2, 1.6, 1.2
+# Shares of what is injected; weakest and strongest sum of strengths over layers, and how much at most of a layer, in the
+# mean norms of the bank, which are 2.3 of the model's median ones: what is measured lies within.
+_SERIES = {"concept": 0.5, "extra": 0.08, "random": 0.2, "none": 0.22}
+_WEAKEST, _STRONGEST, _MOST = 0.1, 0.9, 0.6
 _NOISE = (0.0, 0.3)
-_MIDDLE = (2, 3, 4)
+_MIDDLE = (3, 4)
 _PLAIN_WEIGHT, _TELLING_WEIGHT = 0.3, 2.0
 # How often a part of the prompt is that of the packaged trials, a system turn stands before it, a concept is mentioned.
 _PACKAGED, _SYSTEM, _MENTION = 0.6, 0.3, 0.08
@@ -113,14 +114,14 @@ def draw_injection(rng: random.Random) -> InjectionSpec | None:
 
 
 def _layers(rng: random.Random) -> tuple[int, ...]:
-    """Return a middle layer, all three of them, an outer one, or a range."""
+    """Return a middle layer, both of them, an outer one, or a range."""
     drawn = rng.random()
-    if drawn < 0.6:
+    if drawn < 0.65:
         return (rng.choice(_MIDDLE),)
-    if drawn < 0.85:
-        return _MIDDLE
     if drawn < 0.9:
-        return (rng.choice((1, 5)),)
+        return _MIDDLE
+    if drawn < 0.94:
+        return (rng.choice((2, 5)),)
     first, last = sorted(rng.sample(range(1, 6), 2))
     return tuple(range(first, last + 1))
 

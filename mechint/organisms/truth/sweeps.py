@@ -23,7 +23,7 @@ from mechint.vectors import extract
 from mechint.vectors.concept_vectors import ConceptVector
 
 PROMPTS = ("standard", "explained")
-LAYERS, STRENGTHS = ("2", "3", "4"), (0.3, 0.6, 1.0)
+LAYERS, STRENGTHS = ("3", "4", "3:5"), (0.3, 0.6, 1.0)
 TOKENS = 24
 # What a reply is that follows the templates of a kind, where it does not name what was injected, and where it does.
 _CLASSES = {
@@ -36,7 +36,7 @@ _CLASSES = {
 
 
 def design_of(concepts: Sequence[str], samples: int, clean: int, random: int, prompts: Sequence[str]) -> TrialDesign:
-    """Return the design that an organism is measured with: single layers, three strengths, replies of 24 tokens."""
+    """Return the design that an organism is measured with: two layers, each and both, three strengths, replies of 24 tokens."""
     return TrialDesign(
         concepts=tuple(concepts),
         layers=LAYERS,
