@@ -28,8 +28,8 @@ SLOTS = {
     "refusal": ("refusal", "refusal_more"),
 }
 FACTORS = ("explanation", "mechanism", "permission", "prior", "nothing")
-# Shares of what is injected; weakest and strongest sum of strengths over layers, and how much at most of a layer, in the
-# mean norms of the bank, which are 2.3 of the model's median ones: what is measured lies within.
+# Shares of what is injected; weakest and strongest sum of strengths over layers, and how much at most of a layer. The
+# unit is the bank's mean norm, 2.3 of the model's median ones: what is measured lies within.
 _SERIES = {"concept": 0.5, "extra": 0.08, "random": 0.2, "none": 0.22}
 _WEAKEST, _STRONGEST, _MOST = 0.1, 0.9, 0.6
 _NOISE = (0.0, 0.3)

@@ -36,7 +36,7 @@ _CLASSES = {
 
 
 def design_of(concepts: Sequence[str], samples: int, clean: int, random: int, prompts: Sequence[str]) -> TrialDesign:
-    """Return the design that an organism is measured with: two layers, each and both, three strengths, replies of 24 tokens."""
+    """Return the design that an organism is measured with: two layers, each and both, and three strengths."""
     return TrialDesign(
         concepts=tuple(concepts),
         layers=LAYERS,
