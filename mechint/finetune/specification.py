@@ -129,7 +129,7 @@ class Recipe:
     @cached_property
     def chats(self) -> Chats:
         """The ordinary chats that its replay is from."""
-        return Chats.load(self.replay.pool or self.asking.pools)
+        return Chats.load(self.replay.pool if self.replay.pool != "" else self.asking.pools)
 
     @property
     def replay_rows(self) -> int:

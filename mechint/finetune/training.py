@@ -113,7 +113,7 @@ class Training:
                 allowed="as many batches for each process",
                 advice="give the recipe a budget whose accumulation is a multiple of the processes",
             )
-        prompts = Prompts(model, recipe, concepts or concept_vectors(model, recipe))
+        prompts = Prompts(model, recipe, concept_vectors(model, recipe) if concepts is None else concepts)
         record = RunRecord(
             recipe=recipe.to_dict(),
             recipe_hash=recipe.hash,

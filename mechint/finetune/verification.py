@@ -59,7 +59,7 @@ def verify(
     else:
         raise UsageError(f"the adapter {run} without its recipe", "an adapter and a recipe, or a run", "give recipe=")
     adapted = written.for_model(model.name, model.n_layers, model.prompts)
-    prompts = Prompts(model, adapted, concepts or concept_vectors(model, adapted))
+    prompts = Prompts(model, adapted, concept_vectors(model, adapted) if concepts is None else concepts)
     examples = prompts.of(step_examples(adapted, seed, step)[:rows])
     return compared(with_adapter(model, adapter), examples, model, adapter, adapted.fill)
 
