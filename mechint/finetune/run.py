@@ -4,7 +4,9 @@
     run.json            what is trained, on what, from which seed; written before the first step, never changed
     losses.jsonl        one line for each step
     step-000064/        an adapter as PEFT writes it, at each of the fixed steps
-    state.safetensors   all that it takes to go on
+    watch.jsonl         what was read of the base and of each adapter, unless it was not to be watched
+    state.safetensors   all that it takes to go on; removed at the end
+    verified.json       written last: how far the final adapter's logits are from those of training
 
 run = Run("runs/published__original/seed-0")
 run.model(mi.load("organism-blind"))           # with the final adapter
@@ -119,8 +121,8 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last step is made."""
-        return self._is_left(self.record.steps)
+        """Whether the last step is made, its adapter watched, and its receipt written, which comes last of all."""
+        return (self.path / VERIFIED).is_file() and self._is_left(self.record.steps)
 
     @property
     def losses(self) -> pd.DataFrame:

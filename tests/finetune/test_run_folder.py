@@ -12,7 +12,7 @@ import mechint as mi
 from mechint.base.errors import StaleArtefactError, UsageError
 from mechint.base.kept_folders import keep_folder
 from mechint.finetune.injections import fixed_dose, injection_of
-from mechint.finetune.run import RECORD, RunRecord, checkpoint_steps, run_folder
+from mechint.finetune.run import RECORD, VERIFIED, RunRecord, checkpoint_steps, run_folder
 
 RECIPE = mi.finetune.Recipe.load("published/original").adapted(4, small=True)
 
@@ -61,6 +61,8 @@ def test_a_run_says_what_it_is_of_and_which_adapters_are_there(tmp_path: Path) -
     with pytest.raises(UsageError, match="no adapter after step 4"):
         run.adapter(4)
     leave(folder, 10, 20)
+    assert not run.is_finished, "its receipt is not written"
+    (folder / VERIFIED).write_text("{}")
     assert run.is_finished
     assert run.adapter("final") == run.adapter(20)
     (folder / "step-000020" / "a").write_text("b")

@@ -130,6 +130,29 @@ def test_a_killed_run_ends_as_a_whole_one(model: mi.Model, whole: mi.finetune.Ru
     assert trained(model, tmp_path, progress=lambda *_: pytest.fail("trained again")).steps == run.steps
 
 
+def test_a_run_that_was_killed_after_its_last_adapter_is_not_finished(
+    model: mi.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(steps=2, accumulation=1)
+
+    def watch(run: mi.finetune.Run, base: mi.Model, step: int) -> dict[str, int]:
+        if step == run.record.steps and not (tmp_path / "goes on").exists():
+            raise _StoppedError
+        return {"step": step}
+
+    monkeypatch.setattr("mechint.finetune.training.watch_run", watch)
+    with pytest.raises(_StoppedError):
+        trained(model, tmp_path, recipe, watch=True)
+    run = mi.finetune.Run(tmp_path / "tests__short" / "seed-1")
+    assert run.steps == (1, 2), "all adapters are there"
+    assert not run.is_finished
+    (tmp_path / "goes on").touch()
+    run = trained(model, tmp_path, recipe, watch=True)
+    assert run.is_finished
+    assert [json.loads(line)["step"] for line in (run.path / WATCHED).read_text().splitlines()] == [0, 1, 2]
+    assert run.losses["step"].tolist() == [1, 2]
+
+
 def test_ctrl_c_ends_after_its_step_and_the_same_call_goes_on(
     model: mi.Model, whole: mi.finetune.Run, tmp_path: Path
 ) -> None:
