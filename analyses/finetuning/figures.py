@@ -66,9 +66,9 @@ def looks(recipes: Sequence[str]) -> dict[str, Series]:
 
 
 def _figure(table: pd.DataFrame, means: pd.DataFrame, recipes: Sequence[str], facts: Facts) -> go.Figure:
-    shown = means.dropna(subset="mean").rename(columns={"recipe": "series", "measure": "panel"})
+    measured = means.dropna(subset="mean").rename(columns={"recipe": "series", "measure": "panel"})
     figure = curves(
-        shown.assign(low=float("nan"), high=float("nan")),
+        measured.assign(low=float("nan"), high=float("nan")),
         PANELS,
         looks(recipes),
         title=title(means, recipes),

@@ -107,8 +107,8 @@ class Adding:
         (term,) = self._injection(pool, steered).terms
         vector = -term.vector if pool == "negated" else term.vector
         named = replace(term, vector=vector, name=f"{pool} {name} {layers} {dose:g}")
-        shown = f"-{name}" if pool == "negated" else name
-        return Added(pool, shown, layers, dose, self._fixed(named))
+        label = f"-{name}" if pool == "negated" else name
+        return Added(pool, label, layers, dose, self._fixed(named))
 
     def _fixed(self, injection: Injection) -> Intervention:
         return (

@@ -80,9 +80,9 @@ def clean_rates(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     with its interval over texts. "null" is what strength 0 does: `auc` is 0.5 exactly.
     """
     rows = []
-    own = table[(table["question"] == OWN) & ~table["kind"].isin(["steered"])]
-    for (recipe, kind), group in own.groupby(["recipe", "kind"], sort=False):
-        clean = own[(own["kind"] == "clean") & (own["recipe"] == recipe)]
+    untouched = table[(table["question"] == OWN) & ~table["kind"].isin(["steered"])]
+    for (recipe, kind), group in untouched.groupby(["recipe", "kind"], sort=False):
+        clean = untouched[(untouched["kind"] == "clean") & (untouched["recipe"] == recipe)]
         area = _area_over_texts(group, clean, level)
         called = group["score"].to_numpy() > 0
         alarms = jackknife_interval(
@@ -99,31 +99,31 @@ def clean_rates(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
 def _ours(
     steered: pd.DataFrame, clean: pd.DataFrame, dev: pd.DataFrame, alarms: float, level: float
 ) -> dict[str, float | int | str]:
-    own, control = _trials(steered, clean, OWN), _trials(steered, clean, CONTROL)
-    rates = own.rates(level=level)
-    hits_at, threshold = own.hits_at(dev["score"].to_numpy(dtype=np.float64), alarms, level=level)
+    trained, control = _trials(steered, clean, OWN), _trials(steered, clean, CONTROL)
+    rates = trained.rates(level=level)
+    hits_at, threshold = trained.hits_at(dev["score"].to_numpy(dtype=np.float64), alarms, level=level)
     values = {
-        "auc": own.area(level=level),
+        "auc": trained.area(level=level),
         "auc_control": control.area(level=level),
-        "auc_above_control": own.area_above(control, level=level),
+        "auc_above_control": trained.area_above(control, level=level),
         **rates,
         "hits_at": hits_at,
-        "alarms_at": own.alarms(threshold, level=level),
+        "alarms_at": trained.alarms(threshold, level=level),
     }
-    asked, unsteered = steered[steered["question"] == OWN], clean[clean["question"] == OWN]
-    mass, mass_clean = float(asked["mass"].mean()), float(unsteered["mass"].mean())
+    injected, unsteered = steered[steered["question"] == OWN], clean[clean["question"] == OWN]
+    mass, mass_clean = float(injected["mass"].mean()), float(unsteered["mass"].mean())
     row: dict[str, float | int | str] = {}
     for name, interval in values.items():
         row |= _named(name, interval)
     return row | {
         "mass": mass,
         "mass_clean": mass_clean,
-        "says": float((asked["says"] == asked["positive"]).mean()),
+        "says": float((injected["says"] == injected["positive"]).mean()),
         "says_clean": float((unsteered["says"] == unsteered["negative"]).mean()),
-        "n_trials": len(asked),
-        "n_vectors": asked["vector"].nunique(),
-        "n_texts": asked["text"].nunique(),
-        "n_clean": own.clean_texts,
+        "n_trials": len(injected),
+        "n_vectors": injected["vector"].nunique(),
+        "n_texts": injected["text"].nunique(),
+        "n_clean": trained.clean_texts,
         "warning": _warning(min(mass, mass_clean), values["alarms_at"], alarms),
     }
 
@@ -161,11 +161,11 @@ def _area_over_texts(group: pd.DataFrame, clean: pd.DataFrame, level: float) -> 
 
 
 def _published(steered: pd.DataFrame, clean: pd.DataFrame) -> dict[str, float | int]:
-    own = [rows[rows["question"] == OWN]["score"].to_numpy() > 0 for rows in (steered, clean)]
-    hits, alarms = float(own[0].mean()), float(own[1].mean())
-    count = len(own[0]) + len(own[1])
+    answers = [rows[rows["question"] == OWN]["score"].to_numpy() > 0 for rows in (steered, clean)]
+    hits, alarms = float(answers[0].mean()), float(answers[1].mean())
+    count = len(answers[0]) + len(answers[1])
     return {
-        "accuracy": float((own[0].sum() + (~own[1]).sum()) / count),
+        "accuracy": float((answers[0].sum() + (~answers[1]).sum()) / count),
         "hits": hits,
         "alarms": alarms,
         "d_prime": d_prime(*np.clip([hits, alarms], *_CLIP).tolist()),

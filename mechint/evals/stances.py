@@ -68,11 +68,11 @@ def contrast(after: pd.DataFrame, before: pd.DataFrame, *, level: float = 0.95) 
     """
     _check(after, before)
     both = _read(after).merge(_read(before), on=_KEY, suffixes=("", "_before"), validate="one_to_one")
-    own = list(both[both["side"] == "self"]["group"].drop_duplicates())
+    of_self = list(both[both["side"] == "self"]["group"].drop_duplicates())
     # Bounds of the groups hold together (Bonferroni's correction), that of all items by itself.
-    levels = {group: 1 - (1 - level) / len(own) for group in own}
-    rows = [_above_controls(both, group, [group], levels[group]) for group in own]
-    return pd.DataFrame([*rows, _above_controls(both, ALL, own, level)])
+    levels = {group: 1 - (1 - level) / len(of_self) for group in of_self}
+    rows = [_above_controls(both, group, [group], levels[group]) for group in of_self]
+    return pd.DataFrame([*rows, _above_controls(both, ALL, of_self, level)])
 
 
 def _above_controls(both: pd.DataFrame, name: str, groups: Sequence[str], level: float) -> dict[str, float | str]:

@@ -83,11 +83,11 @@ def measured(name: str) -> pd.DataFrame:
 
 def keep_measured(table: pd.DataFrame, path: Path) -> None:
     """Write a table of `measure` to a file, in place of the rows that it has of the judge; others stay."""
-    kept = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
-    if len(kept):
-        kept = kept[~kept["judge"].isin(set(table["judge"]))]
+    stored = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+    if len(stored):
+        stored = stored[~stored["judge"].isin(set(table["judge"]))]
     rows = pd.read_csv(StringIO(table.to_csv(index=False, float_format="%.4f")), dtype=str, keep_default_na=False)
-    whole = pd.concat([kept, rows], ignore_index=True).sort_values("judge", kind="stable")
+    whole = pd.concat([stored, rows], ignore_index=True).sort_values("judge", kind="stable")
     write_atomically(path, whole.to_csv(index=False))
 
 
