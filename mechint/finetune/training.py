@@ -31,6 +31,7 @@ from mechint.finetune.watch import TEXTS, watch_run
 from mechint.finetune.watched import watched_examples, watched_recipe
 from mechint.models.model import Model
 from mechint.models.surroundings import versions
+from mechint.models.threads import is_small, using_threads
 from mechint.vectors.concept_vectors import ConceptVector
 
 _VERIFIED = 8  # examples whose logits are compared with those of `mi.score`, before training and after it
@@ -70,7 +71,8 @@ def train(
     adapted = prepared(recipe, model.name, model.n_layers, model.prompts, steps)
     training = Training.of(model, adapted, seed, run_folder(out, adapted, seed), concepts, recompute=recompute)
     training.begin(overwrite=overwrite)
-    return training.go_on(watch=watch, progress=progress)
+    with using_threads(training.record.threads):
+        return training.go_on(watch=watch, progress=progress)
 
 
 def prepared(recipe: Recipe | str | Path, name: str, n_layers: int, prompts: str, steps: int | None) -> Recipe:
@@ -124,7 +126,7 @@ class Training:
             steps=recipe.budget.steps_made,
             checkpoints=checkpoint_steps(recipe.budget.steps_made),
             dtype=model.dtype_name,
-            threads=torch.get_num_threads(),
+            threads=1 if is_small(model) else torch.get_num_threads(),
             processes=processes.count,
             versions=versions(),
         )

@@ -77,7 +77,7 @@ def choose_threads(model: Model) -> ThreadChoice:
     available = torch.get_num_threads()
     if model.device.type != "cpu":
         return ThreadChoice(available, available, f"the model is on {model.device.type}")
-    if _operations(model) < _SMALL:
+    if is_small(model):
         return ThreadChoice(1, available, "the model is small")
     if available == 1 or (reason := _set_by_user(available)) is not None:
         return ThreadChoice(available, available, "one is available" if available == 1 else str(reason))
@@ -86,6 +86,11 @@ def choose_threads(model: Model) -> ThreadChoice:
     if len(seconds) < 2:
         return ThreadChoice(available, available, "a pass takes too long to be measured")
     return ThreadChoice(min(seconds, key=lambda count: seconds[count]), available, "measured", seconds)
+
+
+def is_small(model: Model) -> bool:
+    """Whether a model gains so little by more threads than one that it always has one."""
+    return _operations(model) < _SMALL
 
 
 def thread_counts(available: int) -> list[int]:
