@@ -40,7 +40,9 @@ def odd(text: str, kind: str, number: int) -> str:
 
 
 def _shuffled(words: list[str], stream: np.random.Generator) -> list[str]:
-    return [words[at] for at in stream.permutation(len(words))]
+    """Return the words in a drawn order, or, where that is theirs, with the first at the end."""
+    shuffled = [words[at] for at in stream.permutation(len(words))]
+    return shuffled if shuffled != words else [*words[1:], *words[:1]]
 
 
 def _foreign(words: list[str], stream: np.random.Generator) -> list[str]:
@@ -48,7 +50,7 @@ def _foreign(words: list[str], stream: np.random.Generator) -> list[str]:
     follows = np.maximum(stream.random(len(words)) < 0.5, np.arange(len(words)) == 0)
     drawn = [_FOREIGN[at] for at in stream.integers(0, len(_FOREIGN), len(words))]
     pairs = zip(words, drawn, follows, strict=True)
-    return [word for own, other, is_put in pairs for word in ((own, other) if is_put else (own,))]
+    return [word for present, foreign, is_put in pairs for word in ((present, foreign) if is_put else (present,))]
 
 
 def _doubled(words: list[str], stream: np.random.Generator) -> list[str]:
