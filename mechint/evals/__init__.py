@@ -3,31 +3,51 @@
 An evaluation asks a model through the engine, with the arguments of `mi.score`, or an oracle (`oracles`): a responder
 without weights whose truth is planted, so that estimators are checked without a model. `detection` is whether steered
 turns are told from clean ones, `transfer` whether in other words too, `battery` what the model says of itself and of
-other things.
+other things, `multiturn` what it says after a stated answer, `realtime` whether it names what is added beyond saying
+it anyway, `talk` how it replies freely.
 
 `mi.evals` is this package. It imports floors up to `finetune`; only figures and the roof import it.
 """
 
 from mechint.evals import oracles
 from mechint.evals.battery import battery
+from mechint.evals.coding import blinded, code_shares, coder_agreement, read_codes
 from mechint.evals.detection import detection
 from mechint.evals.detection_rates import clean_rates, detection_rates
 from mechint.evals.items import Items
+from mechint.evals.multiturn import multiturn
+from mechint.evals.naming_rates import naming_rates
+from mechint.evals.realtime import realtime
 from mechint.evals.responders import Oracle
 from mechint.evals.stances import contrast, stances
+from mechint.evals.talk import judged, talk, talk_rates
+from mechint.evals.talk_texts import TalkTexts
 from mechint.evals.transfer import AskedIn, askings, transfer
+from mechint.evals.turn_effects import turn_effects
 
 __all__ = [
     "AskedIn",
     "Items",
     "Oracle",
+    "TalkTexts",
     "askings",
     "battery",
+    "blinded",
     "clean_rates",
+    "code_shares",
+    "coder_agreement",
     "contrast",
     "detection",
     "detection_rates",
+    "judged",
+    "multiturn",
+    "naming_rates",
     "oracles",
+    "read_codes",
+    "realtime",
     "stances",
+    "talk",
+    "talk_rates",
     "transfer",
+    "turn_effects",
 ]

@@ -7,7 +7,7 @@ items.questions()                           # every item, in both keyings and ev
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -114,6 +114,19 @@ class Items:
         check_distinct([clause for item in items for clause in (item.affirmed, item.negated)], where)
         formats = table(top["formats"], f"{where}, formats", _format)
         return cls(as_text(top["name"], f"{where}, name"), formats, tuple(items))
+
+    def few(self, per_group: int, *formats: str) -> Items:
+        """Return the first items of each group, so many, in some formats (all where none is named).
+
+        Raises UnknownNameError for a format that there is not.
+        """
+        if unknown := sorted(set(formats) - set(self.formats)):
+            raise UnknownNameError(f"formats {unknown}", ", ".join(self.formats), "name these")
+        members: dict[str, list[Item]] = {}
+        for item in self.items:
+            members.setdefault(item.group, []).append(item)
+        chosen = {name: self.formats[name] for name in formats or self.formats}
+        return replace(self, formats=chosen, items=tuple(i for group in members.values() for i in group[:per_group]))
 
     def questions(self) -> Iterator[Question]:
         """Yield every item in every format and both keyings."""

@@ -27,10 +27,13 @@ from mechint.base.files import JSON, sha256
 from mechint.chat.conversations import Conversation
 from mechint.chat.tokens import Answers
 from mechint.engine.job import Request
+from mechint.engine.replies import ReplyRequest
 from mechint.evals.responders import Oracle
 from mechint.interventions.specifications import Intervention
 
 Value = Callable[["Cell"], float]
+Weight = Callable[["Cell", str], float]
+Saying = Callable[["Cell", int], str]
 DETECTION, CONTROL, ODD = "detection", "control", "odd"
 
 
@@ -40,6 +43,7 @@ class Cell:
 
     conversation: Conversation
     intervention: Intervention
+    steer: str = "prefill"
 
     @property
     def is_steered(self) -> bool:
@@ -67,15 +71,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Planted(Oracle):
-    """An oracle by the log odds (nats) of its positive answer and the probability of both answers together."""
+    """An oracle by the log odds (nats) of its positive answer and the probability of both answers together.
+
+    `weight` is the logit of each further answer that is read; where there is no positive answer, these have the mass.
+    `says` is the reply with the number of a sample, its odds in a word by default.
+    """
 
     name: str
     log_odds: Value
     mass: Value = lambda cell: 0.98
+    weight: Weight = lambda cell, option: 0.0
+    says: Saying | None = None
 
     def tables(self, requests: Sequence[Request]) -> list[pd.DataFrame]:
         """Return a table for each request."""
-        return [pd.DataFrame([self._row(cell, _options(request)) for cell in _cells(request)]) for request in requests]
+        return [pd.DataFrame([self._row(cell, _answers(request)) for cell in _cells(request)]) for request in requests]
 
     def pressed(self, push: float) -> Planted:
         """Return one that gives positive answers more readily by so many nats, whatever they affirm."""
@@ -93,13 +103,48 @@ class Planted(Oracle):
 
         return replace(self, name=f"{self.name}, persona", log_odds=log_odds)
 
-    def _row(self, cell: Cell, options: Sequence[str]) -> dict[str, str | float]:
+    def spoken(self, requests: Sequence[ReplyRequest]) -> pd.DataFrame:
+        """Return a row for each reply, as `mi.replies` does."""
+        rows = []
+        for request in requests:
+            options = Answers() if request.answers is None else request.answers
+            for cell in _cells(request):
+                first = {f"first_{k}": v for k, v in self._row(cell, options).items() if isinstance(v, float)}
+                for sample in request.samples:
+                    text = self._said(cell, sample)
+                    rows.append(
+                        {
+                            "conversation": cell.conversation.label,
+                            "intervention": cell.intervention.name,
+                            "sample": sample,
+                            "steer": cell.steer,
+                            "text": text,
+                            "n_tokens": len(text.split()) + 1,
+                            "stopped": "end",
+                            **first,
+                        }
+                    )
+        table = pd.DataFrame(rows)
+        table.attrs["receipts"] = []
+        return table
+
+    def _said(self, cell: Cell, sample: int) -> str:
+        if self.says is not None:
+            return self.says(cell, sample)
+        return "Yes." if self.log_odds(cell) > 0 else "No."
+
+    def _row(self, cell: Cell, answers: Answers) -> dict[str, str | float]:
         log_odds, mass = self.log_odds(cell), self.mass(cell)
-        logit_yes = float(np.log(mass) - np.logaddexp(0.0, -log_odds))
-        logit_no = float(np.log(mass) - np.logaddexp(0.0, log_odds))
+        options = [str(option) for option in answers.choices]
+        weights = np.array([self.weight(cell, option) for option in options])
+        shares = np.exp(weights - special.logsumexp(weights)) if options else np.ones(1)
+        yes_no = mass if answers.yes or not options else 0.0
         # What is no answer is shared out among the other tokens that are read; without any it is one token.
-        rest = (1 - mass) / max(1, len(options))
-        p = np.array([np.exp(logit_yes), np.exp(logit_no), *[rest] * max(1, len(options))])
+        rest = shares * (1 - mass if yes_no else mass)
+        with np.errstate(divide="ignore"):
+            logit_yes = float(np.log(yes_no) - np.logaddexp(0.0, -log_odds))
+            logit_no = float(np.log(yes_no) - np.logaddexp(0.0, log_odds))
+        p = np.array([np.exp(logit_yes), np.exp(logit_no), *rest])
         return {
             "conversation": cell.conversation.label,
             "intervention": cell.intervention.name,
@@ -107,9 +152,9 @@ class Planted(Oracle):
             "p_no": float(p[1]),
             "logit_yes": logit_yes,
             "logit_no": logit_no,
-            "logit_diff": logit_yes - logit_no,
-            "yes_no_mass": mass,
-            **{f"p_{option}": rest for option in options},
+            "logit_diff": log_odds,
+            "yes_no_mass": yes_no,
+            **{f"p_{option}": float(share) for option, share in zip(options, rest, strict=False)},
             "entropy": float(special.entr(p).sum()),
         }
 
@@ -170,14 +215,17 @@ def _reported(cell: Cell, level: float, noise: float) -> float:
     return (-3.0 if cell.tags.get("question") == CONTROL else level) + noise * cell.noise()
 
 
-def _cells(request: Request) -> list[Cell]:
+def _cells(request: Request | ReplyRequest) -> list[Cell]:
     conversations = request.conversations
     interventions = request.interventions
     listed = [conversations] if isinstance(conversations, Conversation) else list(conversations)
     added = [interventions] if isinstance(interventions, Intervention) else list(interventions)
-    return [Cell(conversation, intervention) for conversation in listed for intervention in added]
+    steer = str(request.steer) if isinstance(request, ReplyRequest) else "prefill"
+    return [Cell(conversation, intervention, steer) for conversation in listed for intervention in added]
 
 
-def _options(request: Request) -> tuple[str, ...]:
-    """Return the answers beside yes and no that are read."""
-    return request.answers.choices if isinstance(request.answers, Answers) else ()  # type: ignore[return-value]
+def _answers(request: Request) -> Answers:
+    """Return the answers that are read; those of the conversations are yes and no, whatever their words."""
+    if isinstance(request.answers, Answers):
+        return request.answers
+    return Answers(yes="yes", no="no")

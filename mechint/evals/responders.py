@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from mechint.base.errors import UsageError
 from mechint.base.progress import Progress
 from mechint.engine.job import Request
+from mechint.engine.replies import ReplyRequest
 from mechint.engine.shards import Shard
 from mechint.models.model import Model
 from mechint.readouts.tables import tables
@@ -31,6 +33,14 @@ class Oracle(ABC):
     @abstractmethod
     def tables(self, requests: Sequence[Request]) -> list[pd.DataFrame]:
         """Return a table for each request, with a row for each conversation and intervention, in this order."""
+
+    def spoken(self, requests: Sequence[ReplyRequest]) -> pd.DataFrame:
+        """Return a row for each reply to some requests, as `mi.replies` does; raises UsageError where it has none."""
+        raise UsageError(
+            given=f"replies of the oracle {self.name!r}, which has none",
+            allowed="oracles that reply, such as those of mechint.evals.oracles",
+            advice="give it a method `spoken`",
+        )
 
 
 Responder = Model | Oracle
