@@ -13,6 +13,9 @@ import mechint.attribution.sae
 from mechint.base.errors import PrerequisiteError, UsageError
 from mechint.models.backends import versions
 
+# Canonical names, and others that TransformerLens knew earlier.
+HOOKS = ("hook_in", "hook_resid_pre", "hook_resid_post", "hook_mlp_out", "attn.hook_q", "attn.q.hook_out")
+
 
 @pytest.fixture
 def version_4(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,11 +51,31 @@ def test_saes_name_the_versions_that_do_not_go_together(family, monkeypatch):
         mechint.attribution.sae.load(family["organism"])
 
 
-def test_hooks_can_be_set_by_their_other_names(model):
-    """The names that a version gives besides the canonical ones are where it keeps them."""
-    names = versions.aliases(model.backend.handle.hook_dict)
-    assert "blocks.0.hook_resid_post" in names | set(model.backend.handle.hook_dict)
-    assert names <= model.backend.hook_names()
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2", "gpt_neox"])
+def test_hooks_are_set_where_the_bridge_sets_them_by_every_name(tiny_model, architecture):
+    model = tiny_model(architecture)
+    bridge = model.backend.handle
+
+    def where() -> list[object]:
+        return [id(point) for point in bridge.hook_dict.values() if point.fwd_hooks]
+
+    names = sorted(set(bridge.hook_dict) & {f"blocks.0.{name}" for name in HOOKS})
+    assert "blocks.0.hook_resid_post" in names
+    for name in names:
+        hook = (name, lambda activation, /, *, hook: None)
+        with bridge.hooks(fwd_hooks=[hook]):
+            expected = where()
+        with model.backend._hooked([hook]):
+            set_on = where()
+        assert set_on == expected != []
+    assert not where()
+
+
+def test_a_hook_that_would_never_run_is_refused(model):
+    hook = ("blocks.0.attn.hook_result", lambda activation, /, *, hook: None)
+    with pytest.raises(ValueError, match="use_attn_result is False"):
+        model.forward(torch.tensor([[5, 6, 7]]), hooks=[(model.resid_post(0), hook[1]), hook])
+    assert model.backend.live_hooks() == []
 
 
 @pytest.mark.parametrize("error", [ImportError("x", name="sae_lens"), PrerequisiteError("x", "y", "z")])

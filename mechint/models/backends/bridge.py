@@ -18,7 +18,7 @@ from mechint.base.files import JSON
 from mechint.models.backends.base import Hook, extended_mask
 from mechint.models.backends.reasons import check_structure, refusal, refused
 from mechint.models.backends.twin import TwinBlocks, make_twin
-from mechint.models.backends.versions import aliases, installed
+from mechint.models.backends.versions import hook_check, installed
 from mechint.models.cache import KVCache
 from mechint.models.readout import Readout
 
@@ -111,7 +111,8 @@ class BridgeBackend:
         self.context = self.blocks.context
         # Collected once: the bridge resolves its aliases anew at each look.
         self._points = dict(bridge.hook_dict)
-        self._names = frozenset(self._points) | aliases(self._points)
+        self._names = frozenset(self._points)
+        self._check_hook = hook_check(bridge)
 
     def forward(
         self,
@@ -125,7 +126,7 @@ class BridgeBackend:
         tokens = tokens.to(self.device)
         native = _to_native(cache)
         attended = extended_mask(cache, tokens, mask)
-        with torch.no_grad(), self.handle.hooks(fwd_hooks=list(hooks)):
+        with torch.no_grad(), self._hooked(hooks):
             self.handle(
                 tokens,
                 return_type=None,
@@ -135,6 +136,19 @@ class BridgeBackend:
                 **self._quick,
             )
         return _from_native(native, attended)
+
+    @contextmanager
+    def _hooked(self, hooks: Sequence[Hook]) -> Iterator[None]:
+        """Set hooks for one pass, as `bridge.hooks` does, which resolves every alias anew for each of them."""
+        level, points = self.handle.context_level + 1, [self._points[name] for name, _ in hooks]
+        try:
+            for point, (_, hook_fn) in zip(points, hooks, strict=True):
+                self._check_hook(point, hook_fn)
+                point.add_hook(hook_fn, level=level)
+            yield
+        finally:
+            for point in points:
+                point.remove_hooks(level=level)
 
     def logits(
         self, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None

@@ -5,8 +5,9 @@ TransformerLens 4 keeps the bridge and drops HookedTransformer. SAE Lens 6 needs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from importlib import metadata
+from inspect import signature
 from typing import TYPE_CHECKING
 
 from mechint.base.errors import PrerequisiteError
@@ -14,6 +15,10 @@ from mechint.base.errors import PrerequisiteError
 if TYPE_CHECKING:
     from sae_lens import SAE
     from torch import nn
+    from transformer_lens.hook_points import HookPoint
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from mechint.models.backends.base import HookFn
 
 _HOOKED = 'pip install "transformer-lens>=3.9,<4", or use backend="bridge"'
 _SAE = 'pip install "sae-lens>=6.54,<7" "transformer-lens>=3.9,<4"'
@@ -72,10 +77,8 @@ def wrappable() -> tuple[type[nn.Module], ...]:
     return (TransformerBridge, HookedTransformer)
 
 
-def aliases(points: Mapping[str, nn.Module]) -> frozenset[str]:
-    """Return the other names under which a bridge's hook points can be set."""
-    try:
-        from transformer_lens.model_bridge.bridge_core import build_alias_to_canonical_map
-    except ImportError:  # up to version 3
-        from transformer_lens.model_bridge.bridge import build_alias_to_canonical_map
-    return frozenset(build_alias_to_canonical_map(dict(points)))
+def hook_check(bridge: TransformerBridge) -> Callable[[HookPoint, HookFn], None]:
+    """Return what raises ValueError for a hook on a point that a bridge has switched off, where it would never run."""
+    if len(signature(bridge.check_hooks_to_add).parameters) == 1:  # up to version 3
+        return lambda point, _: bridge.check_hooks_to_add(point.name)
+    return lambda point, hook: bridge.check_hooks_to_add(point, point.name, hook)
