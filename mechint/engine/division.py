@@ -23,6 +23,8 @@ from mechint.models.memory import Room
 
 # A part of this many times as many tokens as are computed at once gains next to nothing by being larger.
 _ENOUGH = 32
+# Such a share of the tokens computed at once is worth a pass; and so many of padding cost as much as another pass.
+_WORTH, _PADDING = 4, 16
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,17 @@ class Division:
             first, *rest = self._parts(waiting.popleft(), room)
             waiting.extendleft(reversed(rest))
             chunk, load = [first], Load.of(first)
-            while waiting and self._joins(longer := load + Load.of(waiting[0]), room):
+            while waiting and self._joins(load, longer := load + Load.of(waiting[0]), room):
                 chunk.append(waiting.popleft())
                 load = longer
             yield chunk, load
 
-    def _joins(self, longer: Load, room: Room) -> bool:
-        within = int(longer.counts.max()) * longer.n_pos <= self.footprint.budget.tokens
-        return within and self._fits(longer, room)
+    def _joins(self, load: Load, longer: Load, room: Room) -> bool:
+        """Whether a longer step is run with others: not where a pass of its own costs less than padding all of them."""
+        most, rows = self.footprint.budget.tokens, int(load.counts.max())
+        apart = rows * load.n_pos >= most // _WORTH and rows * (longer.n_pos - load.n_pos) > most // _PADDING
+        within = int(longer.counts.max()) * longer.n_pos <= most
+        return within and not apart and self._fits(longer, room)
 
     def _fits(self, load: Load, room: Room) -> bool:
         return room.allows(self.footprint.kept(load), self.footprint.peak(load), load.height)

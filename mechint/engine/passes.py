@@ -238,12 +238,13 @@ class Pass:
         )
         if not any(step.rows.steered[layer] for step in self.steps):
             return take(out, origin.tolist())
-        following = out[torch.from_numpy(origin)]
+        # Where all rows go on, once each, they are changed where they are; not where gradients need them as they were.
+        goes_on = len(origin) == len(out) and bool((origin == np.arange(len(out))).all())
+        following = out if goes_on and not out.requires_grad else out[torch.from_numpy(origin)]
         for result, step, (after, _) in zip(results, self.steps, self._spans(layer + 1), strict=True):
             for rows in self._batches(step.rows.steered[layer]):
                 steering = self._steering(step, layer, [step.states[state] for state in rows.values()])
-                index = torch.tensor(list(rows)) + after
-                following[index, : step.n_tokens] = steering.apply(layer, following[index, : step.n_tokens])
+                steering.apply_to(layer, [following[row + after, : step.n_tokens] for row in rows])
                 steering.check()
                 for number, row in enumerate(rows):
                     result.changes[layer, row] = steering.changes(number)[layer].moved(step.node.start)

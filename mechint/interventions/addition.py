@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,11 @@ class Steering:
         self._additions[layer] = _TermHook(layer, self.shape, self._at(layer))
         return self._additions[layer].add(activation)
 
+    def apply_to(self, layer: int, rows: Sequence[Float[Tensor, "pos d_model"]]) -> None:
+        """Add the terms of one layer to the rows themselves, counted as a hook counts."""
+        self._additions[layer] = _TermHook(layer, self.shape, self._at(layer))
+        self._additions[layer].add_to(rows)
+
     def check(self) -> None:
         """Raise ReceiptError unless each hook fired once, on the whole batch, and touched exactly its terms' places."""
         for layer, addition in self._additions.items():
@@ -89,8 +94,8 @@ class Steering:
 
 
 def norms_of(
-    activation: Float[Tensor, "row pos d_model"], changed: Float[Tensor, "row pos d_model"]
-) -> tuple[Float[Tensor, "row pos"], Float[Tensor, "row pos"]]:
+    activation: Float[Tensor, "*batch pos d_model"], changed: Float[Tensor, "*batch pos d_model"]
+) -> tuple[Float[Tensor, "*batch pos"], Float[Tensor, "*batch pos"]]:
     """Return the norms of the stream before an addition and of its change by it, in float32."""
     before = torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32)
     change = (changed.float() - activation.float()).norm(dim=-1)
@@ -98,41 +103,69 @@ def norms_of(
 
 
 class _TermHook:
-    """The hook of one layer: adds each term's vector at its row and positions."""
+    """The hook of one layer: adds each term's vector at its row and positions.
+
+    Each row is read and written where something is added to it, and nowhere else: the stream is the largest thing in a
+    pass, and a sum over all of it would move it through memory several times.
+    """
 
     def __init__(self, layer: int, shape: tuple[int, int, int], terms: list[Term]) -> None:
         self.layer, self.shape = layer, shape
-        self.rows: Int[Tensor, " term"] = torch.tensor([term.row for term in terms])
-        self.positions: Bool[Tensor, "term pos"] = torch.stack([term.positions for term in terms])
-        self.vectors: Float[Tensor, "term d_model"] = torch.stack([term.vectors[layer] for term in terms])
+        self.terms: dict[int, list[Term]] = {}
+        for term in terms:
+            self.terms.setdefault(term.row, []).append(term)
         self.firings = 0
         self.touched: Bool[Tensor, "row pos"] = torch.zeros(shape[:2], dtype=torch.bool)
-        self.change = self.before = torch.zeros(shape[:2])
+        self.change, self.before = torch.zeros(shape[:2]), torch.zeros(shape[:2])
 
     def __call__(self, activation: Tensor, /, *, hook: HookPoint) -> Tensor:
         return self.add(activation)
 
     def add(self, activation: Tensor) -> Tensor:
-        self.firings += 1
+        """Return a copy of the activation with all terms added."""
         if tuple(activation.shape) != self.shape:
-            raise ReceiptError(
-                given=f"activations shaped {tuple(activation.shape)}",
-                allowed=f"{self.shape}",
-                advice="report this architecture",
-            )
-        delta = self._delta(activation)
-        changed = activation + delta.to(activation.dtype)
-        self.touched = delta.ne(0).any(-1).cpu()
-        del delta  # as large as the stream itself
-        self.before, self.change = norms_of(activation, changed)
+            raise _shaped_otherwise(activation.shape, self.shape)
+        changed = activation.clone()
+        self.add_to([changed[row] for row in range(len(changed))])
         return changed
+
+    def add_to(self, rows: Sequence[Float[Tensor, "pos d_model"]]) -> None:
+        """Add all terms to the rows themselves."""
+        self.firings += 1
+        if len(rows) != self.shape[0] or any(tuple(row.shape) != self.shape[1:] for row in rows):
+            raise _shaped_otherwise((len(rows), *rows[0].shape), self.shape)
+        for number, terms in self.terms.items():
+            self._add_to_row(number, rows[number], terms)
+
+    def _add_to_row(self, number: int, row: Float[Tensor, "pos d_model"], terms: Sequence[Term]) -> None:
+        places = torch.stack([term.positions for term in terms]).any(0).nonzero()[:, 0]
+        if not len(places):
+            return
+        first, last = int(places[0]), int(places[-1])
+        where = slice(first, last + 1) if last - first + 1 == len(places) else places.to(row.device)
+        delta = self._delta(terms, places)
+        before = row[where]
+        changed = before + delta.to(row.device, row.dtype)
+        self.before[number, places], self.change[number, places] = norms_of(before.detach(), changed.detach())
+        self.touched[number, places] = delta.ne(0).any(-1).cpu()
+        row[where] = changed
 
     def changes(self, row: int) -> StreamChange:
         """Return the measured change of one row."""
         places = self.touched[row].nonzero()[:, 0]
         return StreamChange(self.firings, places, self.change[row][places], self.before[row][places])
 
-    def _delta(self, activation: Tensor) -> Float[Tensor, "row pos d_model"]:
-        device = activation.device
-        spread = self.positions.to(device)[..., None] * self.vectors.to(device)[:, None, :]
-        return torch.zeros(self.shape, device=device).index_add_(0, self.rows.to(device), spread)
+    def _delta(self, terms: Sequence[Term], places: Int[Tensor, " place"]) -> Float[Tensor, "sum d_model"]:
+        """Return the sum of the terms at each of some places, or once for all of them where it is the same."""
+        if all(bool(term.positions[places].all()) for term in terms):
+            return torch.stack([term.vectors[self.layer] for term in terms]).sum(0, keepdim=True)
+        delta = torch.zeros(len(places), self.shape[2], device=terms[0].vectors[self.layer].device)
+        for term in terms:
+            delta[term.positions[places]] += term.vectors[self.layer]
+        return delta
+
+
+def _shaped_otherwise(shape: Sequence[int], expected: Sequence[int]) -> ReceiptError:
+    return ReceiptError(
+        given=f"activations shaped {tuple(shape)}", allowed=f"{tuple(expected)}", advice="report this architecture"
+    )

@@ -190,7 +190,7 @@ def test_exception_in_a_prefill_leaves_the_model_unsteered(backend, tiny_model, 
     model = tiny_model("qwen2", backend)
     before = prefill(model, conversation(), [CLEAN]).cache.fingerprint()
 
-    def explode(self: object, activation: torch.Tensor) -> torch.Tensor:
+    def explode(self: object, terms: object, places: object) -> torch.Tensor:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -223,9 +223,9 @@ def test_positions_that_are_missed_are_noticed(model, monkeypatch):
 
     real = steering._TermHook._delta
 
-    def first_half(self: steering._TermHook, activation: torch.Tensor) -> torch.Tensor:
-        delta = real(self, activation)
-        delta[:, delta.shape[1] // 2 :] = 0
+    def first_half(self: steering._TermHook, terms: list[steering.Term], places: torch.Tensor) -> torch.Tensor:
+        delta = real(self, terms, places).repeat(len(places), 1)
+        delta[len(places) // 2 :] = 0
         return delta
 
     monkeypatch.setattr(steering._TermHook, "_delta", first_half)
