@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,20 +37,20 @@ _METHOD = b"median over tokens of the norm of the clean resid_post, 1"
 def residual_norms(model: Model) -> tuple[float, ...]:
     """Return the median over the fixed text's tokens of the Euclidean norm of the clean `resid_post`, by layer.
 
-    Its paragraphs are read one by one, as the tokenizer writes them by itself (with its BOS, if it adds one). Raises
-    ModelValidationError where a median is zero or no finite number.
+    Its paragraphs are read apart, as the tokenizer writes them by itself (with its BOS, if it adds one); those of one
+    length in one pass. Raises ModelValidationError where a median is zero or no finite number.
     """
     norms: list[list[Tensor]] = [[] for _ in range(model.n_layers)]
 
     def keep(layer: int) -> Hook:
         def hook_fn(activation: Tensor, /, *, hook: HookPoint) -> None:
-            norms[layer].append(torch.linalg.vector_norm(activation[0], dim=-1, dtype=torch.float32).cpu())
+            norms[layer].append(torch.linalg.vector_norm(activation, dim=-1, dtype=torch.float32).flatten().cpu())
 
         return model.resid_post(layer), hook_fn
 
     hooks = [keep(layer) for layer in range(model.n_layers)]
-    for piece in _pieces(model):
-        model.forward(torch.tensor([piece]), hooks=hooks)
+    for _, pieces in groupby(sorted(_pieces(model), key=len), key=len):
+        model.forward(torch.tensor([*pieces]), hooks=hooks)
     medians = tuple(float(np.median(torch.cat(of_layer).numpy())) for of_layer in norms)
     _check(model, medians)
     return medians
