@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import importlib
 import os
 import pkgutil
@@ -15,6 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+gc.disable()  # until all is imported and collected: nothing of it is garbage
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -42,6 +44,7 @@ TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") i
 def pytest_configure(config: pytest.Config) -> None:
     """Import the library under beartype and carry out its TYPE_CHECKING imports."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        gc.enable()
         return  # this process gives tests out to others and runs none: it would only keep them waiting
     torch.set_num_threads(1)  # models this small lose by more, and badly so beside other work
     for name in TYPED:
@@ -53,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
             for_types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
             if for_types and name != "mechint":
                 prerequisites.bind_types(node.body, module.__dict__)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, and not among the millions of objects that are there by now."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -218,11 +227,16 @@ def _load_once(name: str, **options: str) -> mi.Model:
 _real_load = mi.load
 
 
+def make_analyses_quick(patch: pytest.MonkeyPatch) -> None:
+    """Let analyses load each model once and draw no pictures, which take seconds and have their own tests."""
+    patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
+    patch.setattr("mechint.models.model.load", _load_once)
+
+
 @pytest.fixture
 def quick_analyses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Analyses without pictures, which take seconds and have their own tests, that load each model once."""
-    monkeypatch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
-    monkeypatch.setattr("mechint.models.model.load", _load_once)
+    """Analyses without pictures that load each model once."""
+    make_analyses_quick(monkeypatch)
 
 
 @pytest.fixture
@@ -266,7 +280,7 @@ def finished(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
     out = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
+        make_analyses_quick(patch)
         assert logit_lens.main([*inputs, "--layer-sweep", "--out", str(out)]) == 0
     return out / "logit_lens"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import refuse_pictures
+from conftest import make_analyses_quick
 
 import mechint as mi
 from mechint.attribution.reading import Reading
@@ -22,7 +22,7 @@ DIGITS = pytest.mark.filterwarnings("ignore::mechint.base.errors.TokenizationWar
 def whole_run(analysis: ModuleType, argv: Sequence[str], out: Path) -> Path:
     """Run an analysis without pictures; return where its results are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
+        make_analyses_quick(patch)
         assert analysis.main([*argv, "--out", str(out)]) == 0
     return out / analysis.NAME
 
