@@ -6,19 +6,18 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from forks import forked
 
 from analyses import logit_lens, merge
 from analyses.kit import cli
 from analyses.kit import compute as tables
 from mechint.engine.store import CellStore
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("quick_analyses")
 
 
@@ -64,19 +63,18 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
     assert {receipt["intervention"] for receipt in receipts} >= set(resumed["intervention"])
 
 
-_KILLED = """
-import os, signal, sys
-from analyses import logit_lens
-from mechint.engine.store import CellStore
-real, kept = CellStore.add, []
-def add(*arguments):
-    if kept:
-        os.kill(os.getpid(), signal.SIGKILL)
-    kept.append(1)
-    return real(*arguments)
-CellStore.add = add
-logit_lens.main(sys.argv[1:])
-"""
+def _killed(sender: Connection, argv: list[str]) -> None:
+    """Run the analysis, and kill this process when its second pass is to be kept."""
+    real, kept = CellStore.add, iter((True, False))
+
+    def add(*arguments: object) -> Path:
+        if not next(kept):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments)
+
+    CellStore.add = add
+    logit_lens.main(argv)
+    sender.send("it lived")
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_table(
@@ -84,10 +82,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_table(
 ) -> None:
     killed = [*inputs, "--batch-tokens", "64", "--out", str(tmp_path / "killed")]
     whole = [*inputs, "--batch-tokens", "64", "--out", str(tmp_path / "whole")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", _KILLED, *killed]
-    stopped = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=120, check=False)
-    assert stopped.returncode == -signal.SIGKILL, stopped.stderr.decode()
+    process, _ = forked(_killed, killed)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     passes = []
     for argv in (killed, whole):
         with monkeypatch.context() as patch:

@@ -12,6 +12,7 @@ import pytest
 from analyses import ANALYSES
 from analyses import all as gallery
 from analyses import published as analysis
+from analyses.kit.command import Results
 from analyses.published import overlay, points
 from analyses.published import shifts as published_shifts
 from analyses.published.points import exact
@@ -65,6 +66,12 @@ def _values(*tables: Path, where: tuple[str, ...] = ()) -> pd.DataFrame:
     return analysis.values({"shifts": published_shifts.yes_no_shifts(overlays)}, overlays)
 
 
+@pytest.fixture(scope="module")
+def alone() -> Results:
+    """The published values without a user's."""
+    return analysis.run()
+
+
 def test_an_interval_is_exact_and_only_where_trials_are_known() -> None:
     found = intervals.binomial_interval(433, 1440)
     assert exact(0.301, 1440) == (float(found.low), float(found.high))
@@ -91,9 +98,8 @@ def test_without_overlay_every_figure_is_drawn_and_says_who_has_published(tmp_pa
     assert net["32B-Base, refusals excluded"] == 0.2
 
 
-def test_values_of_mixed_files_are_hollow_and_have_no_interval() -> None:
-    results = analysis.run()
-    table = results.table
+def test_values_of_mixed_files_are_hollow_and_have_no_interval(alone: Results) -> None:
+    table = alone.table
     is_mixed = table["series"].str.endswith(", mixed files")
     net = table[is_mixed & (table["panel"] == "net")]
     coder = net[net["series"].str.startswith("32B-Coder")]
@@ -102,15 +108,15 @@ def test_values_of_mixed_files_are_hollow_and_have_no_interval() -> None:
     assert set(net[net["figure"] == "published_new_concepts"]["row"]) == {"32B-Insecure<br>7 of 8 files right"}
     assert table.loc[is_mixed, ["low", "high"]].isna().all(axis=None)
     for name in ("published_prompts", "published_new_concepts"):
-        figure = results.figures[name]
+        figure = alone.figures[name]
         hollow = [trace for trace in figure.data if trace.name and "hold other trials" in trace.name]
         assert len(hollow) >= 4
         assert all(trace.marker.symbol.endswith("-open") for trace in hollow)
         assert "of another model or prompt" in figure.layout.title.subtitle.text.replace("<br>", " ")
 
 
-def test_no_title_claims_what_mixed_files_cannot_carry() -> None:
-    titles = {name: figure.layout.title.text.replace("<br>", " ") for name, figure in analysis.run().figures.items()}
+def test_no_title_claims_what_mixed_files_cannot_carry(alone: Results) -> None:
+    titles = {name: figure.layout.title.text.replace("<br>", " ") for name, figure in alone.figures.items()}
     mixed = published.load("prompt_versions").query("files_right < n_files")["net_detection"]
     for title in titles.values():
         assert not [value for value in mixed if points.signed_percent(value) in title]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -225,8 +226,13 @@ def test_the_probe_is_asked_of_the_model_as_it_is(model: mi.Model, monkeypatch: 
 
 
 def test_a_run_is_watched_with_its_adapters_and_at_step_zero_with_its_base(
-    tiny_model: Callable[..., mi.Model], plain_hf: Callable[..., nn.Module], tmp_path: Path, row: mi.finetune.WatchRow
+    tiny_model: Callable[..., mi.Model],
+    plain_hf: Callable[..., nn.Module],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(drift, "QUESTIONS", 1)
+    monkeypatch.setattr(drift, "NEUTRAL", replace(drift.NEUTRAL, prompts=4, max_new_tokens=8))
     base = tiny_model("qwen2")
     record(identity=base.identity).write(tmp_path)
     keep_folder(tmp_path / "step-000003", lambda folder: leave_adapter(plain_hf("qwen2"), folder))
