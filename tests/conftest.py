@@ -16,7 +16,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-gc.disable()  # until all is imported and collected: nothing of it is garbage
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -26,6 +25,7 @@ import pandas as pd
 import typechecks
 
 typechecks.install("mechint")
+gc.disable()  # until all is imported and collected: nothing of it is garbage
 
 import prerequisites  # noqa: E402
 import reference  # noqa: E402
