@@ -4,12 +4,12 @@ An evaluation asks a model through the engine, with the arguments of `mi.score`,
 without weights whose truth is planted, so that estimators are checked without a model. `detection` is whether steered
 turns are told from clean ones, `transfer` whether in other words too, `battery` what the model says of itself and of
 other things, `multiturn` what it says after a stated answer, `realtime` whether it names what is added beyond saying
-it anyway, `talk` how it replies freely.
+it anyway, `talk` how it replies freely, `self_prediction` whether it foretells its own answers.
 
 `mi.evals` is this package. It imports floors up to `finetune`; only figures and the roof import it.
 """
 
-from mechint.evals import oracles
+from mechint.evals import oracles, self_oracles
 from mechint.evals.battery import battery
 from mechint.evals.coding import blinded, code_shares, coder_agreement, read_codes
 from mechint.evals.detection import detection
@@ -19,6 +19,9 @@ from mechint.evals.multiturn import multiturn
 from mechint.evals.naming_rates import naming_rates
 from mechint.evals.realtime import realtime
 from mechint.evals.responders import Oracle
+from mechint.evals.self_items import SelfItems
+from mechint.evals.self_prediction import self_prediction
+from mechint.evals.self_rates import self_prediction_matrix, self_prediction_rates
 from mechint.evals.stances import contrast, stances
 from mechint.evals.talk import judged, talk, talk_rates
 from mechint.evals.talk_texts import TalkTexts
@@ -29,6 +32,7 @@ __all__ = [
     "AskedIn",
     "Items",
     "Oracle",
+    "SelfItems",
     "TalkTexts",
     "askings",
     "battery",
@@ -45,6 +49,10 @@ __all__ = [
     "oracles",
     "read_codes",
     "realtime",
+    "self_oracles",
+    "self_prediction",
+    "self_prediction_matrix",
+    "self_prediction_rates",
     "stances",
     "talk",
     "talk_rates",

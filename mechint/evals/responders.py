@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Oracle(ABC):
 
 
 Responder = Model | Oracle
+SELF, BASE = "self", "base"  # the names of the model that is asked of itself, and of that which it is compared with
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,16 @@ class Running:
     progress: Progress | bool | None = None
     store: str | Path | None = None
     shard: Shard | None = None
+
+
+def compared(model: Responder, base: Responder, others: Mapping[str, Responder]) -> dict[str, Responder]:
+    """Return the models of a comparison by name; the base has no row of its own where it is the model itself.
+
+    Raises UsageError for others with the name of one of both.
+    """
+    if taken := sorted({SELF, BASE} & set(others)):
+        raise UsageError(f"another model of the name {taken[0]!r}", "other names", "rename it in others=")
+    return {SELF: model, **({} if base is model else {BASE: base}), **others}
 
 
 def answered(responder: Responder, requests: Sequence[Request], running: Running) -> pd.DataFrame:
