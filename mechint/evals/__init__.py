@@ -4,17 +4,24 @@ An evaluation asks a model through the engine, with the arguments of `mi.score`,
 without weights whose truth is planted, so that estimators are checked without a model. `detection` is whether steered
 turns are told from clean ones, `transfer` whether in other words too, `battery` what the model says of itself and of
 other things, `multiturn` what it says after a stated answer, `realtime` whether it names what is added beyond saying
-it anyway, `talk` how it replies freely, `self_prediction` whether it foretells its own answers.
+it anyway, `talk` how it replies freely, `self_prediction` whether it foretells its own answers,
+`calibration` how often it gives each, and `lengths` how long they are.
 
 `mi.evals` is this package. It imports floors up to `finetune`; only figures and the roof import it.
 """
 
-from mechint.evals import oracles, self_oracles
+from mechint.evals import length_oracles, oracles, reporting_oracles, self_oracles
 from mechint.evals.battery import battery
+from mechint.evals.calibration import calibration
+from mechint.evals.calibration_rates import calibration_rates
 from mechint.evals.coding import blinded, code_shares, coder_agreement, read_codes
 from mechint.evals.detection import detection
 from mechint.evals.detection_rates import clean_rates, detection_rates
+from mechint.evals.distribution_sets import DistributionSets
 from mechint.evals.items import Items
+from mechint.evals.length_prompts import LengthPrompts
+from mechint.evals.length_rates import length_rates
+from mechint.evals.lengths import lengths
 from mechint.evals.multiturn import multiturn
 from mechint.evals.naming_rates import naming_rates
 from mechint.evals.realtime import realtime
@@ -30,13 +37,17 @@ from mechint.evals.turn_effects import turn_effects
 
 __all__ = [
     "AskedIn",
+    "DistributionSets",
     "Items",
+    "LengthPrompts",
     "Oracle",
     "SelfItems",
     "TalkTexts",
     "askings",
     "battery",
     "blinded",
+    "calibration",
+    "calibration_rates",
     "clean_rates",
     "code_shares",
     "coder_agreement",
@@ -44,11 +55,15 @@ __all__ = [
     "detection",
     "detection_rates",
     "judged",
+    "length_oracles",
+    "length_rates",
+    "lengths",
     "multiturn",
     "naming_rates",
     "oracles",
     "read_codes",
     "realtime",
+    "reporting_oracles",
     "self_oracles",
     "self_prediction",
     "self_prediction_matrix",
