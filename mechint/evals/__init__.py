@@ -5,12 +5,14 @@ without weights whose truth is planted, so that estimators are checked without a
 turns are told from clean ones, `transfer` whether in other words too, `battery` what the model says of itself and of
 other things, `multiturn` what it says after a stated answer, `realtime` whether it names what is added beyond saying
 it anyway, `talk` how it replies freely, `self_prediction` whether it foretells its own answers,
-`calibration` how often it gives each, and `lengths` how long they are.
+`calibration` how often it gives each, `lengths` how long they are, and `ability` what a training has cost.
 
 `mi.evals` is this package. It imports floors up to `finetune`; only figures and the roof import it.
 """
 
 from mechint.evals import length_oracles, oracles, reporting_oracles, self_oracles
+from mechint.evals.ability import ability
+from mechint.evals.ability_rates import ability_rates
 from mechint.evals.battery import battery
 from mechint.evals.calibration import calibration
 from mechint.evals.calibration_rates import calibration_rates
@@ -43,6 +45,8 @@ __all__ = [
     "Oracle",
     "SelfItems",
     "TalkTexts",
+    "ability",
+    "ability_rates",
     "askings",
     "battery",
     "blinded",

@@ -142,8 +142,8 @@ class TestPublished:
         table, contrary = closed(replace(own, reports=top_three)), closed(reporting_oracles.liar())
         published = [calibration_rates(of_it, estimator="published")["kl"].iloc[0] for of_it in (table, contrary)]
         assert published[0] > 0.5
-        near, far = (calibration_rates(of_it).set_index("source").loc["verbal", "js"] for of_it in (table, contrary))
-        assert near < 0.1 < far
+        distances = [calibration_rates(of_it).set_index("source").loc["verbal", "js"] for of_it in (table, contrary)]
+        assert distances[0] < 0.1 < distances[1]
 
     def test_27_what_another_would_report_is_no_knowledge(self) -> None:
         """Everybody reports what everybody does: near to the truth, and nothing of one's own."""
