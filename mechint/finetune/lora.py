@@ -129,8 +129,14 @@ def require_peft() -> None:
 
 
 def _copy(backend: BridgeBackend) -> tuple[PreTrainedModel, list[nn.Module]]:
-    plain = plain_copy(backend.hf_model, fused_attention(backend.hf_model))
+    plain = plain_copy(backend.hf_model, _attention(backend.hf_model))
     return plain, blocks_of_copy(backend.handle, plain)
+
+
+def _attention(wrapped: PreTrainedModel) -> str:
+    """Return the fastest attention for training: on a CPU the gradient of the fused kernel is slow in bfloat16."""
+    slow = wrapped.device.type == "cpu" and wrapped.dtype == torch.bfloat16
+    return "eager" if slow else fused_attention(wrapped)
 
 
 def _check_projections(model: Model, lora: Lora, blocks: Sequence[nn.Module]) -> None:

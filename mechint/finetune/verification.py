@@ -21,14 +21,12 @@ from mechint.finetune.lora import Trainee, with_adapter
 from mechint.finetune.run import Run
 from mechint.finetune.specification import Recipe
 from mechint.models.model import Model
+from mechint.models.rounding import ROUNDING
 from mechint.readouts.tables import tables
 from mechint.vectors.concept_vectors import ConceptVector
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Largest difference of logits, in units of their spread over the vocabulary: rounding, in another order of sums.
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
 @checked
@@ -99,7 +97,7 @@ def compared(trainee: Trainee, prompts: Sequence[Prompt], model: Model, adapter:
 
 
 def _check(table: pd.DataFrame, model: Model) -> None:
-    limit = TOLERANCE[model.backend.dtype]
+    limit = ROUNDING[model.backend.dtype]
     wrong = table[~(table["difference"] <= limit * table["spread"])]
     if len(wrong):
         raise ReceiptError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mechint.base.artefacts import reason, shown_path
 from mechint.base.errors import MechintError, ModelValidationError, PrerequisiteError
+from mechint.models.rounding import ROUNDING
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 _WRAPPED = ("base_layer", "original_module")  # PEFT's names of the layer that one of its own stands for
 _PROBE_LENGTH = 24
-# Largest difference of logits between an adapter on top and merged, in units of their spread: rounding of the weights.
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 # Said of tied weights before they are merged; here they are untied first.
 _HANDLED = (
     ".is_gradient_checkpointing. is deprecated",
@@ -56,7 +55,7 @@ def merged(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
         _untie(attached.get_base_model())
         whole: PreTrainedModel = attached.merge_and_unload(safe_merge=True)
     difference = float((_probed(whole) - before).abs().max() / before.std().clamp_min(1e-6))
-    if not difference <= _TOLERANCE.get(whole.dtype, 1e-1):
+    if not difference <= ROUNDING.get(whole.dtype, 1e-1):
         why = f"merged into the weights it computes something else: logits differ by {difference:.2g} of their spread"
         raise _no_adapter(adapter, why)
     return whole

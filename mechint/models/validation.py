@@ -12,6 +12,7 @@ from mechint.base.errors import ModelValidationError
 from mechint.models.backends.past import Past, Piece
 from mechint.models.backends.reasons import refused
 from mechint.models.backends.versions import installed
+from mechint.models.rounding import ROUNDING
 
 if TYPE_CHECKING:
     from transformer_lens.hook_points import HookPoint
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from mechint.models.backends.base import Backend
     from mechint.models.model import Model
 
-# Largest difference of logits, relative to their spread, that the dtype itself explains.
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 _PROBE_LENGTH = 24
 _SPLIT = 16
 
@@ -66,7 +65,7 @@ def check_conversion(hf_model: PreTrainedModel, converted: Backend) -> None:
 def _check_causal(model: Model, tokens: Int[Tensor, "1 pos"], logits: Tensor) -> None:
     """Logits may not depend on later positions, as those of encoders and prefix language models do."""
     before, spread = model.logits(tokens[:, :_SPLIT])[0, -1].float(), logits[-1].std().clamp_min(1e-6)
-    if (before - logits[_SPLIT - 1]).abs().max() > _TOLERANCE[model.backend.dtype] * spread:
+    if (before - logits[_SPLIT - 1]).abs().max() > ROUNDING[model.backend.dtype] * spread:
         fault = "a position reads what comes after it (an encoder such as BERT, or a prefix language model)"
         _refuse(model.name, fault, "a causal language model")
 
@@ -149,8 +148,8 @@ def _check_close(logits: Tensor, expected: Tensor, dtype: torch.dtype, ways: str
     expected = expected.to(logits.device)
     spread = expected.std().clamp_min(1e-6)
     worst = ((logits - expected).abs().max() / spread).item()
-    if not worst <= _TOLERANCE[dtype]:
-        _refuse(name, f"{ways} differ by {worst:.2g} of the logits' spread", f"at most {_TOLERANCE[dtype]:.0e}")
+    if not worst <= ROUNDING[dtype]:
+        _refuse(name, f"{ways} differ by {worst:.2g} of the logits' spread", f"at most {ROUNDING[dtype]:.0e}")
 
 
 def _refuse(name: str, fault: str, allowed: str) -> None:

@@ -21,6 +21,7 @@ from mechint.finetune.lora import Trainee, with_lora
 from mechint.finetune.losses import answer_losses, answer_mass, is_right
 from mechint.finetune.steered_training import recomputed, steered
 from mechint.interventions.addition import Term
+from mechint.models.rounding import ROUNDING
 
 THROUGH, STOPPED = Fill(gradient="through"), Fill(gradient="stopped")
 # What the bridge calls as it is, where an architecture has joint projections.
@@ -115,6 +116,27 @@ def test_a_difference_is_refused(model: mi.Model, tmp_path: Path) -> None:
     other = trainee_of(model, recipe, spread=0.2)
     with pytest.raises(ReceiptError, match="logits of training and of mi"):
         verification.compared(other, prompts_of(model, recipe), model, tmp_path, THROUGH)
+
+
+def test_a_base_in_bfloat16_is_trained_in_float32_and_read_alike(
+    tiny_checkpoint: Callable[..., Path], model: mi.Model, tmp_path: Path
+) -> None:
+    """Its receipt allows the rounding of that dtype, and no other adapter."""
+    low, recipe = mi.load(tiny_checkpoint("qwen2"), dtype="bfloat16"), recipe_for()
+    trainee, prompts = trainee_of(low, recipe), prompts_of(low, recipe)
+    assert {weight.dtype for weight in trainee.weights.values()} == {torch.float32}
+    assert trainee.head.weight.dtype == torch.bfloat16
+    trainee.save(tmp_path)
+    for fill in (THROUGH, STOPPED):
+        table = verification.compared(trainee, prompts, low, tmp_path, fill)
+        assert 1e-4 < (table["difference"] / table["spread"]).max() < ROUNDING[torch.bfloat16]
+    wide = trainee_of(model, recipe)
+    exact, rounded = gradients(wide, model, STOPPED), gradients(trainee, low, STOPPED)
+    assert {gradient.dtype for gradient in rounded.values()} == {torch.float32}
+    first, second = (torch.cat([part.flatten() for part in parts.values()]) for parts in (exact, rounded))
+    assert torch.cosine_similarity(first, second, dim=0) > 0.95
+    with pytest.raises(ReceiptError, match=r"at most 0\.4 of the logits' spread"):
+        verification.compared(trainee_of(low, recipe, spread=0.5), prompts, low, tmp_path, THROUGH)
 
 
 def gradients(trainee: Trainee, model: mi.Model, fill: Fill, *, recompute: bool = False) -> dict[str, torch.Tensor]:
