@@ -94,7 +94,8 @@ def seed_lines(table: pd.DataFrame) -> pd.DataFrame:
         "unit": "seed " + several["seed"].astype(str),
         "examples": several["examples"],
     }
-    parts = [pd.DataFrame({**columns, "panel": panel.key, "value": several[panel.key]}) for panel in PANELS]
+    shown = several.assign(probe_shift=several["probe_shift"].mask(several["probe_is_low"]))
+    parts = [pd.DataFrame({**columns, "panel": panel.key, "value": shown[panel.key]}) for panel in PANELS]
     return pd.concat(parts, ignore_index=True).dropna(subset="value")
 
 
@@ -122,6 +123,8 @@ def subtitle(table: pd.DataFrame, facts: Facts) -> str:
     texts = f"{table['texts'].min()} texts, each clean and steered, none of them trained"
     if (table["vectors_of"] != table["recipe"]).any():
         texts += "; recipes without vectors are asked about those of the reference"
+    if table["probe_is_low"].any():
+        texts += "; control questions only where yes and no have a tenth of the mass"
     return f"{facts.model}. {lines}. {texts}"
 
 

@@ -25,20 +25,25 @@ BOUNDS: Mapping[str, tuple[float, float] | None] = {
 
 
 def rows_table(rows: Sequence[WatchRow]) -> pd.DataFrame:
-    """Return a row for each checkpoint, with `mass` and `says_it` of all its trials, half of them steered."""
+    """Return a row for each checkpoint, with `mass` and `says_it` of all its trials, half of them steered.
+
+    `probe_is_low` marks those whose control questions are answered with yes or no in less than a tenth.
+    """
     import pandas as pd
 
     table = pd.DataFrame([row.to_dict() for row in rows])
     for name in ("mass", "says_it"):
         table[name] = (table[f"{name}_steered"] + table[f"{name}_clean"]) / 2
-    optional = ["task_auc", "kl", "probe_shift"]
+    # Where a model no longer answers yes or no, the log odds of both compare what it would not say.
+    table["probe_is_low"] = [row.probe_is_low for row in rows]
+    optional = ["auc_low", "auc_high", "task_auc", "kl", "probe_shift"]
     return table.astype(dict.fromkeys(optional, float)).sort_values(["recipe", "seed", "step"], ignore_index=True)
 
 
 def means_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return `recipe, measure, step, examples, mean, low, high, n`: means over seeds, at steps that all have reached.
 
-    Intervals are over seeds, by `mean_interval`; a single seed has none (NaN).
+    Intervals are over seeds, by `mean_interval`; a single seed has none (NaN). Marked probes are left out.
     """
     import pandas as pd
 
@@ -49,10 +54,15 @@ def means_table(table: pd.DataFrame) -> pd.DataFrame:
         if len(group) < table.loc[table["recipe"] == recipe, "seed"].nunique():
             continue
         for measure, within in BOUNDS.items():
-            interval = mean_interval(group[measure].to_numpy(float), within=within)
+            values = group[measure].to_numpy(float)
+            if measure == "probe_shift":
+                values = values[~group["probe_is_low"].to_numpy(bool)]
+            if not len(values):
+                continue
+            interval = mean_interval(values, within=within)
             ends = {"mean": float(interval.mean), "low": float(interval.low), "high": float(interval.high)}
             place = {"recipe": recipe, "measure": measure, "step": step, "examples": group["examples"].iloc[0]}
-            lines.append({**place, **ends, "n": len(group)})
+            lines.append({**place, **ends, "n": len(values)})
     columns = ["recipe", "measure", "step", "examples", "mean", "low", "high", "n"]
     return pd.DataFrame(lines, columns=columns)
 

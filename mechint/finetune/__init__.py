@@ -11,6 +11,7 @@ imports it.
 """
 
 from mechint.finetune.answer_tokens import check_tokens
+from mechint.finetune.behaviour import Behaviour, behaviour_of
 from mechint.finetune.examples import TextExample, example, step_examples
 from mechint.finetune.expansion import counts, expand, specifications
 from mechint.finetune.pools import Pools
@@ -25,11 +26,13 @@ from mechint.finetune.watch import watch, watch_run
 from mechint.finetune.watch_rows import WatchRow, first_at, read_watch
 
 __all__ = [
+    "Behaviour",
     "Pools",
     "Recipe",
     "Run",
     "TextExample",
     "WatchRow",
+    "behaviour_of",
     "check_tokens",
     "counts",
     "differs_in",

@@ -19,7 +19,7 @@ from mechint.finetune.run import Run, checkpoint_steps, run_folder
 from mechint.finetune.run_files import check_same_recipe
 from mechint.finetune.specification import AXES, Recipe
 from mechint.finetune.training import prepared, train
-from mechint.finetune.watched import check_watchable
+from mechint.finetune.watched import is_watchable
 
 LISTED = ("name", "answers", "labels", "vectors", "steps", "seen", "read_at", "title")
 INTERRUPTED = 130  # as shells have it for Ctrl-C
@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted; the same command goes on from here\n")
         return INTERRUPTED
     return 0
+
+
+_UNWATCHED = "; not watched, as it has no two answers of which an example says the right one"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -106,14 +109,12 @@ def _train(options: argparse.Namespace) -> None:
                 watch=not options.no_watch,
                 progress=True,
             )
-            sys.stdout.write(f"{_summary(run)}\n")
+            sys.stdout.write(f"{_summary(run)}{'' if is_watchable(run.recipe) else _UNWATCHED}\n")
 
 
 def _check(recipe: Recipe, seeds: Sequence[int], options: argparse.Namespace) -> None:
     if options.recompute:
         check_recomputing(recipe.fill)
-    if not options.no_watch:
-        check_watchable(recipe)
     if not options.overwrite:
         for seed in seeds:
             check_same_recipe(run_folder(options.out, recipe, seed), recipe, seed)

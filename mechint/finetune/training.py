@@ -28,7 +28,7 @@ from mechint.finetune.run import LOSSES, RECORD, STATE, VERIFIED, WATCHED, Run, 
 from mechint.finetune.specification import Recipe
 from mechint.finetune.verification import compared
 from mechint.finetune.watch import TEXTS, watch_run
-from mechint.finetune.watched import watched_examples, watched_recipe
+from mechint.finetune.watched import is_watchable, watched_examples, watched_recipe
 from mechint.models.model import Model
 from mechint.models.surroundings import versions
 from mechint.models.threads import is_small, using_threads
@@ -61,7 +61,8 @@ def train(
     `concepts` are the vectors of the recipe's concepts (extracted by mean difference if they are not given).
     `recompute` passes blocks again for their gradients, which takes less memory and more time. With `watch` each
     adapter is read on texts and vectors that are never trained (`mi.finetune.watch`), a line of `watch.jsonl` each; it
-    decides nothing. `progress` is a bar, or a function that is told of steps and tokens.
+    decides nothing. Recipes of several options, or of the model's own answers, have no area and are not watched.
+    `progress` is a bar, or a function that is told of steps and tokens.
 
     Before the first step, and after the last, the logits of training are compared with those of `mi.score` on the
     adapter that was written (ReceiptError). Raises as well what `recipe.for_model`, `check_tokens` and
@@ -154,7 +155,7 @@ class Training:
         run = Run(self.folder)
         if run.is_finished:
             return run
-        is_watched = watch and self.processes.is_first
+        is_watched = watch and self.processes.is_first and is_watchable(self.recipe)
         if is_watched:  # whether there are enough texts for it is said now, not after hours
             watched_examples(watched_recipe(self.recipe, self.model), run.seed, TEXTS)
         trainee = with_lora(self.model, self.recipe.lora, self.record.seed)

@@ -29,6 +29,8 @@ from mechint.finetune.watched import REFERENCE, steering_of, task_label, watched
 from mechint.interventions.specifications import CLEAN
 from mechint.models.model import Model
 from mechint.readouts.generate import replies
+from mechint.stats.detected import Trials
+from mechint.stats.jackknife import NO_UNIT
 from mechint.stats.signal_detection import auc, criterion, d_prime, log_linear
 from mechint.vectors.concept_vectors import ConceptVector
 
@@ -104,7 +106,7 @@ def _read(
     concepts: Mapping[str, ConceptVector] | None,
     progress: Progress | bool | None,
 ) -> pd.DataFrame:
-    """Return a row for each trial: `steered`, `label`, `log_odds`, `mass`, `says_it`."""
+    """Return a row for each trial: `steered`, `label`, `vector`, `text`, `log_odds`, `mass`, `says_it`."""
     import pandas as pd
 
     steerings = [steering_of(recipe, item, model, unit, concepts) for item in examples]
@@ -124,11 +126,17 @@ def _read(
         task_label(recipe, by_label[label], steered=bool(flag))
         for label, flag in zip(table["conversation"], is_steered, strict=True)
     ]
+    vectors = [
+        by_label[label].vector if flag else NO_UNIT
+        for label, flag in zip(table["conversation"], is_steered, strict=True)
+    ]
     likelier = table[["first_p_yes", "first_p_no"]].max(axis=1)
     return pd.DataFrame(
         {
             "steered": is_steered,
             "label": pd.Series(labels, dtype=object),
+            "vector": vectors,
+            "text": table["conversation"].to_numpy(str),
             "log_odds": table["first_logit_diff"].to_numpy(),
             "mass": table["first_yes_no_mass"].to_numpy(),
             "says_it": (likelier >= np.exp(table["log_prob"]) * (1 - _SAME)).to_numpy(),
@@ -142,8 +150,12 @@ def _detection(table: pd.DataFrame) -> dict[str, float]:
     signal, noise = steered["log_odds"].to_numpy(np.float64), clean["log_odds"].to_numpy(np.float64)
     n_hits, n_alarms = int((signal > 0).sum()), int((noise > 0).sum())
     hits, alarms = log_linear(float(n_hits), len(signal)), log_linear(float(n_alarms), len(noise))
+    units = (table["vector"].to_numpy(str), table["text"].to_numpy(str))
+    area = Trials(table["log_odds"].to_numpy(np.float64), table["steered"].to_numpy(bool), *units).area()
     row = {
-        "auc": auc(signal, noise),
+        "auc": float(area.mean),
+        "auc_low": float(area.low),
+        "auc_high": float(area.high),
         "d_prime": d_prime(hits, alarms),
         "criterion": criterion(hits, alarms),
         "hits": n_hits / len(signal),

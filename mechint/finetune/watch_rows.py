@@ -13,6 +13,7 @@ from mechint.base.files import JSON
 from mechint.base.signatures import checked
 from mechint.finetune.run import WATCHED
 
+LOW_MASS = 0.1  # of both answers, below which their log odds say little
 _KIND = FileKind("what a training was watched with", "lines as `WatchRow.to_dict` has them", "watch its steps again")
 
 
@@ -21,7 +22,8 @@ class WatchRow:
     """One checkpoint, read on texts, wordings and vectors that are never trained; each of `texts` clean and steered.
 
     `examples` is how many it was trained on. The score of a trial is its log odds: the logit of the answer that
-    means the positive label minus that of the other. `auc`: steered against clean, whatever the recipe trains;
+    means the positive label minus that of the other. `auc`: steered against clean, whatever the recipe trains, with
+    its 95% interval over vectors and texts, `auc_low` to `auc_high` (None in rows that have been written without);
     `task_auc`: by the label of the recipe, before noise (None where all labels are the same). `d_prime`, `criterion`,
     `hits` and `false_alarms` are those of calling a trial positive at log odds above 0, the first two with the
     log-linear correction. Masses are mean probabilities of both answers together, `says_it` the share of trials whose
@@ -55,6 +57,13 @@ class WatchRow:
     probe_shift: float | None
     probe_mass: float
     probe_questions: int
+    auc_low: float | None = None
+    auc_high: float | None = None
+
+    @property
+    def probe_is_low(self) -> bool:
+        """Whether control questions are hardly answered with yes or no: their log odds compare what is unsaid."""
+        return self.probe_mass < LOW_MASS
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the row as JSON."""

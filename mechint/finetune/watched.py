@@ -31,9 +31,14 @@ def watched_recipe(recipe: Recipe, model: Model) -> Recipe:
     return replace(recipe, signal=reference.signal)
 
 
+def is_watchable(recipe: Recipe) -> bool:
+    """Return whether the right answers of a recipe are two that its examples say."""
+    return not recipe.answers.options and recipe.labels.rule != "self"
+
+
 def check_watchable(recipe: Recipe) -> None:
-    """Raise UsageError for a recipe whose right answers are not two that its examples say."""
-    if recipe.answers.options or recipe.labels.rule == "self":
+    """Raise UsageError for a recipe that is not watchable."""
+    if not is_watchable(recipe):
         several = f"one of {len(recipe.answers.options)} answers"
         raise UsageError(
             given=f"recipe {recipe.name!r} watched, which asks for "

@@ -10,9 +10,11 @@ from figure_reader import legend, panel_titles, points, subtitle, title
 from whole_runs import refusal
 
 from analyses import finetuning as analysis
-from analyses.finetuning.figures import PANELS, grouped
+from analyses.finetuning.figures import PANELS, grouped, seed_lines
+from analyses.finetuning.training import means_table, rows_table
 from mechint.finetune.registry import recipe_names
 from mechint.finetune.run import WATCHED
+from tests.finetune.watch_data import row_at
 from tests.finetune.watch_folders import watched_run
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
@@ -45,6 +47,16 @@ def test_tables_hold_rows_means_over_seeds_and_steps_of_matched_skill(runs: Path
     assert skill.loc[STAYS, "step"].isna().all()
     higher = analysis.run(runs=(runs,), skill=0.98).tables["skill"].set_index(["recipe", "seed"])
     assert higher.loc[LEARNS, "step"].isna().tolist() == [False, True]
+
+
+def test_control_questions_that_are_hardly_answered_are_in_no_mean() -> None:
+    rows = [row_at(1, 0.5, probe_mass=0.05, probe_shift=9.0), row_at(1, 0.5, seed=1, probe_shift=2.0)]
+    table = rows_table(rows)
+    assert table["probe_is_low"].tolist() == [True, False]
+    shift = means_table(table).set_index("measure").loc["probe_shift"]
+    assert (shift["mean"], shift["n"]) == (2.0, 1)
+    assert "probe_shift" not in set(means_table(rows_table(rows[:1]))["measure"])
+    assert seed_lines(table).query("panel == 'probe_shift'")["value"].tolist() == [2.0]
 
 
 def test_the_figure_shows_all_recipes_and_says_how_many_seeds_there_are(runs: Path) -> None:

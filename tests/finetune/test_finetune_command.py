@@ -101,6 +101,17 @@ def test_recipes_are_trained_from_several_seeds(
     assert "the same command goes on" in capsys.readouterr().err
 
 
+def test_what_has_no_area_is_trained_and_said_to_be_unwatched(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "third.json"
+    changes = {"lora": {"rank": 2}, "asking": {"pools": "small"}, "budget": {"batch": 4}}
+    recipe.write_text(json.dumps({"name": "third", "title": "T", "inherits": "matched/which-third", **changes}))
+    assert main([str(recipe), "--model", str(tiny_checkpoint()), "--steps", "1", "--out", str(tmp_path / "runs")]) == 0
+    assert "not watched, as it has no two answers" in capsys.readouterr().out
+    assert not (tmp_path / "runs" / "third" / "seed-0" / "watch.jsonl").exists()
+
+
 def _interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 

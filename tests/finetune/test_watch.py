@@ -26,7 +26,7 @@ from mechint.finetune.examples import step_examples
 from mechint.finetune.registry import recipe_names
 from mechint.finetune.specification import Recipe
 from mechint.finetune.watch import _detection, _read, _task_auc
-from mechint.finetune.watched import steering_of, task_label, watched_examples, watched_recipe
+from mechint.finetune.watched import is_watchable, steering_of, task_label, watched_examples, watched_recipe
 from mechint.models.capture import read_on
 from tests.finetune.watch_data import record
 
@@ -63,6 +63,10 @@ def test_a_row_has_what_a_naive_recomputation_has(
             says[steered].append(int(logits.argmax()) in answers)
     pairs = np.array(scores[True])[:, None] - np.array(scores[False])[None]
     assert row.auc == pytest.approx(np.mean((pairs > 0) + 0.5 * (pairs == 0)), abs=1e-9)
+    assert row.auc_low is not None
+    assert row.auc_high is not None
+    assert 0 <= row.auc_low < row.auc < row.auc_high <= 1
+    assert row.auc_high - row.auc_low > 0.1, "20 texts do not say more"
     assert row.hits == np.mean(np.array(scores[True]) > 0)
     assert row.false_alarms == np.mean(np.array(scores[False]) > 0)
     assert (row.mass_steered, row.mass_clean) == pytest.approx((np.mean(mass[True]), np.mean(mass[False])), rel=1e-4)
@@ -128,8 +132,10 @@ TWO_ANSWERS = [
 
 @pytest.mark.parametrize("name", sorted({*recipe_names()} - {*TWO_ANSWERS}))
 def test_what_has_not_two_answers_is_not_watched(name: str) -> None:
+    recipe = Recipe.load(name)
+    assert not is_watchable(recipe)
     with pytest.raises(UsageError, match="watched, which asks for"):
-        watched_examples(Recipe.load(name), 0, 24)
+        watched_examples(recipe, 0, 24)
 
 
 def test_a_concept_counts_only_where_it_is_added() -> None:

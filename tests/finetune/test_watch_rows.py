@@ -42,6 +42,13 @@ def test_matched_skill_is_the_first_fixed_step_and_not_the_best() -> None:
     assert mi.finetune.first_at([], 0.9) is None
 
 
+def test_a_row_of_before_there_were_intervals_is_read(tmp_path: Path) -> None:
+    content = {name: value for name, value in START.to_dict().items() if name not in ("auc_low", "auc_high")}
+    (tmp_path / WATCHED).write_text(json.dumps(content) + "\n")
+    assert mi.finetune.read_watch(tmp_path) == [START]
+    assert (START.auc_low, START.probe_is_low, row_at(1, 0.5, probe_mass=0.09).probe_is_low) == (None, False, True)
+
+
 @pytest.mark.parametrize("area", [0.5, 0.2, 1.1])
 def test_an_area_that_is_no_skill_is_refused(area: float) -> None:
     with pytest.raises(UsageError, match="matched skill"):
