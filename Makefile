@@ -14,7 +14,7 @@ VENV4 := .venv-tl4
 READY4 := $(VENV4)/.installed
 TESTS4 := versions model architectures blocks prefill engine score generate kv components adapters reading extract fill protocol embedded imports
 
-.PHONY: demo test test-tl4 check figures notebooks docs bench prompts clean
+.PHONY: demo test test-tl4 check figures finetune-quick notebooks docs bench prompts clean
 .DEFAULT_GOAL := demo
 
 # What makes the demo a matter of minutes where the model is not a tiny one.
@@ -37,6 +37,9 @@ check: $(READY)  ## lint, formatting and types
 
 figures: $(READY)  ## regenerate every figure and figures/index.html
 	$(PY) -m analyses.all --overwrite
+
+finetune-quick: $(READY)  ## train six recipes from two seeds on organism-blind, evaluate all and draw it, in figures/finetuning
+	$(PY) -m analyses.finetuning --quick --runs runs/quick --overwrite
 
 notebooks: $(READY)  ## execute every notebook and check what it shows
 	HF_HUB_OFFLINE=1 $(PY) -m pytest tests/test_notebooks.py

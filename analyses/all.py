@@ -27,6 +27,8 @@ from mechint.organisms import EMBEDDED
 
 # Its gallery is that of --out itself; those of other models lie in folders of their names there.
 _FIRST = "organism"
+# What is not run, as trainings take minutes, and has its place in the gallery where it is there.
+SHOWN = ("finetuning",)
 _ALL, _COMMAND = "make figures", "python -m analyses.all"
 
 
@@ -187,7 +189,7 @@ class _Gallery:
 
     def write(self) -> None:
         """Write the pages of the gallery, and links to it where galleries of other models lie beside it."""
-        names, out = tuple(ANALYSES), self.options.out
+        names, out = (*ANALYSES, *SHOWN), self.options.out
         is_first = out == self._root
         page.write_overview(out, names, _ALL if is_first else f"{_COMMAND} --model {self.options.model}")
         sys.stdout.write(f"{page.write_index(out, names)}\n")

@@ -1,12 +1,16 @@
-"""What does finetuning change? Trainings by recipe and seed, watched at their fixed steps on what is never trained."""
+"""What does finetuning change? Trainings by recipe and seed, watched at their fixed steps, and evaluated in the end."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses.finetuning.options import NAME, Config, Facts, check
+from analyses.finetuning.effects import effects_table
+from analyses.finetuning.evaluated import Evaluating, tables_of, train_quick
+from analyses.finetuning.options import NAME, PARTS, Config, Facts, check, read_runs
+from analyses.finetuning.units import units_table
 from analyses.kit.analysis import as_record
 from analyses.kit.command import Command, Results
 from analyses.kit.record import Clock, check_place, write_record, write_table
@@ -26,11 +30,10 @@ def tables(runs: Sequence[Run], skill: float) -> tuple[Mapping[str, pd.DataFrame
     watched = [run for run in runs if (run.path / WATCHED).is_file()]
     rows = [row for run in watched or runs for row in read_watch(run.path)]
     table = rows_table(rows)
-    recipes = tuple(dict.fromkeys(table["recipe"]))
     facts = Facts(
         model=runs[0].record.model,
         identity=runs[0].record.identity,
-        recipes=recipes,
+        recipes=tuple(dict.fromkeys(table["recipe"])),
         seeds=int(table["seed"].nunique()),
         skill=skill,
         not_watched=tuple(str(run.path) for run in runs if run not in watched),
@@ -38,37 +41,61 @@ def tables(runs: Sequence[Run], skill: float) -> tuple[Mapping[str, pd.DataFrame
     return {"table": table, "means": means_table(table), "skill": skill_table(rows, skill)}, facts
 
 
+def is_evaluated(config: Config, run: Run) -> bool:
+    """Whether a run has come to its end, so that its adapter can be asked, and anything is to be asked at all."""
+    parts = PARTS if config.parts is None else config.parts
+    return set(parts) != {"training"} and bool(run.steps) and run.steps[-1] == run.record.steps
+
+
 class Finetuning(Command[Config]):
-    """The analysis: it needs no model, and reads what trainings have left."""
+    """The analysis: it loads the model that the runs are of, unless only what they were watched with is drawn."""
 
     def run(self, **options: object) -> Results:
-        """Draw from Python; options have the names of the command line's. Without `out` nothing is left on disk.
+        """Evaluate and draw from Python; options have the names of the command line's.
 
-        finetuning.run(runs="runs").table
+        Without `out` nothing is left on disk but the tables of evaluations, which are kept beside the runs.
+
+        finetuning.run(runs="runs").tables["units"]
         """
         return self.call(options)
 
     def execute(self, config: Config, argv: Sequence[str], *, keep: bool = True) -> Results:
-        """Read and draw, and write tables, figures and a record if they are to be kept."""
+        """Read, evaluate what is not there yet, draw, and write tables, figures and a record if they are to be kept."""
         import mechint as mi
-        from analyses.finetuning.figures import figures
+        from analyses.finetuning.drawing import drawn
         from mechint.figures.markup import drawable_figure, literal
 
         clock, directory = Clock(), config.out / NAME
         runs = check(config)
         check_place(directory, config, None)
+        if config.quick:
+            train_quick(config.runs[0], config.processes)
+            runs = read_runs(config.runs)
+        evaluated = [run for run in runs if is_evaluated(config, run)]
+        rows = tables_of(Evaluating.of(config, evaluated), config.processes) if evaluated else {}
         frames, facts = tables(runs, config.skill)
+        facts = replace(
+            facts,
+            size=config.size if rows else "",
+            evaluations=tuple(rows),
+            not_evaluated=tuple(str(run.path) for run in runs if run not in evaluated),
+        )
+        units = units_table(rows)
+        if rows:
+            frames = {**frames, "units": units, "effects": effects_table(units)}
         # What users have written may not be read as markup.
-        drawn = figures(literal(frames["table"]), literal(frames["means"]), literal(facts))
+        marked = [{name: literal(frame) for name, frame in each.items()} for each in (frames, rows)]
+        figures = drawn(marked[0], marked[1], literal(facts))
         record = as_record(facts)
         paths: list[Path] = []
         if keep:
             paths = [path for name, frame in frames.items() for path in write_table(frame, directory, name)]
-            paths += mi.figures.save_all(drawn, directory, script_in=config.out)
+            paths += mi.figures.save_all(figures, directory, script_in=config.out)
             paths = write_record(directory, paths, config=config, argv=argv, clock=clock, record=record)
-        return Results(frames, {name: drawable_figure(figure) for name, figure in drawn.items()}, record, paths)
+        drawable = {name: drawable_figure(figure) for name, figure in figures.items()}
+        return Results({**frames, **rows}, drawable, record, paths)
 
 
-ANALYSIS = Finetuning(NAME, f"{__doc__} Needs no model.", Config)
+ANALYSIS = Finetuning(NAME, f"{__doc__} Loads the model that they are of.", Config)
 main = ANALYSIS.main
 run = ANALYSIS.run

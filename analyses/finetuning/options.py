@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from analyses.kit import option_types
 from analyses.kit.declarations import option
 from analyses.kit.options import Out
-from mechint.base.errors import UsageError
+from mechint.base.errors import UnknownNameError, UsageError
 from mechint.base.files import check_writable
 
 if TYPE_CHECKING:
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 
 NAME = "finetuning"
 SKILL = 0.9
+PARTS = (
+    "training",
+    "detection",
+    "transfer",
+    "battery",
+    "multiturn",
+    "realtime",
+    "talk",
+    "self_prediction",
+    "calibration",
+    "lengths",
+    "ability",
+)
+TABLES = "evaluations"  # the folder of tables, in that of the runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +52,24 @@ class Config(Out):
         default=SKILL,
         parse=option_types.share,
     )
+    parts: tuple[str, ...] | None = option(
+        f"what is read and drawn, between commas: {', '.join(PARTS)} (default: all)", parse=option_types.names
+    )
+    size: Literal["quick", "full"] = option("how much each evaluation asks", default="quick")
+    every_step: bool = option("evaluate the adapters of all fixed steps, not the last alone", default=False)
+    base: str | None = option(
+        "the model that the runs were trained on, where it is to be loaded from elsewhere", parse=option_types.location
+    )
+    device: str = option("cpu, cuda, cuda:1, mps", default="cpu", parse=option_types.device)
+    evaluated: Path | None = option(
+        f"where tables of evaluations are kept (default: {TABLES} in the first --runs)", parse=option_types.path
+    )
+    quick: bool = option(
+        "first train six recipes from two seeds on organism-blind, where --runs does not have them yet", default=False
+    )
+    processes: int = option(
+        "how many train and evaluate at once, each with one thread", default=2, parse=option_types.whole_number(1, 256)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +82,18 @@ class Facts:
     seeds: int
     skill: float
     not_watched: tuple[str, ...]
+    size: str = ""
+    evaluations: tuple[str, ...] = ()
+    not_evaluated: tuple[str, ...] = ()
 
 
 def check(config: Config) -> list[Run]:
-    """Return the runs, by recipe and seed; raises UsageError for none, and for those that are not to be compared."""
+    """Return the runs, by recipe and seed; raises UsageError for none, and for those that are not to be compared.
+
+    With `--quick` those that are not there yet are trained first, so that there may be none.
+    """
+    if unknown := sorted(set(config.parts or ()) - set(PARTS)):
+        raise UnknownNameError(f"--parts {', '.join(unknown)}", ", ".join(PARTS), "choose among these")
     if not config.runs:
         raise UsageError(
             given="no --runs",
@@ -62,9 +102,21 @@ def check(config: Config) -> list[Run]:
         )
     if not 0.5 < config.skill <= 1:
         raise UsageError(f"--skill {config.skill:g}", "an area above 0.5, to 1", "give 0.9, say")
-    runs = read_runs(config.runs)
     check_writable(config.out / NAME, "--out")
-    return runs
+    if config.quick:
+        check_quick(config)
+        return []
+    return read_runs(config.runs)
+
+
+def check_quick(config: Config) -> None:
+    """Raise UsageError for several folders of runs, and for a base other than that of the quick chain."""
+    if len(config.runs) > 1 or config.base is not None:
+        raise UsageError(
+            given="--quick with several --runs, or with --base",
+            allowed="one folder, in which six recipes are trained on organism-blind",
+            advice="leave --quick out, to evaluate trainings that are there",
+        )
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

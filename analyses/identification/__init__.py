@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from analyses.kit import checks, option_types, plain_text, resume, study
+from analyses.kit.adapted import AdapterOptions
 from analyses.kit.analysis import Analysis, Drawn
 from analyses.kit.choices import Choice, Listing, orders, with_extra
 from analyses.kit.compute import Query, compute_rows
 from analyses.kit.declarations import option
 from analyses.kit.dose import CONCEPTS
 from analyses.kit.facts import RunFacts
-from analyses.kit.options import Common, Marked
+from analyses.kit.options import Marked
 from analyses.kit.record import as_json
 from analyses.kit.specificity import VectorSpecificity, mean_cosine
 from analyses.kit.study import Condition, Group
@@ -40,7 +41,7 @@ CONTROLS = 2  # control questions after which concepts are named too
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Common, Marked):
+class Config(AdapterOptions, Marked):
     """All options of this analysis."""
 
     GROUP: ClassVar[str] = "identification"

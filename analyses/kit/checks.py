@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from analyses.kit.adapted import check_adapter
 from analyses.kit.declarations import flag, values
 from analyses.kit.option_types import format_layers
 from analyses.kit.options import Common
@@ -80,6 +81,7 @@ def check_common(config: Common, analysis: str) -> Files:
     fixed = config.strength is not None or config.relative_strength is not None
     check_effect(fixed, "a strength, which needs no rule", config, ("dose",))
     _ = config.template  # raises for a date that is none
+    check_adapter(config)
     loaded = config.loaded
     checkpoint = (
         check_model(config.model) if loaded is None else Checkpoint(loaded.n_layers, loaded.prompts, loaded.d_model)

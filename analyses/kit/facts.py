@@ -58,12 +58,16 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """A run: its model, the dose, hashes of vectors by name, and the labels of conversations."""
+    """A run: its model, the dose, hashes of vectors by name, and the labels of conversations.
+
+    `base` is the model that vectors and doses are of, where the model has an adapter on top of it.
+    """
 
     model: ModelFacts
     dose: CalibratedDose | Dose
     vectors: Mapping[str, str]
     conversations: tuple[str, ...]
+    base: str | None = None
 
     @property
     def caption(self) -> str:

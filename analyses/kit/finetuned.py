@@ -46,7 +46,8 @@ class FinetunedOptions(Common):
         alternatives="finetuned",
     )
     adapter: str | None = option(
-        "LoRA adapter that is run on top of --model's own weights",
+        "LoRA adapter that is run on top of --model's own weights; logit_lens without --conditions has it on the "
+        "model that is asked, as a run of mechint.finetune too, with vectors and norms of doses of --model",
         parse=option_types.location,
         alternatives="finetuned",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analyses.kit import checks
+from analyses.kit.adapted import with_adapter
 from analyses.kit.compute import compute_rows
 from analyses.kit.dose import Dose, extracted_vectors, method_of, random_vectors, usual_dose
 from analyses.kit.facts import ModelFacts, RunFacts
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """The model of a run of an analysis, how strongly and where is injected, concept vectors and random ones."""
+    """The model of a run of an analysis, how strongly and where is injected, concept vectors and random ones.
+
+    `base` is the model that vectors and doses are of, where another is asked: the same one with an adapter on top.
+    """
 
     config: Common
     model: Model
@@ -33,6 +37,7 @@ class Subject:
     concepts: Mapping[str, ConceptVector]
     randoms: Mapping[str, ConceptVector]
     analysis: str = ""
+    base: Model | None = None
 
     @classmethod
     def of(
@@ -50,6 +55,7 @@ class Subject:
         """
         model = load_model(config)
         files.check_prompts(model)
+        asked_model = with_adapter(config, model)
         with sparing_threads(model):
             for vector in files.vectors.values():
                 vector.check_fits(model.d_model, model.n_layers)
@@ -59,7 +65,8 @@ class Subject:
             else:
                 concepts = extracted_vectors(config, model, analysis, method=method_of(config, model, dose))
             randoms = random_vectors(config, model, list(concepts.values()))
-        return cls(config, model, dose, concepts, randoms, analysis)
+        base = None if asked_model is model else model
+        return cls(config, asked_model, dose, concepts, randoms, analysis, base)
 
     def inject(
         self,
@@ -72,7 +79,8 @@ class Subject:
     ) -> Injection:
         """Return the injection of a vector at a dose (None: the run's), its layers (None: the dose's) and positions."""
         used = self.dose if dose is None else dose
-        return (used if layers is None else used.at(layers)).inject(vector, positions=positions, name=name)
+        injection = (used if layers is None else used.at(layers)).inject(vector, positions=positions, name=name)
+        return injection if self.base is None else in_norms_of(injection, self.base)
 
     def condition(self, vector: ConceptVector, series: str, unit: str, **columns: Value) -> Condition:
         """Return the condition of any vector at the run's dose; its name is that of series, unit and `columns`."""
@@ -112,7 +120,18 @@ class Subject:
             dose=self.dose,
             vectors={name: vector.fingerprint() for name, vector in vectors.items()},
             conversations=tuple(dict.fromkeys(chat.label for chat in conversations)),
+            base=None if self.base is None else self.base.name,
         )
+
+
+def in_norms_of(injection: Injection, base: Model) -> Injection:
+    """Return an injection with the amounts that it adds to a base, whatever an adapter does to the norms."""
+    from mechint.finetune.injections import fixed_dose
+    from mechint.interventions.specifications import Injection
+
+    fixed = fixed_dose(injection, base)
+    assert isinstance(fixed, Injection)
+    return fixed
 
 
 def _check(model: Model, chats: Sequence[Conversation], check: Callable[[Model], object] | None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from analyses.kit import checks, dose, option_types, questions, resume
+from analyses.kit.adapted import AdapterOptions
 from analyses.kit.analysis import Analysis, Drawn, unchanged
 from analyses.kit.declarations import option
 from analyses.kit.options import Marked
@@ -29,7 +30,7 @@ _CONTROLS = "no"  # the group of control questions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(questions.QuestionOptions, Marked):
+class Config(questions.QuestionOptions, AdapterOptions, Marked):
     """All options of this analysis."""
 
     GROUP: ClassVar[str] = "cache attribution"

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from analyses.kit import checks, option_types, study
+from analyses.kit.adapted import AdapterOptions
 from analyses.kit.analysis import Analysis, Drawn
 from analyses.kit.choices import Choice, Listing, orders, with_extra
 from analyses.kit.compute import Query, compute_rows
 from analyses.kit.declarations import option
 from analyses.kit.facts import RunFacts
-from analyses.kit.options import Common, Marked
+from analyses.kit.options import Marked
 from analyses.kit.record import as_json
 from analyses.kit.study import Condition, Group
 from analyses.kit.subject import Subject
@@ -30,7 +31,7 @@ QUESTIONS = ("location", "preference")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Common, Marked):
+class Config(AdapterOptions, Marked):
     """All options of this analysis."""
 
     GROUP: ClassVar[str] = "location"

@@ -60,7 +60,7 @@ def check(config: Config) -> LensInputs:
     checks.check_effect(not config.layer_sweep, "no --layer-sweep", config, ("window",))
     if config.uncorrected and not config.layer_sweep:
         raise UsageError("--uncorrected without --layer-sweep", "both, or neither", "only sweeps have marked cells")
-    checks.check_effect(not config.conditions, "no --conditions", config, finetuned.WAYS)
+    checks.check_effect(not config.conditions, "no --conditions", config, ("finetuned", "filled"))
     files = checks.check_common(config, NAME)
     chats = questions.conversations(config, config.wording, files)
     panels = conditions.check(config, files) if config.conditions else None

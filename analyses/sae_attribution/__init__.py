@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from analyses.kit import checks, option_types, questions, resume, study
+from analyses.kit.adapted import AdapterOptions
 from analyses.kit.analysis import Analysis, Drawn, unchanged
 from analyses.kit.declarations import option
 from analyses.kit.record import as_json, sparing_threads
@@ -33,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(questions.QuestionOptions):
+class Config(questions.QuestionOptions, AdapterOptions):
     """All options of this analysis."""
 
     GROUP: ClassVar[str] = "SAE attribution"
@@ -110,7 +111,9 @@ def compute(config: Config, inputs: Inputs) -> tuple[pd.DataFrame, Facts]:
         config, inputs.files, NAME, inputs.conversations, lambda model: _check_sae(config, inputs, model)
     )
     with sparing_threads(subject.model):
-        dictionary = source.load(subject.model, config.sae, inputs.sae, any_model=config.any_model_sae)
+        # It is the base's, whatever is on top of that.
+        owner = subject.model if subject.base is None else subject.base
+        dictionary = source.load(owner, config.sae, inputs.sae, any_model=config.any_model_sae)
     if config.features is not None:
         dictionary.check_features(config.features)
     measured = Study(subject, dictionary, config.attribution)

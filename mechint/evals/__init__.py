@@ -5,7 +5,8 @@ without weights whose truth is planted, so that estimators are checked without a
 turns are told from clean ones, `transfer` whether in other words too, `battery` what the model says of itself and of
 other things, `multiturn` what it says after a stated answer, `realtime` whether it names what is added beyond saying
 it anyway, `talk` how it replies freely, `self_prediction` whether it foretells its own answers,
-`calibration` how often it gives each, `lengths` how long they are, and `ability` what a training has cost.
+`calibration` how often it gives each, `lengths` how long they are, and `ability` what a training has cost. `Suite`
+asks a base and trainings from it.
 
 `mi.evals` is this package. It imports floors up to `finetune`; only figures and the roof import it.
 """
@@ -32,6 +33,7 @@ from mechint.evals.self_items import SelfItems
 from mechint.evals.self_prediction import self_prediction
 from mechint.evals.self_rates import self_prediction_matrix, self_prediction_rates
 from mechint.evals.stances import contrast, stances
+from mechint.evals.suite import Suite
 from mechint.evals.talk import judged, talk, talk_rates
 from mechint.evals.talk_texts import TalkTexts
 from mechint.evals.transfer import AskedIn, askings, transfer
@@ -44,6 +46,7 @@ __all__ = [
     "LengthPrompts",
     "Oracle",
     "SelfItems",
+    "Suite",
     "TalkTexts",
     "ability",
     "ability_rates",

@@ -51,7 +51,7 @@ def naming_rates(
             advice="compute the rest of the table: a shard has only a part of it",
         )
     rows = []
-    for key, group in steered.groupby(names, sort=False):
+    for key, group in steered.groupby(names, sort=False) if names else [((), steered)]:
         described = dict(zip(names, key, strict=True))
         if estimator == "published":
             active = group[(group["mode"] == "active") & (group["kind"] == "asked")]

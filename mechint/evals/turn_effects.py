@@ -31,6 +31,7 @@ EFFECTS = (
     "steering_without_turn",
     "turn",
 )
+_PLACES = ("dose", "layers")  # of steered trials: clean ones are in each of them
 _GROUPS = ("recipe", "side", "group", "item", "dose", "layers")
 _CELLS = ("detection positive", "detection negative", "irrelevant positive", "irrelevant negative", "none ")
 _MEANINGS = ("positive", "negative")
@@ -65,12 +66,13 @@ def turn_effects(
     names = [by] if isinstance(by, str) else list(by)
     if unknown := [name for name in names if name not in _GROUPS]:
         raise UnknownNameError(f"groups by {unknown}", ", ".join(_GROUPS), "name these")
+    of_items = [name for name in names if name not in _PLACES]
+    groups = table.groupby(of_items, sort=False) if of_items else [((), table)]
     rows = []
-    for key, group in table.groupby([name for name in names if name not in ("dose", "layers")], sort=False):
-        for more, chosen in _by_place(group, [name for name in names if name in ("dose", "layers")]):
-            described = dict(zip([name for name in names if name not in ("dose", "layers")], key, strict=True)) | more
+    for key, group in groups:
+        for more, chosen in _by_place(group, [name for name in names if name in _PLACES]):
             effects = _published(chosen) if estimator == "published" else _ours(chosen, level)
-            rows += [described | effect for effect in effects]
+            rows += [{**dict(zip(of_items, key, strict=True)), **more, **effect} for effect in effects]
     return pd.DataFrame(rows)
 
 

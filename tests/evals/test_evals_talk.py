@@ -100,6 +100,9 @@ class TestTurns:
     def test_the_interval_has_the_planted_effect_and_none_has_it_where_there_is_none(self) -> None:
         rates = turn_effects(in_turns(honest)).set_index(["side", "effect"])
         assert rates.loc[("self", "right"), "low"] > 0.8
+        by_dose = turn_effects(in_turns(honest), by="dose")
+        assert set(by_dose["dose"]) == {0.2, 0.4, 0.8, 1.6}
+        assert (by_dose["n_vectors"] == 1).all()
         assert rates.loc[("control", "right"), "low"] < 0 < rates.loc[("control", "right"), "high"]
 
     def test_31_a_word_that_primes_reads_as_being_right(self) -> None:
