@@ -23,7 +23,7 @@ from mechint.engine.shards import Shard
 from mechint.evals.closed import by_conversation, log_probs
 from mechint.evals.distribution_sets import DistributionSet, DistributionSets
 from mechint.evals.draws import Draws
-from mechint.evals.properties import value_of
+from mechint.evals.properties import first_word
 from mechint.evals.reported import distribution, from_choices
 from mechint.evals.responders import Responder, Running, compared
 from mechint.evals.spoken import spoken
@@ -130,7 +130,7 @@ def _sampled(responder: Responder, asking: Asking, running: Running) -> tuple[li
         texts = table.loc[table["conversation"] == chats[of_it.name].label, "text"]
         if len(texts) < asking.answering.samples:
             continue
-        words = [first_word(str(text)) for text in texts]
+        words = [first_word(str(text)).lower() for text in texts]
         unseen = sum(words.count(word) == 1 for word in words) / len(words)
         rows += _rows(of_it, ACTUAL, _shares(words), unseen=unseen)
         for number in range(2 if len(words) > 1 else 0):
@@ -182,9 +182,3 @@ def _rows(
     shared: dict[str, object] = {"prompt": of_it.name, "kind": "closed" if of_it.options else "open", "source": source}
     shared |= {"report": 0, "parsed": True, "mass": float("nan"), "unseen": 0.0, "text": ""} | columns
     return [shared | {"answer": answer, "p": value} for answer, value in p.items()]
-
-
-def first_word(text: str) -> str:
-    """Return the first word of a reply in small letters, without signs around it, "" for none."""
-    words = [word.strip("\"'.,;:!?*()[]").lower() for word in text.split()]
-    return next((word for word in words if value_of("word", word)), "")

@@ -23,7 +23,7 @@ from mechint.engine.shards import Shard
 from mechint.evals.closed import by_conversation, log_probs
 from mechint.evals.draws import Draws
 from mechint.evals.length_prompts import FIRST_WORD, LENGTH, LengthPrompts
-from mechint.evals.properties import value_of
+from mechint.evals.properties import first_word
 from mechint.evals.responders import Responder, Running, compared
 from mechint.evals.spoken import spoken
 
@@ -111,7 +111,7 @@ def _read(prompts: LengthPrompts, table: pd.DataFrame, draws: Draws) -> dict[str
         if len(rows) < draws.samples:
             continue
         texts = [str(text) for text in rows["text"]]
-        firsts = [text.split()[0] if text.split() else "" for text in texts]
+        firsts = [first_word(text) for text in texts]
         replies[item] = Reply(
             words=float(np.median([len(text.split()) for text in texts])),
             n_tokens=float(rows["n_tokens"].median()),
@@ -127,12 +127,9 @@ def _words(prompts: LengthPrompts, replies: Mapping[str, Mapping[str, Reply]]) -
     if any(len(of_model) < len(prompts.prompts) for of_model in replies.values()):
         return {}
     firsts = {item: [of_model[item].first_word for of_model in replies.values()] for item in prompts.prompts}
-    counts = Counter(word for of_it in firsts.values() for word in of_it if value_of("word", word))
+    counts = Counter(word for of_it in firsts.values() for word in of_it if word)
     common = sorted(counts, key=lambda word: (-counts[word], word))[:_COMMON]
-    words = {
-        item: [word for word in dict.fromkeys([*of_it, *common]) if value_of("word", word)]
-        for item, of_it in firsts.items()
-    }
+    words = {item: [word for word in dict.fromkeys([*of_it, *common]) if word] for item, of_it in firsts.items()}
     return {item: of_it for item, of_it in words.items() if len(of_it) > 1}
 
 

@@ -53,6 +53,12 @@ def values_of(name: str, options: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value_of(name, option, options) for option in options))
 
 
+def first_word(text: str) -> str:
+    """Return the first word of a text that has a letter, without signs around it; "" for none."""
+    words = [word.strip("\"'.,;:!?*()[]<>#`") for word in text.split()]
+    return next((word for word in words if any(letter.isalpha() for letter in word)), UNANSWERED)
+
+
 def _first(letter: str, name: str) -> str:
     if name == "vowel":
         return KEYED[name][0] if letter in VOWELS else KEYED[name][1]

@@ -23,12 +23,6 @@ def concepts(model: mi.Model) -> dict[str, mi.ConceptVector]:
     return {word: mi.ConceptVector({5: row, 6: row}, word, model.n_layers) for word, row in rows.items()}
 
 
-@pytest.fixture
-def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MECHINT_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.mark.usefixtures("cached")
 def test_values_are_those_of_text_loss_and_the_base_is_beside_them(
     family: Mapping[str, mi.Model], tmp_path: Path
 ) -> None:
@@ -53,7 +47,6 @@ def test_values_are_those_of_text_loss_and_the_base_is_beside_them(
     assert len(shard) == len(table[table["set"] != "steered"]), "what others have kept is there"
 
 
-@pytest.mark.usefixtures("cached")
 def test_a_model_that_is_its_base_has_moved_nowhere(family: Mapping[str, mi.Model]) -> None:
     base = family["organism-blind"]
     twin = mi.load("organism-blind")

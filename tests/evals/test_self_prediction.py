@@ -16,7 +16,7 @@ from mechint.base.errors import UnknownNameError, UsageError
 from mechint.base.files import JSON
 from mechint.evals import self_oracles
 from mechint.evals.closed import Closed, log_probs
-from mechint.evals.properties import PROPERTIES, value_of, values_of
+from mechint.evals.properties import PROPERTIES, first_word, value_of, values_of
 from mechint.evals.responders import Running
 from mechint.evals.self_items import SelfItems
 from mechint.evals.self_oracles import Speaker
@@ -99,6 +99,11 @@ def test_values_of_answers() -> None:
     assert value_of("option", "owl", ("cat", "owl")) == "second"
     with pytest.raises(UnknownNameError, match="rhyme"):
         value_of("rhyme", "owl")
+
+
+def test_the_first_word_of_a_reply_has_no_signs() -> None:
+    texts = ['"Hello," said the owl.', "1. **Rain**", "...", "<<Forever>>", "l'oiseau bleu"]
+    assert [first_word(text) for text in texts] == ["Hello", "Rain", "", "Forever", "l'oiseau"]
 
 
 def test_oracles_are_read_as_they_were_planted() -> None:
