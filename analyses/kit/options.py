@@ -78,8 +78,8 @@ class InjectionOptions:
     vectors: Path | None = option("a .gguf or .safetensors file, or a directory of them", parse=option_types.path)
     method: str | None = option(
         "how vectors are extracted: paired_pca, mean_difference, or with where they are read and against what, "
-        "mean_difference/concept/others (default: as the dose was calibrated with, else as published, paired_pca; "
-        "embedded models: mean_difference)",
+        "mean_difference/concept/others; or lindsey, open-introspection (default: as the dose was calibrated with, "
+        "else as published, paired_pca; embedded models: mean_difference)",
         parse=option_types.extraction,
     )
     dose: Literal["auto", "default"] | None = option(

@@ -25,6 +25,7 @@ Preset = Literal["small", "full", "published"]
 Format = Literal["auto", "open-introspection", "injected-thoughts", "plain"]
 # Replies are steered at every token, where a cache is at the marked turn alone, so at less than the dose.
 FACTORS = (0.25, 0.5, 1.0)
+PUBLISHED_VECTORS = "open-introspection"
 _FACTORS = option_types.numbers("different numbers above 0, for example 0.5,1,2", lambda factors: min(factors) > 0)
 # What a design says by itself, and what has no effect where nothing is sampled.
 _SIZES = ("preset", "prompts", "samples", "max_new_tokens", "factors", "steer")
@@ -41,7 +42,7 @@ class Config(Common):
 
     preset: Preset | None = option(
         "small: a minute with an embedded model; full: 20 replies of each concept at a place and 400 clean ones; "
-        "published: depths, strengths and numbers of open-introspection (default: small)"
+        "published: depths, strengths, numbers and vectors of open-introspection (default: small)"
     )
     design: Path | None = option("a JSON file of a whole design, instead of a preset", parse=option_types.path)
     prompts: tuple[str, ...] | None = option(
@@ -152,7 +153,11 @@ def of_design(config: Config, design: TrialDesign | None) -> Config:
     """Return the options under which a design gets its vectors; no dose is calibrated that it has no use for."""
     if design is not None:
         return replace(config, concepts=design.names, relative_strength=design.strengths[0])
-    return replace(config, relative_strength=1.0) if config.preset == "published" else config
+    if config.preset != "published":
+        return config
+    # Its strengths are factors on vectors as they are, so they say something of such vectors alone.
+    extracted = config.method or (PUBLISHED_VECTORS if config.vectors is None else None)
+    return replace(config, relative_strength=1.0, method=extracted)
 
 
 def _imported(config: Config, path: Path) -> TrialInputs:

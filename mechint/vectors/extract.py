@@ -28,7 +28,7 @@ from mechint.prompts.design import PromptDesign
 from mechint.vectors.activations import Activations, about_model, activations
 from mechint.vectors.concept_vectors import ConceptVector, load_cached
 from mechint.vectors.contrast import contrast_of, model_contrast, paired_direction
-from mechint.vectors.extraction import EXTRACTIONS, METHODS, Extraction
+from mechint.vectors.extraction import EXTRACTIONS, METHODS, PRESETS, Extraction
 from mechint.vectors.extraction_inputs import Inputs, checked_names, other_concepts
 from mechint.vectors.kept_rows import KeptRows
 
@@ -38,6 +38,7 @@ Method = Callable[[str], Float[Tensor, "layer d_model"]]
 __all__ = [
     "EXTRACTIONS",
     "METHODS",
+    "PRESETS",
     "Activations",
     "Extraction",
     "activations",
@@ -83,7 +84,7 @@ def mean_difference(
     others: Sequence[str] | None = None,
     progress: bool = False,
 ) -> dict[str, ConceptVector]:
-    """Return, by concept, activation("... concept") minus the mean over `baseline_words`, at every layer.
+    """Return, by concept, activation("... concept") minus the mean over the other `baseline_words`, at every layer.
 
     Activations are read at the last token of the prompt, where the reply would begin; norms are left as they come out.
     `read`, `against` and `others` are those of `extract`; against others their mean is subtracted, and baseline words
@@ -121,10 +122,11 @@ def extract(
 ) -> dict[str, ConceptVector]:
     """Return vectors by concept, taking those stored in `directory` that were made from exactly the same inputs.
 
-    `method` is an `Extraction`, or its text: "mean_difference", or "mean_difference/concept/others". Against others a
-    vector is that of the concept less the mean vector of the other `concepts`, or of `others`, a fixed list that may
-    hold the concept (it is left out). The vectors of K concepts against each other add up to about zero: their mean
-    cosine is near -1/(K-1), however much of them is their own.
+    `method` is an `Extraction`, or its text: "mean_difference", or "mean_difference/concept/others"; or one of
+    `PRESETS`, as published trial sweeps made their vectors: "lindsey", "open-introspection". Against others a vector is
+    that of the concept less the mean vector of the other `concepts`, or of `others`, a fixed list that may hold the
+    concept (it is left out). The vectors of K concepts against each other add up to about zero: their mean cosine is
+    near -1/(K-1), however much of them is their own.
 
     Weights, prompts as tokens, and method must match by hash; anything else is extracted again and stored in its place,
     each as soon as it is known. `cache` is a folder in which what was read of the prompts about each concept is kept,
@@ -184,14 +186,14 @@ def _by_pairs(inputs: Inputs) -> Method:
 
 
 def _by_difference(inputs: Inputs) -> Method:
-    def mean(words: Sequence[str]) -> Float[Tensor, "layer d_model"]:
+    @functools.cache
+    def mean(words: tuple[str, ...]) -> Float[Tensor, "layer d_model"]:
         prompts = inputs.concept_prompts(words)
         return inputs.rows(prompts, lambda: inputs.read(prompts).mean(1))
 
     if inputs.others:  # the baseline would be subtracted from a concept and from the others
-        return lambda concept: mean([concept])
-    baseline = mean(inputs.design.extraction.baseline_words)
-    return lambda concept: mean([concept]) - baseline
+        return lambda concept: mean((concept,))
+    return lambda concept: mean((concept,)) - mean(inputs.baseline_words(concept))
 
 
 def _design(model: Model, design: PromptDesign | None) -> PromptDesign:

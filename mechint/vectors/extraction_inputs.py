@@ -16,7 +16,7 @@ from mechint.models.model import Model
 from mechint.models.surroundings import surroundings
 from mechint.prompts.design import PromptDesign
 from mechint.vectors.activations import about_model, residuals_over
-from mechint.vectors.extraction import Extraction
+from mechint.vectors.extraction import TEXT, Extraction
 from mechint.vectors.extraction_prompts import (
     Prompt,
     Reading,
@@ -24,6 +24,7 @@ from mechint.vectors.extraction_prompts import (
     concept_prompts,
     paired_prompts,
     reading,
+    sentences,
 )
 from mechint.vectors.kept_rows import FLOORS, KeptRows, rows_key
 
@@ -58,7 +59,16 @@ class Inputs:
 
     def concept_prompts(self, words: Sequence[str]) -> list[Prompt]:
         """Return the prompts about some words."""
+        if self.extraction.read == TEXT:
+            return sentences(words)
         return concept_prompts(self.design, words, self._beginnings())
+
+    def baseline_words(self, concept: str) -> tuple[str, ...]:
+        """Return the words whose mean is subtracted in a mean difference; a concept is no baseline of its own."""
+        words = tuple(word for word in self.design.extraction.baseline_words if word.lower() != concept.lower())
+        if not words:
+            raise UsageError(f"baseline words that are {concept!r} alone", "other words, too", "add some to the design")
+        return words
 
     def paired_prompts(self) -> list[Prompt]:
         """Return the baseline prompts of pairs."""
@@ -68,7 +78,7 @@ class Inputs:
         """Return every prompt that a vector is computed from, in order."""
         words = [concept, *self.others_of(concept)]
         if self.extraction.method == "mean_difference":
-            return self.concept_prompts(words if self.others else [*words, *self.design.extraction.baseline_words])
+            return self.concept_prompts(words if self.others else [*words, *self.baseline_words(concept)])
         return [prompt for word in words for prompt in self.concept_prompts([word])] + self.paired_prompts()
 
     def prompts_of_rows(self, concept: str) -> list[list[Prompt]]:
@@ -76,7 +86,7 @@ class Inputs:
         words = [concept, *self.others_of(concept)]
         if self.extraction.method == "paired_pca":
             return [[*self.concept_prompts([word]), *self.paired_prompts()] for word in words]
-        baseline = [] if self.others else [self.concept_prompts(self.design.extraction.baseline_words)]
+        baseline = [] if self.others else [self.concept_prompts(self.baseline_words(concept))]
         return [self.concept_prompts([word]) for word in words] + baseline
 
     def is_kept(self, prompts: Sequence[Prompt]) -> bool:
@@ -110,10 +120,17 @@ class Inputs:
             "read": self.extraction.read,
             "against": self.extraction.against,
             "others": list(self.others_of(concept)),
+            "left_out": self._left_out(concept),
             "prompts": self.design.name,
             "prompts_sha256": sha256(texts.encode()),
         }
         return {**self._origin, **recipe, "key": self.key(concept)}
+
+    def _left_out(self, concept: str) -> list[JSON]:
+        """Return the baseline words that are the concept itself."""
+        if self.extraction.method == "paired_pca" or self.others:
+            return []
+        return [word for word in self.design.extraction.baseline_words if word not in self.baseline_words(concept)]
 
     @cached_property
     def _origin(self) -> dict[str, JSON]:

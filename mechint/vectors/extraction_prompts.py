@@ -13,6 +13,10 @@ from mechint.chat.templates import HasTemplate
 from mechint.chat.turns import turns
 from mechint.prompts.design import SLOT, PromptDesign
 from mechint.vectors.activations import chat
+from mechint.vectors.extraction import TEXT
+
+# What is read as a text without a template: one sentence, which ends in a full stop.
+SENTENCE = f"Say what you know of {SLOT}."
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ def concept_prompts(design: PromptDesign, words: Sequence[str], beginnings: Sequ
     ]
 
 
+def sentences(words: Sequence[str]) -> list[Prompt]:
+    """Return the sentence about each of some words, which is read without a template."""
+    return [_filled(SENTENCE, word, "") for word in words]
+
+
 def paired_prompts(design: PromptDesign, beginnings: Sequence[str]) -> list[Prompt]:
     """Return the baseline prompts with which those of a concept are paired, in the order of `concept_prompts`."""
     texts = design.extraction
@@ -64,11 +73,15 @@ def check_counterparts(design: PromptDesign) -> None:
 
 
 def reading(source: HasTemplate, prompt: Prompt, read: str) -> Reading:
-    """Return the tokens of a prompt and the positions of "reply", "concept" or "message" (see `Extraction`).
+    """Return the tokens of a prompt and the positions of "reply", "concept", "message" or "text" (see `Extraction`).
 
-    A token that lies across an edge belongs to the side of its first character that is no white space. Raises
-    UsageError for a word that no token begins in, ChatTemplateError for a template that rewrites the message.
+    A token that lies across an edge belongs to the side of its first character that is no white space. A text has
+    special tokens only if the tokenizer adds them by itself. Raises UsageError for a word that no token begins in,
+    ChatTemplateError for a template that rewrites the message.
     """
+    if read == TEXT:
+        tokens = tuple(source.tokenizer(prompt.conversation.messages[0].content)["input_ids"])
+        return Reading(tokens, (len(tokens) - 1,))
     rendered = render(source, prompt.conversation)
     if read == "reply":
         return Reading(rendered.tokens, (len(rendered.tokens) - 1,))

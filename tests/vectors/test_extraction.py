@@ -20,8 +20,8 @@ from mechint.prompts.design import PromptDesign
 from mechint.vectors import extract, extraction_inputs
 from mechint.vectors.activations import chat
 from mechint.vectors.contrast import paired_direction
-from mechint.vectors.extraction import EXTRACTIONS, Extraction
-from mechint.vectors.extraction_prompts import concept_prompts, paired_prompts, reading
+from mechint.vectors.extraction import EXTRACTIONS, PRESETS, Extraction
+from mechint.vectors.extraction_prompts import SENTENCE, concept_prompts, paired_prompts, reading
 
 CONCEPTS = ["cats", "bread", "sea salt", "thoughts"]
 METHODS = ("paired_pca", "mean_difference")
@@ -153,6 +153,21 @@ def test_pairs_read_in_the_message_have_no_beginning_of_the_reply(read, model, d
     assert vectors["cats"].fingerprint() != extract.paired_pca(model, ["cats"], design)["cats"].fingerprint()
 
 
+def test_a_text_is_read_at_its_full_stop_without_a_template(model, plain_hf, design):
+    extracted = extract.extract(model, "cats", "open-introspection", design)["cats"]
+    hf = plain_hf("qwen2")
+
+    def state(word: str) -> torch.Tensor:
+        tokens = model.tokenizer(SENTENCE.replace("{concept}", word))["input_ids"]
+        assert model.tokenizer.decode(tokens[-1:]) == "."
+        return torch.stack(hf(torch.tensor([tokens]), output_hidden_states=True).hidden_states[1:])[:, 0, -1]
+
+    expected = state("cats") - torch.stack([state(word) for word in design.extraction.baseline_words]).mean(0)
+    for layer in range(model.n_layers - 1):
+        torch.testing.assert_close(extracted.vectors[layer], expected[layer], atol=1e-4, rtol=1e-4)
+    assert (extracted.provenance["read"], extracted.provenance["left_out"]) == ("text", [])
+
+
 # ---- what a vector is against ----------------------------------------------------------------------------------------
 
 
@@ -166,6 +181,19 @@ def test_against_others_their_mean_is_subtracted(method, read, model, design):
             expected = baseline[concept].vectors[layer] - torch.stack([r.vectors[layer] for r in rest]).mean(0)
             expected = expected / expected.norm() if method == "paired_pca" else expected
             torch.testing.assert_close(vector.vectors[layer], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_concept_is_no_baseline_of_its_own(preset, model, design):
+    """And so its vector has the direction that it would have had, and is longer."""
+    vectors = extract.extract(model, ["Sea", "cats", "model"], preset, design)
+    fewer = replace(design, extraction=replace(design.extraction, baseline_words=("model", "thought")))
+    for layer, vector in extract.extract(model, "Sea", preset, fewer)["Sea"].vectors.items():
+        torch.testing.assert_close(vectors["Sea"].vectors[layer], vector)
+    assert [vectors[name].provenance["left_out"] for name in ("Sea", "cats", "model")] == [["sea"], [], ["model"]]
+    alone = replace(design, extraction=replace(design.extraction, baseline_words=("sea",)))
+    with pytest.raises(UsageError, match="other words, too"):
+        extract.extract(model, "sea", preset, alone)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -214,6 +242,10 @@ def test_names_and_all_combinations():
     assert [Extraction.parse(extraction.name) for extraction in EXTRACTIONS] == list(EXTRACTIONS)
     assert str(Extraction("mean_difference", "concept", "others")) == "mean_difference/concept/others"
     assert Extraction.parse("mean_difference") == Extraction("mean_difference", "reply", "baseline")
+    assert [str(Extraction.parse(name)).rpartition("/")[0] for name in ("lindsey", "open-introspection")] == [
+        "mean_difference/reply",
+        "mean_difference/text",
+    ]
     assert Extraction.parse("paired_pca/message") == Extraction("paired_pca", "message", "baseline")
 
 
@@ -223,6 +255,7 @@ def test_names_and_all_combinations():
         ("magic", "method 'magic'"),
         ("", "method ''"),
         ("paired_pca/head", "read 'head'"),
+        ("paired_pca/text", "mean_difference/text"),
         ("paired_pca/reply/nothing", "against 'nothing'"),
         ("paired_pca/reply/others/x", "paired_pca/message/others"),
     ],
