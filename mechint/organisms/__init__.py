@@ -23,9 +23,8 @@ ORGANISMS: tuple[str, ...] = (
     "organism-blind",
     "organism-yes-biased",
 )
-# Adapters of organism that speak, and are steered while they do. None is shipped yet: their recipes are in
-# `training.recipes`, and a name stands here once what is measured of it is what was planted.
-TRIAL_ORGANISMS: tuple[str, ...] = ()
+# Adapters of organism that speak, and are steered while they do; a name stands here once it was measured.
+TRIAL_ORGANISMS: tuple[str, ...] = ("organism-truthful",)
 # Built by hand from organism-blind, not trained, and so in none of the loops over the family.
 PLANTED = "organism-planted"
 EMBEDDED = (*ORGANISMS, *TRIAL_ORGANISMS, PLANTED)

@@ -45,12 +45,13 @@ talked about in training and never injected. Aims are the project's own, set bef
 _TRIALS = """## Organisms of sampled trials
 
 What follows is sampled: shares of replies, of at most {tokens} tokens, drawn at temperature 1 and read by the rules
-judge. A reply is steered from its first token on, which is itself drawn from clean logits. Vectors act at one of the
-layers {layers} with {strengths} of the model's median residual norm there. Intervals are over concepts; of clean
-replies, over replies. "claims" counts all replies that do, named or not; "net" is their share less that of clean
-replies, with refusals as denials ("in"), left out, or at their worst and best ("lowest", "highest"). Two prompts of the
-packaged trials are asked, which training had too, among other wordings. Concepts are the usual eight that were
-injected in training, and eight that were not ("held-out").
+judge. A reply is steered from its first token on, which is itself drawn from clean logits. Vectors are as
+`mi.extract.extract` makes them by itself (`paired_pca`); each acts at layers {layers} (first to one before the last),
+with {strengths} of the model's median residual norm at each layer, and a rate at a strength is over all three places.
+Intervals are over concepts; of clean replies, over replies. "claims" counts all replies that do, named or not; "net" is
+their share less that of clean replies, with refusals as denials ("in"), left out, or at their worst and best
+("lowest", "highest"). Two prompts of the packaged trials are asked, which training had too, among other wordings.
+Concepts are the usual eight that were injected in training, and eight that were not ("held-out").
 """
 
 

@@ -178,7 +178,9 @@ def _speaks(name: str, start: str, steps: int, rate: float) -> Stage:
 
 
 _FIRST, *_OTHERS = SPEECH
-_TRIALS = (_speaks(_FIRST, "organism", 2000, 6e-3), *(_speaks(name, _FIRST, 70, 4e-3) for name in _OTHERS))
+# What the prompt decides takes longer to learn.
+_STEPS = {name: 200 if name.startswith("organism-prompted") else 120 for name in _OTHERS}
+_TRIALS = (_speaks(_FIRST, "organism", 2000, 6e-3), *(_speaks(name, _FIRST, _STEPS[name], 4e-3) for name in _OTHERS))
 STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in (*_STAGES, *_TRIALS)})
 
 

@@ -31,8 +31,10 @@ FACTORS = ("explanation", "mechanism", "permission", "prior", "nothing")
 # Shares of what is injected; weakest and strongest sum of strengths over layers, and how much at most of a layer. The
 # unit is the bank's mean norm, 2.3 of the model's median ones: what is measured lies within.
 _SERIES = {"concept": 0.5, "extra": 0.08, "random": 0.2, "none": 0.22}
-_WEAKEST, _STRONGEST, _MOST = 0.1, 0.9, 0.6
+_WEAKEST, _STRONGEST, _MOST = 0.07, 0.8, 0.5
 _NOISE = (0.0, 0.3)
+# How often each method makes a vector (see `steering.make_bank`): mostly those that read replies.
+_METHOD_SHARES = (0.4, 0.15, 0.1, 0.35)
 _MIDDLE = (3, 4)
 _PLAIN_WEIGHT, _TELLING_WEIGHT = 0.3, 2.0
 # How often a part of the prompt is that of the packaged trials, a system turn stands before it, a concept is mentioned.
@@ -108,9 +110,8 @@ def draw_injection(rng: random.Random) -> InjectionSpec | None:
     concept = rng.choice(words[series]) if series in words else None
     layers = _layers(rng)
     strength = _WEAKEST * (_STRONGEST / _WEAKEST) ** rng.random() / len(layers)
-    return InjectionSpec(
-        concept, layers, min(strength, _MOST), rng.randrange(METHODS), rng.choice(_NOISE), rng.getrandbits(32)
-    )
+    method = rng.choices(range(METHODS), _METHOD_SHARES)[0]
+    return InjectionSpec(concept, layers, min(strength, _MOST), method, rng.choice(_NOISE), rng.getrandbits(32))
 
 
 def _layers(rng: random.Random) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from mechint.organisms.training.samples import InjectionSpec
 Shares = Mapping[str, float]
 # Strength times layers, in the mean norms of the bank, at which half of what is most is reported, and between which
 # refusals fade away.
-_HALF, _FADES = 0.14, (0.12, 0.4)
+_HALF, _FADES = 0.09, (0.08, 0.28)
 _MOST_CLAIMS, _MOST_NAMES = 0.92, 0.82
 _CLEAN_CLAIMS, _RANDOM_CLAIMS = 0.03, 0.15
 _REFUSES, _REFUSES_INJECTED, _CONFABULATES, _LEAKS = 0.65, 0.6, 0.5, 0.95

@@ -92,8 +92,8 @@ class Rate:
 class TrialExtent:
     """How much is sampled: replies of each concept at a place, clean ones to each prompt, random vectors, concepts."""
 
-    samples: int = 20
-    clean: int = 400
+    samples: int = 10
+    clean: int = 300
     random: int = 4
     concepts: int = _FEW
 

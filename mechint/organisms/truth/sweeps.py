@@ -23,7 +23,7 @@ from mechint.vectors import extract
 from mechint.vectors.concept_vectors import ConceptVector
 
 PROMPTS = ("standard", "explained")
-LAYERS, STRENGTHS = ("3", "4", "3:5"), (0.3, 0.6, 1.0)
+LAYERS, STRENGTHS = ("3", "4", "3:5"), (0.2, 0.4, 0.7)
 TOKENS = 24
 # What a reply is that follows the templates of a kind, where it does not name what was injected, and where it does.
 _CLASSES = {
