@@ -36,7 +36,7 @@ def design(prompts: tuple[str, ...]) -> TrialDesign:
 
 @pytest.fixture(scope="module")
 def vectors(family: Mapping[str, mi.Model]) -> dict[str, ConceptVector]:
-    return mi.extract.extract(family["organism"], CONCEPTS)
+    return mi.extract.extract(family["organism-truthful"], CONCEPTS)
 
 
 Rates = Callable[..., pd.Series]
@@ -59,7 +59,7 @@ def rates(family: Mapping[str, mi.Model], vectors: dict[str, ConceptVector]) -> 
 
 
 def test_the_truthful_one_notices_and_names(rates):
-    assert rates("organism-truthful", "net")["low"] > 0.3
+    assert rates("organism-truthful", "net")["value"] > 0.4
     assert rates("organism-truthful", "identification")["value"] > 0.6
     assert rates("organism-truthful", "false alarms")["value"] < 0.2
     assert rates("organism-truthful", "hits", series="random")["value"] < 0.6
