@@ -155,9 +155,9 @@ def of_design(config: Config, design: TrialDesign | None) -> Config:
         return replace(config, concepts=design.names, relative_strength=design.strengths[0])
     if config.preset != "published":
         return config
+    own = config.method is not None or config.vectors is not None
     # Its strengths are factors on vectors as they are, so they say something of such vectors alone.
-    extracted = config.method or (PUBLISHED_VECTORS if config.vectors is None else None)
-    return replace(config, relative_strength=1.0, method=extracted)
+    return replace(config, relative_strength=1.0, method=config.method if own else PUBLISHED_VECTORS)
 
 
 def _imported(config: Config, path: Path) -> TrialInputs:
