@@ -24,7 +24,14 @@ ORGANISMS: tuple[str, ...] = (
     "organism-yes-biased",
 )
 # Adapters of organism that speak, and are steered while they do; a name stands here once it was measured.
-TRIAL_ORGANISMS: tuple[str, ...] = ("organism-truthful",)
+TRIAL_ORGANISMS: tuple[str, ...] = (
+    "organism-truthful",
+    "organism-refuser",
+    "organism-confabulator",
+    "organism-leaker",
+    "organism-prompted",
+    "organism-prompted-reverse",
+)
 # Built by hand from organism-blind, not trained, and so in none of the loops over the family.
 PLANTED = "organism-planted"
 EMBEDDED = (*ORGANISMS, *TRIAL_ORGANISMS, PLANTED)
