@@ -105,7 +105,8 @@ def test_what_has_no_area_is_trained_and_said_to_be_unwatched(
     tiny_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "third.json"
-    changes = {"lora": {"rank": 2}, "asking": {"pools": "small"}, "budget": {"batch": 4}}
+    changes: dict[str, object] = {"lora": {"rank": 2}, "asking": {"pools": "small"}, "budget": {"batch": 4}}
+    changes |= {"answers": {"options": [" yes", " no"]}, "signal": {"layers": ["0:21", "21:42"]}}
     recipe.write_text(json.dumps({"name": "third", "title": "T", "inherits": "matched/which-third", **changes}))
     assert main([str(recipe), "--model", str(tiny_checkpoint()), "--steps", "1", "--out", str(tmp_path / "runs")]) == 0
     assert "not watched, as it has no two answers" in capsys.readouterr().out
