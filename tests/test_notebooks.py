@@ -23,7 +23,15 @@ from mechint.base import errors
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-NAMES = {"quickstart", "protocol", "your_own_model", "reading_the_lens", "model_swap", "sae_features"}
+NAMES = {
+    "quickstart",
+    "protocol",
+    "your_own_model",
+    "reading_the_lens",
+    "model_swap",
+    "sae_features",
+    "what_training_changed",
+}
 PLOTLY, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
 OPTIONAL = 'if mi.is_installed("smollm2")'  # what is run where a real model can be had
 DRAWS = re.compile(r"\bmi\.(plot|figures\.(?!\w*(Panel|Scale|notice)\b)\w+|explorer\.draw)\(")
