@@ -13,6 +13,7 @@ from mechint.figures import HeatPanel, Scale, heatmap
 from mechint.figures.panels import guide
 from mechint.figures.style import BLUE, MINUS, VERMILION, finish
 from mechint.stats.intervals import Interval
+from mechint.stats.signal_detection import auc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,26 +27,20 @@ _AREA = Scale("area", 0.0, 1.0, ((0.0, BLUE), (0.5, "#FFFFFF"), (1.0, VERMILION)
 
 def cells(table: pd.DataFrame, units: pd.DataFrame, facts: Facts) -> go.Figure:
     """Return the areas of each recipe by layers and dose, means over seeds, held-out vectors beside trained ones."""
-    from mechint.evals.detection_rates import detection_rates
-
-    own = table[table["trained_by"] == table["asked_by"]]
+    own = table[(table["trained_by"] == table["asked_by"]) & (table["question"] == "own")]
     last = last_steps(own)
-    rates = [
-        detection_rates(rows, by=("pool", "layers", "dose")).assign(trained_by=place["trained_by"])
-        for place, rows in subjects_of(last)
-    ]
-    recipes = recipes_of(last)
-    columns = _places(last)
+    recipes, columns = recipes_of(last), _places(last)
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for place, rows in subjects_of(last):
+        clean = rows[rows["kind"] == "clean"]["score"].to_numpy(np.float64)
+        steered = rows[rows["kind"] == "steered"]
+        for (pool, layers, dose), cell in steered.groupby(["pool", "layers", "dose"], sort=False):
+            area = auc(cell["score"].to_numpy(np.float64), clean)
+            values.setdefault((str(pool), str(place["trained_by"]), _place(layers, dose)), []).append(area)
     panels = []
     for pool in _POOLS:
-        means = np.full((len(recipes), len(columns)), np.nan)
-        for rate in rates:
-            rate_rows = rate[rate["pool"] == pool]
-            recipe = str(rate["trained_by"].iloc[0])
-            for record in rate_rows.to_dict("records"):
-                cell = recipes.index(recipe), columns.index(_place(record["layers"], record["dose"]))
-                count = sum(str(other["trained_by"].iloc[0]) == recipe for other in rates)
-                means[cell] = np.nansum([means[cell], record["auc"] / count])
+        cells_of_pool = [[values.get((pool, recipe, column), [np.nan]) for column in columns] for recipe in recipes]
+        means = np.array([[float(np.mean(seeds)) for seeds in row] for row in cells_of_pool])
         nothing = np.full_like(means, np.nan)
         title = "Trained vectors" if pool == "trained" else "Held-out vectors"
         panels.append(HeatPanel(title, Interval(means, nothing, nothing, 0), mark=""))

@@ -163,8 +163,8 @@ def factors(effects: pd.DataFrame, units: pd.DataFrame, facts: Facts) -> go.Figu
         }
     )
     nothing = pd.DataFrame(columns=["panel", "row", "series", "unit", "value"])
-    least = int(table["seeds"].min()) if len(table) else 0
-    bars = "95% over seeds, wide since these are few" if least > 1 else "no interval: 1 seed"
+    several = len(table) > 0 and int(table["seeds"].max()) > 1
+    bars = "95% over seeds, wide since these are few, none where a recipe has 1" if several else "none, of 1 seed"
     figure = dots(
         summary,
         nothing,
