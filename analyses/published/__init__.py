@@ -60,10 +60,9 @@ def check(config: Config) -> list[Overlay]:
 
 def pictures(overlays: Sequence[Overlay]) -> dict[str, Picture]:
     """Return every figure with its values, by file name; an overlay changes only the figures that measure the same."""
-    from analyses.published import finetuning, shifts
-    from analyses.published.specs import SPECS
+    from analyses.published import finetuning, shifts, specs, trained
 
-    dots = {name: spec.picture() for name, spec in SPECS.items()}
+    dots = {name: spec.picture() for name, spec in {**specs.SPECS, **trained.SPECS}.items()}
     return {**shifts.pictures(overlays), **dots, **finetuning.pictures()}
 
 

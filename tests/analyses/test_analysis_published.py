@@ -84,7 +84,7 @@ def test_without_overlay_every_figure_is_drawn_and_says_who_has_published(tmp_pa
     record = json.loads((directory / "run.json").read_text())
     drawn = [name.removesuffix(".html") for name in record["files"] if name.endswith(".html")]
     titles = {name: json.loads((directory / f"{name}.json").read_text())["layout"]["title"] for name in drawn}
-    assert len(drawn) == 13
+    assert len(drawn) == 21
     for title in titles.values():
         assert title["text"].startswith("<b>Published in “")
         said = title["subtitle"]["text"].replace("<br>", " ")

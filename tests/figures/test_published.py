@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analyses.published import trained_values
 from mechint.figures import published
 
 ROUNDING = 0.0005  # half of the last printed digit of a share
@@ -233,3 +234,52 @@ def test_shifts_are_those_of_printed_probabilities_but_for_known_ones() -> None:
     }
     assert (table[["p_yes_clean", "p_yes_injected"]].sum(axis=1) > 0).all()
     assert (table["p_yes_injected"] + table["p_no_injected"]).max() < 1.003
+
+
+def _means(name: str, by: str, value: str) -> dict[str, float]:
+    return published.load(name).groupby(by)[value].mean().round(3).to_dict()
+
+
+def test_raw_rows_of_finetuning_give_what_is_recomputed_from_them() -> None:
+    """Log odds and kappa, each to the digit that is told elsewhere, and whose predictions are right more often."""
+    shift = trained_values.shifts(published.load("finetuning_v3_battery")).round(1)
+    for variant, p, own, controls in (
+        ("original_v3", 0.6, 18.8, 7.6),
+        ("r1_minimal", 0.2, 7.5, 0.4),
+        ("random_labels", 0.2, 1.4, 7.7),
+        ("neutral_red_blue_v2", 0.0, 6.4, -0.3),
+        ("deny_steering", -0.0, -3.5, -0.3),
+    ):
+        assert shift.loc[variant].to_list() == pytest.approx([p, own, controls], abs=0.051), variant
+    kappas = _means("finetuning_v3_self_prediction", "variant", "recomputed_kappa")
+    assert [round(kappas[name], 2) for name in ("base", "original_v3", "original_5epoch")] == [0.18, 0.18, 0.02]
+    who = trained_values.who_predicts(published.load("finetuning_v4_self_prediction")).round(3)
+    assert who.loc["neutral_redblue", ["own", "base"]].to_list() == [0.379, 0.405]
+    assert who.loc["neutral_moonsun", ["own", "base"]].to_list() == [0.304, 0.330]
+    assert who.loc["suggestive_yesno", ["own", "base"]].to_list() == [0.175, 0.254]
+
+
+def test_published_lengths_are_worse_than_a_constant_and_lists_were_parsed_wrongly() -> None:
+    lengths = published.load("finetuning_v3_token_prediction").set_index("variant")
+    assert (lengths["mae"] > lengths["recomputed_constant_median_mae"]).all()
+    assert lengths.loc["base", ["mae", "recomputed_constant_median_mae"]].round(1).to_list() == [23.4, 19.9]
+    again = _means("finetuning_v3_self_calibration", "variant", "recomputed_top1_match")
+    assert (_means("finetuning_v3_self_calibration", "variant", "top1_match")["base"], again["base"]) == (0, 0.3)
+    assert (min(again.values()), max(again.values())) == (0.3, 0.7)
+
+
+def test_designs_of_published_detection_are_two() -> None:
+    """Eleven of eighteen variants were tested with 200 trials in the middle range, the others with 600 in all three."""
+    rows = trained_values.held_out(published.load("finetuning_v3_detection"))
+    assert rows["design"].value_counts().to_dict() == {"middle": 11, "all 3 ranges": 7}
+    assert set(rows.loc[rows["design"] == "middle", "n_steered"]) == {200}
+    coin = rows.set_index("variant").loc["random_labels"]
+    assert (coin["tpr"], coin["fpr"]) == (0.9, 0.98)
+
+
+def test_one_recipe_reads_otherwise_in_each_published_version() -> None:
+    points = trained_values.versions(published.load("finetuning_v7"))
+    tuned = points[points["series"] == "red/blue"].groupby("row", sort=False)["mean"].agg(["mean", "size"])
+    assert [name.partition(":")[0] for name in tuned.index] == ["v3", "v4", "v5", "v7.1"]
+    assert tuned["size"].to_list() == [1, 1, 3, 3]
+    assert tuned["mean"].round(2).to_list() == [0.28, 0.56, 0.38, 0.10]
