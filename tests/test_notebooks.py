@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
 
 import mechint as mi
 from mechint.base import errors
@@ -78,19 +80,52 @@ class Client(NotebookClient):
         return None
 
 
-def run(notebook: NotebookNode, where: Path, profile: Path) -> NotebookNode:
-    """Execute a notebook in a directory; raises for a cell that fails without saying that it will."""
-    at = {"metadata": {"path": str(where)}}
-    return Client(notebook, timeout=150, kernel_manager_class=kernel(profile), resources=at).execute()
+Run = Callable[[NotebookNode, Path], NotebookNode]
+Executed = Callable[[Path], NotebookNode]
 
 
-@cache
-def executed(path: Path) -> NotebookNode:
-    """Execute a notebook once for all tests, in an empty directory that stays empty."""
-    with TemporaryDirectory() as where, TemporaryDirectory() as profile:
-        done = run(nbformat.read(path, as_version=4), Path(where), Path(profile))
-        assert not list(Path(where).iterdir()), "a notebook leaves nothing where it was started"
-    return done
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """What executes a notebook in a directory; raises for a cell that fails without saying that it will.
+
+    One kernel executes all, since each would import for ten seconds. No notebook has a name of the one before it.
+    """
+    fresh = kernel(tmp_path_factory.mktemp("profile"))
+    kernels = [fresh()]
+
+    def stop() -> None:
+        if kernels[-1].has_kernel:
+            run_sync(kernels[-1].shutdown_kernel)(now=True)
+
+    def execute(notebook: NotebookNode, where: Path) -> NotebookNode:
+        afresh = new_code_cell(f"__import__('os').chdir({str(where)!r})\n%reset -f")  # which looks where it is
+        client = Client(new_notebook(cells=[afresh, *notebook.cells]), timeout=300, km=kernels[-1])
+        try:
+            return new_notebook(cells=client.execute(cwd=str(where)).cells[1:])
+        except Exception:
+            stop()  # it may not answer any more
+            kernels.append(fresh())
+            raise
+        finally:
+            if client.kc is not None:
+                client.kc.stop_channels()
+
+    yield execute
+    stop()
+
+
+@pytest.fixture(scope="module")
+def executed(run: Run) -> Executed:
+    """What executes a notebook once for all tests, in an empty directory that stays empty."""
+
+    @cache
+    def once(path: Path) -> NotebookNode:
+        with TemporaryDirectory() as where:
+            done = run(nbformat.read(path, as_version=4), Path(where))
+            assert not list(Path(where).iterdir()), "a notebook leaves nothing where it was started"
+        return done
+
+    return once
 
 
 def test_all_notebooks_are_there_and_their_links_lead_somewhere():
@@ -116,7 +151,7 @@ def test_notebooks_are_kept_clean(path: Path):
 
 
 @every_notebook
-def test_notebooks_run_and_show_their_figures(path: Path):
+def test_notebooks_run_and_show_their_figures(path: Path, executed: Executed):
     for cell in code_of(executed(path)):
         is_skipped = OPTIONAL in cell.source and not mi.is_installed("smollm2")
         if DRAWS.search(cell.source) and not is_skipped:
@@ -139,7 +174,7 @@ def _values(trace: dict[str, object]) -> int:
 
 
 @every_notebook
-def test_each_figure_is_introduced_and_explained(path: Path):
+def test_each_figure_is_introduced_and_explained(path: Path, executed: Executed):
     cells = executed(path).cells
     for at, cell in enumerate(cells):
         if cell.cell_type == "code" and figures_of(cell) and EXPLORES not in cell.source:
@@ -150,7 +185,7 @@ def test_each_figure_is_introduced_and_explained(path: Path):
 
 
 @every_notebook
-def test_what_is_meant_to_fail_fails_with_an_error_of_ours(path: Path):
+def test_what_is_meant_to_fail_fails_with_an_error_of_ours(path: Path, executed: Executed):
     for cell in code_of(executed(path)):
         raised = [output for output in cell.outputs if output.output_type == "error"]
         assert len(raised) == (FAILS in tags_of(cell)), cell.source
@@ -160,7 +195,7 @@ def test_what_is_meant_to_fail_fails_with_an_error_of_ours(path: Path):
             assert "to do:" in error.evalue
 
 
-def test_the_first_figure_takes_less_than_twenty_lines():
+def test_the_first_figure_takes_less_than_twenty_lines(executed: Executed):
     lines = 0
     for cell in code_of(executed(FOLDER / "quickstart.ipynb")):
         lines += sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in cell.source.splitlines())
@@ -169,11 +204,10 @@ def test_the_first_figure_takes_less_than_twenty_lines():
     assert 0 < lines < 20
 
 
-def test_your_own_model_takes_a_checkpoint_directory(tiny_checkpoint: Callable[..., Path], tmp_path: Path):
+def test_your_own_model_takes_a_checkpoint_directory(tiny_checkpoint: Callable[..., Path], tmp_path: Path, run: Run):
     notebook = nbformat.read(FOLDER / "your_own_model.ipynb", as_version=4)
     cell = code_of(notebook)[0]
     assert '"organism"' in cell.source
     cell.source = cell.source.replace('"organism"', repr(str(tiny_checkpoint("llama"))))
-    (tmp_path / "here").mkdir()
-    done = run(notebook, tmp_path / "here", tmp_path / "profile")
+    done = run(notebook, tmp_path)
     assert sum(len(figures_of(cell)) for cell in code_of(done)) == 3
