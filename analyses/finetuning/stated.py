@@ -101,7 +101,7 @@ def compression(table: pd.DataFrame, units: pd.DataFrame, facts: Facts) -> go.Fi
     for place, rows in subjects_of(last[last["trained_by"] != BASE]):
         at = recipes.index(str(place["trained_by"]))
         cell = {"row": at // _COLUMNS + 1, "col": at % _COLUMNS + 1}
-        both = item_stances(rows).join(before, rsuffix="_before")
+        both = item_stances(rows).join(before.add_suffix("_before"))
         for side, (color, symbol, label) in looks.items():
             chosen = both[both.index.get_level_values("side") == side]
             x, y = chosen["stance_before"].to_numpy(float), chosen["stance"].to_numpy(float)
