@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def drawn(frames: Mapping[str, pd.DataFrame], rows: Mapping[str, pd.DataFrame], facts: Facts) -> dict[str, go.Figure]:
     """Return the figures by file name: `frames` are tables of what runs come to, `rows` those of evaluations."""
-    from analyses.finetuning import detected, stated, steered_talk
+    from analyses.finetuning import detected, self_knowledge, stated, steered_talk
     from analyses.finetuning.figures import figures
     from analyses.finetuning.overview import overview
 
@@ -37,6 +37,12 @@ def drawn(frames: Mapping[str, pd.DataFrame], rows: Mapping[str, pd.DataFrame], 
         drawn_figures["finetuning_naming"] = steered_talk.naming(units, facts)
     if "talk" in rows:
         drawn_figures["finetuning_talk"] = stated.free_replies(rows["talk"], units, facts)
+    if "self_prediction" in rows:
+        drawn_figures["finetuning_self_prediction"] = self_knowledge.answers(units, facts)
+    if "calibration" in rows:
+        drawn_figures["finetuning_calibration"] = self_knowledge.odds(units, facts)
+    if "lengths" in rows:
+        drawn_figures["finetuning_lengths"] = self_knowledge.guesses(units, facts)
     if len(effects):
         drawn_figures["finetuning_effects"] = steered_talk.factors(effects, units, facts)
     return drawn_figures

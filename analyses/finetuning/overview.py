@@ -61,6 +61,7 @@ SHOWN = (
     Shown("self_prediction", "", "kappa", "Foretells its answers", "kappa"),
     Shown("self_prediction", "", "advantage", "Better than others do", "accuracy beyond the best other"),
     Shown("calibration", "choice closed", "gain", "Reports its own odds", "gain over other reports, bits"),
+    Shown("lengths", "length", "gain", "Guesses its lengths", "words nearer than the best other"),
     Shown("ability", "neutral", "kl", "Drift on neutral text", "KL from base, nats per token"),
 )
 

@@ -20,6 +20,10 @@ COLUMNS = (*PLACE, "evaluation", "part", "measure", "value", "low", "high")
 HELD_OUT = "held-out"
 _RATES = ("auc", "auc_control", "auc_above_control", "hits", "alarms", "d_prime", "criterion", "hits_at", "alarms_at")
 _NAMING = ("naming", "leakage", "naming_above_leakage", "lift", "leaked_lift", "lift_above_leakage", "choice", "loss")
+_GUESSED = {
+    "length": ("error", "error_constant", "error_base", "gain", "spearman", "censored"),
+    "first-word": ("accuracy", "accuracy_base", "baseline", "kappa", "gain"),
+}
 _STANCES = ("stance", "bias", "shift", "slope", "mass")
 
 
@@ -114,10 +118,14 @@ def _talk(table: pd.DataFrame) -> Iterator[dict[str, object]]:
 
 
 def _self_prediction(table: pd.DataFrame) -> Iterator[dict[str, object]]:
-    from mechint.evals.self_rates import self_prediction_rates
+    from mechint.evals.self_rates import self_prediction_matrix, self_prediction_rates
 
     for place, rows in subjects_of(table):
         at = place | {"evaluation": "self_prediction", "part": ""}
+        for record in self_prediction_matrix(rows).to_dict("records"):
+            pair = at | {"part": f"{record['object_model']} by {record['meta_model']}"}
+            yield from _measures(pair, record, ("accuracy", "kappa"))
+            yield pair | {"measure": "baseline", "value": record["baseline"]}
         for record in self_prediction_rates(rows, ()).to_dict("records"):
             yield from _measures(at, record, ("accuracy", "kappa", "compliance", "advantage", "gain", "follows_own"))
             yield at | {"measure": "baseline", "value": record["baseline"]}
@@ -139,7 +147,7 @@ def _lengths(table: pd.DataFrame) -> Iterator[dict[str, object]]:
     for place, rows in subjects_of(table):
         for record in length_rates(rows).to_dict("records"):
             at = place | {"evaluation": "lengths", "part": record["measure"]}
-            yield from _measures(at, record, ("error", "error_constant", "error_base", "accuracy", "kappa", "gain"))
+            yield from _measures(at, record, _GUESSED[str(record["measure"])])
 
 
 def _ability(table: pd.DataFrame) -> Iterator[dict[str, object]]:
