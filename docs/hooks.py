@@ -29,7 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Pages that are files elsewhere in the repository.
 ELSEWHERE = {"changelog.md": "CHANGELOG.md", "truth.md": "mechint/organisms/TRUTH.md"}
 # Figures that no analysis draws: their folder, what they show, and the command.
-OTHER_FIGURES = {"saes": ("How good are the embedded autoencoders?", "python -m mechint.organisms.sae")}
+OTHER_FIGURES = {
+    "finetuning": ("What does finetuning change? Trainings by recipe and seed.", "make finetune-quick"),
+    "saes": ("How good are the embedded autoencoders?", "python -m mechint.organisms.sae"),
+}
 # The gallery of the embedded models, and that of a real one in a folder of it, whose overview has its commands.
 FIGURES, REAL = Path("figures"), Path("figures/smollm2")
 
