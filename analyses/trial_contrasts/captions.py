@@ -65,7 +65,8 @@ def caption(material: Material) -> str:
     numbers = f"{counted(steered['concept'].nunique(), 'concept')} injected, {len(steered):,} replies; controls: "
     marked = sum(len(source.marked_files) for source in facts.sources)
     kept = f"; {marked} {_MARKED}" if marked else ""
-    return f"{models}{numbers}{len(material.clean):,} clean replies; {facts.judge.caption}{kept}"
+    pilots = "".join(f"; {source.pilot}" for source in facts.sources if source.pilot)
+    return f"{models}{numbers}{len(material.clean):,} clean replies; {facts.judge.caption}{kept}{pilots}"
 
 
 def title(material: Material, kind: str) -> str:

@@ -18,6 +18,7 @@ from mechint.base.artefacts import FileKind, reading, shown_path
 from mechint.base.errors import UsageError
 from mechint.base.files import sha256
 from mechint.trials.outcomes import outcome_table
+from mechint.trials.pilot import pilot_note
 from mechint.trials.prompts import concept_lexicon
 from mechint.trials.storage import read_trials, read_verdicts
 
@@ -39,6 +40,7 @@ class Source:
     integrity: str | None
     marked_files: tuple[str, ...]
     files: Mapping[str, str]
+    pilot: str = ""  # what its pilot has dropped
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def _read(folder: Path) -> _Sweep:
             integrity=record.get("integrity"),
             marked_files=tuple(record.get("marked_files") or ()),
             files={name: sha256((folder / name).read_bytes()) for name in _FILES},
+            pilot=pilot_note(record.get("pilot")),
         )
     trials, verdicts = read_trials(folder / _FILES[0]), read_verdicts(folder / _FILES[1])
     _check_judge(folder, verdicts, judge)

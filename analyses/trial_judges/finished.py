@@ -30,6 +30,7 @@ class FinishedRun:
     @classmethod
     def read(cls, path: Path) -> FinishedRun:
         """Return the run of a folder: that of the run, or the --out that it was given. Raises UsageError for others."""
+        from mechint.trials.pilot import dropped_places, pilot_note
         from mechint.trials.storage import read_trials, read_verdicts
 
         folder = next((place for place in (path / _RUN, path) if (place / earlier.RECORD).is_file()), path)
@@ -51,5 +52,10 @@ class FinishedRun:
         source = record.get("source")
         models = ", ".join(dict.fromkeys(trials["model"]))
         name = models if source is None else f"imported from {source}"
-        unmatched = record.get("unmatched") is True
+        told = record.get("pilot")
+        pilot = told if isinstance(told, dict) else None
+        note = pilot_note(pilot)
+        name = f"{name}; {note}" if note else name
+        is_uneven = pilot is not None and len(dropped_places(pilot)) > 0
+        unmatched = record.get("unmatched") is True or is_uneven
         return cls(folder, trials, read_verdicts(folder / _VERDICTS), texts, name, unmatched)

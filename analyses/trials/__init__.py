@@ -49,6 +49,7 @@ def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
     from analyses.kit.facts import ModelFacts
     from mechint.engine.explain_replies import AT_ONCE
     from mechint.trials.judges import open_judge
+    from mechint.trials.pilot import DROPPED, PILOT
     from mechint.trials.run import Sweep, run_trials
 
     subject, design = prepared(config, inputs)
@@ -72,10 +73,13 @@ def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
         model=ModelFacts.of(subject.model),
         design=design.to_dict(),
         design_key=design.key,
+        pilot=trials.attrs.get(PILOT),
         vectors={name: vector.fingerprint() for name, vector in subject.concepts.items()},
         prompts=texts,
     )
-    return _joined(trials, verdicts, facts, shifts), facts
+    table = _joined(trials, verdicts, facts, shifts)
+    table.attrs |= {name: trials.attrs[name] for name in (PILOT, DROPPED) if name in trials.attrs}
+    return table, facts
 
 
 def _read_shifts(config: Config, subject: Subject, design: TrialDesign) -> pd.DataFrame | None:
@@ -110,10 +114,13 @@ def _of_others(config: Config, imported: Imported) -> tuple[pd.DataFrame, Facts]
 def _joined(
     trials: pd.DataFrame, verdicts: pd.DataFrame, facts: Facts, shifts: pd.DataFrame | None = None
 ) -> pd.DataFrame:
+    from mechint.trials.pilot import dropped_places
     from mechint.trials.shifts import logit_shifts
 
     table = with_outcomes(trials, verdicts).merge(logit_shifts(trials, shifts), on="id", validate="one_to_one")
-    table = noted(table, facts.judge, unmatched=facts.unmatched)
+    # Of each concept other cells may be left: rates then say which they are of.
+    is_uneven = facts.unmatched or (facts.pilot is not None and len(dropped_places(facts.pilot)) > 0)
+    table = noted(table, facts.judge, unmatched=is_uneven)
     table.attrs["receipts"] = []
     return table
 
@@ -130,7 +137,7 @@ def explained(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, str]:
     from analyses.gallery.counts import Counts
     from mechint.engine.forecast import format_duration
     from mechint.trials.power import Power
-    from mechint.trials.run import Sweep, explain_trials
+    from mechint.trials.run import Sweep, explain_pilot, explain_trials
 
     subject, design = prepared(config, inputs)
     rows = Sweep.of(subject.model, design, subject.concepts).rows
@@ -139,7 +146,9 @@ def explained(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, str]:
     power = Power.of(design, len(design.places(subject.model.n_layers)), config.spread)
     table = _kinds([(row.cell.prompt.question, row.cell.series, row.place[:3]) for row in rows])
     lasting = f"about {format_duration(seconds)} of sampling on this machine, if every reply is as long as it may be"
-    return table, f"{table.to_string(index=False)}\n{cost}\n{lasting}\n{power}\n"
+    pilot = explain_pilot(subject.model, design, subject.concepts, store=config.out / NAME / "replies")
+    lines = [table.to_string(index=False), str(cost), lasting, str(power), *([pilot] if pilot else [])]
+    return table, "".join(f"{line}\n" for line in lines)
 
 
 def seconds_of(cost: ReplyExplanation, design: TrialDesign, counts: Counts) -> float:

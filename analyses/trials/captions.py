@@ -11,11 +11,13 @@ from analyses.trials.summaries import difficulty
 from mechint.figures.words import counted, percent
 from mechint.stats.intervals import binomial_interval
 from mechint.trials.outcomes import CLAIMING
+from mechint.trials.pilot import OF_PILOT, left_by_pilot
 
 if TYPE_CHECKING:
     from analyses.trials.options import Facts
 
 _MANY = 3  # groups, whose names would fill a title
+LEFT = ", where a pilot dropped no cell,"
 IN = "refusals count as denials"
 _QUESTIONS = {"no": "questions with answer no", "yes": "with answer yes", "none": "no question"}
 
@@ -49,7 +51,8 @@ def classes_title(table: pd.DataFrame) -> str:
         outcome = asking.loc[asking["series"] == series, "outcome"]
         if len(outcome):
             claims, broken = outcome.isin(CLAIMING).mean(), (outcome == "incoherent").mean()
-            texts.append(f"{percent(claims)} of {name} claim something, {percent(broken)} cannot be read")
+            left = LEFT if series == "injected" and left_by_pilot(table) else ""
+            texts.append(f"{percent(claims)} of {name}{left} claim something, {percent(broken)} cannot be read")
     text = "; ".join(texts) or "No replies to the question"
     return text[0].upper() + text[1:]
 
@@ -119,6 +122,8 @@ def strengths_title(rates: pd.DataFrame) -> str:
         ends = dict.fromkeys(percent(values[strength]) for strength in (weak, strong))
         texts.append(f"{name} {' to '.join(ends)}")
     where = f"At strength {weak:g}" if weak == strong else f"From strength {weak:g} to {strong:g}"
+    # Coherence of what was chosen by coherence is no finding.
+    where += LEFT if rows["warning"].str.contains(OF_PILOT, regex=False).any() else ""
     return f"{where} replies are: {', '.join(texts)}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from analyses.kit.option_types import format_layers
-from mechint.trials.design import Controls, TrialDesign
+from mechint.trials.design import Controls, Pilot, TrialDesign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,4 +43,12 @@ def design_for(config: Config, dose: Dose, concepts: Sequence[str], *, is_embedd
         shared = replace(shared, max_new_tokens=_TOKENS)
     if config.samples is not None:
         shared = replace(shared, samples=config.samples)
-    return shared if config.max_new_tokens is None else replace(shared, max_new_tokens=config.max_new_tokens)
+    if config.max_new_tokens is not None:
+        shared = replace(shared, max_new_tokens=config.max_new_tokens)
+    return shared if config.pilot is None else replace(shared, pilot=_pilot(config, config.pilot))
+
+
+def _pilot(config: Config, samples: int) -> Pilot:
+    """Return the pilot of the options; a server is told its cost first, so the rules read a pilot for it."""
+    judge = "rules" if config.judge is None or config.judge.startswith("openai:") else config.judge
+    return Pilot(samples=samples, coherence=config.pilot_coherence, judge=judge)

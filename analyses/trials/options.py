@@ -14,6 +14,7 @@ from analyses.kit.options import Common
 from analyses.trials.judging import PUBLISHED, JudgeFacts, check_judge
 from mechint.base.errors import UsageError
 from mechint.base.files import check_writable
+from mechint.trials.pilot import COHERENCE, pilot_note
 from mechint.trials.power import SPREAD
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ FACTORS = (0.25, 0.5, 1.0)
 PUBLISHED_VECTORS = "open-introspection"
 _FACTORS = option_types.numbers("different numbers above 0, for example 0.5,1,2", lambda factors: min(factors) > 0)
 # What a design says by itself, and what has no effect where nothing is sampled.
-_SIZES = ("preset", "prompts", "samples", "max_new_tokens", "factors", "steer")
+_SIZES = ("preset", "prompts", "samples", "pilot", "pilot_coherence", "max_new_tokens", "factors", "steer")
 _INJECTION = ("concepts", "layers", "strength", "relative_strength", "dose", "n_random", "seed")
 _SAMPLING = ("design", *_SIZES, *_INJECTION, "vectors", "method", "explain")
 _IMPORTING = ("format", "leave_out", "as_published", "unmatched")
@@ -58,6 +59,16 @@ class Config(Common):
     samples: int | None = option(
         "replies of each concept to a prompt at a place (default: the preset's)",
         parse=option_types.whole_number(1, option_types.MOST_TOKENS),
+    )
+    pilot: int | None = option(
+        "so many of the samples first: concepts are dropped at places where hardly any of these replies can be read, "
+        "and figures say so (4, for example; default: none)",
+        parse=option_types.whole_number(1, option_types.MOST_TOKENS),
+    )
+    pilot_coherence: float = option(
+        "share of a pilot's replies that --judge (of a server: rules) must find coherent for a cell to stay",
+        default=COHERENCE,
+        parse=option_types.share,
     )
     max_new_tokens: int | None = option(
         "after which replies are cut off (default: the preset's)",
@@ -104,6 +115,7 @@ class Facts:
     model: ModelFacts | None = None
     design: Mapping[str, object] | None = None
     design_key: str | None = None
+    pilot: Mapping[str, object] | None = None
     vectors: Mapping[str, str] | None = None
     prompts: Mapping[str, str] | None = None
     source: str | None = None
@@ -117,7 +129,7 @@ class Facts:
         if self.model is None:
             kept = f"; {len(self.marked_files)} files kept that do not hold what they say" if self.marked_files else ""
             return f"imported from {self.source}{kept}{'; grids may differ' if self.unmatched else ''}"
-        return self.model.short_name
+        return "; ".join(text for text in (self.model.short_name, pilot_note(self.pilot)) if text)
 
 
 def check(config: Config) -> TrialInputs:
@@ -140,6 +152,8 @@ def check(config: Config) -> TrialInputs:
     if config.preset == "published":
         fixed = ("factors", "layers", "strength", "relative_strength", "dose")
         checks.check_effect(True, "--preset published", config, fixed)
+    no_pilot = config.pilot is None and config.design is None
+    checks.check_effect(no_pilot, "no --pilot", config, ("pilot_coherence",))
     for mode in config.steer:
         steer_of(mode)  # raises for a mode that is none
     prompts = TrialPrompts.load()

@@ -10,6 +10,7 @@ import pandas as pd
 from analyses.trials import summaries
 from analyses.trials.rates import Errors, rates
 from mechint.trials.correction import Confusion
+from mechint.trials.pilot import PILOT, dropped_trials, pilot_cells
 from mechint.trials.records import COLUMNS
 from mechint.trials.verdicts import VERDICT_COLUMNS
 
@@ -41,10 +42,13 @@ def all_tables(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
         "wording": summaries.wording(trials, outcomes),
         "shifts": summaries.shifted_cells(table),
     }
+    if PILOT in table.attrs:
+        tables |= {"pilot": pilot_cells(table), "dropped": dropped_trials(table)}
     bare = {"trials": trials, "verdicts": verdicts, "outcomes": outcomes}
     plain = {name: frame.reset_index(drop=True).copy() for name, frame in bare.items()}
     for frame in plain.values():
         frame.attrs = {}
+    plain["trials"].attrs = {name: table.attrs[name] for name in (PILOT,) if name in table.attrs}
     return {"table": table, **plain, **tables}
 
 

@@ -9,18 +9,19 @@ declared contrasts of outcomes have intervals over concepts, with the judge's er
 
 from mechint.trials.browser import browser_page, write_browser
 from mechint.trials.correction import Confusion, confusions, corrected_rates
-from mechint.trials.design import Controls, TrialDesign
+from mechint.trials.design import Controls, Pilot, TrialDesign
 from mechint.trials.detection import detection_table, roc_table
 from mechint.trials.grids import grid_table
 from mechint.trials.importers import Imported, import_trials, integrity_report, published_rates
 from mechint.trials.labelled import prediction_powered
 from mechint.trials.language import language_table, load_phrases, phrase_rates, phrase_table
 from mechint.trials.outcomes import CLASSES, outcome_table
+from mechint.trials.pilot import dropped_trials, pilot_cells, pilot_note
 from mechint.trials.plans import Contrast, read_plan, write_plan
 from mechint.trials.prompts import TrialPrompts
 from mechint.trials.rates import matches_of_others, rate_table
 from mechint.trials.records import TrialKey, checked_trials
-from mechint.trials.run import explain_trials, run_trials
+from mechint.trials.run import explain_pilot, explain_trials, run_trials
 from mechint.trials.scorecard import contrast_table
 from mechint.trials.shifts import logit_shifts, readout_shifts
 from mechint.trials.splitting import BestCell, best_cell
@@ -36,6 +37,7 @@ __all__ = [
     "Imported",
     "Item",
     "Judge",
+    "Pilot",
     "TrialDesign",
     "TrialKey",
     "TrialPrompts",
@@ -48,6 +50,8 @@ __all__ = [
     "contrast_table",
     "corrected_rates",
     "detection_table",
+    "dropped_trials",
+    "explain_pilot",
     "explain_trials",
     "grid_table",
     "import_trials",
@@ -59,6 +63,8 @@ __all__ = [
     "outcome_table",
     "phrase_rates",
     "phrase_table",
+    "pilot_cells",
+    "pilot_note",
     "prediction_powered",
     "published_rates",
     "rate_table",

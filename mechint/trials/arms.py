@@ -10,11 +10,13 @@ import pandas as pd
 
 from mechint.base.errors import UnknownNameError, UsageError
 from mechint.trials.outcomes import CLAIMING, CLASSES
+from mechint.trials.pilot import left_by_pilot
 
 # What the clean replies depend on, and what a cell of a grid is; `source` and `cell` number their combinations.
 SAMPLED = ("model", "weights_hash", "prompt", "prompt_hash")
 CELL = ("layers", "strength", "steer")
 MISSING = 0.02  # share of replies without a verdict above which nothing is computed
+_LEFT = "left"  # in the attrs of selected trials: which cells their rates are of
 _KEPT = ("id", "series", "concept", "category", "depth", "stopped", "first_token_logit_diff")
 
 
@@ -32,6 +34,11 @@ class Arms:
     def description(self) -> str:
         """The group in words."""
         return ", ".join(f"{name} {value}" for name, value in self.key.items()) or "all trials"
+
+    @property
+    def left(self) -> str:
+        """Which cells its steered replies are of, where a pilot has dropped some of concepts; "" where it has not."""
+        return str(self.steered.attrs.get(_LEFT, "")) if (self.steered["series"] == "injected").any() else ""
 
 
 def selected(trials: pd.DataFrame, series: str | Sequence[str], question: str, by: Sequence[str] = ()) -> pd.DataFrame:
@@ -54,7 +61,9 @@ def selected(trials: pd.DataFrame, series: str | Sequence[str], question: str, b
         )
     source = table.groupby(list(SAMPLED), sort=False, dropna=False).ngroup()
     cell = table.groupby(list(CELL), sort=False, dropna=False).ngroup()
-    return table.assign(source=source, cell=cell, is_clean=table["series"] == "clean")
+    table = table.assign(source=source, cell=cell, is_clean=table["series"] == "clean")
+    table.attrs = {_LEFT: left_by_pilot(trials) if question == "introspection" else ""}
+    return table
 
 
 def judged_trials(

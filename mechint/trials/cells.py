@@ -52,6 +52,11 @@ class Cell:
         """When the intervention acts; of a clean cell a mode that does nothing."""
         return "reply" if self.place is None else steer_of(self.place.steer)
 
+    @property
+    def is_control(self) -> bool:
+        """Whether it is there for others to be held against: anything but a concept and the question of a design."""
+        return self.series != "injected" or self.prompt.question != "introspection"
+
 
 @dataclass(frozen=True)
 class TrialVectors:

@@ -5,7 +5,7 @@
 
 Of every place (layers, strength, mode) each concept has `samples` replies to each prompt, and random vectors have as
 many. Clean replies depend on no place, so they are one pool for each prompt. Control questions are asked under the same
-vectors at the same places.
+vectors at the same places. With a pilot, concepts are dropped at places where hardly a reply can be read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mechint.base.errors import LayerRangeError, UsageError
 from mechint.base.files import JSON, read_json, sha256
 
 _FORBID_UNKNOWN = {"extra": "forbid"}
+_OF_PILOT = ("rules", "rules+loss", "local")  # kinds of judges on this machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,32 @@ class Controls:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pilot:
+    """The first `samples` replies of every cell, after which cells are dropped that cannot be read.
+
+    A cell is a concept at a place, under all prompts together, so that prompts keep the same cells. It is dropped if
+    less than a share `coherence` of its pilot is coherent to the judge. Controls are never dropped.
+    """
+
+    __pydantic_config__ = _FORBID_UNKNOWN
+
+    samples: int = 4
+    coherence: float = 0.2
+    judge: str = "rules"
+
+    def __post_init__(self) -> None:
+        _check_number("pilot, samples", self.samples, least=1)
+        if not 0 < self.coherence <= 1:
+            raise UsageError(f"pilot, coherence={self.coherence:g}", "a share above 0, 1 at most", "give 0.2, say")
+        if self.judge.partition(":")[0] not in _OF_PILOT:
+            raise UsageError(
+                given=f"pilot, judge {self.judge!r}",
+                allowed="rules, rules+loss:MODEL, local:MODEL: a server is told what it costs first",
+                advice='take "rules"; all that is left may be read by another judge afterwards',
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialDesign:
     """A sweep. Raises UsageError for what contradicts itself; what depends on the model is checked by `places`.
 
@@ -53,7 +80,8 @@ class TrialDesign:
     as text ("20", "10:20") or `depths` fractions of the model's, one block each; one of the two. `strengths` are in
     units of the median norm of the stream, unless `relative` is False. `steer` are modes of `mi.generate`, or
     "from:TEXT". `reply_start` begins every reply (forced identification: a claim; what is named then is scored).
-    `samples` is how many replies a concept has at a place; questions that are controls have `control_samples`.
+    `samples` is how many replies a concept has at a place; questions that are controls have `control_samples`. A
+    `pilot` is part of the samples.
     """
 
     __pydantic_config__ = _FORBID_UNKNOWN
@@ -72,6 +100,7 @@ class TrialDesign:
     temperature: float = 1.0
     max_new_tokens: int = 100
     seed: int = 0
+    pilot: Pilot | None = None
 
     def __post_init__(self) -> None:
         for name in ("concepts", "strengths", "prompts", "steer"):
@@ -94,6 +123,12 @@ class TrialDesign:
                 allowed="a temperature above 0",
                 advice="set temperature to 1.0, or samples, control_samples and controls.clean to 1",
             )
+        if self.pilot is not None and self.pilot.samples >= self.samples:
+            raise UsageError(
+                given=f"a pilot of {self.pilot.samples} of {self.samples} samples, which saves none",
+                allowed="fewer samples in the pilot than in the design",
+                advice="raise samples, or leave the pilot out",
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> TrialDesign:
@@ -114,9 +149,9 @@ class TrialDesign:
             raise UsageError(f"{where}, {place}: {first['msg']}", f"the fields {names}", "correct the file") from error
 
     def to_dict(self) -> dict[str, JSON]:
-        """Return the design as JSON."""
+        """Return the design as JSON; one without a pilot does not speak of it."""
         record: dict[str, JSON] = json.loads(json.dumps(asdict(self)))
-        return record
+        return {name: value for name, value in record.items() if name != "pilot" or value is not None}
 
     @property
     def key(self) -> str:

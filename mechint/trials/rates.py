@@ -215,6 +215,7 @@ def warnings_of(group: Arms, unmatched: bool) -> str:
     """Return what a reader must know of a group's intervals, as one text."""
     n = group.steered["concept"].nunique()
     texts = ["grids may differ"] if unmatched else []
+    texts += [group.left] if group.left else []
     if n < 2:
         texts.append("one concept: no interval")
     elif n < FEW_CONCEPTS:

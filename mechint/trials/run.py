@@ -9,7 +9,7 @@ on, a larger one takes what a smaller one has sampled, and rows of another model
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,8 @@ from mechint.trials.cells import BEGUN, Cell, TrialVectors, cells, conversation,
 from mechint.trials.design import TrialDesign
 from mechint.trials.kept_replies import COLUMNS as KEPT
 from mechint.trials.kept_replies import KeptReplies
+from mechint.trials.pilot import Place as CellPlace
+from mechint.trials.pilot import dropped_of, dropped_places, pilot_note, read_pilot, with_pilot
 from mechint.trials.prompts import TrialPrompts
 from mechint.trials.records import TrialKey, checked_trials
 from mechint.vectors.concept_vectors import ConceptVector
@@ -40,6 +42,7 @@ from mechint.vectors.concept_vectors import ConceptVector
 ANSWERS = Answers.variants()
 # The floors whose code a reply depends on: kept replies of other code are sampled again.
 FLOORS = ("models", "interventions", "engine", "readouts")
+_VERDICTS = "pilot-verdicts"  # the folder of them in a store
 
 
 @checked
@@ -60,32 +63,62 @@ def run_trials(
     as they end, and those that are there are not sampled again. `batch_size`, `max_memory` and `progress` are those of
     `mi.generate`. `attrs["prefills"]` holds every prompt that was filled, `attrs["design"]` the design.
 
-    Raises UsageError for a design that cannot be run on the model, a prompt that names a concept it is to find, and
-    concepts without a vector; StaleArtefactError for a damaged store; and what `mi.generate` raises.
+    Cells that a design's pilot drops are not in the table but counted in `attrs["pilot"]`, with their replies in
+    `mi.trials.dropped_trials(table)`; cells that stay have the rows that they have without one.
+
+    Raises UsageError for a design that cannot be run on the model, a prompt that names a concept it is to find, a pilot
+    that drops every cell, and concepts without a vector; StaleArtefactError for a damaged store; and what
+    `mi.generate` raises.
     """
     sweep = Sweep.of(model, design, vectors, prompts)
     kept = KeptReplies(None if store is None else Path(store))
-    said = kept.rows(sweep.ids)
-    missing = [row for row in sweep.rows if row.id not in said.index]
-    prefills: list[object] = []
-    if missing:
-        ids = {row.place: row.id for row in missing}
+    sampling = _Sampling(sweep, kept, batch_size, max_memory, progress)
+    if design.pilot is None:
+        return sampling.described(sampling.table(sweep.rows))
+    first = sampling.table(sweep.pilot_rows)
+    record = read_pilot(first, sweep.texts, design.pilot, None if store is None else Path(store) / _VERDICTS)
+    table = sampling.table(sweep.rows_without(dropped_places(record)))
+    return with_pilot(sampling.described(table), record, dropped_of(first, record))
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """How rows of a sweep are sampled that are not kept yet; `prefills` are those so far."""
+
+    sweep: Sweep
+    kept: KeptReplies
+    batch_size: int
+    max_memory: int | str | None
+    progress: Progress | bool | None
+    prefills: list[object] = field(default_factory=list)
+
+    def table(self, rows: Sequence[Row]) -> pd.DataFrame:
+        """Return the trials of some rows, after those that are missing were sampled."""
+        wanted = [row.id for row in rows]
+        there = set(self.kept.rows(wanted).index)
+        if missing := [row for row in rows if row.id not in there]:
+            self._sample(missing)
+        return checked_trials(self.sweep.table(rows, self.kept.rows(wanted)))
+
+    def described(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return a table with its design, and with the prompts that were filled for it."""
+        table.attrs |= {"design": self.sweep.design.to_dict(), "prefills": self.prefills}
+        return table
+
+    def _sample(self, rows: Sequence[Row]) -> None:
+        ids = {row.place: row.id for row in rows}
         try:
             sampled = replies(
-                model,
-                list(sweep.requests(missing)),
-                batch_size=batch_size,
-                max_memory=max_memory,
-                progress=progress,
-                ended=lambda rows: kept.add(_with_ids(rows, ids)),
+                self.sweep.model,
+                list(self.sweep.requests(rows)),
+                batch_size=self.batch_size,
+                max_memory=self.max_memory,
+                progress=self.progress,
+                ended=lambda ended: self.kept.add(_with_ids(ended, ids)),
             )
         finally:
-            kept.write()
-        prefills = sampled.attrs["prefills"]
-        said = pd.concat([said, kept.rows([row.id for row in missing])])
-    table = checked_trials(sweep.table(said.loc[sweep.ids]))
-    table.attrs |= {"design": design.to_dict(), "prefills": prefills}
-    return table
+            self.kept.write()
+        self.prefills.extend(sampled.attrs["prefills"])
 
 
 @checked
@@ -98,11 +131,44 @@ def explain_trials(
     batch_size: Count = AT_ONCE,
     max_memory: int | str | None = None,
 ) -> ReplyExplanation:
-    """Return what a design takes (`mi.explain` of its replies), before anything is sampled; raises what it would."""
+    """Return what a design takes (`mi.explain` of its replies), before anything is sampled; raises what it would.
+
+    With a pilot it is what is taken if no cell is dropped; `explain_pilot` says what that may be.
+    """
     from mechint.engine.explain import explain
 
     sweep = Sweep.of(model, design, vectors, prompts)
     return explain(model, list(sweep.requests(sweep.rows)), batch_size=batch_size, max_memory=max_memory)
+
+
+@checked
+def explain_pilot(
+    model: Model,
+    design: TrialDesign,
+    vectors: Mapping[str, ConceptVector],
+    *,
+    prompts: TrialPrompts | None = None,
+    store: str | Path | None = None,
+) -> str:
+    """Return what a design's pilot may save, and, of one whose replies `store` has, which cells it drops; "" for none.
+
+    Samples nothing; raises what `run_trials` would.
+    """
+    if design.pilot is None:
+        return ""
+    sweep = Sweep.of(model, design, vectors, prompts)
+    first = sweep.pilot_rows
+    said = KeptReplies(None if store is None else Path(store)).rows([row.id for row in first])
+    if len(said) == len(first):
+        record = read_pilot(sweep.table(first, said), sweep.texts, design.pilot)
+        left = len(sweep.rows_without(dropped_places(record)))
+        return f"{pilot_note(record)}; {left:,} replies left of {len(sweep.rows):,}"
+    at_risk = sum(not row.cell.is_control for row in sweep.rows) - len(first)
+    return (
+        f"pilot: {len(first):,} replies, the first {design.pilot.samples} of {design.samples} to each prompt, read by "
+        f"{design.pilot.judge}; a concept at a place with less than {design.pilot.coherence:.0%} coherent is dropped, "
+        f"so that up to {at_risk:,} of {len(sweep.rows):,} replies are saved"
+    )
 
 
 @dataclass(frozen=True)
@@ -122,6 +188,13 @@ class Row:
     def place(self) -> tuple[str, str, str, int]:
         """What tells it apart in a table of replies: conversation, intervention, mode and sample."""
         return self.cell.prompt.name, self.cell.intervention.name, str(self.cell.steer), self.sample
+
+    @property
+    def cell_place(self) -> CellPlace:
+        """What a pilot drops: concept, layers, strength and mode, under all prompts."""
+        place = self.cell.place
+        assert place is not None
+        return self.cell.concept, place.layers_text, place.strength, place.steer
 
 
 @dataclass(frozen=True)
@@ -155,6 +228,21 @@ class Sweep:
         """The ids of all rows, in order."""
         return [row.id for row in self.rows]
 
+    @property
+    def pilot_rows(self) -> list[Row]:
+        """The rows of the design's pilot: the first samples of every cell that is no control; none without one."""
+        n = 0 if self.design.pilot is None else self.design.pilot.samples
+        return [row for row in self.rows if not row.cell.is_control and row.sample < n]
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The prompts as texts, by their names."""
+        return {row.cell.prompt.name: row.cell.prompt.text for row in self.rows}
+
+    def rows_without(self, dropped: Collection[CellPlace]) -> list[Row]:
+        """Return all rows but those of concepts at places that were dropped; controls stay."""
+        return [row for row in self.rows if row.cell.is_control or row.cell_place not in dropped]
+
     def requests(self, rows: Sequence[Row]) -> Iterator[ReplyRequest]:
         """Yield requests for some rows: one for each cell, with the samples that are wanted of it."""
         wanted: dict[tuple[str, str, str], list[Row]] = {}
@@ -173,9 +261,9 @@ class Sweep:
                 answers=ANSWERS,
             )
 
-    def table(self, said: pd.DataFrame) -> pd.DataFrame:
-        """Return the table of trials, given what was said in each row (columns of `kept_replies`)."""
-        table = pd.DataFrame([self._columns(row) for row in self.rows])
+    def table(self, rows: Sequence[Row], said: pd.DataFrame) -> pd.DataFrame:
+        """Return the table of some rows, given what was said in each (columns of `kept_replies`)."""
+        table = pd.DataFrame([self._columns(row) for row in rows])
         table = table.merge(said.reset_index(names="id"), on="id", validate="one_to_one")
         begun = table["question"].isin(BEGUN)
         table.loc[begun, "reply"] = self.design.reply_start + table.loc[begun, "reply"]

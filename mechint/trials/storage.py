@@ -34,7 +34,21 @@ def read_trials(path: str | Path) -> pd.DataFrame:
 
     Raises UsageError for files that cannot be read and rows that contradict themselves (`checked_trials`).
     """
-    table = _read(Path(path), [*TEXTS, *SWITCHES])
+    return _typed(_read(Path(path), [*TEXTS, *SWITCHES]), str(path))
+
+
+def json_lines(trials: pd.DataFrame) -> str:
+    """Return a table of trials as the text of its .jsonl file."""
+    return _lines(checked_trials(trials))
+
+
+def from_json_lines(text: str, source: str) -> pd.DataFrame:
+    """Return the table of trials of such a text, `source` by name; raises UsageError as `read_trials` does."""
+    return _typed(_of_lines(text), source)
+
+
+def _typed(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Return a table that was read with the types of trials; raises UsageError."""
     for name in set(SWITCHES) & set(table.columns):
         switches = table[name].map(lambda value: _LIKE.get(str(value).strip().lower(), value))
         table[name] = switches.astype(object)
@@ -42,7 +56,7 @@ def read_trials(path: str | Path) -> pd.DataFrame:
         table[name] = table[name].astype(object)
     for name in {*WHOLE_NUMBERS, *NUMBERS} & set(table.columns):
         table[name] = table[name].map(lambda value: np.nan if value is None or value == "" else value)
-    return checked_trials(table, str(path))
+    return checked_trials(table, source)
 
 
 @checked
@@ -118,9 +132,7 @@ def _write(table: pd.DataFrame, path: Path) -> Path:
     if path.suffix == ".parquet":
         return replace_atomically(path, partial(table.to_parquet, index=False))
     if path.suffix == ".jsonl":
-        records = ({name: _plain(value) for name, value in row.items()} for row in table.to_dict("records"))
-        lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records]
-        return write_atomically(path, "".join(f"{line}\n" for line in lines))
+        return write_atomically(path, _lines(table))
     raise UsageError(given=f"the file {path}", allowed=".parquet or .jsonl", advice="choose another suffix")
 
 
@@ -134,6 +146,14 @@ def _read(path: Path, texts: list[str]) -> pd.DataFrame:
             return pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""]).fillna(
                 dict.fromkeys(texts, "")
             )
-        # Lines end at "\n" alone: a reply may hold any other character that ends lines.
-        lines = path.read_text(encoding="utf-8").split("\n")
-        return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
+        return _of_lines(path.read_text(encoding="utf-8"))
+
+
+def _lines(table: pd.DataFrame) -> str:
+    records = ({name: _plain(value) for name, value in row.items()} for row in table.to_dict("records"))
+    return "".join(f"{json.dumps(record, ensure_ascii=False, allow_nan=False)}\n" for record in records)
+
+
+def _of_lines(text: str) -> pd.DataFrame:
+    """Return a row for each line; lines end at "\\n" alone, as a reply may hold any other character that ends them."""
+    return pd.DataFrame([json.loads(line) for line in text.split("\n") if line.strip()], dtype=object)
