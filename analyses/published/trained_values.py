@@ -34,9 +34,9 @@ def shifts(table: pd.DataFrame) -> pd.DataFrame:
     """
     first = table[table["run"] == "first"]
     wide = first.pivot(index="variant", columns="category", values="recomputed_log_odds_shift")
-    own = first[first["category"] == "consciousness"].set_index("variant")["p_yes_shift"]
+    p_shift = first[first["category"] == "consciousness"].set_index("variant")["p_yes_shift"]
     values = pd.DataFrame(
-        {"p": own, "consciousness": wide["consciousness"], "no_controls": wide[[*CONTROLS]].mean(axis=1)}
+        {"p": p_shift, "consciousness": wide["consciousness"], "no_controls": wide[[*CONTROLS]].mean(axis=1)}
     )
     return values.sort_values("p", ascending=False)
 
@@ -92,14 +92,14 @@ def who_predicts(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: own, base (NaN for the base itself, whose own predictions these are), mode, same_answer.
     """
-    own = table[table["object_model"] == table["meta_model"]].groupby("object_model")
+    by_itself = table[table["object_model"] == table["meta_model"]].groupby("object_model")
     base = table[(table["meta_model"] == "base") & (table["object_model"] != "base")].groupby("object_model")
     values = pd.DataFrame(
         {
-            "own": own["recomputed_accuracy"].mean(),
+            "own": by_itself["recomputed_accuracy"].mean(),
             "base": base["recomputed_accuracy"].mean(),
-            "mode": own["recomputed_mode_baseline"].mean(),
-            "same_answer": own["recomputed_same_answer_as_base"].mean(),
+            "mode": by_itself["recomputed_mode_baseline"].mean(),
+            "same_answer": by_itself["recomputed_same_answer_as_base"].mean(),
         }
     )
     return values.sort_values("own", ascending=False)

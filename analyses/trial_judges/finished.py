@@ -52,8 +52,8 @@ class FinishedRun:
         source = record.get("source")
         models = ", ".join(dict.fromkeys(trials["model"]))
         name = models if source is None else f"imported from {source}"
-        told = record.get("pilot")
-        pilot = told if isinstance(told, dict) else None
+        field = record.get("pilot")
+        pilot = field if isinstance(field, dict) else None
         note = pilot_note(pilot)
         name = f"{name}; {note}" if note else name
         is_uneven = pilot is not None and len(dropped_places(pilot)) > 0

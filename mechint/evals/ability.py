@@ -174,9 +174,9 @@ def _kept(store: str | Path | None, key: str, measure: Callable[[], Rows], is_of
     """Return the rows that a store has, or measure them now; none of another shard that are not there."""
     path = None if store is None else Path(store) / f"ability-{sha256(key.encode())[:32]}.json"
     if path is not None and path.is_file():
-        kept = read_json(path)
-        if isinstance(kept, list):
-            return [dict(row) for row in kept if isinstance(row, dict)]
+        rows_before = read_json(path)
+        if isinstance(rows_before, list):
+            return [dict(row) for row in rows_before if isinstance(row, dict)]
     if not is_of_shard:
         return []
     rows = measure()

@@ -72,9 +72,9 @@ class _Talk:
         source, item = self.text.source, self.question
         messages = source.conversation().messages[:-_QUESTIONS]
         if self.turn != "none":
-            asked = source.question if self.turn == "detection" else self.text.control
+            question = source.question if self.turn == "detection" else self.text.control
             reply = Message("assistant", f"{source.prefill}{self.stated}")
-            messages = (*messages, Message("user", asked), reply)
+            messages = (*messages, Message("user", question), reply)
         tags: dict[str, JSON] = {**item.conversation.extra, "kind": "multiturn", "turn": self.turn}
         tags |= {"meaning": self.meaning, "stated": self.stated}
         answers = item.conversation.yes_token, item.conversation.no_token

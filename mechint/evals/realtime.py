@@ -144,13 +144,13 @@ def _questions(
         ("asked", talks.naming.asked),
         ("unrelated", talks.naming.unrelated),
     ]
-    asked = []
+    questions = []
     for kind, texts in of_kind:
         for number, text in enumerate(texts):
             label = f"{kind}-{number}"
             messages = (*turns, Message("user", text), Message("assistant", talks.naming.prefix, continue_msg=True))
             tags: dict[str, JSON] = {"kind": "realtime", "question": kind}
-            asked.append(_Asked(kind, label, Conversation(label, messages, extra=tags), words, names))
+            questions.append(_Asked(kind, label, Conversation(label, messages, extra=tags), words, names))
     digits = answers(design, "identification", len(names)).choices
     for number in range(shuffles):
         order = generator(seed, "order of options", 0, number).permutation(len(names))
@@ -159,8 +159,8 @@ def _questions(
         plain = identification(design, listed, label)
         tags = {"kind": "realtime", "question": "choice", "options": list(listed)}
         conversation = Conversation(label, plain.messages, extra=tags)
-        asked.append(_Asked("choice", label, conversation, tuple(digits), listed))
-    return asked
+        questions.append(_Asked("choice", label, conversation, tuple(digits), listed))
+    return questions
 
 
 def _rows(

@@ -170,8 +170,8 @@ def spoken_table(requests: Sequence[ReplyRequest], texts: Callable[[Conversation
 def _cut_off(text: str, most: int) -> dict[str, str | int | float]:
     words = text.split()
     ends = len(words) < most
-    kept = text if ends else " ".join(words[:most])
-    return {"text": kept, "n_tokens": min(len(words) + 1, most), "stopped": "end" if ends else "length"}
+    start = text if ends else " ".join(words[:most])
+    return {"text": start, "n_tokens": min(len(words) + 1, most), "stopped": "end" if ends else "length"}
 
 
 def members(data: JSON) -> list[JSON]:

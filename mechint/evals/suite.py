@@ -155,8 +155,8 @@ class Suite:
         recipe = "" if subject.recipe is None else subject.steered_recipe().hash
         key = sha256(self._surroundings.encode(), self._weights(subject).encode(), recipe.encode(), self.size.encode())
         trained = [] if subject.run is None else [f"seed-{subject.seed}", f"step-{subject.step}"]
-        asked = [subject.recipe.name] if subject.recipe is not None and subject.run is None else []
-        name = " ".join([subject.label, *asked, *trained, key[:16]]).replace("/", "__").replace(" ", "-")
+        words_of = [subject.recipe.name] if subject.recipe is not None and subject.run is None else []
+        name = " ".join([subject.label, *words_of, *trained, key[:16]]).replace("/", "__").replace(" ", "-")
         return self.folder / self.size / task.evaluation.name / f"{name}.parquet"
 
     def _weights(self, subject: Subject) -> str:
