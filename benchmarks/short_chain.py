@@ -1,10 +1,11 @@
 """How well short trainings on a real model tell steered examples from clean ones, trained and held out, by dose.
 
-    python -m mechint.finetune benchmarks/short/original.json --model smollm2 --dtype bfloat16 --out RUNS --no-watch
+    python -m mechint.finetune benchmarks/short/*.json --model smollm2 --seeds 0:2 --out RUNS --no-watch
     python -m benchmarks.short_chain --runs RUNS
 
 Examples pass as in training, side by side, which is three times as fast as reading them one by one; the receipt of each
-run says that both have the same logits. Recipes without vectors are asked about those of the reference.
+run says that both have the same logits. Recipes without vectors are asked about those of the reference. Rows of a run
+whose adapter has not changed are kept as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 import mechint as mi
-from mechint.base.files import read_json, write_atomically
+from mechint.base.files import read_json, sha256, write_atomically
 from mechint.finetune.answer_batch import AnswerBatch, Prompts
 from mechint.finetune.examples import TextExample
 from mechint.finetune.forward import answer_logits
@@ -43,7 +44,7 @@ EXAMPLES = 64  # of each set, half of them steered
 
 def rows_of(model: mi.Model, run: mi.finetune.Run) -> Iterator[dict[str, object]]:
     """Yield a row for base and final adapter, each set of held-out factors, and all doses or one."""
-    recipe = asked(model, run.recipe)
+    recipe = with_vectors(model, run.recipe)
     concepts = {**concept_vectors(model, recipe), **concept_vectors(model, recipe, "held_out")}
     prompts = Prompts(model, recipe, concepts)
     trainees = {"base": with_lora(model, recipe.lora, run.seed), "final": with_adapter(model, run.adapter())}
@@ -55,7 +56,14 @@ def rows_of(model: mi.Model, run: mi.finetune.Run) -> Iterator[dict[str, object]
             yield from ({**place, **row} for row in areas(examples, *scores(trainee, prompts, examples)))
 
 
-def asked(model: mi.Model, recipe: mi.finetune.Recipe) -> mi.finetune.Recipe:
+def measured(model: mi.Model, run: mi.finetune.Run) -> pd.DataFrame:
+    """Return the rows of a run as a table."""
+    import pandas as pd
+
+    return pd.DataFrame(list(rows_of(model, run)))
+
+
+def with_vectors(model: mi.Model, recipe: mi.finetune.Recipe) -> mi.finetune.Recipe:
     """Return the recipe with vectors, those of the reference where it has none."""
     if recipe.signal.vectors != "none":
         return recipe
@@ -98,6 +106,28 @@ def areas(examples: Sequence[TextExample], odds: np.ndarray, mass: np.ndarray) -
         }
 
 
+def adapter_hash(run: mi.finetune.Run) -> str:
+    """Return a hash of the final adapter's weights."""
+    return sha256((run.adapter() / "adapter_model.safetensors").read_bytes())
+
+
+def kept_rows(table: Path, runs: Sequence[mi.finetune.Run]) -> dict[str, pd.DataFrame]:
+    """Return the rows that were measured before on adapters that are still the same, by the hash of these."""
+    import pandas as pd
+
+    records = table.with_name("runs.csv")
+    if not (table.is_file() and records.is_file()):
+        return {}
+    rows, before = pd.read_csv(table, keep_default_na=False, na_values=[""]), pd.read_csv(records)
+    rows["held_out"] = rows["held_out"].fillna("")
+    hashes = {(row.recipe, row.seed): getattr(row, "adapter", "") for row in before.itertuples()}
+    kept = {}
+    for run in runs:
+        if hashes.get((run.recipe.name, run.seed)) == (adapter := adapter_hash(run)):
+            kept[adapter] = rows[(rows["recipe"] == run.recipe.name) & (rows["seed"] == run.seed)]
+    return kept
+
+
 def record_of(run: mi.finetune.Run) -> dict[str, object]:
     """Return what a run was made from, its receipt, and what was measured over its first and last eighth."""
     losses, record = run.losses, run.record
@@ -112,6 +142,7 @@ def record_of(run: mi.finetune.Run) -> dict[str, object]:
         "recipe_hash": record.recipe_hash,
         "data": record.data,
         "identity": record.identity,
+        "adapter": adapter_hash(run),
         "receipt": as_object(read_json(run.path / VERIFIED), VERIFIED)["difference"],
         **{
             f"{name}_{end}": float(part[name].mean())
@@ -129,13 +160,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument("--runs", type=Path, required=True)
     command.add_argument("--out", type=Path, default=TABLE)
     options = command.parse_args(argv)
-    model = mi.load("smollm2", dtype="bfloat16")
     begun = [mi.finetune.Run(path.parent) for path in sorted(options.runs.rglob("run.json"))]
     runs = [run for run in begun if run.is_finished]
+    if not runs:
+        command.error(f"no finished run in {options.runs}: train first, as above")
+    if len(dtypes := {run.record.dtype for run in runs}) > 1:
+        command.error(f"runs in {' and '.join(sorted(dtypes))}: give a folder of runs of one dtype")
+    kept = kept_rows(options.out, runs)
+    model = mi.load("smollm2", dtype=runs[0].record.dtype)
+    parts = [part if (part := kept.get(adapter_hash(run))) is not None else measured(model, run) for run in runs]
+    table: pd.DataFrame = pd.concat(parts, ignore_index=True)
     records = pd.DataFrame([record_of(run) for run in runs])
-    write_atomically(options.out.with_name("runs.csv"), records.to_csv(index=False, float_format="%.4f"))
-    table: pd.DataFrame = pd.DataFrame([row for run in runs for row in rows_of(model, run)])
     write_atomically(options.out, table.to_csv(index=False, float_format="%.4f"))
+    write_atomically(options.out.with_name("runs.csv"), records.to_csv(index=False, float_format="%.4f"))
     sys.stdout.write(table[table["dose"].isna()].to_string(index=False) + "\n")
     return 0
 
