@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mechint.engine.store import CellStore
     from mechint.figures import explorer
     from mechint.figures.plot import plot
+    from mechint.interventions.ablation import ablate
     from mechint.interventions.fill import fill
     from mechint.interventions.prefill import prefill
     from mechint.interventions.receipts import Receipt
@@ -71,6 +72,7 @@ _NAMES = {
     "models.model": "Model load wrap",
     "models.packaged_models": "is_installed",
     "vectors.concept_vectors": "ConceptVector",
+    "interventions.ablation": "ablate",
     "interventions.fill": "fill",
     "interventions.prefill": "prefill",
     "interventions.receipts": "Receipt",
@@ -116,6 +118,7 @@ __all__ = [
     "Shard",
     "Swap",
     "TemplateOptions",
+    "ablate",
     "components",
     "evals",
     "explain",

@@ -131,7 +131,7 @@ def _steering(counts: Counts, config: steering.Config, inputs: Inputs, subject: 
 
 def _trials(counts: Counts, config: TrialConfig, inputs: TrialInputs, subject: Subject) -> float:
     """Return the work of all replies of a design at their longest, and of the prompts before them."""
-    from mechint.trials.run import explain_trials
+    from mechint.trials.explaining import explain_trials
 
     design = trials.design_of(config, subject) if inputs.design is None else inputs.design
     cost = explain_trials(counts.model, design, subject.concepts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,15 +26,24 @@ if TYPE_CHECKING:
     from mechint.engine.explain_replies import ReplyExplanation
     from mechint.trials.design import TrialDesign
     from mechint.trials.importers import Imported
+    from mechint.vectors.concept_vectors import ConceptVector
 
 
 def prepared(config: Config, inputs: TrialInputs) -> tuple[Subject, TrialDesign]:
     """Return the model with its vectors, and the design: that of a file, or a preset's on this model."""
     assert inputs.files is not None
     subject = Subject.of(of_design(config, inputs.design), inputs.files, NAME)
-    if inputs.design is not None:
-        return subject, inputs.design
-    return subject, design_of(config, subject)
+    design = design_of(config, subject) if inputs.design is None else inputs.design
+    return (subject, design) if inputs.ablate is None else _ablated(subject, design, inputs.ablate)
+
+
+def _ablated(subject: Subject, design: TrialDesign, direction: ConceptVector) -> tuple[Subject, TrialDesign]:
+    """Return the subject and the design of a model without a direction; its vectors are those of the whole model."""
+    from mechint.trials.cells import model_of
+
+    lacking = replace(design, ablate=direction.name)
+    concepts = {**subject.concepts, direction.name: direction}
+    return replace(subject, model=model_of(subject.model, lacking, concepts), concepts=concepts), lacking
 
 
 def design_of(config: Config, subject: Subject) -> TrialDesign:
@@ -50,7 +60,8 @@ def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
     from mechint.engine.explain_replies import AT_ONCE
     from mechint.trials.judges import open_judge
     from mechint.trials.pilot import DROPPED, PILOT
-    from mechint.trials.run import Sweep, run_trials
+    from mechint.trials.run import run_trials
+    from mechint.trials.sweeps import Sweep
 
     subject, design = prepared(config, inputs)
     folder = config.out / NAME
@@ -136,8 +147,9 @@ def explained(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, str]:
     """Return how many replies there are of each kind, and what the design takes and can find, as text."""
     from analyses.gallery.counts import Counts
     from mechint.engine.forecast import format_duration
+    from mechint.trials.explaining import explain_pilot, explain_trials
     from mechint.trials.power import Power
-    from mechint.trials.run import Sweep, explain_pilot, explain_trials
+    from mechint.trials.sweeps import Sweep
 
     subject, design = prepared(config, inputs)
     rows = Sweep.of(subject.model, design, subject.concepts).rows

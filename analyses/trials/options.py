@@ -20,6 +20,7 @@ from mechint.trials.power import SPREAD
 if TYPE_CHECKING:
     from mechint.trials.design import TrialDesign
     from mechint.trials.importers import Imported
+    from mechint.vectors.concept_vectors import ConceptVector
 
 NAME = "trials"
 Preset = Literal["small", "full", "published"]
@@ -31,7 +32,7 @@ _FACTORS = option_types.numbers("different numbers above 0, for example 0.5,1,2"
 # What a design says by itself, and what has no effect where nothing is sampled.
 _SIZES = ("preset", "prompts", "samples", "pilot", "pilot_coherence", "max_new_tokens", "factors", "steer")
 _INJECTION = ("concepts", "layers", "strength", "relative_strength", "dose", "n_random", "seed")
-_SAMPLING = ("design", *_SIZES, *_INJECTION, "vectors", "method", "explain")
+_SAMPLING = ("design", *_SIZES, *_INJECTION, "ablate", "vectors", "method", "explain")
 _IMPORTING = ("format", "leave_out", "as_published", "unmatched")
 
 
@@ -55,6 +56,11 @@ class Config(Common):
         "replies in every mode)",
         default=("reply",),
         parse=option_types.names,
+    )
+    ablate: Path | None = option(
+        "a vector file: its directions are removed from the stream of the whole sweep, clean replies too, as those of "
+        "refusals (mi.extract.mean_contrast, mi.ablate)",
+        parse=option_types.path,
     )
     samples: int | None = option(
         "replies of each concept to a prompt at a place (default: the preset's)",
@@ -100,9 +106,13 @@ class Config(Common):
 
 @dataclass(frozen=True)
 class TrialInputs:
-    """What a run has read before its model is loaded: files of options, a design, or trials of others."""
+    """What a run has read before its model is loaded: files of options, a design, or trials of others.
+
+    `ablate` is the vector whose directions are removed, by the name that the design has for it.
+    """
 
     files: checks.Files | None = None
+    ablate: ConceptVector | None = None
     design: TrialDesign | None = None
     imported: Imported | None = None
 
@@ -160,7 +170,32 @@ def check(config: Config) -> TrialInputs:
     for name in design.prompts if design is not None else config.prompts or ():
         prompts.named(name)  # raises for a name that is none
     prompts.check_leaks(design.concepts if design is not None else config.concepts or (), concept_lexicon())
-    return TrialInputs(checks.check_common(of_design(config, design), NAME), design)
+    files = checks.check_common(of_design(config, design), NAME)
+    return TrialInputs(files, _direction(config, design), design)
+
+
+def _direction(config: Config, design: TrialDesign | None) -> ConceptVector | None:
+    """Return the vector of `--ablate`; raises UsageError for a design that ablates another, or has none for it."""
+    if config.ablate is None:
+        if design is not None and design.ablate:
+            raise UsageError(
+                given=f"a design that ablates {design.ablate!r}, without --ablate",
+                allowed="--ablate FILE with the vector of that name",
+                advice="write it: mi.extract.mean_contrast(...).save(FILE)",
+            )
+        return None
+    from mechint.vectors.concept_vectors import ConceptVector
+
+    vector = ConceptVector.load(config.ablate)
+    name = vector.name if design is None or not design.ablate else design.ablate
+    names = config.concepts if design is None else design.names
+    if name in (names or ()):
+        raise UsageError(
+            given=f"--ablate {config.ablate}: {name} is injected, too",
+            allowed="a direction with a name of its own",
+            advice="rename the file, or leave the concept out",
+        )
+    return replace(vector, name=name)
 
 
 def of_design(config: Config, design: TrialDesign | None) -> Config:

@@ -11,6 +11,7 @@ from mechint.trials.browser import browser_page, write_browser
 from mechint.trials.correction import Confusion, confusions, corrected_rates
 from mechint.trials.design import Controls, Pilot, TrialDesign
 from mechint.trials.detection import detection_table, roc_table
+from mechint.trials.explaining import explain_pilot, explain_trials
 from mechint.trials.grids import grid_table
 from mechint.trials.importers import Imported, import_trials, integrity_report, published_rates
 from mechint.trials.labelled import prediction_powered
@@ -21,7 +22,7 @@ from mechint.trials.plans import Contrast, read_plan, write_plan
 from mechint.trials.prompts import TrialPrompts
 from mechint.trials.rates import matches_of_others, rate_table
 from mechint.trials.records import TrialKey, checked_trials
-from mechint.trials.run import explain_pilot, explain_trials, run_trials
+from mechint.trials.run import run_trials
 from mechint.trials.scorecard import contrast_table
 from mechint.trials.shifts import logit_shifts, readout_shifts
 from mechint.trials.splitting import BestCell, best_cell

@@ -20,6 +20,7 @@ import torch
 
 from mechint.base.errors import UnknownConceptError, UsageError
 from mechint.chat.conversations import Conversation, Message
+from mechint.interventions.ablation import ablated
 from mechint.interventions.specifications import CLEAN, Injection, InjectionSum, Intervention
 from mechint.interventions.steering_modes import From, Steer
 from mechint.models.model import Model
@@ -68,19 +69,23 @@ class TrialVectors:
     @classmethod
     def of(cls, model: Model, design: TrialDesign, vectors: Mapping[str, ConceptVector]) -> TrialVectors:
         """Return the vectors that a design needs; raises UnknownConceptError for a concept that has none."""
-        for name in design.names:
-            if name not in vectors:
-                raise UnknownConceptError(
-                    given=f"the concept {name!r} of a design, which has no vector",
-                    allowed=", ".join(vectors) or "concepts with vectors",
-                    advice="extract one (mi.extract.extract), or leave the concept out",
-                )
-        concepts = {name: vectors[name] for name in design.names}
+        concepts = {name: _vector_of(name, vectors, "of a design") for name in design.names}
         drawn = random_controls(model, design.controls.random, seed=design.seed) if design.controls.random else []
         if not design.relative:  # strengths then multiply vectors as they are: each has the norms of a concept's
             pattern = cycle(concepts.values())
             drawn = [vector.at(like.layers).rescaled(like.norms) for vector, like in zip(drawn, pattern, strict=False)]
         return cls(concepts, {f"random-{number}": vector for number, vector in enumerate(drawn)})
+
+
+def model_of(model: Model, design: TrialDesign, vectors: Mapping[str, ConceptVector]) -> Model:
+    """Return the model that a design samples: `model`, or it without the direction that the design ablates.
+
+    A model that lacks the direction already is returned as it is. Raises UnknownConceptError for a direction that has
+    no vector, and what `mi.ablate` raises.
+    """
+    if not design.ablate:
+        return model
+    return ablated(model, _vector_of(design.ablate, vectors, "to ablate"))
 
 
 def cells(model: Model, design: TrialDesign, vectors: TrialVectors, prompts: TrialPrompts) -> list[Cell]:
@@ -131,6 +136,16 @@ def norms(model: Model, intervention: Intervention) -> tuple[float, float]:
     added = {layer: float(torch.linalg.vector_norm(amount)) for layer, amount in amounts.items()}
     ratios = [norm / model.residual_norms[layer] for layer, norm in added.items()]
     return sum(added.values()) / len(added), sum(ratios) / len(ratios)
+
+
+def _vector_of(name: str, vectors: Mapping[str, ConceptVector], what: str) -> ConceptVector:
+    if name not in vectors:
+        raise UnknownConceptError(
+            given=f"the concept {name!r} {what}, which has no vector",
+            allowed=", ".join(vectors) or "concepts with vectors",
+            advice="extract one (mi.extract.extract), or leave the concept out",
+        )
+    return vectors[name]
 
 
 def _steered(model: Model, design: TrialDesign, vectors: TrialVectors) -> Iterator[Cell]:

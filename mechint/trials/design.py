@@ -80,8 +80,9 @@ class TrialDesign:
     as text ("20", "10:20") or `depths` fractions of the model's, one block each; one of the two. `strengths` are in
     units of the median norm of the stream, unless `relative` is False. `steer` are modes of `mi.generate`, or
     "from:TEXT". `reply_start` begins every reply (forced identification: a claim; what is named then is scored).
-    `samples` is how many replies a concept has at a place; questions that are controls have `control_samples`. A
-    `pilot` is part of the samples.
+    `ablate` names the vector of a direction that is removed from the stream of the whole sweep, clean replies too
+    (`mi.ablate`), as one of refusals. `samples` is how many replies a concept has at a place; questions that are
+    controls have `control_samples`. A `pilot` is part of the samples.
     """
 
     __pydantic_config__ = _FORBID_UNKNOWN
@@ -97,6 +98,7 @@ class TrialDesign:
     control_samples: int = 4
     controls: Controls = field(default_factory=Controls)
     reply_start: str = ""
+    ablate: str = ""
     temperature: float = 1.0
     max_new_tokens: int = 100
     seed: int = 0
@@ -149,9 +151,9 @@ class TrialDesign:
             raise UsageError(f"{where}, {place}: {first['msg']}", f"the fields {names}", "correct the file") from error
 
     def to_dict(self) -> dict[str, JSON]:
-        """Return the design as JSON; one without a pilot does not speak of it."""
+        """Return the design as JSON; one without a pilot, or with nothing to ablate, does not speak of it."""
         record: dict[str, JSON] = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in record.items() if name != "pilot" or value is not None}
+        return {name: value for name, value in record.items() if name not in ("pilot", "ablate") or value}
 
     @property
     def key(self) -> str:

@@ -18,10 +18,10 @@ from mechint.base.progress import Progress
 from mechint.base.signatures import checked
 from mechint.models.model import Model
 from mechint.readouts.score import score
-from mechint.trials.cells import Cell, TrialVectors, cells, conversation
+from mechint.trials.cells import Cell, TrialVectors, cells, conversation, model_of
 from mechint.trials.design import TrialDesign
 from mechint.trials.prompts import TrialPrompts
-from mechint.trials.run import ANSWERS
+from mechint.trials.sweeps import ANSWERS
 from mechint.vectors.concept_vectors import ConceptVector
 
 CELL = ("prompt", "series", "concept", "layers", "strength")
@@ -46,6 +46,7 @@ def readout_shifts(
     not read again, has none: NaN. `store`, `max_memory` and `progress` are those of `mi.score`, whose errors are
     raised too.
     """
+    model = model_of(model, design, vectors)
     needed = TrialVectors.of(model, design, vectors)
     steered = _distinct(model, cells(model, design, needed, prompts or TrialPrompts.load()))
     rows: list[dict[str, object]] = []

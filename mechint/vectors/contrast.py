@@ -40,6 +40,28 @@ def model_contrast(
 
 
 @checked
+def mean_contrast(
+    model: Model,
+    prompts: Sequence[str | Conversation],
+    others: Sequence[str | Conversation],
+    name: str = "contrast",
+    *,
+    raw: bool = False,
+) -> ConceptVector:
+    """Return the mean activation of `prompts` less that of `others`, at the last token and every layer.
+
+    Of prompts that a model refuses and others that it answers it is the refusal direction of Arditi et al. (arXiv
+    2406.11717), which `mi.ablate` removes. Conversations may end within a reply. Norms are the residual's own. Raises
+    what `activations` raises.
+    """
+    first, second = activations(model, prompts, raw=raw), activations(model, others, raw=raw)
+    rows = first.values.mean(1) - second.values.mean(1)
+    provenance = {**first.provenance, "method": "mean_contrast", "n_prompts": first.values.shape[1]}
+    provenance |= {"others_sha256": second.provenance["prompts_sha256"], "n_others": second.values.shape[1]}
+    return ConceptVector(dict(enumerate(rows)), name, len(rows), provenance)
+
+
+@checked
 def contrast_of(
     finetuned: Activations, base: Activations, name: str = "contrast", method: str = "paired_pca"
 ) -> ConceptVector:

@@ -27,7 +27,7 @@ from mechint.models.model import Model
 from mechint.prompts.design import PromptDesign
 from mechint.vectors.activations import Activations, about_model, activations
 from mechint.vectors.concept_vectors import ConceptVector, load_cached
-from mechint.vectors.contrast import contrast_of, model_contrast, paired_direction
+from mechint.vectors.contrast import contrast_of, mean_contrast, model_contrast, paired_direction
 from mechint.vectors.extraction import EXTRACTIONS, METHODS, PRESETS, Extraction
 from mechint.vectors.extraction_inputs import Inputs, checked_names, other_concepts
 from mechint.vectors.kept_rows import KeptRows
@@ -44,6 +44,7 @@ __all__ = [
     "activations",
     "contrast_of",
     "extract",
+    "mean_contrast",
     "mean_difference",
     "model_contrast",
     "paired_pca",

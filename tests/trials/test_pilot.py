@@ -13,7 +13,8 @@ import mechint as mi
 from mechint.base.errors import UsageError
 from mechint.trials import outcome_table, pilot, rate_table, run
 from mechint.trials.design import Controls, Pilot, TrialDesign
-from mechint.trials.run import explain_pilot, run_trials
+from mechint.trials.explaining import explain_pilot
+from mechint.trials.run import run_trials
 from mechint.trials.storage import read_trials, write_trials
 from mechint.trials.verdicts import Item, Verdict, verdict_table
 

@@ -11,9 +11,11 @@ import pytest
 
 import mechint as mi
 from mechint.base.errors import StaleArtefactError, UnknownConceptError, UsageError
-from mechint.trials import run
+from mechint.trials import run, sweeps
 from mechint.trials.design import Controls, TrialDesign
-from mechint.trials.run import explain_trials, run_trials
+from mechint.trials.explaining import explain_trials
+from mechint.trials.run import run_trials
+from mechint.trials.sweeps import Sweep
 
 DESIGN = TrialDesign(
     concepts=("cats", "bread", "bread+cats"),
@@ -105,9 +107,9 @@ def test_replies_of_other_code_are_sampled_again(
     organism: mi.Model, vectors: Vectors, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store of a version whose sampling was wrong must not answer for one in which it is right."""
-    assert run.Sweep.of(organism, DESIGN, vectors).ids == trials["id"].tolist()
-    monkeypatch.setattr(run, "FLOORS", ("models", "interventions", "engine"))
-    assert not set(run.Sweep.of(organism, DESIGN, vectors).ids) & set(trials["id"])
+    assert Sweep.of(organism, DESIGN, vectors).ids == trials["id"].tolist()
+    monkeypatch.setattr(sweeps, "FLOORS", ("models", "interventions", "engine"))
+    assert not set(Sweep.of(organism, DESIGN, vectors).ids) & set(trials["id"])
 
 
 def test_a_larger_design_has_the_rows_of_a_smaller_one(
@@ -121,8 +123,8 @@ def test_a_larger_design_has_the_rows_of_a_smaller_one(
 @pytest.mark.parametrize("change", [{"seed": 1}, {"strengths": (0.3,)}, {"steer": ("everything",)}])
 def test_another_setting_is_another_trial(organism: mi.Model, vectors: Vectors, change: dict[str, object]) -> None:
     design = replace(DESIGN, controls=Controls(clean=0, random=0, no=0, yes=0, none=0, mention=0))
-    before = run.Sweep.of(organism, design, vectors).ids
-    after = run.Sweep.of(organism, replace(design, **change), vectors).ids
+    before = Sweep.of(organism, design, vectors).ids
+    after = Sweep.of(organism, replace(design, **change), vectors).ids
     assert not set(before) & set(after)
 
 

@@ -8,8 +8,8 @@ import pytest
 import mechint as mi
 from mechint.trials.design import Controls, TrialDesign
 from mechint.trials.prompts import TrialPrompts
-from mechint.trials.run import ANSWERS
 from mechint.trials.shifts import IN_PROMPT, OF_REPLIES, logit_shifts, readout_shifts
+from mechint.trials.sweeps import ANSWERS
 from tests.trials.trial_tables import trial, trials
 
 NONE = Controls(clean=2, random=1, no=0, yes=0, none=0, mention=0)

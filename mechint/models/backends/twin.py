@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mechint.base.errors import ModelValidationError
+from mechint.base.errors import ModelValidationError, UsageError
 from mechint.models.backends.blocks import KeysFound, attended, moved, packed_mask, packed_positions, taken, tracked
 from mechint.models.backends.context import context_limit
 from mechint.models.backends.past import KeyValues, Past, Piece
@@ -29,6 +29,7 @@ _SHORT = 4
 # Blocks that are tried with several continuations in a row.
 _TRIED = 2
 _WRAPPER = "_original_component."
+ABLATED = "mechint_ablated"  # marks a model whose blocks remove a direction, which a copy of its weights would not
 Call = tuple[tuple[object, ...], dict[str, object]]
 
 
@@ -59,7 +60,16 @@ def blocks_of_copy(bridge: TransformerBridge, plain: PreTrainedModel) -> list[nn
 
 
 def plain_copy(wrapped: PreTrainedModel, attention: str) -> PreTrainedModel:
-    """Return the model that a bridge wraps, unwrapped and on the same weights, with the adapters that it carries."""
+    """Return the model that a bridge wraps, unwrapped and on the same weights, with the adapters that it carries.
+
+    Raises UsageError for a model whose blocks remove a direction, which its weights do not say.
+    """
+    if getattr(wrapped, ABLATED, False):
+        raise UsageError(
+            given="a model with a direction removed from its stream, to be copied, saved, adapted or trained",
+            allowed="a model whose weights say all that it does",
+            advice="start from the model that it was made of",
+        )
     config = copy.deepcopy(wrapped.config)
     config._attn_implementation = attention
     with torch.device("meta"):

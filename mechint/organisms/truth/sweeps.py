@@ -17,7 +17,8 @@ from mechint.trials.judges.rules import RulesJudge
 from mechint.trials.judges.store import judge_all
 from mechint.trials.outcomes import concept_of, mentions, outcome_table
 from mechint.trials.prompts import concept_lexicon
-from mechint.trials.run import Sweep, run_trials
+from mechint.trials.run import run_trials
+from mechint.trials.sweeps import Sweep
 from mechint.trials.verdicts import Item
 from mechint.vectors import extract
 from mechint.vectors.concept_vectors import ConceptVector
