@@ -14,6 +14,7 @@ from analyses.finetuning.units import units_table
 from analyses.kit.analysis import as_record
 from analyses.kit.command import Command, Results
 from analyses.kit.record import Clock, check_place, write_record, write_table
+from mechint.base.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,23 +23,41 @@ if TYPE_CHECKING:
 
 
 def tables(runs: Sequence[Run], skill: float) -> tuple[Mapping[str, pd.DataFrame], Facts]:
-    """Return the tables by file name, and what was read; raises UsageError where no run was watched."""
+    """Return the tables by file name, and what was read; there are no tables where no run was watched."""
     from analyses.finetuning.training import means_table, rows_table, skill_table
-    from mechint.finetune.run import WATCHED
     from mechint.finetune.watch_rows import read_watch
 
-    watched = [run for run in runs if (run.path / WATCHED).is_file()]
-    rows = [row for run in watched or runs for row in read_watch(run.path)]
-    table = rows_table(rows)
+    watched = [run for run in runs if is_watched(run)]
     facts = Facts(
         model=runs[0].record.model,
         identity=runs[0].record.identity,
-        recipes=tuple(dict.fromkeys(table["recipe"])),
-        seeds=int(table["seed"].nunique()),
+        recipes=tuple(dict.fromkeys(run.recipe.name for run in runs)),
+        seeds=len({run.seed for run in runs}),
         skill=skill,
         not_watched=tuple(str(run.path) for run in runs if run not in watched),
     )
+    if not watched:
+        return {}, facts
+    rows = [row for run in watched for row in read_watch(run.path)]
+    table = rows_table(rows)
     return {"table": table, "means": means_table(table), "skill": skill_table(rows, skill)}, facts
+
+
+def is_watched(run: Run) -> bool:
+    """Whether a run was watched while it was trained."""
+    from mechint.finetune.run import WATCHED
+
+    return (run.path / WATCHED).is_file()
+
+
+def check_parts(config: Config, runs: Sequence[Run]) -> None:
+    """Raise UsageError, before anything is computed, where the parts that are asked for come to nothing."""
+    if not any(map(is_watched, runs)) and not any(is_evaluated(config, run) for run in runs):
+        raise UsageError(
+            given=f"{len(runs)} runs, of which none was watched or has come to its end",
+            allowed="runs that were watched (without --no-watch), or finished ones and parts beside training",
+            advice=f"train them to the end, or choose --parts among {', '.join(PARTS)}",
+        )
 
 
 def is_evaluated(config: Config, run: Run) -> bool:
@@ -71,6 +90,7 @@ class Finetuning(Command[Config]):
         if config.quick:
             train_quick(config.runs[0], config.processes)
             runs = read_runs(config.runs)
+        check_parts(config, runs)
         evaluated = [run for run in runs if is_evaluated(config, run)]
         rows = tables_of(Evaluating.of(config, evaluated), config.processes) if evaluated else {}
         frames, facts = tables(runs, config.skill)

@@ -18,7 +18,7 @@ def drawn(frames: Mapping[str, pd.DataFrame], rows: Mapping[str, pd.DataFrame], 
     from analyses.finetuning.figures import figures
     from analyses.finetuning.overview import overview
 
-    training = figures(frames["table"], frames["means"], facts)
+    training = figures(frames["table"], frames["means"], facts) if "table" in frames else {}
     if not rows:
         return training
     units, effects = frames["units"], frames["effects"]

@@ -107,6 +107,25 @@ def test_a_run_that_was_not_watched_is_named(runs: Path) -> None:
     assert len(results.table) == 15
 
 
+def test_runs_that_were_never_watched_have_evaluations_alone(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for watched in runs.rglob(WATCHED):
+        watched.unlink()
+    message = refusal(analysis, ["--runs", str(runs)], capsys)
+    assert "4 runs, of which none was watched" in message, "said before any model is loaded"
+    rows = {"battery": pd.DataFrame({"trained_by": []})}
+    units = pd.DataFrame({"evaluation": ["battery"], "value": [0.5]})
+    monkeypatch.setattr(analysis, "is_evaluated", lambda *_: True)
+    monkeypatch.setattr(analysis, "tables_of", lambda *_: rows)
+    monkeypatch.setattr(analysis, "units_table", lambda *_: units)
+    monkeypatch.setattr(analysis, "effects_table", lambda *_: pd.DataFrame())
+    monkeypatch.setattr("analyses.finetuning.drawing.drawn", lambda frames, rows, facts: {})
+    results = analysis.run(runs=(runs,), parts=("battery",))
+    assert set(results.tables) == {"units", "effects", "battery"}
+    assert len(results.facts["not_watched"]) == 4  # type: ignore[arg-type]
+
+
 def test_runs_may_be_named_one_by_one_and_twice(runs: Path) -> None:
     single = runs / "matched__food" / "seed-0"
     assert analysis.run(runs=(single,)).table["recipe"].unique().tolist() == [STAYS]
