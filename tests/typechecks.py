@@ -1,11 +1,13 @@
-"""Types are checked in everything that the tests call: by jaxtyping where arrays are annotated, else by beartype alone.
+"""Types are checked in everything that the tests call: by beartype, with the sizes of axes kept where arrays are annotated.
 
-jaxtyping's decorator binds the sizes of axes at every call, ten times what beartype's own check takes. Most functions
-annotate no array and have no axes to bind.
+jaxtyping's own decorator binds a call's arguments to their names and checks them twice, ten times what beartype's check
+takes: that is for its messages, and for axes whose size is the value of an argument, which alone are left to it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -18,8 +20,10 @@ from unittest.mock import patch
 import jaxtyping
 from beartype import beartype
 from jaxtyping import _import_hook as hook
+from jaxtyping import _storage as storage
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 _full = jaxtyping.jaxtyped
 
 
@@ -50,15 +54,38 @@ def _jaxtyped(*decorated: object, **options: object) -> object:
 
 
 def _checked(checked: _T, typechecker: Callable[[_T], _T]) -> _T:
-    if inspect.isclass(checked) and hasattr(checked.__init__, "__checks_arguments__"):
-        return checked  # it converts what it is given, which may be more than it keeps
-    if inspect.isclass(checked) or _annotates_arrays(checked):
-        return _full(checked, typechecker=typechecker)
+    if not inspect.isclass(checked):
+        return _checked_function(checked, typechecker)
+    # What converts what it is passed may be passed more than it keeps; an inherited __init__ is checked already.
+    own = dataclasses.is_dataclass(checked) and "__init__" in vars(checked)
+    if own and not hasattr(checked.__init__, "__checks_arguments__"):
+        checked.__init__ = _checked_function(checked.__init__, typechecker)
+    return checked
+
+
+def _checked_function(function: Callable[..., _R], typechecker: Callable[[_T], _T]) -> Callable[..., _R]:
+    if any("{" in str(hint) for hint in function.__annotations__.values()):
+        return _full(function, typechecker=typechecker)
+    with_axes = _annotates_arrays(function)
     # As jaxtyping does: a name that is imported for the type checker only is not checked.
-    checked.__annotations__ = {
-        name: _resolved(hint, checked.__globals__) for name, hint in checked.__annotations__.items()
+    function.__annotations__ = {
+        name: _resolved(hint, function.__globals__) for name, hint in function.__annotations__.items()
     }
-    return beartype(checked)
+    return _keeping_axes(beartype(function)) if with_axes else beartype(function)
+
+
+def _keeping_axes(function: Callable[..., _R]) -> Callable[..., _R]:
+    """Let the sizes of axes hold for one call."""
+
+    @functools.wraps(function)
+    def call(*arguments: object, **options: object) -> _R:
+        storage.push_shape_memo({})
+        try:
+            return function(*arguments, **options)
+        finally:
+            storage.pop_shape_memo()
+
+    return call
 
 
 def _annotates_arrays(function: Callable[..., object]) -> bool:
