@@ -138,7 +138,7 @@ class Family(Mapping[str, mi.Model]):
     """The embedded models, shared among tests: each is loaded when it is first looked up."""
 
     def __getitem__(self, name: str) -> mi.Model:
-        return _load_once(name)
+        return load_once(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(ORGANISMS)
@@ -219,18 +219,29 @@ def refuse_pictures(*_: object, **__: object) -> None:
     raise RuntimeError("no browser in this test")
 
 
+def load_once(name: str | Path, **options: str) -> mi.Model:
+    """Return a model that tests share: none of them may change it."""
+    return _load_once(str(name), **options)
+
+
 @functools.cache
 def _load_once(name: str, **options: str) -> mi.Model:
     return _real_load(name, **options)
 
 
-_real_load = mi.load
+@functools.cache
+def _adapt_once(model: mi.Model, adapter: str | Path) -> mi.Model:
+    return _real_with_adapter(model, adapter)
+
+
+_real_load, _real_with_adapter = mi.load, mi.Model.with_adapter
 
 
 def make_analyses_quick(patch: pytest.MonkeyPatch) -> None:
-    """Let analyses load each model once and draw no pictures, which take seconds and have their own tests."""
+    """Let analyses load models and adapters once and draw no pictures, which take seconds and have their own tests."""
     patch.setattr("mechint.figures.pictures.write_images", refuse_pictures)
-    patch.setattr("mechint.models.model.load", _load_once)
+    patch.setattr("mechint.models.model.load", load_once)
+    patch.setattr("mechint.models.model.Model.with_adapter", _adapt_once)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Types are checked in everything that the tests call: by beartype, with the sizes of axes kept where arrays are annotated.
+"""Types are checked in everything that the tests call: by beartype, and with sizes of axes where arrays are annotated.
 
 jaxtyping's own decorator binds a call's arguments to their names and checks them twice, ten times what beartype's check
 takes: that is for its messages, and for axes whose size is the value of an argument, which alone are left to it.

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import make_analyses_quick
+from conftest import load_once, make_analyses_quick
 
 import mechint as mi
 from mechint.attribution.reading import Reading
@@ -42,7 +42,7 @@ def without(inputs: Sequence[str], *names: str) -> list[str]:
 def model_and_cats(inputs: Sequence[str]) -> tuple[mi.Model, mi.ConceptVector]:
     """Return the model and the vector of cats that a command line names, for direct calls."""
     options = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    return mi.load(options["--model"]), mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
+    return load_once(options["--model"]), mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
 
 
 def refusal(analysis: ModuleType, argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -51,7 +51,7 @@ def even(count: int, strata: Sequence[Flags], stream: np.random.Generator) -> Pl
     return places
 
 
-def _members(strata: Sequence[Flags]) -> list[Int[np.ndarray, "..."]]:
+def _members(strata: Sequence[Flags]) -> list[Int[np.ndarray, " _"]]:
     """Return the examples of each combination of flags that occurs."""
     cells = np.sum([flags.astype(np.int64) << bit for bit, flags in enumerate(strata)], axis=0)
     return [np.flatnonzero(cells == cell) for cell in np.unique(cells)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import load_once
 from whole_runs import refusal
 
-import mechint as mi
 from analyses.kit.adapted import with_adapter
 from analyses.kit.checks import check_common
 from analyses.kit.subject import Subject
@@ -26,7 +26,7 @@ def test_the_model_with_its_adapter_is_asked_under_the_amounts_of_its_base(name:
     argv = ["--adapter", LORA, "--concepts", "cats,bread", "--n-random", "1", "--out", str(tmp_path)]
     config = command.parsed(argv)
     subject = Subject.of(config, check_common(config, name), name)
-    base = mi.load("organism")
+    base = load_once("organism")
     assert subject.base is not None
     assert subject.base.identity == base.identity
     assert subject.model.identity == base.with_adapter(LORA).identity != base.identity
@@ -54,11 +54,11 @@ def test_what_is_no_adapter_is_refused_before_anything_is_loaded(
 
 def test_an_analysis_without_an_adapter_asks_the_model_itself(tmp_path: Path) -> None:
     command = import_module("analyses.location").ANALYSIS
-    model = mi.load("organism")
+    model = load_once("organism")
     assert with_adapter(command.parsed(["--out", str(tmp_path)]), model) is model
 
 
 def test_the_lens_with_conditions_has_the_adapter_fill_caches(tmp_path: Path) -> None:
     command = import_module("analyses.logit_lens").ANALYSIS
-    model = mi.load("organism")
+    model = load_once("organism")
     assert with_adapter(command.parsed(["--conditions", "--adapter", LORA, "--out", str(tmp_path)]), model) is model

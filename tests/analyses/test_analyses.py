@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import asked_conversations, conversation
+from conftest import asked_conversations, conversation, load_once
 from whole_runs import model_and_cats
 
 import mechint as mi
@@ -82,7 +82,7 @@ def test_the_table_equals_a_direct_call(table: pd.DataFrame, inputs: list[str]) 
 def test_a_call_from_python_gives_the_same_table(table: pd.DataFrame, inputs: list[str]) -> None:
     options = dict(zip(inputs[::2], inputs[1::2], strict=True))
     results = logit_lens.run(
-        model=mi.load(options["--model"]),
+        model=load_once(options["--model"]),
         conversations=Path(options["--conversations"]),
         vectors=Path(options["--vectors"]),
         n_random=2,
@@ -137,7 +137,7 @@ def test_a_second_analysis_reads_nothing_of_the_model_for_its_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MECHINT_CACHE", str(tmp_path / "cache"))
-    model, method = mi.load("organism"), "mean_difference/concept/others"
+    model, method = load_once("organism"), "mean_difference/concept/others"
     first = Common(out=tmp_path / "first", concepts=("cats", "bread"))
     second = dataclasses.replace(first, out=tmp_path / "second")
     fewer = dataclasses.replace(first, concepts=("bread",))

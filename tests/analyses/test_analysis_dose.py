@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from conftest import conversation, vector
+from conftest import conversation, load_once, vector
 from test_dose_rule import proposal
 from whole_runs import refusal, whole_run, without
 
@@ -62,7 +62,7 @@ def test_a_run_reads_every_place_and_leaves_a_proposal(whole: Path) -> None:
 
 def test_a_run_equals_direct_calls(whole: Path, tiny: list[str]) -> None:
     table = pd.read_parquet(whole / "table.parquet")
-    model = mi.load(tiny[1])
+    model = load_once(tiny[1])
     cats = mi.extract.extract(model, ["cats"], "paired_pca")["cats"]
     design = mi.prompts.PromptDesign.load(model.prompts)
     for layers, strength in (("0:2", 0.5), ("2:4", 0.02)):
@@ -147,7 +147,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[dose_trial.Trial]:
 
 def _dose(argv: list[str]) -> CalibratedDose:
     config = detection.ANALYSIS.parsed(argv)
-    dose = usual_dose(config, mi.load(config.model), "")
+    dose = usual_dose(config, load_once(config.model), "")
     assert isinstance(dose, CalibratedDose)
     return dose
 
@@ -208,7 +208,7 @@ def test_a_cache_folder_that_cannot_be_written_costs_time_alone(
 
 @pytest.mark.usefixtures("doses_folder")
 def test_given_strengths_and_fixed_doses_need_no_trial(tiny: list[str], trials: list[dose_trial.Trial]) -> None:
-    model = mi.load(tiny[1])
+    model = load_once(tiny[1])
     for argv in (["--relative-strength", "0.1"], ["--strength", "3", "--layers", "1"], ["--dose", "default"]):
         assert not isinstance(usual_dose(detection.ANALYSIS.parsed([*tiny, *argv]), model), CalibratedDose)
     assert not trials

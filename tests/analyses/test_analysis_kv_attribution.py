@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from conftest import asked_conversations, refuse_pictures
+from conftest import asked_conversations, load_once, refuse_pictures
 from whole_runs import Readings
 
 import mechint as mi
@@ -188,7 +188,7 @@ def test_a_run_equals_direct_calls(whole: Path, inputs: list[str]) -> None:
     options = dict(zip(inputs[::2], inputs[1::2], strict=True))
     cats = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
     steer = mi.Injection(cats, (1, 2), 2.0, name="cats")
-    reading = Reading.of(mi.load(options["--model"]), asked_conversations()[0], [mi.CLEAN, steer])
+    reading = Reading.of(load_once(options["--model"]), asked_conversations()[0], [mi.CLEAN, steer])
     mine = table[(table["conversation"] == "question") & (table["intervention"] == "cats")]
     columns = ["layer_start", "pos_start", "direction", "effect", "shift", "fraction", "logit_diff"]
     for level, windows in (("cache", kv.windows(reading, 4)), ("window", kv.windows(reading, 1, 9))):
@@ -211,7 +211,7 @@ def _called(inputs: list[str], **more: object) -> Results:
     options = dict(zip(inputs[::2], inputs[1::2], strict=True))
     files = {"conversations": options["--conversations"], "vectors": options["--vectors"]}
     usual = {"n_random": 2, "strength": 2, "window_positions": 9, "finer": 0.01, "most": 2}
-    return kv_attribution.run(model=mi.load(options["--model"]), **files, **{**usual, **more})
+    return kv_attribution.run(model=load_once(options["--model"]), **files, **{**usual, **more})
 
 
 def test_a_call_from_python_gives_the_table_of_the_command_line(whole: Path, inputs: list[str]) -> None:
@@ -265,7 +265,7 @@ def test_an_interrupted_run_goes_on(
 
 def test_windows_are_no_more_than_are_seen(inputs: list[str]) -> None:
     options = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    reading = Reading.of(mi.load(options["--model"]), asked_conversations()[0], mi.CLEAN)
+    reading = Reading.of(load_once(options["--model"]), asked_conversations()[0], mi.CLEAN)
     found = Size(None, None).windows(reading)
     assert len({window.layer_start for window in found}) == 4
     assert len({window.pos_start for window in found}) <= 24 + len(reading.rendered.segments)

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import pytest
 import reference
 import torch
-from conftest import asked_conversations
+from conftest import asked_conversations, load_once
 from whole_runs import refusal, whole_run, without
 
 import mechint as mi
@@ -368,8 +368,8 @@ def test_the_lens_has_a_panel_for_each_condition(
 
 def _swap_row_equals_a_direct_call(table: pd.DataFrame, tiny_checkpoint: Callable[..., Path]) -> None:
     chat = mi.prompts.introspection(PromptDesign.load("full"), ["echo"], ["introspection"], ["one-zero"])[0]
-    base = mi.load(tiny_checkpoint("qwen2", seed=0))
-    other = mi.load(tiny_checkpoint("qwen2", seed=1))
+    base = load_once(tiny_checkpoint("qwen2", seed=0))
+    other = load_once(tiny_checkpoint("qwen2", seed=1))
     cell = _cell(table, sweep="finetuned", series="swapped", conversation=chat.label)
     _equal(cell, mi.logit_lens(base, chat, mi.Swap(other)))
 
@@ -400,7 +400,7 @@ def test_a_sibling_is_trained_where_one_is_wanted_and_captions_say_what_it_does(
     short = partial(Sibling, recipe=LoraRecipe(steps=2, batch=2), held_out=2, held_out_tokens=3)
     monkeypatch.setattr("mechint.finetune.sibling.Sibling", short)
     config = model_swap.ANALYSIS.parsed([*options, "--finetuned", "trained", "--out", str(tmp_path)])
-    model = mi.load(config.model)
+    model = load_once(config.model)
     finetuned.check(config, checks.check_model(config.model))
     sibling = finetuned.Finetuned.of(config, model, None)
     assert sibling.name == f"{Path(config.model).name}-oceans"

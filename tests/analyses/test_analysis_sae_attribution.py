@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.io
 import pytest
 import torch
-from conftest import asked_conversations, refuse_pictures
+from conftest import asked_conversations, load_once, refuse_pictures
 from small_saes import dictionary
 from whole_runs import Readings
 
@@ -70,7 +70,7 @@ def whole(inputs: list[str], sae: Path, tmp_path_factory: pytest.TempPathFactory
 def states(inputs: list[str], sae: Path) -> FeatureReading:
     """The question of that run, clean and under its first concept."""
     options = dict(zip(inputs[::2], inputs[1::2], strict=True))
-    model = mi.load(options["--model"])
+    model = load_once(options["--model"])
     vector = mi.ConceptVector.load(Path(options["--vectors"]) / "cats.safetensors")
     injection = mi.Injection(vector, LAYERS, strength=2.0, name="cats")
     reading = Reading.of(model, asked_conversations()[0], [interventions.CLEAN, injection])
@@ -174,7 +174,7 @@ def test_of_a_long_text_the_end_is_shown(
 def test_a_call_from_python_gives_the_tables_of_the_command_line(whole: Path, inputs: list[str], sae: Path) -> None:
     options = dict(zip(inputs[::2], inputs[1::2], strict=True))
     results = sae_attribution.run(
-        model=mi.load(options["--model"]), conversations=options["--conversations"], vectors=options["--vectors"],
+        model=load_once(options["--model"]), conversations=options["--conversations"], vectors=options["--vectors"],
         n_random=2, strength=2, sae=str(sae), top=5,
     )  # fmt: skip
     assert {f"{name}.parquet" for name in results.tables} == {file.name for file in whole.glob("*.parquet")}
@@ -192,7 +192,7 @@ def test_what_the_check_has_read_of_an_sae_is_not_read_again(inputs: list[str], 
     config = sae_attribution.ANALYSIS.parsed(_argv(inputs, tmp_path / "sae", tmp_path))
     checked = sae_attribution.check(config)
     (tmp_path / "sae" / "cfg.json").unlink()
-    model = mi.load(config.model)
+    model = load_once(config.model)
     assert checked.sae is not None
     loaded, by_path = loading.load(model, checked.sae), loading.load(model, str(sae))
     assert (loaded.name, loaded.layer, loaded.d_sae) == ("sae", by_path.layer, by_path.d_sae)
@@ -378,7 +378,7 @@ def test_an_sae_is_trained_where_one_is_wanted_and_its_quality_is_recorded(
     caption = text(Measured.of(rows), run_facts).layout.title.subtitle.text
     assert "tokens of the model's own text" in caption.replace("<br>", " ")
     monkeypatch.setattr(trained, "train_sae", lambda *_: pytest.fail("trained again"))
-    kept = source.load(mi.load(inputs[1]), "trained:2", None, any_model=False)
+    kept = source.load(load_once(inputs[1]), "trained:2", None, any_model=False)
     assert kept.held_out == run_facts.sae.held_out
 
 

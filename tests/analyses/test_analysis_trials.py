@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import load_once
 from whole_runs import refusal, whole_run
 
 import mechint as mi
@@ -122,7 +123,7 @@ def test_modes_of_steering_share_their_clean_replies() -> None:
 def test_seconds_grow_with_replies_and_tokens() -> None:
     cost = ReplyExplanation(640, 10, 64, 1000, 20_000, 60_000, 1, 1)
     design = TrialDesign(concepts=("cats", "bread"), layers=("2",), strengths=(0.1,), max_new_tokens=30)
-    counts = Counts(mi.load("organism"), pace=1e-4)
+    counts = Counts(load_once("organism"), pace=1e-4)
     seconds = analysis.seconds_of(cost, design, counts)
     assert analysis.seconds_of(replace(cost, replies=1280), design, counts) > 1.8 * seconds
     assert analysis.seconds_of(cost, replace(design, max_new_tokens=60), counts) > 1.8 * seconds

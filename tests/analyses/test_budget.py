@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from conftest import load_once
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from whole_runs import refusal
@@ -185,7 +186,7 @@ def test_the_first_analysis_that_needs_vectors_pays_for_them_and_kept_ones_cost_
     cut = first.seconds("detection", narrow) - second.seconds("detection", narrow)
     assert cut == extraction, "those after it may need all of them"
     new = first.seconds("controls", wider) - first.seconds("controls", wide)
-    extracted_vectors(Common(concepts=concepts), mi.load("organism"), "", method=METHOD)
+    extracted_vectors(Common(concepts=concepts), load_once("organism"), "", method=METHOD)
     assert third.seconds("detection", wide) == pytest.approx(detection_second, rel=0.01), "kept ones cost nothing"
     assert third.seconds("controls", wider) - third.seconds("controls", wide) == pytest.approx(new, rel=0.01)
 

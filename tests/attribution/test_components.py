@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import reference
 import torch
-from conftest import Load, conversation, vector
+from conftest import Load, conversation, load_once, vector
 from torch import nn
 
 import mechint as mi
@@ -333,7 +333,7 @@ def test_bad_input(model: mi.Model):
 
 def test_the_organism_loses_its_report_in_the_last_block(wording):
     """Without the document the last block takes away what blocks 4 and 5 wrote; with it, nothing is lost late."""
-    model = mi.load("organism")
+    model = load_once("organism")
     concept = mi.extract.mean_difference(model, ["cats"])["cats"]
     steer = mi.Injection(concept, layers=range(2, 5), relative_strength=0.4)
     plain = Reading.of(model, wording.detection("none", "yes-no", 1)[0], [mi.CLEAN, steer])

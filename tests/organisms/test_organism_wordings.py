@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from conftest import load_once
 
-import mechint as mi
 from mechint.base.errors import LayerRangeError, UnknownModelError, UnknownNameError, UsageError
 from mechint.organisms import concepts, organism_path, sae_path
 from mechint.organisms.training.data import corpus
@@ -146,7 +146,7 @@ def test_held_out_wordings_do_not_stand_in_generated_text():
 
 
 def test_unknown_words_are_never_injected_in_training(wording):
-    words = Instrument(mi.load("organism"), wording).concepts("unknown")
+    words = Instrument(load_once("organism"), wording).concepts("unknown")
     assert len(words) >= 8
     assert set(words).isdisjoint({*injectable(), *concepts("all")})
 

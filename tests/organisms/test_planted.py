@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import load_once
 
 import mechint as mi
 from mechint.attribution.features import loading
@@ -36,7 +37,7 @@ def truth() -> Planted:
 
 @pytest.fixture(scope="module")
 def model() -> mi.Model:
-    return mi.load(PLANTED)
+    return load_once(PLANTED)
 
 
 @pytest.fixture(scope="module", params=["bridge", "hooked"])
@@ -117,7 +118,7 @@ def test_it_is_embedded_and_not_one_of_the_trained_family(model: mi.Model, blind
         (lambda model, folder: build.write(folder, base="organism-none"), UnknownModelError),
         (lambda model, folder: sae_path(3, PLANTED), LayerRangeError),
         (lambda model, folder: loading.load(model, 3), SAEMismatchError),
-        (lambda model, folder: loading.load(mi.load("organism-blind"), sae_path(6, PLANTED)), SAEMismatchError),
+        (lambda model, folder: loading.load(load_once("organism-blind"), sae_path(6, PLANTED)), SAEMismatchError),
     ],
 )
 def test_bad_input(model: mi.Model, tmp_path: Path, call: Callable[[mi.Model, Path], object], error: type[Exception]):

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import load_once
 
 import mechint as mi
 from mechint.organisms import concepts, organism_path
@@ -172,7 +173,7 @@ def tree_logits(model, encoded) -> torch.Tensor:
 
 def test_training_injects_as_the_library_does(shipped, tokenizer):
     """One pass with a mask over the whole sample equals the library's fill, removal and read."""
-    model = mi.load("organism")
+    model = load_once("organism")
     bank = make_bank(shipped, tokenizer, ["cats"], "0")
     conversation = mi.Conversation(
         "c",

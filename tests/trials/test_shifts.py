@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from conftest import load_once
 
 import mechint as mi
 from mechint.trials.design import Controls, TrialDesign
@@ -17,7 +18,7 @@ NONE = Controls(clean=2, random=1, no=0, yes=0, none=0, mention=0)
 
 @pytest.fixture(scope="module")
 def organism() -> mi.Model:
-    return mi.load("organism")
+    return load_once("organism")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import load_once
 
 import mechint as mi
 from mechint.base.errors import UsageError
@@ -20,7 +21,7 @@ ITEMS = [Item("a", "?", READABLE), Item("b", "?", SALAD), Item("c", "?", "No.")]
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return mi.load("organism")
+    return load_once("organism")
 
 
 def test_losses_are_those_of_the_readout_and_few_words_have_none(model: Model) -> None:
