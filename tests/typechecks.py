@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from importlib.machinery import SourceFileLoader
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -25,6 +25,8 @@ from jaxtyping import _storage as storage
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _full = jaxtyping.jaxtyped
+_CHECKED = "__beartype_func"  # the option of a check that beartype makes which holds what is checked
+_CHECKS: dict[CodeType, Callable[[Callable[..., object]], Callable[..., object]]] = {}  # of functions inside others
 
 
 def install(package: str) -> hook.ImportHookManager:
@@ -66,12 +68,33 @@ def _checked(checked: _T, typechecker: Callable[[_T], _T]) -> _T:
 def _checked_function(function: Callable[..., _R], typechecker: Callable[[_T], _T]) -> Callable[..., _R]:
     if any("{" in str(hint) for hint in function.__annotations__.values()):
         return _full(function, typechecker=typechecker)
+    if "<locals>" not in function.__qualname__:
+        return _check_of(function)(function)
+    # It is made anew at each call of what is around it, and to compile its check takes a millisecond.
+    if function.__code__ not in _CHECKS:
+        _CHECKS[function.__code__] = _check_of(function)
+    return _CHECKS[function.__code__](function)
+
+
+def _check_of(function: Callable[..., object]) -> Callable[[Callable[..., _R]], Callable[..., _R]]:
+    """Return what puts the check of a function around it, or around another that is made of the same code."""
     with_axes = _annotates_arrays(function)
     # As jaxtyping does: a name that is imported for the type checker only is not checked.
     function.__annotations__ = {
         name: _resolved(hint, function.__globals__) for name, hint in function.__annotations__.items()
     }
-    return _keeping_axes(beartype(function)) if with_axes else beartype(function)
+    check = beartype(function)
+    if check is function:
+        return lambda other: other
+    code, names, options = check.__code__, check.__globals__, {**check.__kwdefaults__, _CHECKED: None}
+
+    def around(other: Callable[..., _R]) -> Callable[..., _R]:
+        copy = FunctionType(code, names)
+        copy.__kwdefaults__ = options | {_CHECKED: other}
+        functools.update_wrapper(copy, other)
+        return _keeping_axes(copy) if with_axes else copy
+
+    return around
 
 
 def _keeping_axes(function: Callable[..., _R]) -> Callable[..., _R]:

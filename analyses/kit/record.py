@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -218,6 +218,7 @@ def versions() -> dict[str, JSON]:
     return {"python": sys.version.split()[0], **{name: _version(name) for name in _PACKAGES}}
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
@@ -225,8 +226,12 @@ def _version(name: str) -> str | None:
         return None
 
 
+@cache
 def code_version() -> str | None:
-    """Return the git commit of the code, with `-dirty` if it was changed since; None where git does not track it."""
+    """Return the git commit of the code, with `-dirty` if it was changed since; None where git does not track it.
+
+    It is that of the first call: what a process runs is the code that it began with.
+    """
     folder = Path(mechint.__file__).resolve().parent
     try:
         _git(folder, "ls-files", "--error-unmatch", "__init__.py")
@@ -237,8 +242,9 @@ def code_version() -> str | None:
         return None
 
 
+@cache
 def source_hash() -> str:
-    """Hash of the library's and the analyses' source, so that work done by other code is done again."""
+    """Hash of the library's and the analyses' source at the first call: work done by other code is done again."""
     folders = (Path(mechint.__file__).resolve().parent, Path(__file__).resolve().parents[1])
     files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     return sha256(*(file.read_bytes() for file in files))

@@ -110,26 +110,25 @@ def _ours(group: pd.DataFrame, permutations: int, seed: int, level: float) -> di
     row |= {"accuracy_base": trials.right(BASE), "accuracy_text": referred.right(TEXT), **trials.log_scores(SELF)}
     row |= {"kappa_base": float(trials.kappa(BASE).mean) if BASE in others else float("nan")}
     row |= trials.information(SELF, permutations, seed)
-    row |= _differing(group, trials, level) | _matched(group)
+    base = foretold(group, BASE) if BASE in set(group["object_model"]) else None
+    row |= _differing(trials, base, level) | _matched(trials, base)
     row |= {"n_trials": len(trials), "n_units": len(np.unique(trials.units)), "unanswered": trials.unanswered}
     return row | {"warning": _warning(trials, row)}
 
 
-def _differing(group: pd.DataFrame, trials: Foretold, level: float) -> dict[str, float | int]:
+def _differing(trials: Foretold, base: Foretold | None, level: float) -> dict[str, float | int]:
     """Return whether the model foretells its own answers where the base answers otherwise."""
-    if BASE not in set(group["object_model"]):
+    if base is None:
         return {**_bounds({"follows_own": NOTHING}), "n_differing": 0}
-    other = foretold(group, BASE)
-    follows, count = trials.follows(SELF, other, level=level)
+    follows, count = trials.follows(SELF, base, level=level)
     return {**_bounds({"follows_own": follows}), "n_differing": count}
 
 
-def _matched(group: pd.DataFrame) -> dict[str, float | int]:
+def _matched(trials: Foretold, base: Foretold | None) -> dict[str, float | int]:
     names = ("accuracy_matched", "baseline_matched", "kappa_matched", "accuracy_matched_base")
     nothing: dict[str, float | int] = {**dict.fromkeys(names, float("nan")), "n_matched": 0}
-    if BASE not in set(group["object_model"]):
+    if base is None:
         return nothing
-    trials, base = foretold(group, SELF), foretold(group, BASE)
     kept, kept_base = matched_items(trials, base)
     own, other = trials.only(kept), base.only(kept_base)
     if not len(own) or own.baseline == 1.0:

@@ -164,11 +164,12 @@ def foretold(rows: pd.DataFrame, object_model: str) -> Foretold:
     """Return the trials of one model's answers, of those that every model has foretold; others count as unanswered."""
     of_it = rows[rows["object_model"] == object_model]
     models = list(of_it["meta_model"].drop_duplicates())
-    wide = {name: _wide(of_it, name, models) for name in ("predicted", "p_actual", "complied")}
+    wide = of_it.set_index([*_KEY, "meta_model"])[["predicted", "p_actual", "complied"]].unstack("meta_model")
     first = of_it.drop_duplicates(_KEY).set_index(_KEY)
-    complete = first.loc[wide["predicted"].dropna().index]
+    complete = first.loc[wide.index[wide["predicted"].notna().all(axis=1)]]
     answered = complete[complete["actual"] != UNANSWERED]
     index = answered.index
+    wide = wide.loc[index]
     strata = index.get_level_values("task") + "\0" + index.get_level_values("property")
     return Foretold(
         keys=(strata + "\0" + index.get_level_values("item")).to_numpy(dtype=object),
@@ -176,9 +177,9 @@ def foretold(rows: pd.DataFrame, object_model: str) -> Foretold:
         units=answered["unit"].to_numpy(dtype=object),
         prompts=answered["prompt"].to_numpy(dtype=object),
         actual=answered["actual"].to_numpy(dtype=object),
-        predicted={name: wide["predicted"].loc[index, name].to_numpy(dtype=object) for name in models},
-        p_actual={name: wide["p_actual"].loc[index, name].to_numpy(dtype=np.float64) for name in models},
-        complied={name: wide["complied"].loc[index, name].to_numpy(dtype=bool) for name in models},
+        predicted={name: wide["predicted", name].to_numpy(dtype=object) for name in models},
+        p_actual={name: wide["p_actual", name].to_numpy(dtype=np.float64) for name in models},
+        complied={name: wide["complied", name].to_numpy(dtype=bool) for name in models},
         unanswered=len(first) - len(answered),
     )
 
@@ -203,7 +204,3 @@ def _counted(trials: Foretold) -> dict[tuple[str, str], list[int]]:
     for place in sorted(range(len(trials)), key=lambda place: sha256(str(trials.keys[place]).encode())):
         places.setdefault((str(trials.strata[place]), str(trials.actual[place])), []).append(place)
     return places
-
-
-def _wide(rows: pd.DataFrame, column: str, models: Sequence[str]) -> pd.DataFrame:
-    return rows.set_index([*_KEY, "meta_model"])[column].unstack("meta_model")[list(models)]
