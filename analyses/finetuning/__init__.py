@@ -82,7 +82,7 @@ class Finetuning(Command[Config]):
         """Read, evaluate what is not there yet, draw, and write tables, figures and a record if they are to be kept."""
         import mechint as mi
         from analyses.finetuning.drawing import drawn
-        from mechint.figures.markup import drawable_figure, literal
+        from mechint.figures.markup import DrawableFigures, literal
 
         clock, directory = Clock(), config.out / NAME
         runs = check(config)
@@ -112,8 +112,7 @@ class Finetuning(Command[Config]):
             paths = [path for name, frame in frames.items() for path in write_table(frame, directory, name)]
             paths += mi.figures.save_all(figures, directory, script_in=config.out)
             paths = write_record(directory, paths, config=config, argv=argv, clock=clock, record=record)
-        drawable = {name: drawable_figure(figure) for name, figure in figures.items()}
-        return Results({**frames, **rows}, drawable, record, paths)
+        return Results({**frames, **rows}, DrawableFigures(figures), record, paths)
 
 
 ANALYSIS = Finetuning(NAME, f"{__doc__} Loads the model that they are of.", Config)

@@ -138,7 +138,7 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
     def conclude(self, run: Run[Options], rows: pd.DataFrame, run_facts: Facts) -> Results:
         """Finish a complete table, draw it, and write all with its record if it is to be kept."""
         import mechint as mi
-        from mechint.figures.markup import drawable_figure, literal, plain
+        from mechint.figures.markup import DrawableFigures, literal, plain
 
         directory, record = run.config.out / self.name, as_record(run_facts)
         check_place(directory, run.config, record)
@@ -159,7 +159,7 @@ class Analysis(Command[Options], Generic[Options, Inputs, Facts]):
             paths += mi.figures.save_all(figures, directory, script_in=run.config.out)
             written = {"threads": dict(run.threads), **complete}
             paths = write_record(directory, paths, config=run.config, argv=run.argv, clock=run.clock, record=written)
-        return Results(tables, {name: drawable_figure(figure) for name, figure in figures.items()}, complete, paths)
+        return Results(tables, DrawableFigures(figures), complete, paths)
 
     def facts_of(self, record: JSON) -> Facts:
         """Return facts from what a part says of its run; raises ValueError for anything else."""

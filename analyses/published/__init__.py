@@ -102,7 +102,7 @@ class Published(Command[Config]):
     def execute(self, config: Config, argv: Sequence[str], *, keep: bool = True) -> Results:
         """Draw all figures, and write them with their values and a record if they are to be kept."""
         import mechint as mi
-        from mechint.figures.markup import drawable_figure
+        from mechint.figures.markup import DrawableFigures
 
         clock, directory = Clock(), config.out / NAME
         overlays = check(config)
@@ -116,8 +116,7 @@ class Published(Command[Config]):
         if keep:
             paths = [*write_table(table, directory), *mi.figures.save_all(figures, directory, script_in=config.out)]
             paths = write_record(directory, paths, config=config, argv=argv, clock=clock, record=record)
-        drawable = {name: drawable_figure(figure) for name, figure in figures.items()}
-        return Results({"table": table}, drawable, record, paths)
+        return Results({"table": table}, DrawableFigures(figures), record, paths)
 
 
 ANALYSIS = Published(NAME, f"{__doc__} Needs no model.", Config)

@@ -91,7 +91,7 @@ class TrialContrasts(Command[Config]):
     def execute(self, config: Config, argv: Sequence[str], *, keep: bool = True) -> Results:
         """Measure and draw, and write the scorecard, the plan, figures and a record if they are to be kept."""
         import mechint as mi
-        from mechint.figures.markup import drawable_figure
+        from mechint.figures.markup import DrawableFigures
         from mechint.trials.plans import write_plan
 
         clock, directory = Clock(), config.out / NAME
@@ -112,8 +112,7 @@ class TrialContrasts(Command[Config]):
                 *mi.figures.save_all(figures, directory, script_in=config.out),
             ]
             paths = write_record(directory, paths, config=config, argv=argv, clock=clock, record=record)
-        drawable = {name: drawable_figure(figure) for name, figure in figures.items()}
-        return Results(tables, drawable, record, paths)
+        return Results(tables, DrawableFigures(figures), record, paths)
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Run the command line, and say what was not compared and not drawn; returns its exit code."""

@@ -141,7 +141,7 @@ class TrialJudges(Command[Config]):
         import mechint as mi
         from analyses.trial_judges import comparing
         from analyses.trial_judges.figures import figures
-        from mechint.figures.markup import drawable_figure, literal
+        from mechint.figures.markup import DrawableFigures, literal
 
         clock, directory = Clock(), config.out / NAME
         inputs = check(config)
@@ -164,7 +164,7 @@ class TrialJudges(Command[Config]):
             ]
             paths += mi.figures.save_all(drawn, directory, script_in=config.out)
             paths = write_record(directory, paths, config=config, argv=argv, clock=clock, record=record)
-        return Results(tables, {name: drawable_figure(figure) for name, figure in drawn.items()}, record, paths)
+        return Results(tables, DrawableFigures(drawn), record, paths)
 
 
 ANALYSIS = TrialJudges(NAME, __doc__ or "", Config)

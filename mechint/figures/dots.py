@@ -101,8 +101,9 @@ def _places(rows: Sequence[str], lanes: Mapping[str, int]) -> dict[tuple[str, st
 def _packed_places(rows: Sequence[str], lanes: Mapping[str, int], panel: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Return heights as `_places` does, where a row of a panel is divided among the lanes of its own series there."""
     heights: dict[tuple[str, str], float] = {}
+    present = set(zip(panel["row"], panel["series"], strict=True))
     for at, row in enumerate(rows):
-        row_series = [name for name in lanes if (panel.loc[panel["row"] == row, "series"] == name).any()]
+        row_series = [name for name in lanes if (row, name) in present]
         dense = {lane: place for place, lane in enumerate(sorted({lanes[name] for name in row_series}))}
         alone = _places([row], {name: dense[lanes[name]] for name in row_series})
         heights |= {key: height + len(rows) - 1 - at for key, height in alone.items()}

@@ -1,6 +1,7 @@
 """Figures to files: html beside one shared plotly.min.js, json, and png where a browser can draw it; all atomic."""
 
 import io
+import json
 import logging
 import os
 import tempfile
@@ -17,6 +18,7 @@ from mechint.base.errors import PrerequisiteError
 from mechint.base.files import remove_file, write_atomically
 from mechint.base.signatures import checked
 from mechint.figures import pictures
+from mechint.figures.pictures import Drawing
 from mechint.figures.readable import readable_json
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def save_all(
     texts = {name: readable_json(figure) for name, figure in figures.items()}
     changed = [name for name, text in texts.items() if _read(directory / f"{name}.json") != text]
     # What is drawn is what is written: digits that are left out would still move a line by a hair.
-    drawn = {name: plotly.io.from_json(text) for name, text in texts.items()}
+    drawn = {name: json.loads(text) for name, text in texts.items()}
     paths = [path for name in texts for path in _save_text(texts[name], drawn[name], directory / name, script)]
     if png is None or png:
         paths += _save_pngs(drawn, directory, required=bool(png))
@@ -70,11 +72,12 @@ def _read(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def _save_text(text: str, figure: go.Figure, stem: Path, script: Path) -> list[Path]:
+def _save_text(text: str, figure: Drawing, stem: Path, script: Path) -> list[Path]:
     source = Path(os.path.relpath(script, stem.parent)).as_posix()
     # A name for the one element of the page, since Plotly's own is another at each call.
     config = {"responsive": True, "displaylogo": False}
-    html = figure.to_html(include_plotlyjs=source, config=config, div_id="figure")
+    # It was checked when it was made.
+    html = plotly.io.to_html(figure, include_plotlyjs=source, config=config, div_id="figure", validate=False)
     return [
         write_atomically(stem.with_name(f"{stem.name}.html"), html),
         write_atomically(stem.with_name(f"{stem.name}.json"), text),
@@ -90,7 +93,7 @@ def _share_script(directory: Path) -> Path:
     return path
 
 
-def _save_pngs(figures: Mapping[str, go.Figure], directory: Path, *, required: bool) -> list[Path]:
+def _save_pngs(figures: Mapping[str, Drawing], directory: Path, *, required: bool) -> list[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         files = {name: Path(scratch) / f"{number}.png" for number, name in enumerate(figures)}
         try:
@@ -187,9 +190,9 @@ def _nearest(
     return np.concatenate([(part**2).sum(axis=-1).argmin(axis=-1) for part in parts])
 
 
-def _draw(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:
+def _draw(figures: Sequence[Drawing], files: Sequence[Path]) -> None:
     """Draw all figures with one browser; without sizes Plotly would draw every one at 700 x 500."""
-    widths, heights = [figure.layout.width for figure in figures], [figure.layout.height for figure in figures]
+    widths, heights = ([figure["layout"].get(name) for figure in figures] for name in ("width", "height"))
     with _silenced("choreographer", "kaleido"):
         pictures.write_images(figures, files, scale=_PNG_SCALE, width=widths, height=heights)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -50,6 +50,24 @@ def drawable_figure(figure: go.Figure) -> go.Figure:
     """Return a figure with every text drawable, for where it is shown without being written to a file."""
     traces = [_drawable(trace.to_plotly_json()) for trace in figure.data]
     return go.Figure({"data": traces, "layout": _drawable(figure.layout.to_plotly_json())})
+
+
+class DrawableFigures(Mapping[str, go.Figure]):
+    """Figures by name, each made drawable when it is first looked at: a run that writes files looks at none."""
+
+    def __init__(self, figures: Mapping[str, go.Figure]) -> None:
+        self._figures, self._drawable = dict(figures), dict[str, go.Figure]()
+
+    def __getitem__(self, name: str) -> go.Figure:
+        if name not in self._drawable:
+            self._drawable[name] = drawable_figure(self._figures[name])
+        return self._drawable[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
 
 
 def plain(value: object) -> object:

@@ -1,15 +1,14 @@
 """Pictures drawn by a browser that talks to nobody: Plotly's own way to them lets it call home and fetch scripts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import plotly.graph_objects as go
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from choreographer.browsers.chromium import Chromium
 
+Drawing = Mapping[str, Any]  # a figure as Plotly's JSON has it: "data" and "layout"
 # Nothing in the background; and whatever is asked of the network all the same finds neither names nor a way out, this
 # machine's own servers included.
 OFFLINE = (
@@ -30,7 +29,7 @@ OFFLINE = (
 
 
 def write_images(
-    figures: Sequence[go.Figure],
+    figures: Sequence[Drawing],
     files: Sequence[Path],
     *,
     scale: float,
@@ -45,7 +44,7 @@ def write_images(
 
     specs = [
         {
-            "fig": figure.to_dict(),
+            "fig": figure,
             "path": file,
             "opts": {"format": file.suffix.removeprefix("."), "width": wide, "height": high, "scale": scale},
         }

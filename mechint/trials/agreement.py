@@ -117,7 +117,7 @@ def _readings(
 ) -> list[tuple[str, Reading, Reading]]:
     """Return arm, label and verdict of every trial that has both."""
     read = []
-    for _, row in trials.iterrows():
+    for row in trials.to_dict("records"):
         label, verdict = labels.get(row["id"]), verdicts.get(row["id"])
         if label is None or verdict is None or verdict.error:
             continue

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ CLASSES: tuple[str, ...] = (
 )
 CLAIMING: tuple[str, ...] = ("claims", "names wrongly", "names rightly")
 _ENDINGS, _LONG = "(?:e?d|ing|e?ly|e?ness)", 5  # letters of a word that takes endings
+Row = Mapping[str, Any]  # values of a table by column
 Lexicon = Mapping[str, Sequence[str]]  # words by concept that stand for it, besides its own name
 
 
@@ -96,11 +98,11 @@ def outcome_table(trials: pd.DataFrame, verdicts: pd.DataFrame, lexicon: Lexicon
             advice="give the trials and verdicts of one run",
         )
     judged = verdicts[verdicts["error"] == ""].merge(trials[["id", "reply", "concept", "series"]], on="id")
-    classes = [outcome(_verdict(row), row["reply"], concept_of(row), lexicon) for _, row in judged.iterrows()]
+    classes = [outcome(_verdict(row), row["reply"], concept_of(row), lexicon) for row in judged.to_dict("records")]
     return judged[["id", "judge", "pass_no"]].assign(outcome=np.array(classes, dtype=object))
 
 
-def _verdict(row: pd.Series) -> Verdict:
+def _verdict(row: Row) -> Verdict:
     """Return the verdict of a row; tables turn what is missing into NaN."""
 
     def value(name: str) -> object:
@@ -116,6 +118,6 @@ def _verdict(row: pd.Series) -> Verdict:
     )
 
 
-def concept_of(row: pd.Series) -> str:
+def concept_of(row: Row) -> str:
     """Return the concept that a reply may name rightly: random vectors have none."""
     return "" if row["series"] == "random" else str(row["concept"])

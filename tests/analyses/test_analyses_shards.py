@@ -76,11 +76,18 @@ def in_parts(name: str, argv: list[str], count: int, out: Path) -> pd.DataFrame:
     return pd.read_parquet(out / name / "table.parquet")
 
 
+def in_one(name: str, argv: list[str], out: Path) -> pd.DataFrame:
+    """Return the table of a whole run, without figures: those of the merged table are made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vars(module(name).ANALYSIS), "draw", lambda *_: ({}, {}))
+        assert module(name).main([*argv, "--out", str(out)]) == 0
+    return pd.read_parquet(out / name / "table.parquet")
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_parts_of_every_analysis_make_its_table(name: str, argv: Callable[[str], list[str]], tmp_path: Path) -> None:
     options = argv(name)
-    assert module(name).main([*options, "--out", str(tmp_path / "whole")]) == 0
-    whole = pd.read_parquet(tmp_path / "whole" / name / "table.parquet")
+    whole = in_one(name, options, tmp_path / "whole")
     pd.testing.assert_frame_equal(in_parts(name, options, 2, tmp_path / "parts"), whole, rtol=1e-4, atol=1e-5)
 
 
@@ -97,8 +104,7 @@ def test_what_cannot_be_divided_says_so(name: str, capsys: pytest.CaptureFixture
 
 def test_more_parts_than_cells_make_the_table(argv: Callable[[str], list[str]], tmp_path: Path) -> None:
     options = [*without(argv("detection"), "--n-random"), "--n-random", "0"]
-    assert module("detection").main([*options, "--out", str(tmp_path / "whole")]) == 0
-    whole = pd.read_parquet(tmp_path / "whole" / "detection" / "table.parquet")
+    whole = in_one("detection", options, tmp_path / "whole")
     table = in_parts("detection", options, 5, tmp_path / "parts")
     pd.testing.assert_frame_equal(table, whole, rtol=1e-4, atol=1e-5)
 

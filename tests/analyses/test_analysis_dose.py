@@ -232,7 +232,11 @@ def test_what_would_be_refused_afterwards_is_refused_before_a_calibration(
 
 
 @pytest.mark.usefixtures("doses_folder")
-def test_another_analysis_finds_its_dose_and_records_it(inputs: list[str], tmp_path: Path) -> None:
+def test_another_analysis_finds_its_dose_and_records_it(
+    inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "STRENGTHS", calibration.STRENGTHS[::2])
+    monkeypatch.setattr(calibration, "EXTRACTIONS", calibration.EXTRACTIONS[:2])
     argv = without(inputs, "--strength", "--vectors")
     folder = whole_run(detection, [*argv, "--concepts", "cats,bread"], tmp_path)
     record = json.loads((folder / "run.json").read_text())

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
+import plotly.io
 import pytest
+from conftest import make_analyses_quick
 
 from analyses import ANALYSES
 from analyses import all as gallery
 from analyses import published as analysis
-from analyses.kit.command import Results
 from analyses.published import overlay, points
 from analyses.published import shifts as published_shifts
 from analyses.published.points import exact
@@ -67,9 +69,27 @@ def _values(*tables: Path, where: tuple[str, ...] = ()) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def alone() -> Results:
-    """The published values without a user's."""
-    return analysis.run()
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a gallery that has the published values alone, without a user's."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        make_analyses_quick(patch)
+        patch.setattr(gallery, "ANALYSES", {"published": ANALYSES["published"]})
+        assert gallery.main(["--seed", "3", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def table(whole: Path) -> pd.DataFrame:
+    """The values."""
+    return pd.read_parquet(whole / "published" / "table.parquet")
+
+
+@pytest.fixture(scope="module")
+def drawn(whole: Path) -> dict[str, go.Figure]:
+    """The figures."""
+    files = (whole / "published").glob("published_*.json")
+    return {file.stem: plotly.io.read_json(file) for file in files}
 
 
 def test_an_interval_is_exact_and_only_where_trials_are_known() -> None:
@@ -78,9 +98,8 @@ def test_an_interval_is_exact_and_only_where_trials_are_known() -> None:
     assert np.isnan(exact(0.301, np.nan)).all()
 
 
-def test_without_overlay_every_figure_is_drawn_and_says_who_has_published(tmp_path: Path) -> None:
-    assert analysis.main(["--out", str(tmp_path)]) == 0
-    directory = tmp_path / "published"
+def test_without_overlay_every_figure_is_drawn_and_says_who_has_published(whole: Path) -> None:
+    directory = whole / "published"
     record = json.loads((directory / "run.json").read_text())
     drawn = [name.removesuffix(".html") for name in record["files"] if name.endswith(".html")]
     titles = {name: json.loads((directory / f"{name}.json").read_text())["layout"]["title"] for name in drawn}
@@ -98,8 +117,9 @@ def test_without_overlay_every_figure_is_drawn_and_says_who_has_published(tmp_pa
     assert net["32B-Base, refusals excluded"] == 0.2
 
 
-def test_values_of_mixed_files_are_hollow_and_have_no_interval(alone: Results) -> None:
-    table = alone.table
+def test_values_of_mixed_files_are_hollow_and_have_no_interval(
+    table: pd.DataFrame, drawn: dict[str, go.Figure]
+) -> None:
     is_mixed = table["series"].str.endswith(", mixed files")
     net = table[is_mixed & (table["panel"] == "net")]
     coder = net[net["series"].str.startswith("32B-Coder")]
@@ -108,15 +128,15 @@ def test_values_of_mixed_files_are_hollow_and_have_no_interval(alone: Results) -
     assert set(net[net["figure"] == "published_new_concepts"]["row"]) == {"32B-Insecure<br>7 of 8 files right"}
     assert table.loc[is_mixed, ["low", "high"]].isna().all(axis=None)
     for name in ("published_prompts", "published_new_concepts"):
-        figure = alone.figures[name]
+        figure = drawn[name]
         hollow = [trace for trace in figure.data if trace.name and "hold other trials" in trace.name]
         assert len(hollow) >= 4
         assert all(trace.marker.symbol.endswith("-open") for trace in hollow)
         assert "of another model or prompt" in figure.layout.title.subtitle.text.replace("<br>", " ")
 
 
-def test_no_title_claims_what_mixed_files_cannot_carry(alone: Results) -> None:
-    titles = {name: figure.layout.title.text.replace("<br>", " ") for name, figure in alone.figures.items()}
+def test_no_title_claims_what_mixed_files_cannot_carry(drawn: dict[str, go.Figure]) -> None:
+    titles = {name: figure.layout.title.text.replace("<br>", " ") for name, figure in drawn.items()}
     mixed = published.load("prompt_versions").query("files_right < n_files")["net_detection"]
     for title in titles.values():
         assert not [value for value in mixed if points.signed_percent(value) in title]
@@ -274,8 +294,6 @@ def test_options_of_a_model_do_not_exist(option: str, capsys: pytest.CaptureFixt
     assert option in capsys.readouterr().err
 
 
-def test_the_gallery_runs_it_with_the_options_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery, "ANALYSES", {"published": ANALYSES["published"]})
-    assert gallery.main(["--seed", "3", "--out", str(tmp_path)]) == 0
-    assert "seed" not in json.loads((tmp_path / "published" / "run.json").read_text())["config"]
-    assert "published_scaling" in (tmp_path / "index.html").read_text()
+def test_the_gallery_runs_it_with_the_options_it_has(whole: Path) -> None:
+    assert "seed" not in json.loads((whole / "published" / "run.json").read_text())["config"]
+    assert "published_scaling" in (whole / "index.html").read_text()

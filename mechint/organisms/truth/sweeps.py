@@ -67,7 +67,7 @@ class Replies:
         items = [Item(key, texts[prompt], reply) for key, prompt, reply in columns]
         outcomes = outcome_table(trials, judge_all(RulesJudge(), items), concept_lexicon())
         table = trials.merge(outcomes[["id", "outcome"]], on="id", validate="one_to_one")
-        planted = [planted_class(row["reply"], concept_of(row)) for _, row in table.iterrows()]
+        planted = [planted_class(row["reply"], concept_of(row)) for row in table.to_dict("records")]
         return cls(table.assign(planted=planted), outcomes)
 
     def of_question(self, series: str, prompt: str = "", strength: float | None = None) -> pd.DataFrame:
