@@ -192,7 +192,8 @@ def _nearest(
 
 def _draw(figures: Sequence[Drawing], files: Sequence[Path]) -> None:
     """Draw all figures with one browser; without sizes Plotly would draw every one at 700 x 500."""
-    widths, heights = ([figure["layout"].get(name) for figure in figures] for name in ("width", "height"))
+    layouts = [figure["layout"] for figure in figures]
+    widths, heights = [layout.get("width") for layout in layouts], [layout.get("height") for layout in layouts]
     with _silenced("choreographer", "kaleido"):
         pictures.write_images(figures, files, scale=_PNG_SCALE, width=widths, height=heights)
 

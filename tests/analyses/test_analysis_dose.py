@@ -237,6 +237,8 @@ def test_another_analysis_finds_its_dose_and_records_it(
 ) -> None:
     monkeypatch.setattr(calibration, "STRENGTHS", calibration.STRENGTHS[::2])
     monkeypatch.setattr(calibration, "EXTRACTIONS", calibration.EXTRACTIONS[:2])
+    usual = calibration.Plan
+    monkeypatch.setattr(calibration, "Plan", lambda *places, **counts: usual(*places, **{**counts, "n_tokens": 4}))
     argv = without(inputs, "--strength", "--vectors")
     folder = whole_run(detection, [*argv, "--concepts", "cats,bread"], tmp_path)
     record = json.loads((folder / "run.json").read_text())

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from mechint.attribution.features.cases import Case, check_cases
 from mechint.attribution.features.clamping import Positions, mask_of, set_features, values_of
@@ -23,6 +24,7 @@ from mechint.base.signatures import Seed, checked
 
 Test = Literal["necessity", "sufficiency"]
 Order = Sequence[int] | Callable[[Case], Sequence[int]]
+Drawn = tuple[int, str, int, Features]
 TESTS: tuple[Test, ...] = ("necessity", "sufficiency")
 TOP, RANDOM, MATCHED = "top", "random", "mass-matched"
 NO_SHIFT = 0.01  # logits: of a shift smaller than this no fraction is given
@@ -51,7 +53,7 @@ def necessity(
     k = 0 changes nothing. Raises UsageError for a k beyond the order, and for bad rows, features and positions.
     """
     case = Case(states, clean, injected, states.reading.names[injected])
-    return _draws(case, "necessity", order, _Settings(tuple(ks), positions, n_random, mass_by, seed))
+    return _draws(case, ("necessity",), order, _Settings(tuple(ks), positions, n_random, mass_by, seed))[0]
 
 
 @checked
@@ -72,7 +74,7 @@ def sufficiency(
     As `necessity`, whose random sets it uses; `effect` is what is gained.
     """
     case = Case(states, clean, injected, states.reading.names[injected])
-    return _draws(case, "sufficiency", order, _Settings(tuple(ks), positions, n_random, mass_by, seed))
+    return _draws(case, ("sufficiency",), order, _Settings(tuple(ks), positions, n_random, mass_by, seed))[0]
 
 
 @checked
@@ -95,7 +97,7 @@ def measure(
     check_cases(cases)
     settings = _Settings(tuple(ks), positions, n_random, mass_by, seed)
     ordered = [(case, list(order(case) if callable(order) else order)) for case in cases]
-    tables = [_draws(case, test, case_order, settings) for case, case_order in ordered for test in tests]
+    tables = [table for case, case_order in ordered for table in _draws(case, tests, case_order, settings)]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -119,11 +121,18 @@ class _Settings:
     seed: int
 
 
-def _draws(case: Case, test: Test, order: Sequence[int], settings: _Settings) -> pd.DataFrame:
+def _draws(case: Case, tests: Sequence[Test], order: Sequence[int], settings: _Settings) -> list[pd.DataFrame]:
+    """Return the table of each test of one case; all are of the same sets."""
     order = list(order)
     _check(case, order, settings)
     masses = mass(case, mask_of(case.states, settings.positions), settings.mass_by)
     drawn = list(_sets(case, order, masses, settings))
+    return [_tried(case, test, drawn, masses, settings) for test in tests]
+
+
+def _tried(
+    case: Case, test: Test, drawn: Sequence[Drawn], masses: Float[np.ndarray, " d_sae"], settings: _Settings
+) -> pd.DataFrame:
     table = pd.DataFrame([(k, kind, draw) for k, kind, draw, _ in drawn], columns=["k", "kind", "draw"])
     table["mass"] = [float(masses[list(features)].sum()) for *_, features in drawn]
     table["logit_diff"], table["effect"] = exchange(
@@ -141,9 +150,7 @@ def _draws(case: Case, test: Test, order: Sequence[int], settings: _Settings) ->
 _SUBJECT = ("conversation", "intervention", "concept", "test")
 
 
-def _sets(
-    case: Case, order: Sequence[int], masses: np.ndarray, settings: _Settings
-) -> Iterator[tuple[int, str, int, Features]]:
+def _sets(case: Case, order: Sequence[int], masses: np.ndarray, settings: _Settings) -> Iterator[Drawn]:
     """k, kind, draw and features of every set; the same for both tests, as they are drawn from the seed alone."""
     active = active_features(case, mask_of(case.states, settings.positions))
     for k in settings.ks:

@@ -66,7 +66,12 @@ def matched_sets(
     """
     _check(pool, len(chosen))
     targets = np.sort(masses[list(chosen)])[::-1]
-    return _distinct(lambda: _matched(pool, targets, masses, rng, near), n)
+    first = _nearest(masses[pool], targets[0], near)
+    return _distinct(lambda: _matched(pool, targets, masses, rng, near, first), n)
+
+
+def _nearest(masses: Float[np.ndarray, " left"], target: float, near: int) -> Int[np.ndarray, " near"]:
+    return np.argsort(np.abs(masses - target), kind="stable")[:near]
 
 
 def _matched(
@@ -75,11 +80,12 @@ def _matched(
     masses: Float[np.ndarray, " d_sae"],
     rng: np.random.Generator,
     near: int,
+    first: Int[np.ndarray, " near"],
 ) -> Features:
-    left, features, missing = np.array(pool), [], 0.0
-    for target in targets:
-        distance = np.abs(masses[left] - (target + missing))
-        place = rng.choice(np.argsort(distance, kind="stable")[:near])
+    """Return one set; `first` are the places of the features for the first target, the same in every set."""
+    left, features, missing = pool, [], 0.0
+    for number, target in enumerate(targets):
+        place = rng.choice(_nearest(masses[left], target + missing, near) if number else first)
         features.append(int(left[place]))
         missing += target - masses[left[place]]
         left = np.delete(left, place)
