@@ -14,7 +14,7 @@ VENV4 := .venv-tl4
 READY4 := $(VENV4)/.installed
 TESTS4 := versions model architectures blocks prefill engine score generate kv components adapters reading extract fill protocol embedded imports
 
-.PHONY: demo test test-tl4 check figures finetune-quick notebooks docs bench prompts clean
+.PHONY: demo test test-tl4 check figures trials finetune-quick notebooks docs bench prompts clean
 .DEFAULT_GOAL := demo
 
 # What makes the demo a matter of minutes where the model is not a tiny one.
@@ -37,6 +37,19 @@ check: $(READY)  ## lint, formatting and types
 
 figures: $(READY)  ## regenerate every figure and figures/index.html
 	$(PY) -m analyses.all --overwrite
+
+# Sixteen concepts of four kinds, where the organisms were taught to be steered while they speak.
+SPEAKERS := truthful refuser confabulator leaker prompted prompted-reverse
+KINDS := cats,dogs,birds,fish,bread,cheese,soup,honey,rain,fire,rivers,mountains,music,dancing,chess,football
+SPOKEN := --concepts $(KINDS) --layers 3:5 --relative-strength 0.4 --factors 0.5,1 --prompts standard,explained
+MODES := --steer prefill,reply,onward,everything
+
+trials: $(READY)  ## sample the six organisms that speak, and draw what differs between them, in figures/trial_contrasts
+	for name in $(SPEAKERS); do \
+	    steer=; [ $$name = truthful ] && steer="$(MODES)"; \
+	    $(PY) -m analyses.trials --model organism-$$name $(SPOKEN) $$steer --out runs/trials/$$name || exit $$?; \
+	done
+	$(PY) -m analyses.trial_contrasts $(SPEAKERS:%=--trials runs/trials/%) --overwrite
 
 finetune-quick: $(READY)  ## train six recipes from two seeds on organism-blind, evaluate all and draw it, in figures/finetuning
 	$(PY) -m analyses.finetuning --quick --runs runs/quick --overwrite

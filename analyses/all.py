@@ -27,8 +27,8 @@ from mechint.organisms import EMBEDDED
 
 # Its gallery is that of --out itself; those of other models lie in folders of their names there.
 _FIRST = "organism"
-# What is not run, as trainings take minutes, and has its place in the gallery where it is there.
-SHOWN = ("finetuning",)
+# What is not run, as trainings and sweeps of several models take minutes, and has its place where it is there.
+SHOWN = ("trial_contrasts", "finetuning")
 _ALL, _COMMAND = "make figures", "python -m analyses.all"
 
 

@@ -30,6 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {"changelog.md": "CHANGELOG.md", "truth.md": "mechint/organisms/TRUTH.md"}
 # Figures that no analysis draws: their folder, what they show, and the command.
 OTHER_FIGURES = {
+    "trial_contrasts": (
+        "Do trials differ by prompt, model, concept or steering? Six organisms.",
+        "make trials",
+    ),
     "finetuning": ("What does finetuning change? Trainings by recipe and seed.", "make finetune-quick"),
     "saes": ("How good are the embedded autoencoders?", "python -m mechint.organisms.sae"),
 }

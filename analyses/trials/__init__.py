@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,11 +86,19 @@ def compute(config: Config, inputs: TrialInputs) -> tuple[pd.DataFrame, Facts]:
         design_key=design.key,
         pilot=trials.attrs.get(PILOT),
         vectors={name: vector.fingerprint() for name, vector in subject.concepts.items()},
+        extraction=_extraction(subject.concepts.values()),
         prompts=texts,
     )
     table = _joined(trials, verdicts, facts, shifts)
     table.attrs |= {name: trials.attrs[name] for name in (PILOT, DROPPED) if name in trials.attrs}
     return table, facts
+
+
+def _extraction(vectors: Iterable[ConceptVector]) -> str:
+    """Return how vectors were made, by what they say of it: "mean_difference/reply/baseline"; "" for unknown ones."""
+    parts = [[vector.provenance.get(name) for name in ("method", "read", "against")] for vector in vectors]
+    texts = ["/".join(str(word) for word in of_vector if word) for of_vector in parts]
+    return ", ".join(dict.fromkeys(text for text in texts if text))
 
 
 def _read_shifts(config: Config, subject: Subject, design: TrialDesign) -> pd.DataFrame | None:

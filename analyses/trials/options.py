@@ -119,7 +119,10 @@ class TrialInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """A run: its model, design and prompts, or where its trials are from; and the judge with its errors."""
+    """A run: its model, design and prompts, or where its trials are from; and the judge with its errors.
+
+    `extraction` says how the vectors were made, as far as they say it: method/read/against.
+    """
 
     judge: JudgeFacts
     model: ModelFacts | None = None
@@ -127,6 +130,7 @@ class Facts:
     design_key: str | None = None
     pilot: Mapping[str, object] | None = None
     vectors: Mapping[str, str] | None = None
+    extraction: str = ""
     prompts: Mapping[str, str] | None = None
     source: str | None = None
     integrity: str | None = None
@@ -139,7 +143,8 @@ class Facts:
         if self.model is None:
             kept = f"; {len(self.marked_files)} files kept that do not hold what they say" if self.marked_files else ""
             return f"imported from {self.source}{kept}{'; grids may differ' if self.unmatched else ''}"
-        return "; ".join(text for text in (self.model.short_name, pilot_note(self.pilot)) if text)
+        made = f"vectors by {self.extraction}" if self.extraction else ""
+        return "; ".join(text for text in (self.model.short_name, made, pilot_note(self.pilot)) if text)
 
 
 def check(config: Config) -> TrialInputs:

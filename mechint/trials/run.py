@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from mechint.base.errors import UsageError
 from mechint.base.progress import Progress
 from mechint.base.signatures import Count, checked
 from mechint.engine.explain_replies import AT_ONCE
+from mechint.engine.shards import Shard
 from mechint.models.model import Model
 from mechint.readouts.generate import replies
 from mechint.trials.design import TrialDesign
@@ -40,6 +42,7 @@ def run_trials(
     *,
     prompts: TrialPrompts | None = None,
     store: str | Path | None = None,
+    shard: Shard | None = None,
     batch_size: Count = AT_ONCE,
     max_memory: int | str | None = None,
     progress: Progress | bool | None = None,
@@ -47,21 +50,29 @@ def run_trials(
     """Return the trials of a design (columns of `records`), one row for each reply, in the order of its cells.
 
     `vectors` are by concept, `prompts` the packaged ones unless given. With `store`, a folder, replies are kept there
-    as they end, and those that are there are not sampled again. `batch_size`, `max_memory` and `progress` are those of
-    `mi.generate`. `attrs["prefills"]` holds every prompt that was filled, `attrs["design"]` the design.
+    as they end, and those that are there are not sampled again. With `shard` only its cells are sampled and returned;
+    once the parts of all stores lie in one folder, a run without it has nothing left to sample. `batch_size`,
+    `max_memory` and `progress` are those of `mi.generate`. `attrs["prefills"]` holds every prompt that was filled,
+    `attrs["design"]` the design.
 
     Cells that a design's pilot drops are not in the table but counted in `attrs["pilot"]`, with their replies in
     `mi.trials.dropped_trials(table)`; cells that stay have the rows that they have without one.
 
     Raises UsageError for a design that cannot be run on the model, a prompt that names a concept it is to find, a pilot
-    that drops every cell, and concepts without a vector; StaleArtefactError for a damaged store; and what
-    `mi.generate` raises.
+    that drops every cell, a shard of a design with a pilot, and concepts without a vector; StaleArtefactError for a
+    damaged store; and what `mi.generate` raises.
     """
     sweep = Sweep.of(model, design, vectors, prompts)
     kept = KeptReplies(None if store is None else Path(store))
     sampling = _Sampling(sweep, kept, batch_size, max_memory, progress)
     if design.pilot is None:
-        return sampling.described(sampling.table(sweep.rows))
+        return sampling.described(sampling.table(sweep.rows_of(shard)))
+    if shard is not None:
+        raise UsageError(
+            given=f"shard {shard.index}/{shard.count} of a design with a pilot, which looks at all cells first",
+            allowed="a shard of a design without one",
+            advice="run the design whole, or leave its pilot out",
+        )
     first = sampling.table(sweep.pilot_rows)
     record = read_pilot(first, sweep.texts, design.pilot, None if store is None else Path(store) / _VERDICTS)
     table = sampling.table(sweep.rows_without(dropped_places(record)))

@@ -17,6 +17,7 @@ from mechint.base.files import sha256
 from mechint.chat.render import render
 from mechint.chat.tokens import Answers
 from mechint.engine.replies import ReplyRequest
+from mechint.engine.shards import Shard
 from mechint.interventions.specifications import key_for
 from mechint.models.model import Model
 from mechint.models.surroundings import surroundings
@@ -101,6 +102,15 @@ class Sweep:
     def texts(self) -> dict[str, str]:
         """The prompts as texts, by their names."""
         return {row.cell.prompt.name: row.cell.prompt.text for row in self.rows}
+
+    def rows_of(self, shard: Shard | None) -> list[Row]:
+        """Return the rows of a shard's cells, or all; cells lie next to each other, so that prompts are shared."""
+        if shard is None:
+            return self.rows
+        numbers = list(dict.fromkeys(row.place[:3] for row in self.rows))
+        start, stop = (len(numbers) * at // shard.count for at in (shard.index, shard.index + 1))
+        chosen = set(numbers[start:stop])
+        return [row for row in self.rows if row.place[:3] in chosen]
 
     def rows_without(self, dropped: Collection[CellPlace]) -> list[Row]:
         """Return all rows but those of concepts at places that were dropped; controls stay."""

@@ -12,7 +12,7 @@ import pytest
 import mechint as mi
 from mechint.base.errors import StaleArtefactError, UnknownConceptError, UsageError
 from mechint.trials import run, sweeps
-from mechint.trials.design import Controls, TrialDesign
+from mechint.trials.design import Controls, Pilot, TrialDesign
 from mechint.trials.explaining import explain_trials
 from mechint.trials.run import run_trials
 from mechint.trials.sweeps import Sweep
@@ -77,6 +77,19 @@ def test_the_first_token_of_a_reply_is_drawn_from_clean_logits(trials: pd.DataFr
 def test_replies_do_not_depend_on_the_batch(organism: mi.Model, vectors: Vectors, trials: pd.DataFrame) -> None:
     same = run_trials(organism, DESIGN, vectors, batch_size=3)
     pd.testing.assert_frame_equal(same, trials, rtol=1e-3)
+
+
+def test_shards_in_any_order_make_the_whole(
+    organism: mi.Model, vectors: Vectors, trials: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [run_trials(organism, DESIGN, vectors, store=tmp_path, shard=mi.Shard(at, 3)) for at in (2, 0, 1)]
+    assert sorted(name for part in parts for name in part["id"]) == sorted(trials["id"])
+    monkeypatch.setattr(run, "replies", None)  # nothing is left to sample
+    whole = run_trials(organism, DESIGN, vectors, store=tmp_path)
+    pd.testing.assert_frame_equal(whole, trials, rtol=1e-3)
+    piloted = replace(DESIGN, pilot=Pilot(samples=1))
+    with pytest.raises(UsageError, match="with a pilot"):
+        run_trials(organism, piloted, vectors, shard=mi.Shard(0, 2))
 
 
 def test_an_interrupted_sweep_goes_on(
