@@ -70,8 +70,9 @@ def net_title(rates: pd.DataFrame) -> str:
         return "Net detection cannot be told from zero under any prompt"
     texts = []
     if above:
-        random = _above(rates, "random")
-        also = ", and so are random vectors" if random is not None and random[0] else ""
+        random = (_above(rates, "random") or ([], [], []))[0]
+        also = ", and so are random vectors" if random else ""
+        also += f" under {_listed(random)}" if random and not set(above) <= set(random) else ""
         texts.append(f"Injected concepts are noticed under {_listed(above) if below or others else _all(above)}{also}")
     if below:
         texts.append(

@@ -108,8 +108,8 @@ class Sweep:
         if shard is None:
             return self.rows
         numbers = list(dict.fromkeys(row.place[:3] for row in self.rows))
-        start, stop = (len(numbers) * at // shard.count for at in (shard.index, shard.index + 1))
-        chosen = set(numbers[start:stop])
+        start, stop = len(numbers) * shard.index, len(numbers) * (shard.index + 1)
+        chosen = set(numbers[start // shard.count : stop // shard.count])
         return [row for row in self.rows if row.place[:3] in chosen]
 
     def rows_without(self, dropped: Collection[CellPlace]) -> list[Row]:

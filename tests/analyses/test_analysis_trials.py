@@ -15,6 +15,7 @@ from whole_runs import refusal, whole_run
 import mechint as mi
 from analyses import trials as analysis
 from analyses.gallery.counts import Counts
+from analyses.trials.captions import net_title
 from mechint.engine.explain_replies import ReplyExplanation
 from mechint.trials import CLASSES, read_trials, read_verdicts
 from mechint.trials.design import TrialDesign
@@ -71,6 +72,27 @@ def test_tables_are_of_every_reply(run: tuple[Path, list[str]]) -> None:
     claims = plain["outcome"].isin(["claims", "names wrongly", "names rightly"]).groupby(plain["series"]).mean()
     raw = net[(net["estimate"] == "raw") & (net["refusals"] == "in")]
     assert raw["value"].item() == pytest.approx(claims["injected"] - claims["clean"])
+
+
+@pytest.mark.parametrize(
+    ("random", "ending"),
+    [
+        ((-0.1, -0.1), "noticed under plain and standard"),
+        ((0.1, 0.1), "noticed under plain and standard, and so are random vectors"),
+        ((-0.1, 0.1), "noticed under plain and standard, and so are random vectors under standard"),
+    ],
+)
+def test_a_title_says_under_which_prompts_random_vectors_are_noticed(random: tuple[float, float], ending: str) -> None:
+    lows = [("injected", "plain", 0.3), ("injected", "standard", 0.4)]
+    lows += [("random", prompt, low) for prompt, low in zip(("plain", "standard"), random, strict=True)]
+    common = {"measure": "net", "question": "introspection", "model": "organism", "estimate": "raw", "high": 0.9}
+    rows = [
+        {**common, "series": series, "prompt": prompt, "low": low, "refusals": refusals}
+        for series, prompt, low in lows
+        for refusals in ("in", "out")
+    ]
+    title = net_title(pd.DataFrame(rows))
+    assert title.replace("every prompt", "plain and standard").endswith(ending)
 
 
 def test_every_figure_has_judge_and_controls(run: tuple[Path, list[str]]) -> None:
