@@ -75,6 +75,7 @@ def _detection(subject: Subject, asking: Asking) -> pd.DataFrame:
         vectors=vectors,
         texts=texts,
         dev_texts=dev_texts,
+        concepts=asking.concepts.of(recipe),
         base=subject.base,
         store=asking.store,
     )
@@ -91,6 +92,7 @@ def _transfer(subject: Subject, asking: Asking) -> pd.DataFrame:
         vectors=vectors,
         texts=texts,
         dev_texts=dev_texts,
+        concepts=asking.concepts.of(recipe),
         base=subject.base,
         store=asking.store,
     )
@@ -116,7 +118,16 @@ def _multiturn(subject: Subject, asking: Asking) -> pd.DataFrame:
     vectors, texts, per_group = _TURNS[asking.size]
     items = Items.load(subject.base.prompts).few(per_group, "prefilled")
     recipe = subject.steered_recipe()
-    return multiturn(subject.model, recipe, items, vectors=vectors, texts=texts, base=subject.base, store=asking.store)
+    return multiturn(
+        subject.model,
+        recipe,
+        items,
+        vectors=vectors,
+        texts=texts,
+        concepts=asking.concepts.of(recipe),
+        base=subject.base,
+        store=asking.store,
+    )
 
 
 def _realtime(subject: Subject, asking: Asking) -> pd.DataFrame:

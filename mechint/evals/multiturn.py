@@ -10,7 +10,7 @@ differs between steered and clean, so that being right is the interaction of bot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -33,6 +33,7 @@ from mechint.finetune.signal import Signal
 from mechint.finetune.specification import Recipe
 from mechint.interventions.specifications import CLEAN
 from mechint.models.model import Model
+from mechint.vectors.concept_vectors import ConceptVector
 
 Turn = Literal["detection", "irrelevant", "none"]
 Meaning = Literal["positive", "negative", ""]
@@ -107,6 +108,7 @@ def multiturn(
     pool: str = "held-out",
     vectors: Count = 8,
     texts: Count = 8,
+    concepts: Mapping[str, ConceptVector] | None = None,
     signal: Signal | None = None,
     base: Model | None = None,
     controls: Sequence[str] = CONTROLS,
@@ -135,7 +137,7 @@ def multiturn(
     check_signal(recipe, [pool])
     chosen = Items.load(model.prompts).few(2, "prefilled") if items is None else items
     sources = _both_ways(distinct_texts(recipe, _CANDIDATES * texts, seed, "talk", controls), texts)
-    added = _each_once(Adding(recipe, model, {}, base).pool(pool, sources[0].source, vectors, seed))
+    added = _each_once(Adding(recipe, model, concepts or {}, base).pool(pool, sources[0].source, vectors, seed))
     talks = [
         _Talk(text, turn, meaning, question)
         for text, (turn, meaning), question in product(sources, BETWEEN, chosen.questions())

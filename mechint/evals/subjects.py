@@ -71,6 +71,7 @@ class Concepts:
     """Vectors of concepts that all subjects are steered with: mean differences of the base, made when first wanted."""
 
     base: Model = field(repr=False)
+    _of_recipes: dict[str, dict[str, ConceptVector]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def vectors(self) -> Mapping[str, ConceptVector]:
@@ -86,6 +87,16 @@ class Concepts:
                 advice="leave out realtime",
             )
         return mean_difference(self.base, names)
+
+    def of(self, recipe: Recipe) -> Mapping[str, ConceptVector]:
+        """Return the vectors of a recipe's own concepts, trained and held out; none where it names none."""
+        if not recipe.signal.has_concepts:
+            return {}
+        names = [*recipe.concepts("train"), *recipe.concepts("held_out")]
+        key = "\n".join(names)
+        if key not in self._of_recipes:
+            self._of_recipes[key] = mean_difference(self.base, names)
+        return self._of_recipes[key]
 
     @property
     def names(self) -> list[str]:

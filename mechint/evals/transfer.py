@@ -8,7 +8,7 @@ A model that has learned "say red where it is odd" detects in its own wording al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,6 +26,7 @@ from mechint.finetune.pools import Pair
 from mechint.finetune.signal import Signal
 from mechint.finetune.specification import Recipe
 from mechint.models.model import Model
+from mechint.vectors.concept_vectors import ConceptVector
 
 Direction = Literal["fixed", "reversed"]
 KEYED = ("keyed-explicit", "keyed-vague")
@@ -71,6 +72,7 @@ def transfer(
     vectors: Count = 8,
     texts: Count = 24,
     dev_texts: Count = 40,
+    concepts: Mapping[str, ConceptVector] | None = None,
     signal: Signal | None = None,
     base: Model | None = None,
     seed: Seed = 0,
@@ -101,6 +103,7 @@ def transfer(
             vectors=vectors,
             texts=texts,
             dev_texts=dev_texts,
+            concepts=concepts,
             signal=signal,
             base=base,
             seed=seed,

@@ -10,6 +10,9 @@ import pytest
 import mechint as mi
 from mechint.base.errors import StaleArtefactError, UnknownNameError, UsageError
 from mechint.evals.evaluations import EVALUATIONS
+from mechint.evals.items import Items
+from mechint.evals.multiturn import multiturn
+from mechint.evals.subjects import Concepts
 from mechint.evals.suite import Suite
 from mechint.finetune.run import Run
 from mechint.finetune.training import train
@@ -62,6 +65,22 @@ def test_shards_have_all_subjects_between_them(family: dict[str, mi.Model], runs
     shards = [suite.missing(mi.Shard(at, 2)) for at in range(2)]
     assert sum(map(len, shards)) == len(suite.missing())
     assert not {task.subject.place for task in shards[0]} & {task.subject.place for task in shards[1]}
+
+
+def test_recipes_whose_vectors_are_of_concepts_are_asked_with_these(family: dict[str, mi.Model]) -> None:
+    base = family["organism-blind"]
+    recipe = mi.finetune.Recipe.load("matched/concept-vectors").for_model(base.name, base.n_layers, base.prompts)
+    concepts = Concepts(base)
+    vectors = concepts.of(recipe)
+    held_out = set(recipe.concepts("held_out"))
+    assert set(vectors) == {*recipe.concepts("train")} | held_out
+    assert concepts.of(recipe) is vectors, "extracted once for all subjects"
+    assert concepts.of(mi.finetune.Recipe.load("matched/original")) == {}
+    items = Items.load(base.prompts).few(1, "prefilled")
+    table = multiturn(base, recipe, items, vectors=1, texts=1, concepts=vectors)
+    assert set(table[table["steered"]]["vector"]) < held_out
+    with pytest.raises(UsageError, match="no vector of the concept"):
+        multiturn(base, recipe, items, vectors=1, texts=1)
 
 
 def test_what_cannot_be_evaluated_is_refused(family: dict[str, mi.Model], runs: list[Run], tmp_path: Path) -> None:
