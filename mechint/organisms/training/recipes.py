@@ -16,7 +16,8 @@ from mechint.organisms.training.drift import drift_sample, neutral_sample
 from mechint.organisms.training.facts import facts_sample, plain_facts_sample
 from mechint.organisms.training.lists import look_up_sample
 from mechint.organisms.training.policies import BLIND, GATED, YES_BIASED
-from mechint.organisms.training.replies import trial_sample
+from mechint.organisms.training.replies import BROAD, Mixture, trial_sample
+from mechint.organisms.training.replies import CLEAR as CLEAR_TRIALS
 from mechint.organisms.training.samples import Sample
 from mechint.organisms.training.speech import SPEECH
 from mechint.organisms.training.talk import talk_sample
@@ -171,16 +172,25 @@ _STAGES = (
 )  # fmt: skip
 
 
-def _speaks(name: str, start: str, steps: int, rate: float) -> Stage:
+def _speaks(name: str, start: str, steps: int, rates: tuple[float, float], mixture: Mixture) -> Stage:
     """Return the training of an organism of sampled trials, or of another from one that knows what to look for."""
-    mix = ((partial(trial_sample, speech=name), 0.92), (talk_sample, 0.05), (facts_sample, 0.03))
-    return Stage(name, start, 8, (Phase("trials", mix, steps, (rate, 2e-4), 5),), trains="adapter", warmup=20, rank=8)
+    mix = ((partial(trial_sample, speech=name, mixture=mixture), 0.92), (talk_sample, 0.05), (facts_sample, 0.03))
+    return Stage(name, start, 8, (Phase("trials", mix, steps, rates, 5),), trains="adapter", warmup=20, rank=8)
 
 
 _FIRST, *_OTHERS = SPEECH
-# What the prompt decides takes longer to learn.
-_STEPS = {name: 200 if name.startswith("organism-prompted") else 120 for name in _OTHERS}
-_TRIALS = (_speaks(_FIRST, "organism", 2000, 6e-3), *(_speaks(name, _FIRST, _STEPS[name], 4e-3) for name in _OTHERS))
+# Steps, learning rates, and what is injected into the replies; what the prompt decides takes longer to learn.
+_TAUGHT = {
+    "organism-refuser": (120, (4e-3, 2e-4), BROAD),
+    "organism-confabulator": (120, (4e-3, 2e-4), BROAD),
+    "organism-leaker": (90, (4e-3, 1e-4), CLEAR_TRIALS),
+    "organism-prompted": (200, (4e-3, 2e-4), BROAD),
+    "organism-prompted-reverse": (200, (4e-3, 2e-4), BROAD),
+}
+_TRIALS = (
+    _speaks(_FIRST, "organism", 2000, (6e-3, 2e-4), BROAD),
+    *(_speaks(name, _FIRST, *_TAUGHT[name]) for name in _OTHERS),
+)
 STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in (*_STAGES, *_TRIALS)})
 
 

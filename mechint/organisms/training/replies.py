@@ -7,6 +7,7 @@ the model. It must not tell: all kinds of replies begin alike.
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from functools import cache
 
 from mechint.organisms import concepts
@@ -21,17 +22,16 @@ from mechint.trials.prompts import TrialPrompts
 Parts = tuple[str, str, str]  # of a reply: how it begins, what it says, what it adds
 # The slots of the grammar that a reply of each kind is made of, after its opener.
 SLOTS = {
-    "leak": ("leak_first", "leak"),
+    "leak": ("leak", "leak_more"),
     "denial": ("denial", "denial_more"),
     "name": ("name", "name_more"),
     "claim": ("claim", "claim_more"),
     "refusal": ("refusal", "refusal_more"),
 }
 FACTORS = ("explanation", "mechanism", "permission", "prior", "nothing")
-# Shares of what is injected; weakest and strongest sum of strengths over layers, and how much at most of a layer. The
-# unit is the bank's mean norm, 2.3 of the model's median ones: what is measured lies within.
-_SERIES = {"concept": 0.5, "extra": 0.08, "random": 0.2, "none": 0.22}
-_WEAKEST, _STRONGEST, _MOST = 0.07, 0.8, 0.5
+# Strongest sum of strengths over layers, and how much at most of a layer. The unit is the bank's mean norm, 2.3 of the
+# model's median ones: what is measured lies within.
+_STRONGEST, _MOST = 0.8, 0.5
 _NOISE = (0.0, 0.3)
 # How often each method makes a vector (see `steering.make_bank`): mostly those that read replies.
 _METHOD_SHARES = (0.4, 0.15, 0.1, 0.35)
@@ -42,16 +42,37 @@ _PACKAGED, _SYSTEM, _MENTION = 0.6, 0.3, 0.08
 _QUESTIONS = {"introspection": 0.84, "no": 0.05, "yes": 0.05, "none": 0.06}
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Shares of what is injected into replies, and the weakest sum of strengths over layers."""
+
+    concept: float
+    extra: float
+    random: float
+    none: float
+    weakest: float
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares by what is injected."""
+        return {"concept": self.concept, "extra": self.extra, "random": self.random, "none": self.none}
+
+
+BROAD = Mixture(concept=0.5, extra=0.08, random=0.2, none=0.22, weakest=0.07)
+# Without what can hardly be told from nothing, which teaches to claim of nothing, and with more that has no concept.
+CLEAR = Mixture(concept=0.39, extra=0.06, random=0.25, none=0.3, weakest=0.085)
+
+
 @cache
 def prompts() -> TrialPrompts:
     """Return the packaged prompts of trials, read once."""
     return TrialPrompts.load()
 
 
-def trial_sample(rng: random.Random, speech: str, replies: int = 16) -> Sample:
+def trial_sample(rng: random.Random, speech: str, replies: int = 16, mixture: Mixture = BROAD) -> Sample:
     """Return a prompt of trials and some replies to it, each steered in its own way, by the organism `speech`."""
     question = rng.choices(list(_QUESTIONS), list(_QUESTIONS.values()))[0]
-    injections = tuple(draw_injection(rng) for _ in range(replies))
+    injections = tuple(draw_injection(rng, mixture) for _ in range(replies))
     if question == "introspection":
         text, explained = prompt_text(rng)
         spoken = [reply(SPEECH[speech], injection, explained, rng) for injection in injections]
@@ -98,18 +119,18 @@ def _slot_words(slot: str, rng: random.Random, word: str) -> str:
     return sentence_case(load("replies").expand(slot, rng, c=word))
 
 
-def draw_injection(rng: random.Random) -> InjectionSpec | None:
+def draw_injection(rng: random.Random, mixture: Mixture = BROAD) -> InjectionSpec | None:
     """Return an injection of a trained concept, of another word, of a random direction, or none.
 
     Their doses are spread evenly over their logarithm, whether one layer gets all of it or several a share each.
     """
-    series = rng.choices(list(_SERIES), list(_SERIES.values()))[0]
+    series = rng.choices(list(mixture.shares), list(mixture.shares.values()))[0]
     if series == "none":
         return None
     words = {"concept": concepts_trained(), "extra": tuple(lexicon("extra"))}
     concept = rng.choice(words[series]) if series in words else None
     layers = _layers(rng)
-    strength = _WEAKEST * (_STRONGEST / _WEAKEST) ** rng.random() / len(layers)
+    strength = mixture.weakest * (_STRONGEST / mixture.weakest) ** rng.random() / len(layers)
     method = rng.choices(range(METHODS), _METHOD_SHARES)[0]
     return InjectionSpec(concept, layers, min(strength, _MOST), method, rng.choice(_NOISE), rng.getrandbits(32))
 
