@@ -58,15 +58,20 @@ WORDS = {
 _MEASURES = {"net": "net detection", "hits": "the share of claims"}
 
 
-def caption(material: Material) -> str:
-    """Return the models, numbers of concepts and replies, controls, and the judge with its errors."""
-    steered, facts = material.steered, material.facts
-    models = f"{', '.join(material.models)}; " if len(material.models) <= 3 else f"{len(material.models)} models; "
+def caption(material: Material, rows: pd.DataFrame | None = None) -> str:
+    """Return the models, numbers of concepts and replies, controls, and the judge with its errors.
+
+    They are those of `rows`, where a figure has some of the steered replies alone.
+    """
+    steered, facts = material.steered if rows is None else rows, material.facts
+    names = [name for name in material.models if (steered["model"] == name).any()]
+    clean = material.clean[material.clean["model"].isin(names)]
+    models = f"{', '.join(names)}; " if len(names) <= 3 else f"{len(names)} models; "
     numbers = f"{counted(steered['concept'].nunique(), 'concept')} injected, {len(steered):,} replies; controls: "
     marked = sum(len(source.marked_files) for source in facts.sources)
     kept = f"; {marked} {_MARKED}" if marked else ""
     pilots = "".join(f"; {source.pilot}" for source in facts.sources if source.pilot)
-    return f"{models}{numbers}{len(material.clean):,} clean replies; {facts.judge.caption}{kept}{pilots}"
+    return f"{models}{numbers}{len(clean):,} clean replies; {facts.judge.caption}{kept}{pilots}"
 
 
 def title(material: Material, kind: str) -> str:
@@ -78,7 +83,7 @@ def title(material: Material, kind: str) -> str:
     measure = _MEASURES.get(measures.pop(), "what was measured") if len(measures) == 1 else "what was measured"
     supported = rows[rows["verdict"] == "supported"]
     if len(supported):
-        share = "" if len(supported) == len(rows) else f"{len(supported)} of {len(rows)} contrasts. "
+        share = "" if len(supported) == len(rows) else f"{len(supported)} of {len(rows)} contrasts; "
         return f"{words.effect.format(measure=measure)}: {share}{_listed(supported)}"
     testable = rows[rows["verdict"] != "not testable"]
     if testable.empty:

@@ -147,8 +147,8 @@ def steer(material: Material) -> Drawing | NotDrawn:
         ],
         looks([name for name in material.models if (summary["series"] == name).any()]),
         title=captions.title(material, "steer"),
-        subtitle=f"{captions.caption(material)}. {AS_COUNTED}. {LARGE_SMALL}; {cells}. Clean replies are the same for "
-        "all modes.",
+        subtitle=f"{captions.caption(material, rows)}. {AS_COUNTED}. {LARGE_SMALL}; {cells}. Clean replies are the "
+        "same for all modes.",
         legend_lines=_lines(material),
     )
     return Drawing(figure.update_xaxes(tickformat=".0%"), summary)
