@@ -1,15 +1,15 @@
-"""The short recipes for a real model: what differs among them, and the areas that are read of their adapters."""
+"""The short recipes for a real model: what differs among them, and what their table refuses."""
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+
 import pytest
 
 from benchmarks import short_chain
-from mechint.finetune.examples import example
 from mechint.finetune.registry import differs_in, load_recipe
 
-FOLDER = short_chain.REFERENCE.parent
+FOLDER = Path(short_chain.__file__).parent / "short"
 RECIPES = {path.stem: path for path in sorted(FOLDER.glob("*.json"))}
 CHANGED = {
     "random-labels": {"labels"},
@@ -25,18 +25,12 @@ def test_controls_differ_in_what_their_names_say_and_are_as_long(name: str) -> N
     assert set(RECIPES) == {*CHANGED, "original"}
     assert {line.partition(".")[0] for line in differs_in(RECIPES[name])} == CHANGED[name]
     recipe = load_recipe(RECIPES[name]).adapted(30)
-    assert (recipe.budget.steps_made, recipe.budget.rows, recipe.fill.gradient) == (80, 8, "stopped")
+    assert (recipe.budget.steps_made, recipe.budget.rows, recipe.fill.gradient) == (128, 8, "stopped")
     assert recipe.signal.dose == (0.04, 0.08, 0.16, 0.32)
 
 
-def test_areas_are_those_of_planted_scores() -> None:
-    recipe = load_recipe(RECIPES["original"]).adapted(30)
-    examples = [example(recipe, 0, at // 8, at % 8, short_chain.HELD_OUT[2]) for at in range(64)]
-    flags = np.array([item.steered for item in examples])
-    odds = np.array([2.0 if item.dose == 0.32 else -1.0 for item in examples])
-    rows = {row["dose"]: row for row in short_chain.areas(examples, odds, np.ones(64))}
-    assert (rows[0.32]["auc"], rows[0.32]["hits"], rows[0.32]["false_alarms"]) == (1.0, 1.0, 0.0)
-    assert (rows[0.04]["auc"], rows[0.04]["hits"]) == (0.5, 0.0)
-    whole = next(row for place, row in rows.items() if np.isnan(place))
-    assert whole["steered"] == flags.sum() == sum(row["steered"] for place, row in rows.items() if place > 0)
-    assert 0.5 < whole["auc"] < 1
+def test_a_folder_without_finished_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        short_chain.main(["--runs", str(tmp_path), "--out", str(tmp_path / "runs.csv")])
+    assert "no finished run" in capsys.readouterr().err
+    assert not (tmp_path / "runs.csv").exists()
