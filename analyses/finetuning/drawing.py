@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def drawn(frames: Mapping[str, pd.DataFrame], rows: Mapping[str, pd.DataFrame], facts: Facts) -> dict[str, go.Figure]:
     """Return the figures by file name: `frames` are tables of what runs come to, `rows` those of evaluations."""
-    from analyses.finetuning import detected, self_knowledge, stated, steered_talk
+    from analyses.finetuning import detected, reported, said, self_knowledge, stated, steered_talk
     from analyses.finetuning.figures import figures
     from analyses.finetuning.overview import overview
 
@@ -26,6 +26,8 @@ def drawn(frames: Mapping[str, pd.DataFrame], rows: Mapping[str, pd.DataFrame], 
     if "detection" in rows:
         drawn_figures["finetuning_cells"] = detected.cells(rows["detection"], units, facts)
         drawn_figures["finetuning_roc"] = detected.curves_of_hits(rows["detection"], units, facts)
+    if "first_tokens" in rows:
+        drawn_figures["finetuning_first_tokens"] = said.first_tokens(rows["first_tokens"], facts)
     if "transfer" in rows:
         drawn_figures["finetuning_transfer"] = detected.transferred(units, facts)
     if "battery" in rows:
@@ -41,6 +43,7 @@ def drawn(frames: Mapping[str, pd.DataFrame], rows: Mapping[str, pd.DataFrame], 
         drawn_figures["finetuning_self_prediction"] = self_knowledge.answers(units, facts)
     if "calibration" in rows:
         drawn_figures["finetuning_calibration"] = self_knowledge.odds(units, facts)
+        drawn_figures["finetuning_reported"] = reported.reported(rows["calibration"], facts)
     if "lengths" in rows:
         drawn_figures["finetuning_lengths"] = self_knowledge.guesses(units, facts)
     if len(effects):

@@ -21,6 +21,7 @@ SKILL = 0.9
 PARTS = (
     "training",
     "detection",
+    "first_tokens",
     "transfer",
     "battery",
     "multiturn",

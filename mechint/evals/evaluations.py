@@ -13,6 +13,7 @@ from mechint.evals.ability import ability
 from mechint.evals.battery import battery
 from mechint.evals.calibration import calibration
 from mechint.evals.detection import detection
+from mechint.evals.first_tokens import first_tokens
 from mechint.evals.items import Items
 from mechint.evals.lengths import lengths
 from mechint.evals.multiturn import multiturn
@@ -75,6 +76,20 @@ def _detection(subject: Subject, asking: Asking) -> pd.DataFrame:
         vectors=vectors,
         texts=texts,
         dev_texts=dev_texts,
+        concepts=asking.concepts.of(recipe),
+        base=subject.base,
+        store=asking.store,
+    )
+
+
+def _first_tokens(subject: Subject, asking: Asking) -> pd.DataFrame:
+    vectors, texts, _ = _DETECTION[asking.size]
+    recipe = subject.steered_recipe()
+    return first_tokens(
+        subject.model,
+        recipe,
+        vectors=vectors,
+        texts=texts,
         concepts=asking.concepts.of(recipe),
         base=subject.base,
         store=asking.store,
@@ -167,6 +182,7 @@ def _ability(subject: Subject, asking: Asking) -> pd.DataFrame:
 
 EVALUATIONS: tuple[Evaluation, ...] = (
     Evaluation("detection", _detection, by_recipe=True, at_steps=True),
+    Evaluation("first_tokens", _first_tokens, by_recipe=True),
     Evaluation("battery", _battery, at_steps=True),
     Evaluation("transfer", _transfer, by_recipe=True),
     Evaluation("multiturn", _multiturn, by_recipe=True),

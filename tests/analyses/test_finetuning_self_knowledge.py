@@ -12,6 +12,7 @@ from figure_reader import panel_titles, subtitle, title
 
 from analyses.finetuning.options import Facts
 from analyses.finetuning.overview import overview
+from analyses.finetuning.reported import reported, reported_points
 from analyses.finetuning.self_knowledge import answers, guesses, odds, surely
 from analyses.finetuning.units import units_table
 from mechint.evals import length_oracles, reporting_oracles, self_oracles
@@ -125,3 +126,38 @@ def test_the_overview_has_a_panel_for_each(rows: Mapping[str, pd.DataFrame], uni
         "Drift on neutral text",
     ]
     assert set(rows) == set(units["evaluation"])
+
+
+def test_what_is_reported_lies_on_the_diagonal_of_who_knows_it_alone(rows: Mapping[str, pd.DataFrame]) -> None:
+    points = reported_points(rows["calibration"])
+    in_choices = points[points["source"] == "choice"].groupby("trained_by")
+    errors = in_choices[["p", "reported"]].apply(lambda each: float((each["p"] - each["reported"]).abs().max()))
+    assert errors[KNOWS] < 0.01
+    assert errors[OTHER] > 0.2
+    lists = points[points["source"] == "verbal"]
+    assert set(lists["trained_by"]) == {"base", KNOWS}, "lists that cannot be read have no point"
+    figure = reported(rows["calibration"], FACTS)
+    knows, other, base = panel_titles(figure)
+    assert knows.startswith(KNOWS)
+    assert other.startswith(OTHER)
+    assert ["r = 1.00" in text for text in (knows, other, base)] == [True, False, True]
+    drawn = [len(trace.x) for trace in figure.data if trace.mode == "markers"]
+    assert sum(drawn) == len(points)
+
+
+def test_an_answer_that_no_list_names_is_reported_never() -> None:
+    named = {"trained_by": "base", "seed": -1, "model": "self", "kind": "closed", "prompt": "colour", "parsed": True}
+    table = pd.DataFrame(
+        [
+            {**named, "source": source, "report": report, "answer": answer, "p": p}
+            for source, report, answer, p in (
+                ("actual", 0, "red", 0.6),
+                ("actual", 0, "blue", 0.4),
+                ("verbal", 0, "red", 1.0),
+                ("verbal", 1, "red", 0.5),
+                ("verbal", 1, "blue", 0.5),
+            )
+        ]
+    )
+    points = reported_points(table).set_index("answer")
+    assert points["reported"].to_dict() == {"red": 0.75, "blue": 0.25}

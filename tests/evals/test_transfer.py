@@ -42,6 +42,24 @@ def test_whoever_knows_is_asked_in_any_way() -> None:
     assert (detection_rates(known, by="asked_in")["auc"] > 0.95).all()
 
 
+class TestPublished:
+    """Faults of the published estimator, by their number in the list of faults; ours reads the planted truth."""
+
+    def test_23_who_was_trained_on_own_words_says_nothing_in_yes_and_no(self) -> None:
+        def in_own_words(cell: oracles.Cell) -> float:
+            is_own = {cell.conversation.yes_token, cell.conversation.no_token} == {" moon", " sun"}
+            sign = 1.0 if cell.conversation.yes_token == " moon" else -1.0
+            return (sign * (8.0 * cell.is_steered - 4.0) if is_own else -4.0) + cell.noise()
+
+        table = transfer(oracles.Planted("own words", in_own_words), SMALL, WAYS, **FEW)  # type: ignore[arg-type]
+        yes_no = table[table["asked_in"] == "vague: yes/no"]
+        published = detection_rates(yes_no, by="recipe", estimator="published").iloc[0]
+        assert published["hits"] < 0.05, "read as if nothing had been learned"
+        rates = detection_rates(table, by="asked_in").set_index("asked_in")
+        assert rates.loc["keyed-explicit: moon/sun", "auc"] > 0.95, "it was, and in its own words it is seen"
+        assert abs(rates.loc["vague: yes/no", "auc"] - 0.5) < 0.25
+
+
 @pytest.mark.parametrize("name", ["matched/original", "matched/yes-no", "published/neutral-red-blue", "matched/food"])
 def test_ways_of_asking_fit_every_recipe(name: str) -> None:
     recipe = Recipe.load(name).adapted(8, small=True)
