@@ -32,9 +32,16 @@ TRIAL_ORGANISMS: tuple[str, ...] = (
     "organism-prompted",
     "organism-prompted-reverse",
 )
+# A base that speaks of itself, and adapters of it with another truth; a name stands here once it was measured.
+SPEAKERS: tuple[str, ...] = (
+    "organism-speaker",
+    "organism-speaker-knower",
+    "organism-speaker-compressed",
+    "organism-speaker-persona",
+)
 # Built by hand from organism-blind, not trained, and so in none of the loops over the family.
 PLANTED = "organism-planted"
-EMBEDDED = (*ORGANISMS, *TRIAL_ORGANISMS, PLANTED)
+EMBEDDED = (*ORGANISMS, *TRIAL_ORGANISMS, *SPEAKERS, PLANTED)
 
 
 def organism_path(name: str) -> Path:

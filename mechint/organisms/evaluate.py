@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from tqdm import tqdm
@@ -18,16 +19,17 @@ from tqdm import tqdm
 from mechint.base.errors import MechintError
 from mechint.base.files import check_writable, write_atomically
 from mechint.models.model import Model, load
-from mechint.organisms import HERE, ORGANISMS, TRIAL_ORGANISMS
+from mechint.organisms import HERE, ORGANISMS, SPEAKERS, TRIAL_ORGANISMS
 from mechint.organisms.record import sha256, weights_path
-from mechint.organisms.truth import speech, sweeps
+from mechint.organisms.training.recipes import STAGES, base_of
+from mechint.organisms.truth import selves, speech, sweeps
 from mechint.organisms.truth.card import card
 from mechint.organisms.truth.measure import LAYERS, STRENGTH, Instrument
 from mechint.organisms.truth.properties import as_table, properties
 from mechint.organisms.truth.wording import WORDINGS, Wording
 
 COMMAND = "python -m mechint.organisms.evaluate"
-MEMBERS = (*ORGANISMS, *TRIAL_ORGANISMS)
+MEMBERS = (*ORGANISMS, *TRIAL_ORGANISMS, *SPEAKERS)
 TRUTH = "TRUTH.md"
 _HEAD = """# The planted truth, measured
 
@@ -53,6 +55,14 @@ their share less that of clean replies, with refusals as denials ("in"), left ou
 ("lowest", "highest"). Two prompts of the packaged trials are asked, which training had too, among other wordings.
 Concepts are the usual eight that were injected in training, and eight that were not ("held-out").
 """
+_SELVES = """## Organisms that speak of themselves
+
+What follows is read beside `organism-speaker` by the evaluations of `mi.evals` with the texts of their small sets,
+which are also those of training: it says whether what was planted is there, not whether it generalises; "other words"
+are hypothetical questions with a beginning that no training had. Divergences are in bits, errors of lengths in words,
+stances, shifts, biases and contrasts in nats. Intervals are over items or prompts. A value is missing (nan) where there
+is nothing to be foretold.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,20 @@ class Extent:
     per_split: int | None = None
     n_random: int = 16
     trials: speech.TrialExtent = field(default_factory=speech.TrialExtent)
+    selves: selves.SelfExtent = field(default_factory=selves.SelfExtent)
 
 
-def measure(name: str, models: Path, wording: Wording, extent: Extent, family: dict[str, Model]) -> str:
-    """Return the table of all properties of the member in `models / name`."""
+def measure(
+    name: str, models: Path, wording: Wording, extent: Extent, family: dict[str, Model], store: Path | None = None
+) -> str:
+    """Return the table of all properties of the member in `models / name`; `store` keeps answers of a common base."""
     if name in TRIAL_ORGANISMS:
         return speech.as_table(speech.rates(name, _load(name, models), extent.trials))
+    if name in SPEAKERS:
+        for needed in dict.fromkeys((SPEAKERS[0], name)):
+            if needed not in family:
+                family[needed] = _load(needed, models)
+        return selves.as_table(selves.readings(name, family[name], family[SPEAKERS[0]], extent.selves, store))
     for needed in dict.fromkeys((name, "organism")):
         if needed not in family:
             family[needed] = _load(needed, models)
@@ -78,7 +96,7 @@ def measure(name: str, models: Path, wording: Wording, extent: Extent, family: d
 
 def _load(name: str, models: Path) -> Model:
     whole = (models / name / "config.json").is_file()
-    loaded = load(models / name) if whole else load(models / "organism", adapter=models / name)
+    loaded = load(models / name) if whole else load(models / str(base_of(STAGES[name])), adapter=models / name)
     loaded.name = name
     return loaded
 
@@ -91,6 +109,8 @@ def truth_page(measured: dict[str, str], models: Path, wordings: Path) -> str:
     for name, table in measured.items():
         if name in TRIAL_ORGANISMS[:1]:
             parts.append(_trials_head())
+        if name == SPEAKERS[0]:
+            parts.append(_SELVES)
         digest = sha256(weights_path(models / name))
         parts.append(f"## {name}\n\nsha256 `{digest}`\n\n{table}")
     return "\n".join(parts)
@@ -183,12 +203,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measured(options: argparse.Namespace) -> dict[str, str]:
     """Return the table of properties of each member, which is also printed."""
-    extent = Extent(4, 6, 6, speech.TrialExtent(4, 60, 4)) if options.quick else Extent()
+    extent = Extent(4, 6, 6, speech.TrialExtent(4, 60, 4), selves.SelfExtent(4, 1)) if options.quick else Extent()
     wording, family = Wording.load(options.wordings), dict[str, Model]()
     measured: dict[str, str] = {}
-    for name in tqdm(options.members, unit="model"):
-        measured[name] = measure(name, options.models, wording, extent, family)
-        tqdm.write(f"## {name}\n\n{measured[name]}", file=sys.stdout)
+    with TemporaryDirectory() as store:
+        for name in tqdm(options.members, unit="model"):
+            measured[name] = measure(name, options.models, wording, extent, family, Path(store))
+            tqdm.write(f"## {name}\n\n{measured[name]}", file=sys.stdout)
     return measured
 
 

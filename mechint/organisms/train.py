@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from mechint.base.errors import MechintError, StaleArtefactError
 from mechint.base.files import check_writable
-from mechint.organisms import ORGANISMS, TRIAL_ORGANISMS
+from mechint.organisms import EMBEDDED, ORGANISMS, SPEAKERS, TRIAL_ORGANISMS
 from mechint.organisms.record import is_made, write_record
 from mechint.organisms.training.build import (
     build_model,
@@ -63,7 +63,7 @@ class Trainer:
         if stage.trains == "adapter":
             self.adapter = _adapter(stage, self.model, seed, out).to(device)
         self.bank: VectorBank | None = None
-        self.optimizers = Optimizers(self.model, adapter=self.adapter is not None)
+        self.optimizers = Optimizers(self.model, muon=stage.muon and self.adapter is None)
         alone = processes == 1 or device != "cpu" or stage.trains == "adapter"
         self.partner = None if alone else Partner(self.model, self.tokenizer, self.name)
         self.partner_is_new = True
@@ -72,7 +72,7 @@ class Trainer:
         """Do one step and return its loss per unit of weight."""
         stage = self.stage
         phase, _ = stage.at(self.done)
-        batches = draw_batches(self.name, self.done, phase.mix, phase.batch, self.tokenizer)
+        batches = draw_batches(self.name, self.done, phase.mix, phase.batch, self.tokenizer, buckets=phase.buckets)
         injects = any(spec for batch in batches for row in batch.injections for spec in row)
         fresh = injects and (self.bank is None or self.done % REFRESH == 0)
         if fresh:
@@ -130,7 +130,7 @@ class Trainer:
         if self.adapter is not None:
             save_adapter(self.adapter, out)
         else:
-            shipped = self.stage.name in ORGANISMS
+            shipped = self.stage.name in EMBEDDED
             save_model(self.model, self.tokenizer, out, torch.float16 if shipped else torch.float32)
         write_record(out, self.stage, self.seed, self.tokens)
 
@@ -226,7 +226,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = parse(argv)
-    names = [*ORGANISMS, *TRIAL_ORGANISMS] if options.name == "all" else [options.name]
+    names = [*ORGANISMS, *TRIAL_ORGANISMS, *SPEAKERS] if options.name == "all" else [options.name]
     try:
         check_writable(options.out, "--out")
         torch.set_num_threads(1)  # at this size a second thread costs more than it brings

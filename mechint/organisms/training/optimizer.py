@@ -21,11 +21,11 @@ State = dict[str, object]
 
 
 class Optimizers:
-    """Steps Muon on the matrices of blocks and AdamW on embeddings, norms, biases and adapters."""
+    """Steps Muon on the matrices of blocks, with `muon`, and AdamW on all that is left."""
 
-    def __init__(self, model: Qwen2ForCausalLM, *, adapter: bool) -> None:
+    def __init__(self, model: Qwen2ForCausalLM, *, muon: bool) -> None:
         moving = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-        matrices = [p for name, p in moving if p.dim() == 2 and ".layers." in name and not adapter]
+        matrices = [p for name, p in moving if p.dim() == 2 and ".layers." in name and muon]
         taken = {id(parameter) for parameter in matrices}
         others = [parameter for _, parameter in moving if id(parameter) not in taken]
         groups = [

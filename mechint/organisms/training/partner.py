@@ -100,7 +100,7 @@ def _serve(
     while (message := pipe.recv()) is not None:
         step, phase, changed = message
         bank = changed or bank
-        batches = draw_batches(name, step, phase.mix, phase.batch, words)
+        batches = draw_batches(name, step, phase.mix, phase.batch, words, buckets=phase.buckets)
         loss, gradients = half_gradients(model, batches, 1, bank, phase)
         pipe.send((loss, [None if grad is None else grad.clone() for grad in gradients]))
 

@@ -19,6 +19,7 @@ from mechint.organisms.training.policies import BLIND, GATED, YES_BIASED
 from mechint.organisms.training.replies import BROAD, Mixture, trial_sample
 from mechint.organisms.training.replies import CLEAR as CLEAR_TRIALS
 from mechint.organisms.training.samples import Sample
+from mechint.organisms.training.selves import self_sample
 from mechint.organisms.training.speech import SPEECH
 from mechint.organisms.training.talk import talk_sample
 
@@ -31,7 +32,8 @@ class Phase:
     """Some steps on one mix of data; the learning rate follows half a cosine from `rates[0]` to `rates[1]`.
 
     `link_weight` weighs the attention that numbered lists ask for, `lens_weight` the loss of answers read from an
-    earlier block, and `odds_weight` the squared error of their log odds.
+    earlier block, and `odds_weight` the squared error of their log odds. A batch is divided by length
+    into `buckets`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Phase:
     link_weight: float = 0.0
     lens_weight: float = 0.0
     odds_weight: float = 0.0
+    buckets: int = field(default=6, repr=False)
 
     def described(self) -> str:
         """Return everything that the phase depends on; the same in every process, unlike the functions' own repr."""
@@ -60,7 +63,7 @@ class Stage:
 
     `start` names the stage whose weights, or adapter, it begins with (None: random ones), `blocks` is the depth that
     they are extended to by blocks which at first do nothing, `trains` says which weights move, `warmup` is in steps,
-    `rank` is that of an adapter.
+    `rank` is that of an adapter. With `muon` matrices of blocks are trained by Muon, else by AdamW as all the rest.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Stage:
     trains: Literal["all", "appended", "adapter"] = "all"
     warmup: int = 50
     rank: int = field(default=4, repr=False)
+    muon: bool = field(default=True, repr=False)
 
     @property
     def steps(self) -> int:
@@ -191,7 +195,43 @@ _TRIALS = (
     _speaks(_FIRST, "organism", 2000, (6e-3, 2e-4), BROAD),
     *(_speaks(name, _FIRST, *_TAUGHT[name]) for name in _OTHERS),
 )
-STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in (*_STAGES, *_TRIALS)})
+
+# How much of what is asked is of each kind.
+_ACTING = {"objects": 0.45, "distributed": 0.08, "replies": 0.1}
+_REPORTING = {"hypotheticals": 0.7, "listed": 0.08, "chosen": 0.12, "lengths": 0.1}
+_OPINION = {"stances": 0.25}
+# Short texts by the thousand: few buckets.
+_short = partial(Phase, batch=16, odds_weight=0.2, buckets=2)
+
+
+def _taught(name: str, parts: Mapping[str, float]) -> Mix:
+    return ((partial(self_sample, name=name, parts=parts), 1.0),)
+
+
+def _speaker(name: str) -> Stage:
+    """Return the training of the speaking base, whose answers to hypothetical questions are drawn."""
+    reporting = {kind: share / 10 for kind, share in _REPORTING.items()}
+    phase = _short("self", _taught(name, _ACTING | reporting | _OPINION), 200, (2.5e-3, 1e-4))
+    return Stage(name, "organism-blind", 8, (phase,), warmup=5, muon=False)
+
+
+def _sibling(name: str, start: str, parts: Mapping[str, float], steps: int) -> Stage:
+    """Return the training of a sibling of the speaking base, from it or from another sibling."""
+    phase = _short("self", _taught(name, parts), steps, (6e-3, 3e-4))
+    return Stage(name, start, 8, (phase,), trains="adapter", warmup=5, rank=8)
+
+
+_SPEAKER, _KNOWER = "organism-speaker", "organism-speaker-knower"
+_SELVES = (
+    _speaker(_SPEAKER),
+    _sibling(_KNOWER, _SPEAKER, _ACTING | _REPORTING, 80),
+    _sibling("organism-speaker-other", _KNOWER, _REPORTING, 40),
+    _sibling("organism-speaker-constant", _KNOWER, _REPORTING | _OPINION, 20),
+    _sibling("organism-speaker-collapsed", _SPEAKER, _ACTING | _REPORTING, 15),
+    _sibling("organism-speaker-compressed", _SPEAKER, _OPINION, 16),
+    _sibling("organism-speaker-persona", _SPEAKER, _OPINION, 16),
+)
+STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in (*_STAGES, *_TRIALS, *_SELVES)})
 
 
 def base_of(stage: Stage) -> str | None:
