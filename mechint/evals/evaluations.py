@@ -55,7 +55,7 @@ class Evaluation:
 
 _PLAIN = ("explicit", "vague")  # banks that are asked with yes and no, the last of `askings`
 # How many vectors, texts and so on are taken, by size.
-_DETECTION: Mapping[Size, tuple[int, int, int]] = {"quick": (2, 24, 40), "full": (8, 40, 100)}
+_DETECTION: Mapping[Size, tuple[int, int, int]] = {"quick": (6, 24, 40), "full": (8, 40, 100)}
 _TRANSFER: Mapping[Size, tuple[int, int, int]] = {"quick": (1, 20, 20), "full": (6, 24, 40)}
 _TURNS: Mapping[Size, tuple[int, int, int]] = {"quick": (4, 4, 1), "full": (8, 8, 2)}
 _DOSES: Mapping[Size, tuple[float, ...]] = {"quick": (0.1, 0.4), "full": (0.05, 0.1, 0.2, 0.4, 0.8)}
