@@ -19,6 +19,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ.setdefault("RAY_worker_niceness", "0")  # else its workers wait for the tests that run beside them
 
 import numpy as np
 import pandas as pd

@@ -150,7 +150,7 @@ def test_a_run_equals_a_direct_call(analysis, inputs: list[str], tmp_path: Path)
     direct = mi.score(model, asked_conversations(), steer)
     ours = table[table["unit"] == "cats"]
     for column in ("p_yes", "logit_diff_shift", "entropy"):
-        np.testing.assert_allclose(ours[column], direct[column], atol=1e-6)
+        np.testing.assert_allclose(ours[column], direct[column], atol=1e-5)
 
 
 # The random checkpoint's tokenizer writes a digit together with the space before it.

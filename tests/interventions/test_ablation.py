@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,10 +42,11 @@ def test_logits_are_those_of_a_plain_model_with_hooks(
 
         return hook
 
-    for layer in layers:
-        blocks[layer].register_forward_hook(without(removed.vectors[layer] / removed.vectors[layer].norm()))
     tokens = torch.tensor([[5, 9, 30, 41, 7, 22]])
-    with torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():  # the plain model is shared with other tests
+        for layer in layers:
+            unit = removed.vectors[layer] / removed.vectors[layer].norm()
+            hooks.callback(blocks[layer].register_forward_hook(without(unit)).remove)
         expected = plain(tokens).logits
     lacking = mi.ablate(model, removed, layers)
     torch.testing.assert_close(lacking.logits(tokens), expected, atol=1e-4, rtol=1e-4)
@@ -53,7 +56,7 @@ def test_logits_are_those_of_a_plain_model_with_hooks(
 def test_an_ablated_model_is_another_one_and_says_so(model: mi.Model) -> None:
     removed = replace(vector(model), name="refusal")
     lacking = mi.ablate(model, removed)
-    assert lacking.name == f"{model.name} without refusal"
+    assert lacking.name == f"{Path(model.name).name} without refusal", "the folder of a checkpoint, not where it lies"
     assert lacking.identity != model.identity
     assert mi.ablate(model, removed, [1]).identity not in (lacking.identity, model.identity)
     assert mi.ablate(model, replace(removed, name="again")).identity == lacking.identity
