@@ -99,8 +99,12 @@ class Suite:
 
     @property
     def _signal(self) -> Signal | None:
-        """What recipes without a signal are asked with: that of the first which is trained to tell it, if any is."""
-        return next((run.recipe.signal for run in self.runs if run.recipe.labels.rule == "steered"), None)
+        """What recipes without a signal are asked with: that of the first which is trained to tell it, if any is.
+
+        Random vectors come before those of concepts, whatever the order of the runs.
+        """
+        signals = [run.recipe.signal for run in self.runs if run.recipe.labels.rule == "steered"]
+        return min(signals, key=lambda signal: signal.has_concepts, default=None)
 
     def _of(self, subject: Subject) -> Iterator[tuple[Evaluation, Subject]]:
         is_last = subject.run is None or subject.step == subject.run.record.steps

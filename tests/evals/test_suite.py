@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -42,6 +43,15 @@ def test_the_base_is_asked_in_the_words_of_each_recipe_and_each_run_in_its_own(
     signals = [t.subject.steered_recipe().signal for t in suite.tasks() if t.evaluation.name == "detection"]
     assert len(set(signals)) == 1, "who was never steered is asked about the same steering"
     assert signals[0] == runs[1].recipe.signal
+
+
+def test_who_was_never_steered_is_asked_with_random_vectors_where_any_recipe_has_them() -> None:
+    by_concept, by_random = (
+        SimpleNamespace(recipe=mi.finetune.Recipe.load(f"matched/{name}")) for name in ("concept-vectors", "original")
+    )
+    for runs in ([by_concept, by_random], [by_random, by_concept]):
+        assert Suite._signal.fget(SimpleNamespace(runs=runs)) == by_random.recipe.signal  # type: ignore[attr-defined]
+    assert Suite._signal.fget(SimpleNamespace(runs=[by_concept])) == by_concept.recipe.signal  # type: ignore[attr-defined]
 
 
 def test_tables_are_computed_once_and_belong_to_their_weights(
