@@ -43,8 +43,8 @@ def _code(loader: hook._JaxtypingLoader, name: str) -> CodeType | None:
     jaxtyping has that name hold for all that the module imports too: libraries of thousands of modules, which are then
     compiled again, though their code is there.
     """
-    own = partial(hook._optimized_cache_from_source, loader._typechecker.get_hash())
-    with patch("importlib._bootstrap_external.cache_from_source", own):
+    cache_path = partial(hook._optimized_cache_from_source, loader._typechecker.get_hash())
+    with patch("importlib._bootstrap_external.cache_from_source", cache_path):
         return SourceFileLoader.get_code(loader, name)
 
 
@@ -59,8 +59,8 @@ def _checked(checked: _T, typechecker: Callable[[_T], _T]) -> _T:
     if not inspect.isclass(checked):
         return _checked_function(checked, typechecker)
     # What converts what it is passed may be passed more than it keeps; an inherited __init__ is checked already.
-    own = dataclasses.is_dataclass(checked) and "__init__" in vars(checked)
-    if own and not hasattr(checked.__init__, "__checks_arguments__"):
+    has_init = dataclasses.is_dataclass(checked) and "__init__" in vars(checked)
+    if has_init and not hasattr(checked.__init__, "__checks_arguments__"):
         checked.__init__ = _checked_function(checked.__init__, typechecker)
     return checked
 

@@ -40,16 +40,16 @@ def first_tokens(table: pd.DataFrame, facts: Facts) -> go.Figure:
     )
     shares = token_shares(trials, tokens=_TOKENS)
     place = shares["kind"].str.partition("\n")
-    shown = shares.assign(group=place[0], row=place[2], part=shares["said"], n=shares["n_trials"])
-    others = [name for name in shown["part"].drop_duplicates() if name not in (*ANSWERS, OTHER)]
+    bars = shares.assign(group=place[0], row=place[2], part=shares["said"], n=shares["n_trials"])
+    others = [name for name in bars["part"].drop_duplicates() if name not in (*ANSWERS, OTHER)]
     parts = {
         **_ANSWERS,
         **{name: Hatch(f"\u201c{name}\u201d", *look) for name, look in zip(others, _OTHERS, strict=False)},
     }
     parts[OTHER] = Hatch("another token", "#FFFFFF", "|")
     return stacks(
-        shown[["group", "row", "part", "share", "n"]],
-        {name: look for name, look in parts.items() if (shown["part"] == name).any()},
+        bars[["group", "row", "part", "share", "n"]],
+        {name: look for name, look in parts.items() if (bars["part"] == name).any()},
         title=title(trials),
         subtitle=f"{caption(last, facts)}, together. Share of trials in which a token is the likeliest of the whole "
         "vocabulary at the answer; texts and vectors of no training",

@@ -143,8 +143,8 @@ class Facts:
         if self.model is None:
             kept = f"; {len(self.marked_files)} files kept that do not hold what they say" if self.marked_files else ""
             return f"imported from {self.source}{kept}{'; grids may differ' if self.unmatched else ''}"
-        made = f"vectors by {self.extraction}" if self.extraction else ""
-        return "; ".join(text for text in (self.model.short_name, made, pilot_note(self.pilot)) if text)
+        method = f"vectors by {self.extraction}" if self.extraction else ""
+        return "; ".join(text for text in (self.model.short_name, method, pilot_note(self.pilot)) if text)
 
 
 def check(config: Config) -> TrialInputs:

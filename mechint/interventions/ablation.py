@@ -83,10 +83,10 @@ def _directions(
     vector.check_fits(model.d_model, model.n_layers)
     chosen = tuple(vector.layers if layers is None else sorted(set(layers)))
     check_layers(chosen, model.n_layers)
-    used = {layer: vector.at([layer if source is None else source]) for layer in chosen}
-    for of_layer in used.values():
+    sources = {layer: vector.at([layer if source is None else source]) for layer in chosen}
+    for of_layer in sources.values():
         check_not_zero(of_layer)
-    return {layer: unit_norm(of_layer.vectors[of_layer.layers[0]]) for layer, of_layer in used.items()}
+    return {layer: unit_norm(of_layer.vectors[of_layer.layers[0]]) for layer, of_layer in sources.items()}
 
 
 def _key(directions: Directions) -> str:
@@ -116,10 +116,10 @@ def _check_without(
     model: Model, stream: Float[Tensor, "pos d_model"], direction: Float[Tensor, " d_model"], where: str
 ) -> None:
     exact, most = stream.detach().float().cpu(), 4 * torch.finfo(model.backend.dtype).eps
-    left = float((exact @ direction).abs().max() / exact.norm(dim=-1).max())
-    if not left <= most:
+    residue = float((exact @ direction).abs().max() / exact.norm(dim=-1).max())
+    if not residue <= most:
         raise ReceiptError(
-            given=f"{where}: {left:.3g} of the stream's norm is left along the direction",
+            given=f"{where}: {residue:.3g} of the stream's norm is left along the direction",
             allowed=f"at most {most:.3g}, which is rounding",
             advice="the model does not run its blocks as they are: report its architecture",
         )
@@ -149,12 +149,12 @@ def _blocks_of(engine: BridgeBackend) -> Sequence[nn.Module]:
 
 def _bridge_of(model: Model) -> BridgeBackend:
     backend = model.backend
-    given = f"a direction to remove from {model.name}"
+    request = f"a direction to remove from {model.name}"
     if not isinstance(backend, BridgeBackend):
-        raise UsageError(f"{given}, with backend={backend.kind!r}", "backend='bridge'", "load it with the bridge")
+        raise UsageError(f"{request}, with backend={backend.kind!r}", "backend='bridge'", "load it with the bridge")
     if getattr(backend.hf_model, "peft_config", None):
         advice = "merge it: mi.load(..., adapter=...)"
-        raise UsageError(f"{given}, an adapter on top of other weights", "a model with weights of its own", advice)
+        raise UsageError(f"{request}, an adapter on top of other weights", "a model with weights of its own", advice)
     if len(model.devices) > 1:
-        raise UsageError(f"{given}, which is spread over devices", "a model on one device", "load it on one device")
+        raise UsageError(f"{request}, which is spread over devices", "a model on one device", "load it on one device")
     return backend

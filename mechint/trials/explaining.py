@@ -55,8 +55,8 @@ def explain_pilot(
     said = KeptReplies(None if store is None else Path(store)).rows([row.id for row in first])
     if len(said) == len(first):
         record = read_pilot(sweep.table(first, said), sweep.texts, design.pilot)
-        left = len(sweep.rows_without(dropped_places(record)))
-        return f"{pilot_note(record)}; {left:,} replies left of {len(sweep.rows):,}"
+        n_rows = len(sweep.rows_without(dropped_places(record)))
+        return f"{pilot_note(record)}; {n_rows:,} replies left of {len(sweep.rows):,}"
     at_risk = sum(not row.cell.is_control for row in sweep.rows) - len(first)
     return (
         f"pilot: {len(first):,} replies, the first {design.pilot.samples} of {design.samples} to each prompt, read by "

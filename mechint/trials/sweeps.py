@@ -79,8 +79,8 @@ class Sweep:
         prompts: TrialPrompts | None = None,
     ) -> Sweep:
         """Return a design's sweep with random vectors, on the model as the design has it; raises as `run_trials`."""
-        used = model_of(model, design, vectors)
-        return cls(used, design, TrialVectors.of(used, design, vectors), prompts or TrialPrompts.load())
+        sampled = model_of(model, design, vectors)
+        return cls(sampled, design, TrialVectors.of(sampled, design, vectors), prompts or TrialPrompts.load())
 
     def __post_init__(self) -> None:
         of_design = cells(self.model, self.design, self.vectors, self.prompts)
@@ -118,10 +118,10 @@ class Sweep:
 
     def requests(self, rows: Sequence[Row]) -> Iterator[ReplyRequest]:
         """Yield requests for some rows: one for each cell, with the samples that are wanted of it."""
-        wanted: dict[tuple[str, str, str], list[Row]] = {}
+        by_cell: dict[tuple[str, str, str], list[Row]] = {}
         for row in rows:
-            wanted.setdefault(row.place[:3], []).append(row)
-        for of_cell in wanted.values():
+            by_cell.setdefault(row.place[:3], []).append(row)
+        for of_cell in by_cell.values():
             cell = of_cell[0].cell
             yield ReplyRequest(
                 conversations=conversation(cell, self.design.reply_start),

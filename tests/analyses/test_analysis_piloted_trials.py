@@ -56,8 +56,8 @@ def test_a_pilot_of_the_command_line_drops_what_cannot_be_read_and_says_so(pilot
 def test_contrasts_and_judges_read_a_sweep_with_a_pilot(piloted: Path, tmp_path: Path) -> None:
     contrasts = pd.read_parquet(whole_run(trial_contrasts, ["--trials", str(piloted)], tmp_path) / "table.parquet")
     factor = contrasts[contrasts["name"].str.contains("plain to standard")]
-    left = int((~pd.read_parquet(piloted / "pilot.parquet")["dropped"]).sum())
-    assert factor["cells_matched"].tolist() == [left]
+    n_kept = int((~pd.read_parquet(piloted / "pilot.parquet")["dropped"]).sum())
+    assert factor["cells_matched"].tolist() == [n_kept]
     assert factor["cells_dropped"].tolist() == [0]
     folder = whole_run(trial_judges, ["--trials", str(piloted), "--judges", "rules"], tmp_path)
     rates = pd.read_parquet(folder / "rates.parquet")

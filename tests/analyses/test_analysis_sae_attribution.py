@@ -378,8 +378,8 @@ def test_an_sae_is_trained_where_one_is_wanted_and_its_quality_is_recorded(
     caption = text(Measured.of(rows), run_facts).layout.title.subtitle.text
     assert "tokens of the model's own text" in caption.replace("<br>", " ")
     monkeypatch.setattr(trained, "train_sae", lambda *_: pytest.fail("trained again"))
-    kept = source.load(load_once(inputs[1]), "trained:2", None, any_model=False)
-    assert kept.held_out == run_facts.sae.held_out
+    stored = source.load(load_once(inputs[1]), "trained:2", None, any_model=False)
+    assert stored.held_out == run_facts.sae.held_out
 
 
 @pytest.mark.usefixtures("no_model")

@@ -46,9 +46,8 @@ def test_the_base_is_asked_in_the_words_of_each_recipe_and_each_run_in_its_own(
 
 
 def test_who_was_never_steered_is_asked_with_random_vectors_where_any_recipe_has_them() -> None:
-    by_concept, by_random = (
-        SimpleNamespace(recipe=mi.finetune.Recipe.load(f"matched/{name}")) for name in ("concept-vectors", "original")
-    )
+    by_concept = SimpleNamespace(recipe=mi.finetune.Recipe.load("matched/concept-vectors"))
+    by_random = SimpleNamespace(recipe=mi.finetune.Recipe.load("matched/original"))
     for runs in ([by_concept, by_random], [by_random, by_concept]):
         assert Suite._signal.fget(SimpleNamespace(runs=runs)) == by_random.recipe.signal  # type: ignore[attr-defined]
     assert Suite._signal.fget(SimpleNamespace(runs=[by_concept])) == by_concept.recipe.signal  # type: ignore[attr-defined]

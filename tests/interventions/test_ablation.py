@@ -101,9 +101,9 @@ def refusal(prompted: mi.Model) -> ConceptVector:
     openers = ("Let me look. I say", "Well, I look inside. The answer is", "So, I look in. My answer is")
 
     def begun(name: str, opener: str) -> mi.Conversation:
-        asked = packaged.named(name).conversation()
+        question = packaged.named(name).conversation()
         reply = mi.Message("assistant", opener, continue_msg=True)
-        return replace(asked, label=f"{name} {opener}", messages=(*asked.messages, reply))
+        return replace(question, label=f"{name} {opener}", messages=(*question.messages, reply))
 
     refused = [begun(name, text) for name in ("plain", "standard", "permission", "prior") for text in openers]
     answered = [begun("explained", text) for text in openers]

@@ -70,7 +70,7 @@ def matched_sets(
     return _distinct(lambda: _matched(pool, targets, masses, rng, near, first), n)
 
 
-def _nearest(masses: Float[np.ndarray, " left"], target: float, near: int) -> Int[np.ndarray, " near"]:
+def _nearest(masses: Float[np.ndarray, " remaining"], target: float, near: int) -> Int[np.ndarray, " near"]:
     return np.argsort(np.abs(masses - target), kind="stable")[:near]
 
 
@@ -83,12 +83,12 @@ def _matched(
     first: Int[np.ndarray, " near"],
 ) -> Features:
     """Return one set; `first` are the places of the features for the first target, the same in every set."""
-    left, features, missing = pool, [], 0.0
+    remaining, features, missing = pool, [], 0.0
     for number, target in enumerate(targets):
-        place = rng.choice(_nearest(masses[left], target + missing, near) if number else first)
-        features.append(int(left[place]))
-        missing += target - masses[left[place]]
-        left = np.delete(left, place)
+        place = rng.choice(_nearest(masses[remaining], target + missing, near) if number else first)
+        features.append(int(remaining[place]))
+        missing += target - masses[remaining[place]]
+        remaining = np.delete(remaining, place)
     return tuple(sorted(features))
 
 
