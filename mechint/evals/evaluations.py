@@ -67,50 +67,31 @@ _REPORTED: Mapping[Size, tuple[int, int]] = {"quick": (12, 1), "full": (50, 4)}
 _LENGTHS: Mapping[Size, tuple[int, int]] = {"quick": (1, 48), "full": (5, 128)}
 
 
+def _asked(
+    evaluate: Callable[..., pd.DataFrame], subject: Subject, asking: Asking, *values: object, **amounts: object
+) -> pd.DataFrame:
+    """Return what a subject answers with the vectors of its recipe; `values` come after the recipe."""
+    recipe = subject.steered_recipe()
+    concepts = asking.concepts.of(recipe)
+    return evaluate(subject.model, recipe, *values, concepts=concepts, base=subject.base, store=asking.store, **amounts)
+
+
 def _detection(subject: Subject, asking: Asking) -> pd.DataFrame:
     vectors, texts, dev_texts = _DETECTION[asking.size]
-    recipe = subject.steered_recipe()
-    return detection(
-        subject.model,
-        recipe,
-        vectors=vectors,
-        texts=texts,
-        dev_texts=dev_texts,
-        concepts=asking.concepts.of(recipe),
-        base=subject.base,
-        store=asking.store,
-    )
+    return _asked(detection, subject, asking, vectors=vectors, texts=texts, dev_texts=dev_texts)
 
 
 def _first_tokens(subject: Subject, asking: Asking) -> pd.DataFrame:
     vectors, texts, _ = _DETECTION[asking.size]
-    recipe = subject.steered_recipe()
-    return first_tokens(
-        subject.model,
-        recipe,
-        vectors=vectors,
-        texts=texts,
-        concepts=asking.concepts.of(recipe),
-        base=subject.base,
-        store=asking.store,
-    )
+    return _asked(first_tokens, subject, asking, vectors=vectors, texts=texts)
 
 
 def _transfer(subject: Subject, asking: Asking) -> pd.DataFrame:
     vectors, texts, dev_texts = _TRANSFER[asking.size]
     recipe = subject.steered_recipe()
-    return transfer(
-        subject.model,
-        recipe,
-        _ways(recipe) if asking.size == "quick" else askings(recipe),
-        signal=_strong(recipe.signal) if asking.size == "quick" else recipe.signal,
-        vectors=vectors,
-        texts=texts,
-        dev_texts=dev_texts,
-        concepts=asking.concepts.of(recipe),
-        base=subject.base,
-        store=asking.store,
-    )
+    is_quick = asking.size == "quick"
+    ways, signal = (_ways(recipe), _strong(recipe.signal)) if is_quick else (askings(recipe), recipe.signal)
+    return _asked(transfer, subject, asking, ways, signal=signal, vectors=vectors, texts=texts, dev_texts=dev_texts)
 
 
 def _ways(recipe: Recipe) -> list[AskedIn]:
@@ -132,17 +113,7 @@ def _battery(subject: Subject, asking: Asking) -> pd.DataFrame:
 def _multiturn(subject: Subject, asking: Asking) -> pd.DataFrame:
     vectors, texts, per_group = _TURNS[asking.size]
     items = Items.load(subject.base.prompts).few(per_group, "prefilled")
-    recipe = subject.steered_recipe()
-    return multiturn(
-        subject.model,
-        recipe,
-        items,
-        vectors=vectors,
-        texts=texts,
-        concepts=asking.concepts.of(recipe),
-        base=subject.base,
-        store=asking.store,
-    )
+    return _asked(multiturn, subject, asking, items, vectors=vectors, texts=texts)
 
 
 def _realtime(subject: Subject, asking: Asking) -> pd.DataFrame:
