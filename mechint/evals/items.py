@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from itertools import product
 from pathlib import Path
 
 from mechint.base.errors import UnknownNameError
-from mechint.base.files import JSON, read_json
+from mechint.base.files import JSON
 from mechint.chat.conversations import Conversation, Message
 from mechint.chat.tokens import Answers
+from mechint.evals.packaged_texts import read_texts
 from mechint.prompts.fields import (
     as_object,
     as_text,
@@ -29,7 +29,6 @@ from mechint.prompts.fields import (
 
 SIDES = ("self", "control")
 KEYINGS = ("affirmed", "negated")
-PACKAGED = ("full", "small")
 
 
 @dataclass(frozen=True)
@@ -96,14 +95,7 @@ class Items:
     @classmethod
     def load(cls, name_or_path: str | Path) -> Items:
         """Return the packaged items "full" or "small", or those of a `.json` file; raises UsageError."""
-        path = Path(name_or_path)
-        if path.suffix == ".json":
-            return cls.from_dict(read_json(path), str(name_or_path))
-        if str(name_or_path) not in PACKAGED:
-            fault = f"unknown items {str(name_or_path)!r}"
-            raise UnknownNameError(fault, f"{', '.join(PACKAGED)}, or a .json file", "choose one of these")
-        folder = Path(str(resources.files("mechint.evals").joinpath("batteries")))
-        return cls.from_dict(read_json(folder / f"{name_or_path}.json"), str(name_or_path))
+        return cls.from_dict(read_texts(name_or_path, "batteries", "items"), str(name_or_path))
 
     @classmethod
     def from_dict(cls, data: JSON, where: str = "items") -> Items:

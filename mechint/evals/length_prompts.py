@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from mechint.base.errors import UnknownNameError
-from mechint.base.files import JSON, read_json
+from mechint.base.files import JSON
 from mechint.chat.conversations import Conversation, Message
 from mechint.evals.closed import Closed
+from mechint.evals.packaged_texts import read_texts
 from mechint.prompts.fields import as_object, as_text, as_texts, filled_text, malformed
 
-PACKAGED = ("full", "small")
 OBJECT, LENGTH, FIRST_WORD = "object", "length", "first-word"
 SLOTS = {LENGTH: "{number}", FIRST_WORD: "{word}"}
 
@@ -42,14 +40,7 @@ class LengthPrompts:
     @classmethod
     def load(cls, name_or_path: str | Path) -> LengthPrompts:
         """Return the packaged prompts "full" or "small", or those of a `.json` file; raises UsageError."""
-        path = Path(name_or_path)
-        if path.suffix == ".json":
-            return cls.from_dict(read_json(path), str(name_or_path))
-        if str(name_or_path) not in PACKAGED:
-            fault = f"unknown prompts {str(name_or_path)!r}"
-            raise UnknownNameError(fault, f"{', '.join(PACKAGED)}, or a .json file", "choose one of these")
-        folder = Path(str(resources.files("mechint.evals").joinpath("length_texts")))
-        return cls.from_dict(read_json(folder / f"{name_or_path}.json"), str(name_or_path))
+        return cls.from_dict(read_texts(name_or_path, "length_texts", "prompts"), str(name_or_path))
 
     @classmethod
     def from_dict(cls, data: JSON, where: str = "prompts") -> LengthPrompts:

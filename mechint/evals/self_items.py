@@ -13,18 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 
-from mechint.base.errors import UnknownNameError
-from mechint.base.files import JSON, read_json
+from mechint.base.files import JSON
 from mechint.chat.conversations import Conversation, Message
 from mechint.evals.closed import Closed
+from mechint.evals.packaged_texts import read_texts
 from mechint.evals.properties import KEYED, PLACES, PROPERTIES, values_of
 from mechint.prompts.fields import as_object, as_text, as_texts, check_distinct, filled_text, malformed, table
 
 KINDS = ("pair", "list", "open")
-PACKAGED = ("full", "small")
 OBJECT, HYPOTHETICAL = "object", "hypothetical"
 ANSWERS = (" yes", " no")
 
@@ -84,14 +82,7 @@ class SelfItems:
     @classmethod
     def load(cls, name_or_path: str | Path) -> SelfItems:
         """Return the packaged items "full" or "small", or those of a `.json` file; raises UsageError."""
-        path = Path(name_or_path)
-        if path.suffix == ".json":
-            return cls.from_dict(read_json(path), str(name_or_path))
-        if str(name_or_path) not in PACKAGED:
-            fault = f"unknown items {str(name_or_path)!r}"
-            raise UnknownNameError(fault, f"{', '.join(PACKAGED)}, or a .json file", "choose one of these")
-        folder = Path(str(resources.files("mechint.evals").joinpath("self_questions")))
-        return cls.from_dict(read_json(folder / f"{name_or_path}.json"), str(name_or_path))
+        return cls.from_dict(read_texts(name_or_path, "self_questions", "items"), str(name_or_path))
 
     @classmethod
     def from_dict(cls, data: JSON, where: str = "items") -> SelfItems:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from mechint.base.errors import UnknownNameError
-from mechint.base.files import JSON, read_json
+from mechint.base.files import JSON
+from mechint.evals.packaged_texts import read_texts
 from mechint.prompts.fields import as_object, as_text, as_texts, check_distinct, filled_text, table
-
-PACKAGED = ("full", "small")
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,7 @@ class TalkTexts:
     @classmethod
     def load(cls, name_or_path: str | Path) -> TalkTexts:
         """Return the packaged texts "full" or "small", or those of a `.json` file; raises UsageError."""
-        path = Path(name_or_path)
-        if path.suffix == ".json":
-            return cls.from_dict(read_json(path), str(name_or_path))
-        if str(name_or_path) not in PACKAGED:
-            fault = f"unknown texts {str(name_or_path)!r}"
-            raise UnknownNameError(fault, f"{', '.join(PACKAGED)}, or a .json file", "choose one of these")
-        folder = Path(str(resources.files("mechint.evals").joinpath("talks")))
-        return cls.from_dict(read_json(folder / f"{name_or_path}.json"), str(name_or_path))
+        return cls.from_dict(read_texts(name_or_path, "talks", "texts"), str(name_or_path))
 
     @classmethod
     def from_dict(cls, data: JSON, where: str = "texts") -> TalkTexts:
