@@ -2,7 +2,8 @@
 
 40 yes/no prompts, 1,360 control prompts, 20 lens prompts and 100 ten-way prompts, each under 9 concepts, on a random
 checkpoint of 7 million parameters. The naive loop runs one row at a time, clean and injected for every concept, as
-published; it is timed on a random sample of cells of each kind and scaled to all of them.
+published; it is timed on a random sample of cells of each kind and scaled to all of them. With one thread
+(`OMP_NUM_THREADS=1`) seconds are CPU time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ from pathlib import Path
 import torch
 
 import mechint as mi
-from benchmarks.common import SMALL, Naive, Timer, checkpoint, command, injections, plain_model, random_vectors
+from benchmarks.common import (
+    SMALL,
+    Naive,
+    Timer,
+    checkpoint,
+    clock_name,
+    command,
+    fair_clock,
+    injections,
+    plain_model,
+    random_vectors,
+)
 from mechint.base.files import JSON
 from mechint.chat.conversations import Conversation, Message
 from mechint.chat.render import Rendered, render_all
@@ -79,7 +91,7 @@ def naive_seconds(
     rng = random.Random(0)
     pairs = rng.sample([(c, v) for c in range(len(rendered)) for v in range(len(added))], n)
     naive.cell(rendered[0], added[0])  # the first call is slower
-    with Timer() as timer:
+    with Timer(clock=fair_clock()) as timer:
         for c, v in pairs:
             naive.cell(rendered[c], {})
             naive.cell(rendered[c], added[v])
@@ -95,7 +107,7 @@ def floor_seconds(path: Path, tokens: int, sample: int = 4) -> float:
     for rows, n_pos in FLOOR_BATCHES:
         batch = torch.randint(0, model.config.vocab_size, (rows, n_pos))
         repeats = sample * FLOOR_TOKENS // batch.numel()
-        with torch.no_grad(), Timer() as timer:
+        with torch.no_grad(), Timer(clock=fair_clock()) as timer:
             for _ in range(repeats):
                 model(batch, use_cache=True, logits_to_keep=1)
         seconds.append(timer.seconds / (repeats * batch.numel()))
@@ -112,7 +124,7 @@ def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
     requests = [experiment.request(steers, SMALL.n_layers) for experiment in experiments]
     cost = mi.explain(model, requests)
     floor = floor_seconds(path, cost.distinct_tokens)
-    with Timer() as engine:
+    with Timer(clock=fair_clock()) as engine:
         tables = mi.tables(model, requests)
     floor = (floor + floor_seconds(path, cost.distinct_tokens)) / 2
     naive, naive_tokens, parts = 0.0, 0, dict[str, JSON]()
@@ -122,6 +134,7 @@ def measure(folder: Path, sample: int) -> tuple[dict[str, JSON], str]:
         naive, naive_tokens = naive + seconds, naive_tokens + tokens
         parts[experiment.name] = {"prompts": len(rendered), "naive_seconds": seconds, "naive_tokens": tokens}
     result: dict[str, JSON] = {
+        "clock": clock_name(),
         "parameters": sum(weight.numel() for weight in plain_model(path).parameters()),
         "cells": sum(len(table) for table in tables),
         "naive_tokens": naive_tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def page(by_benchmark: dict[str, Result]) -> str:
         ("layer_ranges", _ranges),
         ("scaling", _scaling),
         ("sampling", _sampling),
+        ("embedded_recipes", _recipes),
         ("memory", _memory),
         ("precision", _precision),
         ("batches", _batches),
@@ -85,7 +87,8 @@ def _suite(result: Result) -> str:
         "## The published suite's shape\n\n40 yes/no prompts, 1,360 control prompts, 20 lens prompts and 100 ten-way "
         f"prompts under 9 concepts: {result['cells']:,} rows on a random Qwen2 of {result['parameters']:,} parameters. "
         "The naive loop runs one row at a time, clean and injected for every concept. The last row is the floor: plain "
-        "Hugging Face forward passes in the fastest of several batch shapes.\n\n"
+        "Hugging Face forward passes in the fastest of several batch shapes. "
+        f"Seconds are {result['clock']} time.\n\n"
     )
     return heading + _table(["", "tokens", "seconds", "of the engine's time"], rows)
 
@@ -100,8 +103,9 @@ def _real_model(result: Result) -> str:
         f"## A real chat model\n\nSmolLM2-135M-Instruct: {sizes}, and clean. Naive loop and plain passes take turns "
         f"between the engine's passes; controls are measured on {tables['controls']['measured_prompts']:,} prompts "
         f"({result['sample']} of 20 first turns) and scaled by their distinct work. Tokens are (token x block) work by "
-        "the number of blocks; padding counts for the engine alone. The floor is plain Hugging Face over the distinct "
-        "work, in the fastest batch shape and in rows as long as the conversations.\n\n"
+        f"the number of blocks; padding counts for the engine alone. Seconds are {result['clock']} time. The floor is "
+        "plain Hugging Face over the distinct work: in the fastest batch shape, whose short rows attend to little, and "
+        "with the attention of this table, first turns as long as they are and questions that continue a cache.\n\n"
     )
     return heading + _table(["", "tokens", "seconds", "of the engine's time"], rows)
 
@@ -115,7 +119,7 @@ def _real_rows(name: str, row: dict[str, JSON]) -> list[list[str]]:
         ("naive loop, each cell once", _number(row["naive_tokens"]), naive),
         ("engine", _number(row["passed_tokens"]), _number(row["engine_seconds"])),
         (f"plain passes, {_shape(row)} tokens", _number(row["distinct_tokens"]), _number(row["floor_seconds"])),
-        ("plain passes, long rows", _number(row["distinct_tokens"]), _number(row["long_floor_seconds"])),
+        ("plain passes with its attention", _number(row["distinct_tokens"]), _number(row["attending_seconds"])),
     ]
     engine = _number(row["engine_seconds"])
     return [
@@ -162,9 +166,41 @@ def _sampling(result: Result) -> str:
     return heading + _table([*head, "engine, s", "naive / engine"], rows)
 
 
+def _recipes(result: Result) -> str:
+    rows = [_mapping(row) for row in _listed(result["rows"])]
+    total = sum(_number(row["seconds"]) for row in rows)
+    heading = (
+        f"## Published recipes on an embedded model\n\nAll {len(rows)} trainings on `{result['model']}`, one after "
+        f"another on one thread: {total / 60:.0f} minutes of CPU time, without what they are watched with. Areas are "
+        "of steered against clean texts, and of the recipe's own labels, on vectors and texts that are never trained; "
+        "a recipe of several options has none.\n\n"
+    )
+    lines = [
+        [
+            f"`{row['recipe']}`",
+            f"{row['steps']:,}",
+            f"{row['examples']:,}",
+            f"{_number(row['seconds']):.0f}",
+            *(_area(row, key) for key in ("base_auc", "last_auc", "last_task_auc")),
+            f"{_number(row['right_last']):.2f}",
+        ]
+        for row in rows
+    ]
+    head = ["", "steps", "examples", "seconds", "area: base", "area: trained", "own labels", "right in training"]
+    return heading + _table(head, lines)
+
+
+def _area(row: dict[str, JSON], key: str) -> str:
+    value = row.get(key)
+    return "" if value is None or math.isnan(_number(value)) else f"{_number(value):.2f}"
+
+
+def _listed(value: JSON) -> list[JSON]:
+    return value if isinstance(value, list) else []
+
+
 def _points(result: Result) -> list[dict[str, JSON]]:
-    points = result["points"]
-    return [_mapping(point) for point in points] if isinstance(points, list) else []
+    return [_mapping(point) for point in _listed(result["points"])]
 
 
 def _scaling(result: Result) -> str:
