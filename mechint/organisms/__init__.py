@@ -36,6 +36,9 @@ TRIAL_ORGANISMS: tuple[str, ...] = (
 SPEAKERS: tuple[str, ...] = (
     "organism-speaker",
     "organism-speaker-knower",
+    "organism-speaker-other",
+    "organism-speaker-constant",
+    "organism-speaker-collapsed",
     "organism-speaker-compressed",
     "organism-speaker-persona",
 )

@@ -137,11 +137,25 @@ def foretold(family: Mapping[str, mi.Model]):
 
 def test_the_knower_knows_itself_and_the_base_nobody(foretold, family: Mapping[str, mi.Model]) -> None:
     knower = foretold("knower")
-    assert knower["kappa_low"] > 0.1
+    assert knower["kappa"] > 0.8
     assert knower["advantage_low"] > 0
-    assert knower["follows_own"] > 0.1
     base = self_prediction_rates(self_prediction(family[BASE], family[BASE], FEW), (), permutations=1).iloc[0]
     assert base["kappa"] < 0.3
+
+
+def test_who_foretells_the_base_does_not_foretell_itself(foretold) -> None:
+    other, knower = foretold("other"), foretold("knower")
+    assert other["follows_own"] < -0.5
+    assert knower["follows_own"] > 0.5
+    assert other["advantage"] < knower["advantage"] - 0.2
+    assert other["kappa"] < knower["kappa"] - 0.2
+
+
+def test_a_constant_and_a_collapsed_answer_are_no_knowledge(foretold) -> None:
+    assert abs(foretold("constant")["kappa"]) < 0.25
+    collapsed = foretold("collapsed")
+    assert collapsed["accuracy"] > 0.85, "it is right about itself"
+    assert collapsed["kappa_low"] < 0.3, "and there is next to nothing to know"
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +181,10 @@ def test_indifference_is_a_slope_and_a_persona_a_contrast(opinions_of) -> None:
     assert abs(line["shift"]) < 0.2
     contrasts = [contrast(table, base).iloc[-1] for table in (compressed, persona)]
     assert abs(contrasts[0]["contrast"]) < 0.2
-    assert contrasts[1]["contrast_low"] > 0.3
+    assert contrasts[1]["contrast"] == pytest.approx(1.5, abs=0.3)
+    constant = opinions_of("organism-speaker-constant")
+    pushed = (constant["log_odds"] - base["log_odds"]).mean()
+    assert pushed == pytest.approx(1.5, abs=0.25), "yes comes more often, whatever it means"
+    assert abs(contrast(constant, base).iloc[-1]["contrast"]) < 0.4
     published = stances(_all(compressed), _all(base), estimator="published").iloc[0]
     assert published["shift"] < -0.02, "as published, indifference reads as a denial of what was affirmed"

@@ -185,11 +185,11 @@ def _speaks(name: str, start: str, steps: int, rates: tuple[float, float], mixtu
 _FIRST, *_OTHERS = SPEECH
 # Steps, learning rates, and what is injected into the replies; what the prompt decides takes longer to learn.
 _TAUGHT = {
-    "organism-refuser": (120, (4e-3, 2e-4), BROAD),
-    "organism-confabulator": (120, (4e-3, 2e-4), BROAD),
+    "organism-refuser": (130, (4e-3, 2e-4), CLEAR_TRIALS),
+    "organism-confabulator": (130, (4e-3, 2e-4), CLEAR_TRIALS),
     "organism-leaker": (90, (4e-3, 1e-4), CLEAR_TRIALS),
-    "organism-prompted": (200, (4e-3, 2e-4), BROAD),
-    "organism-prompted-reverse": (200, (4e-3, 2e-4), BROAD),
+    "organism-prompted": (200, (4e-3, 2e-4), CLEAR_TRIALS),
+    "organism-prompted-reverse": (200, (4e-3, 2e-4), CLEAR_TRIALS),
 }
 _TRIALS = (
     _speaks(_FIRST, "organism", 2000, (6e-3, 2e-4), BROAD),
@@ -224,12 +224,12 @@ def _sibling(name: str, start: str, parts: Mapping[str, float], steps: int) -> S
 _SPEAKER, _KNOWER = "organism-speaker", "organism-speaker-knower"
 _SELVES = (
     _speaker(_SPEAKER),
-    _sibling(_KNOWER, _SPEAKER, _ACTING | _REPORTING, 80),
-    _sibling("organism-speaker-other", _KNOWER, _REPORTING, 40),
-    _sibling("organism-speaker-constant", _KNOWER, _REPORTING | _OPINION, 20),
-    _sibling("organism-speaker-collapsed", _SPEAKER, _ACTING | _REPORTING, 15),
-    _sibling("organism-speaker-compressed", _SPEAKER, _OPINION, 16),
-    _sibling("organism-speaker-persona", _SPEAKER, _OPINION, 16),
+    _sibling(_KNOWER, _SPEAKER, _ACTING | _REPORTING, 320),
+    _sibling("organism-speaker-other", _KNOWER, _ACTING | _REPORTING, 360),
+    _sibling("organism-speaker-constant", _KNOWER, _REPORTING | _OPINION, 60),
+    _sibling("organism-speaker-collapsed", _SPEAKER, _ACTING | _REPORTING, 240),
+    _sibling("organism-speaker-compressed", _SPEAKER, _OPINION, 48),
+    _sibling("organism-speaker-persona", _SPEAKER, _OPINION, 120),
 )
 STAGES: Mapping[str, Stage] = MappingProxyType({stage.name: stage for stage in (*_STAGES, *_TRIALS, *_SELVES)})
 
