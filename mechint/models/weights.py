@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -26,6 +26,7 @@ _PIECE = 1 << 26  # bytes that a thread takes from a device at a time
 _SUMMED = 1 << 10  # words of eight bytes that are summed up into one
 _ROWS = _PIECE // (8 * _SUMMED)
 _THREADS = 8
+_FEW = 1 << 25  # bytes that are hashed in the time that threads take to start: 2 ms, measured
 # What a configuration says of where a checkpoint is from, of its text and of its own defaults, not of what it computes.
 _ORIGIN = frozenset(
     {"_name_or_path", "architectures", "bos_token_id", "dtype", "eos_token_id", "mechint_prompts", "pad_token_id"}
@@ -53,8 +54,7 @@ class Weights:
         """
         self.check_in_place()
         named = dict(self._named())
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-            hashes = list(threads.map(self._digest, named.values()))
+        hashes = self._digests(list(named.values()))
         lines = [f"{name} {tuple(w.shape)} {w.dtype} {h}" for (name, w), h in zip(named.items(), hashes, strict=True)]
         return sha256(_settings(self.backend.settings()).encode(), *(line.encode() for line in sorted(lines)))
 
@@ -93,6 +93,12 @@ class Weights:
             if (place := _place(tensor)) not in places:
                 places.add(place)
                 yield name, tensor
+
+    def _digests(self, tensors: Sequence[Tensor]) -> list[str]:
+        if sum(tensor.nbytes for tensor in tensors) < _FEW:
+            return [self._digest(tensor) for tensor in tensors]
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+            return list(threads.map(self._digest, tensors))
 
     def _digest(self, tensor: Tensor) -> str:
         data = tensor.detach().reshape(-1).view(torch.uint8)

@@ -190,3 +190,15 @@ def test_hashes_of_a_gpu_are_used_again_only_if_nothing_has_changed(
     held.forget()
     held._digest(tensor)
     assert sum(n == 1_200_000 for n in taken) == 3
+
+
+@pytest.mark.parametrize("few", [0, 1 << 40])
+def test_threads_hash_what_one_alone_would(few: int, fresh: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh()
+    usual = model.identity
+    monkeypatch.setattr(weights, "_FEW", few)
+    used: list[int] = []
+    real = weights.ThreadPoolExecutor
+    monkeypatch.setattr(weights, "ThreadPoolExecutor", lambda count: (used.append(count), real(count))[1])
+    assert model.identity == usual
+    assert bool(used) == (few == 0)
