@@ -20,9 +20,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("RAY_worker_niceness", "0")  # else its workers wait for the tests that run beside them
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a pool of threads for arrays this small is waiting, beside other work
 
 import numpy as np
 import pandas as pd
+import plotly.basedatatypes
 import typechecks
 
 typechecks.install("mechint")
@@ -38,6 +40,9 @@ from mechint.chat.conversations import Conversation, Message, save_conversations
 from mechint.organisms import ORGANISMS  # noqa: E402
 from mechint.organisms.truth.wording import Wording  # noqa: E402
 
+LONGEST = {"test_notebooks.py", "test_docs.py"}
+# Plotly takes the same few hundred paths of properties apart at every use, in a tenth of a figure's time.
+plotly.basedatatypes._str_to_dict_path_full = functools.cache(plotly.basedatatypes._str_to_dict_path_full)
 # The modules that hold typed tensors; names imported for the type checker only must exist for beartype too.
 TYPED = [name for _, name, _ in pkgutil.walk_packages(mi.__path__, "mechint.") if "organisms" not in name]
 
@@ -60,9 +65,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage from now on, and not among the millions of objects that are there by now."""
+    """Collect garbage from now on, seldom, and not among the millions of objects that are there by now."""
     gc.freeze()
+    gc.set_threshold(20_000)  # tables and figures are made of so many objects that 700 are there at every step
     gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest modules: one that comes last keeps one process busy and lets the others wait."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
