@@ -27,6 +27,11 @@ def whole_run(analysis: ModuleType, argv: Sequence[str], out: Path) -> Path:
     return out / analysis.NAME
 
 
+def leave_undrawn(analysis: ModuleType, patch: pytest.MonkeyPatch) -> None:
+    """Let an analysis draw no figures, in tests that read its table and record alone."""
+    patch.setitem(vars(analysis.ANALYSIS), "draw", lambda *_: ({}, {}))
+
+
 def parser_of(name: str) -> argparse.ArgumentParser:
     """Return the parser of a command by its module's name: an analysis, or one of the tools beside them."""
     module = importlib.import_module(f"analyses.{name}")

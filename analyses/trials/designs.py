@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PROMPTS = ("plain", "standard")
 # Of open-introspection: fractions of the depth, factors on vectors as they are, 20 replies of 200 tokens.
 _DEPTHS, _STRENGTHS, _TOKENS = (0.60, 0.65, 0.70, 0.75), (1.5, 2.0, 2.5, 3.0, 4.0), 200
+_FEW_CLEAN = 60  # replies for each prompt of a small sweep
 _FEW_RANDOM = 6  # below which intervals are not to be trusted
 _SHORT, _LONG = 24, 60  # tokens of replies of an embedded model, of another
 
@@ -36,7 +37,7 @@ def design_for(config: Config, dose: Dose, concepts: Sequence[str], *, is_embedd
         max_new_tokens=_SHORT if is_embedded else _LONG,
     )
     if config.preset in (None, "small"):
-        few = replace(controls, clean=60, mention=2, random=min(_FEW_RANDOM, controls.random))
+        few = replace(controls, clean=_FEW_CLEAN, mention=2, random=min(_FEW_RANDOM, controls.random))
         shared = replace(shared, samples=4, control_samples=1, controls=few)
     if config.preset == "published":
         shared = replace(shared, layers=(), depths=_DEPTHS, strengths=_STRENGTHS, relative=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from forks import forked
+from whole_runs import leave_undrawn
 
 from analyses import logit_lens, merge
 from analyses.kit import cli
@@ -19,6 +20,12 @@ from analyses.kit import compute as tables
 from mechint.engine.store import CellStore
 
 pytestmark = pytest.mark.usefixtures("quick_analyses")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs whose tables and records are compared draw nothing."""
+    leave_undrawn(logit_lens, monkeypatch)
 
 
 def _interrupting(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
@@ -35,6 +42,7 @@ def _interrupting(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
     return kept
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
     inputs: list[str],
     table: pd.DataFrame,
@@ -77,6 +85,7 @@ def _killed(sender: Connection, argv: list[str]) -> None:
     sender.send("it lived")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_killed_run_goes_on_and_ends_with_the_same_table(
     inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +105,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_table(
     pd.testing.assert_frame_equal(*tables, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_says_what_it_has_cost(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert logit_lens.main([*inputs, "--out", str(tmp_path)]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "tokens passed" in line]
@@ -111,6 +121,7 @@ def test_a_run_says_what_it_has_cost(inputs: list[str], tmp_path: Path, capsys: 
     assert distinct <= passed < alone
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_within_a_limit_makes_the_same_table(inputs: list[str], table: pd.DataFrame, tmp_path: Path) -> None:
     assert logit_lens.main([*inputs, "--layer-sweep", "--max-memory", "64GB", "--out", str(tmp_path)]) == 0
     found = pd.read_parquet(tmp_path / "logit_lens" / "table.parquet")
@@ -179,6 +190,7 @@ def test_parts_of_different_runs_are_not_merged(
     assert "it has no checksum" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_ray_workers_make_the_same_table(inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ray")
     for engine in ("local", "ray"):

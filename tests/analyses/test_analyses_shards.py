@@ -10,7 +10,7 @@ from types import ModuleType
 import pandas as pd
 import pytest
 from conftest import conversation, vector
-from whole_runs import DIGITS, refusal, without
+from whole_runs import DIGITS, leave_undrawn, refusal, without
 
 import mechint as mi
 from analyses import ANALYSES, WITHOUT_MODEL, calibration, merge
@@ -33,7 +33,7 @@ TINY: dict[str, tuple[tuple[str, ...], str]] = {
         "--n-random 1 --relative-strength 0.3 --finetuned {other}",
     ),
     "identification": (("--conversations", "--n-random"), "--orders 2 --limit 1 --n-random 1"),
-    "location": (("--conversations", "--n-random"), "--orders 2 --concepts cats --n-random 1"),
+    "location": (("--conversations", "--n-random"), "--orders 2 --concepts cats --n-random 0 --info none"),
     "layer_strength": (
         ("--n-random",),
         "--strengths 0,3 --absolute --window 2 --step 2 --ranges --concepts cats --n-random 1",
@@ -79,7 +79,7 @@ def in_parts(name: str, argv: list[str], count: int, out: Path) -> pd.DataFrame:
 def in_one(name: str, argv: list[str], out: Path) -> pd.DataFrame:
     """Return the table of a whole run, without figures: those of the merged table are made."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(vars(module(name).ANALYSIS), "draw", lambda *_: ({}, {}))
+        leave_undrawn(module(name), patch)
         assert module(name).main([*argv, "--out", str(out)]) == 0
     return pd.read_parquet(out / name / "table.parquet")
 

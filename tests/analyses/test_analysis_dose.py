@@ -141,6 +141,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[dose_trial.Trial]:
         return {way: {"cats": vector(model)} for way in (method_of(config, model), *listed)}
 
     monkeypatch.setattr(calibration, "run_trial", propose)
+    monkeypatch.setattr(calibration.Texts, "of", lambda _subject: None)
     monkeypatch.setattr(calibration, "extractions", extracted)
     return run
 
@@ -236,7 +237,7 @@ def test_another_analysis_finds_its_dose_and_records_it(
     inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "STRENGTHS", calibration.STRENGTHS[::2])
-    monkeypatch.setattr(calibration, "EXTRACTIONS", calibration.EXTRACTIONS[:2])
+    monkeypatch.setattr(calibration, "EXTRACTIONS", calibration.EXTRACTIONS[:1])
     usual = calibration.Plan
     monkeypatch.setattr(calibration, "Plan", lambda *places, **counts: usual(*places, **{**counts, "n_tokens": 4}))
     argv = without(inputs, "--strength", "--vectors")

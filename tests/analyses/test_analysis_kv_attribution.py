@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from conftest import asked_conversations, load_once, refuse_pictures
-from whole_runs import Readings
+from whole_runs import Readings, leave_undrawn
 
 import mechint as mi
 from analyses import kv_attribution
@@ -252,6 +252,7 @@ def test_the_table_says_what_was_asked_under_what(whole: Path) -> None:
 def test_an_interrupted_run_goes_on(
     whole: Path, inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    leave_undrawn(kv_attribution, monkeypatch)
     readings = Readings.counted(monkeypatch, 9)
     assert kv_attribution.main(_argv(inputs, tmp_path)) == cli.INTERRUPTED
     readings.done, readings.limit = 0, 1000

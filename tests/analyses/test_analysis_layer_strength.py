@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from conftest import asked_conversations
-from whole_runs import model_and_cats, refusal, whole_run
+from whole_runs import leave_undrawn, model_and_cats, refusal, whole_run
 
 import mechint as mi
 from analyses import layer_strength
@@ -204,6 +204,7 @@ def test_an_interrupted_run_goes_on(
 
     argv = [*_argv(inputs, "--ranges"), "--out", str(tmp_path)]
     with monkeypatch.context() as patch:
+        leave_undrawn(layer_strength, patch)
         patch.setattr(module, "text_loss", counted)
         assert layer_strength.main(argv) == cli.INTERRUPTED
         calls.clear()

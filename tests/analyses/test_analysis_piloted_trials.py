@@ -32,7 +32,9 @@ def piloted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = mi.extract.random_controls(mi.load("organism"), len(CONCEPTS), seed=3)
     for name, vector in zip(CONCEPTS, drawn, strict=True):
         replace(vector, name=name).save(folder / "vectors" / f"{name}.safetensors")
-    return whole_run(analysis, [*PILOTED, "--vectors", str(folder / "vectors")], folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("analyses.trials.designs._FEW_CLEAN", 6)  # they are most of a sweep, and of no pilot
+        return whole_run(analysis, [*PILOTED, "--vectors", str(folder / "vectors")], folder)
 
 
 def test_a_pilot_of_the_command_line_drops_what_cannot_be_read_and_says_so(piloted: Path) -> None:

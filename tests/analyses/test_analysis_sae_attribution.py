@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import asked_conversations, load_once, refuse_pictures
 from small_saes import dictionary
-from whole_runs import Readings
+from whole_runs import Readings, leave_undrawn
 
 import mechint as mi
 from analyses import sae_attribution
@@ -134,6 +134,7 @@ def test_parts_of_a_run_belong_together(whole: Path) -> None:
 def test_an_interrupted_run_goes_on(
     whole: Path, inputs: list[str], sae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    leave_undrawn(sae_attribution, monkeypatch)
     readings = Readings.counted(monkeypatch, 5)
     assert sae_attribution.main(_argv(inputs, sae, tmp_path)) == cli.INTERRUPTED
     readings.done, readings.limit = 0, 1000

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import asked_conversations, vector
 from figure_reader import ticks
-from whole_runs import model_and_cats, refusal, whole_run, without
+from whole_runs import leave_undrawn, model_and_cats, refusal, whole_run, without
 
 import mechint as mi
 from analyses import steering
@@ -244,6 +244,7 @@ def test_an_interrupted_run_goes_on(
         calls.append(1)
         return real(*arguments, **options)
 
+    leave_undrawn(steering, monkeypatch)
     monkeypatch.setattr(module, "generate", counted)
     argv = [*_argv(inputs), "--out", str(tmp_path)]
     assert steering.main(argv) == cli.INTERRUPTED

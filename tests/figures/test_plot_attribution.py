@@ -65,8 +65,9 @@ def test_every_kind_is_drawn(tables: dict[str, pd.DataFrame]):
         figure = mi.plot(table)
         assert figure.data, name
         assert figure.layout.title.text, name
-        assert figure.layout.width == mi.plot(table, title="Mine").layout.width == 960
-        assert mi.plot(table, title="Mine").layout.title.text == "<b>Mine</b>"
+        titled = mi.plot(table, title="Mine")
+        assert figure.layout.width == titled.layout.width == 960
+        assert titled.layout.title.text == "<b>Mine</b>"
 
 
 @pytest.mark.parametrize("name", ["one", "all", "gradient"])
