@@ -119,6 +119,7 @@ class Job:
         """
         if not requests:
             raise UsageError("no requests", "one or more", "pass at least one")
+        model.weights.check_in_place()
         renderings: dict[Conversation, Rendered] = {}
         chats: dict[Chat, int] = {}
         numbers: dict[tuple[str, str], int] = {}
@@ -372,7 +373,6 @@ def _continued(model: Model, rendered: Sequence[Rendered], after: Sequence[int])
 
 
 def _check(model: Model, rendered: Sequence[Rendered], interventions: Sequence[Intervention]) -> None:
-    model.weights.check_in_place()
     for intervention in interventions:
         check_fits(model, intervention)
     for item in rendered:
