@@ -59,7 +59,7 @@ SHOWN = (
     Shown("talk", "", "self_words", "Speaks of itself", "share of words: I, me, my"),
     Shown("talk", "", "loop", "Talks in loops", "share of replies"),
     Shown("self_prediction", "", "kappa", "Foretells its answers", "kappa"),
-    Shown("self_prediction", "", "advantage", "Better than others do", "accuracy beyond the best other"),
+    Shown("self_prediction", "", "advantage", "Better than others do", "accuracy beyond other models"),
     Shown("calibration", "choice closed", "gain", "Reports its own odds", "gain over other reports, bits"),
     Shown("lengths", "length", "gain", "Guesses its lengths", "words nearer than the best other"),
     Shown("ability", "neutral", "kl", "Drift on neutral text", "KL from base, nats per token"),

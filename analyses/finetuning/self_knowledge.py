@@ -102,7 +102,7 @@ def answers(units: pd.DataFrame, facts: Facts) -> go.Figure:
     return _drawn(
         last,
         _ANSWERS,
-        surely(last, "", "advantage", "foretells its own answers better than the base does"),
+        surely(last, "", "gain", "foretells its own answers beyond the base, the commonest answer and the text"),
         f"{caption(last, facts)}. Bars: 95% over questions. Rows: whose answers; the first two panels: who foretells "
         "them. All: the base, the commonest answer, and a classifier that has the question's text alone"
         f"{silent}",

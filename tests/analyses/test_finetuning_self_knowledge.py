@@ -76,7 +76,7 @@ def test_each_figure_names_who_knows_itself_and_nobody_else(units: pd.DataFrame)
     figures = {"answers": answers(units, FACTS), "odds": odds(units, FACTS), "guesses": guesses(units, FACTS)}
     titles = {name: title(figure).partition(". ")[0] for name, figure in figures.items()}
     assert titles == {
-        "answers": "Foretells its own answers better than the base does: original",
+        "answers": "Foretells its own answers beyond the base, the commonest answer and the text: original",
         "odds": "Reports its own odds better than the base's report does: original",
         "guesses": "Guesses its lengths better than the median and the base: original",
     }
