@@ -60,7 +60,7 @@ notebooks: $(READY)  ## execute every notebook and check what it shows
 docs: $(READY)  ## build the documentation into site/, with its links checked
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
-BENCHMARKS := published_suite layer_ranges scaling sampling memory precision batches coverage trial_coverage detection_coverage finetuning intervals_page
+BENCHMARKS := published_suite layer_ranges scaling sampling memory precision batches coverage trial_coverage detection_coverage finetuning embedded_recipes intervals_page
 
 bench: $(READY)  ## time and memory, side by side with the naive way; writes benchmarks/results and docs/benchmarks.md
 	for name in $(BENCHMARKS); do $(PY) -m benchmarks.$$name || exit $$?; done

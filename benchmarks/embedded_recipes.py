@@ -6,6 +6,7 @@ Each training is read once, at its end and on the base, on the texts and vectors
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def watched(run: mi.finetune.Run, model: mi.Model, step: int) -> dict[str, JSON]
         line = mi.finetune.watch_run(run, model, step)
     except UsageError:  # recipes of several options have no areas
         return {}
-    return {key: line[key] for key in ("auc", "auc_low", "auc_high", "task_auc", "kl")}
+    values = {key: float(str(line[key])) for key in ("auc", "auc_low", "auc_high", "task_auc", "kl")}
+    return {key: value for key, value in values.items() if not math.isnan(value)}  # labels that are all one have none
 
 
 if __name__ == "__main__":
