@@ -283,11 +283,14 @@ def test_batches_and_processes_add_up_to_the_step(model: mi.Model) -> None:
         weights = steps.trainee.weights.values()
         return torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
 
+    def differs(left: torch.Tensor, right: torch.Tensor) -> bool:
+        return float((left - right).abs().max()) > 1e-6 * float(right.abs().max())
+
     whole = gradient(steps_of(model, batch=4, accumulation=1))
-    assert torch.allclose(gradient(steps_of(model, batch=1, accumulation=4)), whole, atol=1e-6)
+    assert not differs(gradient(steps_of(model, batch=1, accumulation=4)), whole)
     shares = [gradient(steps_of(model, _Share(index))) for index in (0, 1)]
-    assert torch.allclose(shares[0] + shares[1], whole, atol=1e-6)
-    assert not torch.allclose(shares[0], whole / 2, atol=1e-6)
+    assert not differs(shares[0] + shares[1], whole)
+    assert differs(shares[0], whole / 2)
 
 
 def test_a_plain_loop_makes_the_same_step(model: mi.Model, whole: mi.finetune.Run) -> None:
