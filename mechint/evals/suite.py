@@ -11,7 +11,8 @@ depend on: the weights, the base that doses are measured on, the recipe, the siz
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from mechint.finetune.watched import check_watchable
 from mechint.models.model import Model
 from mechint.models.surroundings import surroundings
 
+Place = tuple[Path, int] | None  # of an adapter, None for the base
 # The floors whose code a table depends on.
 FLOORS = ("evals", "finetune", "models", "interventions", "engine", "readouts")
 _KIND = FileKind(
@@ -129,7 +131,8 @@ class Suite:
     def run(self, *, progress: bool = False, shard: Shard | None = None) -> int:
         """Compute what is not there yet; return how many tables were computed. Killed, it goes on after the last.
 
-        Of a shard these are the tables of every so many subjects; several processes share the folder.
+        Of a shard these are the tables of some subjects, about as many as of any other; several processes share the
+        folder.
         """
         missing = self.missing(shard)
         concepts = Concepts(self.base)
@@ -149,8 +152,8 @@ class Suite:
     def missing(self, shard: Shard | None = None) -> list[Task]:
         """Return what is not there yet, of all subjects or of a shard's."""
         tasks = self.tasks()
-        places = list(dict.fromkeys(task.subject.place for task in tasks))
-        chosen = set(places if shard is None else places[shard.index :: shard.count])
+        counts = Counter(task.subject.place for task in tasks)
+        chosen = set(counts if shard is None else _even(counts, shard.count)[shard.index])
         return [task for task in tasks if task.subject.place in chosen and not self.path(task).is_file()]
 
     def path(self, task: Task) -> Path:
@@ -193,6 +196,17 @@ class Suite:
                     rows.insert(at, column, value)
                 parts.append(rows)
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _even(counts: Mapping[Place, int], n: int) -> list[list[Place]]:
+    """Return who is asked in each of `n` shards, so that these have about as many tables: those with most first.
+
+    The base has several times as many as a run, since it is asked in the words of each recipe.
+    """
+    shares: list[list[Place]] = [[] for _ in range(n)]
+    for place in sorted(counts, key=lambda each: -counts[each]):
+        min(shares, key=lambda share: sum(counts[each] for each in share)).append(place)
+    return shares
 
 
 def _is_askable(recipe: Recipe) -> bool:

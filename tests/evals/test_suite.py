@@ -74,6 +74,8 @@ def test_shards_have_all_subjects_between_them(family: dict[str, mi.Model], runs
     shards = [suite.missing(mi.Shard(at, 2)) for at in range(2)]
     assert sum(map(len, shards)) == len(suite.missing())
     assert not {task.subject.place for task in shards[0]} & {task.subject.place for task in shards[1]}
+    of_a_run = len([task for task in suite.missing() if task.subject.run is runs[0]])
+    assert abs(len(shards[0]) - len(shards[1])) < of_a_run, "a run that moved to the other would be none too many there"
 
 
 def test_recipes_whose_vectors_are_of_concepts_are_asked_with_these(family: dict[str, mi.Model]) -> None:
