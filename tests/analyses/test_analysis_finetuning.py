@@ -112,7 +112,7 @@ def test_runs_that_were_never_watched_have_evaluations_alone(
 ) -> None:
     for watched in runs.rglob(WATCHED):
         watched.unlink()
-    message = refusal(analysis, ["--runs", str(runs)], capsys)
+    message = refusal(analysis, ["--runs", str(runs), "--out", str(runs / "figures")], capsys)
     assert "4 runs, of which none was watched" in message, "said before any model is loaded"
     rows = {"battery": pd.DataFrame({"trained_by": []})}
     units = pd.DataFrame({"evaluation": ["battery"], "value": [0.5]})
