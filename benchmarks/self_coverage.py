@@ -75,4 +75,4 @@ def drawn(rng: np.random.Generator, units: int) -> tuple[Foretold, Foretold]:
 
 
 if __name__ == "__main__":
-    command("self_coverage", __doc__, measure, sample=300, sampled="draws of each size")
+    command("self_coverage", __doc__, measure, sample=1000, sampled="draws of each size")
